@@ -1,0 +1,72 @@
+# Everything starts here. `make help` lists what there is.
+PYTHON   ?= python3
+PROFILE  ?= pilot
+DATASETS ?= Datasets
+WEIGHTS  ?= $(DATASETS)/../weights
+VENV     := .venv
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export HF_HUB_OFFLINE ?= 1
+export WDS_SECURE = 1
+export TOKENIZERS_PARALLELISM = false
+export PYTHONHASHSEED = 0
+export PYDEVD_DISABLE_FILE_VALIDATION = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-bench export pilot run test check lab readme book bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, this is {v.major}.{v.minor}. Name one: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(VENV)/.ready  ## the environment, from hashed versions
+
+$(VENV)/.ready-bench: $(VENV)/.ready bench/requirements.lock
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r bench/requirements.lock
+	@touch $@
+
+setup-bench: $(VENV)/.ready-bench
+
+export: setup
+	@nbdev_export
+
+pilot: export  ## the embedded pilot datasets
+	@python -m multimodal_fakes.pilot Datasets
+
+ifeq ($(PROFILE),pilot)
+run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data
+	dvc repro
+	@python -m multimodal_fakes.report
+else
+run: export setup-bench
+	work=$$(python -m multimodal_fakes.core workspace $(PROFILE) $(DATASETS) $(WEIGHTS)) && cd $$work && dvc repro && python -m multimodal_fakes.report
+endif
+
+test: setup  ## every notebook's tests
+	nbdev_test --n_workers 2 --do_print --timing
+
+check: setup  ## notebooks are clean, and the library is what they export
+	@nbdev_clean && nbdev_export && git diff --exit-code -- nbs multimodal_fakes
+
+lab: setup  ## JupyterLab on this project
+	jupyter lab --notebook-dir=nbs
+
+readme: setup  ## README.md from nbs/index.ipynb
+	@bash -c 'cd nbs && jupyter nbconvert --log-level=ERROR --to markdown --output-dir .. --output README index.ipynb'
+
+book: setup  ## run every notebook by hand, as it were, and keep its pictures
+	jupyter nbconvert --log-level=WARN --to notebook --execute --inplace nbs/0*.ipynb && nbdev_clean
+
+bench: setup-bench  ## measure against peers, write bench/results.json
+	python -m bench
+
+clean:  ## remove the environment, scratch, caches and results, not Datasets
+	rm -rf $(VENV) _scratch .cache runs
+	git clean -fdXq Step_1 Step_2 Step_3 Step_4 Step_5 models
