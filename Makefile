@@ -50,6 +50,7 @@ run: export setup-bench
 endif
 
 test: setup  ## every notebook's tests
+	@rm -rf _scratch
 	nbdev_test --n_workers 2 --do_print --timing
 
 check: setup  ## notebooks are clean, and the library is what they export

@@ -6,10 +6,10 @@
 __all__ = ['Share', 'Count', 'STAGES', 'FakesError', 'nearest', 'root', 'atomic_path', 'write_json', 'read_json', 'write_jsonl',
            'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'seed_everything', 'pick_device', 'describe_device',
            'progress', 'Section', 'Prepare', 'Ocr', 'Shard', 'Expert', 'Fusion', 'Calibrate', 'Report', 'TaskParams',
-           'check_section', 'stage_params', 'declared_parameters', 'publish', 'run_notebook', 'run_stage',
-           'scan_datasets', 'overlay', 'make_workspace', 'main']
+           'check_section', 'stage_params', 'declared_parameters', 'publish', 'stage_cells', 'run_notebook',
+           'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
 
-# %% ../nbs/00_core.ipynb #232ee86a
+# %% ../nbs/00_core.ipynb #1499a892
 import argparse, ast, contextlib, difflib, hashlib, json, os, random, shutil, subprocess, sys, uuid
 from pathlib import Path
 from typing import Literal
@@ -17,11 +17,11 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-# %% ../nbs/00_core.ipynb #b2739bb8
+# %% ../nbs/00_core.ipynb #1653f9a7
 class FakesError(Exception):
     "An error for the person who runs the line: what was expected, what came, what to do next"
 
-# %% ../nbs/00_core.ipynb #f72d9cea
+# %% ../nbs/00_core.ipynb #bfd05a1f
 def nearest(
     name:str,   # what was written
     names,      # what could have been written
@@ -30,7 +30,7 @@ def nearest(
     near = difflib.get_close_matches(str(name), [str(n) for n in names], n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(map(str, names)) or 'none'}"
 
-# %% ../nbs/00_core.ipynb #082efa93
+# %% ../nbs/00_core.ipynb #14c1cbd0
 def root(
     start:Path|None=None,   # folder to start from, the current one if none
 ) -> Path: # the folder that holds params.yaml and nbs/
@@ -41,7 +41,7 @@ def root(
     raise FakesError(f"No project at {here} or above it: expected a folder with params.yaml and nbs/. "
                      "Change into a clone of the project, or pass the folders by name.")
 
-# %% ../nbs/00_core.ipynb #e59df81f
+# %% ../nbs/00_core.ipynb #18002903
 @contextlib.contextmanager
 def atomic_path(
     path,   # the file to be written
@@ -55,7 +55,7 @@ def atomic_path(
         os.replace(temporary, path)
     finally: temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #994bd284
+# %% ../nbs/00_core.ipynb #2fd1b874
 def write_json(
     path,   # file to write
     obj,    # anything JSON can hold
@@ -90,7 +90,7 @@ def read_jsonl(
             except json.JSONDecodeError as e: raise FakesError(f"{path}, line {n} is not JSON: {e}") from None
     return rows
 
-# %% ../nbs/00_core.ipynb #44639af4
+# %% ../nbs/00_core.ipynb #0a88137c
 def read_yaml(path):
     "Read a YAML file; an error names the file and the place"
     try: return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ def digest(
     "A short name for a combination of settings, the same on every machine"
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #03c582b9
+# %% ../nbs/00_core.ipynb #e09d0669
 def seed_everything(
     seed:int,   # any non-negative number
 ):
@@ -136,7 +136,7 @@ def progress(
     from tqdm import tqdm
     return tqdm(items, desc=desc, total=total, mininterval=1.0, file=sys.stdout, ascii=" -#", ncols=90)
 
-# %% ../nbs/00_core.ipynb #3be270dc
+# %% ../nbs/00_core.ipynb #de54d44a
 class Section(BaseModel):
     "A section of params.yaml: no key that is not declared, no silent change of type"
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -216,7 +216,7 @@ class TaskParams(Section):
     modalities:list[Literal["text", "vision"]] = Field(min_length=1)
     tests:list[str]                             # datasets that are only ever tested on
 
-# %% ../nbs/00_core.ipynb #8d7c59e2
+# %% ../nbs/00_core.ipynb #b54025e4
 def check_section(
     schema,       # one of the classes above
     values:dict,  # what params.yaml says
@@ -238,7 +238,7 @@ def _expected(schema, key):
     "The type of a field in words"
     return str(schema.model_fields[key].annotation).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
 
-# %% ../nbs/00_core.ipynb #6488cb78
+# %% ../nbs/00_core.ipynb #546813fc
 STAGES = {  # name: (notebook, schema, folder that receives the executed notebook, folders filled)
     "prepare":   ("01_prepare",    Prepare,   "Step_1", ["Step_1"]),
     "ocr":       ("02_ocr",        Ocr,       "Step_2", ["Step_2"]),
@@ -249,7 +249,7 @@ STAGES = {  # name: (notebook, schema, folder that receives the executed noteboo
     "report":    ("05b_report",    Report,    "Step_5/{task}/report",      ["Step_5/{task}/report"]),
 }
 
-# %% ../nbs/00_core.ipynb #6eecdd09
+# %% ../nbs/00_core.ipynb #a67f8cdb
 def stage_params(
     stage:str,               # a key of `STAGES`
     params:dict,             # the whole of params.yaml
@@ -263,6 +263,7 @@ def stage_params(
         values, where = _expert_section(params, task, modality), f"expert.{modality}"
     elif values is None: raise FakesError(f"params.yaml has no section {stage!r}{nearest(stage, params)}")
     checked = check_section(STAGES[stage][1], values, where)
+    if stage == "shard": checked["tasks"] = {name: check_section(TaskParams, t, f"tasks.{name}") for name, t in (params.get("tasks") or {}).items()}
     if task is None: return checked
     tasks = params.get("tasks") or {}
     if task not in tasks: raise FakesError(f"params.yaml has no task {task!r}{nearest(task, tasks)}")
@@ -278,7 +279,7 @@ def _expert_section(params, task, modality):
     if not own: raise FakesError(f"params.yaml: `experts` has no entry with task {task!r} and modality {modality!r}. Add one.")
     return sections[modality] | {k: v for k, v in own[0].items() if k not in ("task", "modality")}
 
-# %% ../nbs/00_core.ipynb #33bdde24
+# %% ../nbs/00_core.ipynb #5be1bfa1
 def declared_parameters(
     path,   # a notebook
 ) -> dict: # name → default
@@ -294,7 +295,7 @@ def declared_parameters(
         except ValueError: raise FakesError(f"{path}, parameters cell, line {node.lineno}: {ast.unparse(node.value)!r} is not a literal.") from None
     return found
 
-# %% ../nbs/00_core.ipynb #8bb90478
+# %% ../nbs/00_core.ipynb #0619fcdb
 def publish(
     staged,   # folder filled by a stage, laid out as the project
     home,     # the project
@@ -312,14 +313,29 @@ def publish(
             os.replace(new, place)
     shutil.rmtree(staged)
 
-# %% ../nbs/00_core.ipynb #793c1e06
+# %% ../nbs/00_core.ipynb #4af867a0
+def stage_cells(
+    nb,   # notebook as nbformat reads it
+):
+    "The notebook without its looks and tests: prose, parameters, exported functions, imports, and the stage itself"
+    imports = lambda source: all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body)
+    def runs(c):
+        if c.cell_type != "code" or "parameters" in c.metadata.get("tags", []): return True
+        return c.source.startswith(("#| export", "#| stage")) or imports(c.source)
+    nb.cells = [c for c in nb.cells if runs(c)]
+    for c in nb.cells:
+        if c.cell_type == "code": c.outputs = []
+    return nb
+
+# %% ../nbs/00_core.ipynb #836d64dd
 def run_notebook(
     path,                   # notebook with one cell tagged `parameters`
     parameters:dict,        # every name must be declared in that cell
     executed,               # where the executed notebook goes, also when it fails
     project:Path|None=None, # folder whose library the notebook imports, `root()` if none
 ):
-    "Execute a notebook with papermill; a failure is told by its cell and its error"
+    "Execute the stage of a notebook with papermill; a failure is told by its cell and its error"
+    import nbformat
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError
     declared = declared_parameters(path)
@@ -329,8 +345,9 @@ def run_notebook(
     # the kernel must import the library of this folder (a profile's workspace has its own copy), not the one installed
     os.environ["PYTHONPATH"] = os.pathsep.join([str(project), *filter(None, [os.environ.get("PYTHONPATH")])])
     Path(executed).parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(stage_cells(nbformat.read(path, 4)), executed)
     try:
-        execute_notebook(str(path), str(executed), parameters=parameters, kernel_name="python3", language="python",
+        execute_notebook(str(executed), str(executed), parameters=parameters, kernel_name="python3", language="python",
                          cwd=str(Path(path).parent), progress_bar=True, log_output=False)
     except PapermillExecutionError as e:
         raise FakesError(_failure(path, e, executed)) from None
@@ -341,7 +358,7 @@ def _failure(path, e, executed):
     return (f"{Path(path).name} stopped at cell [{e.exec_count}]:\n{source}\n  {e.ename}: {e.evalue}\n"
             f"The notebook up to there, with its traceback: {executed}")
 
-# %% ../nbs/00_core.ipynb #07cca6e0
+# %% ../nbs/00_core.ipynb #63cc24d9
 def run_stage(
     stage:str,               # a key of `STAGES`
     task:str|None=None,      # for the stages that run once per task
@@ -364,7 +381,7 @@ def run_stage(
     publish(staged, project, [f.format(**names) for f in folders])
     return project/place.format(**names)/f"{notebook}.ipynb"
 
-# %% ../nbs/00_core.ipynb #e7d3c1bb
+# %% ../nbs/00_core.ipynb #b31cedf5
 def scan_datasets(
     folder,       # the datasets folder
     names,        # datasets in use
@@ -391,7 +408,7 @@ def _walk(folder):
             if e.is_dir(follow_symlinks=False): stack.append(e.path)
             elif e.is_file(): yield e.path, e.stat()
 
-# %% ../nbs/00_core.ipynb #4034f1fe
+# %% ../nbs/00_core.ipynb #4242f3ed
 def overlay(
     base,    # settings
     over,    # settings that win
@@ -401,7 +418,7 @@ def overlay(
     merged = {k: overlay(base[k], over[k]) if k in base and k in over else over.get(k, base.get(k)) for k in {**base, **over}}
     return {k: v for k, v in merged.items() if v is not None}
 
-# %% ../nbs/00_core.ipynb #05c96503
+# %% ../nbs/00_core.ipynb #e11bddb8
 def make_workspace(
     profile:str,            # name of a file in conf/profile
     datasets,               # folder that holds the datasets
@@ -425,7 +442,7 @@ def make_workspace(
     subprocess.run(["dvc", "config", "--local", "cache.dir", str(project/".dvc/cache")], cwd=work, check=True)
     return work
 
-# %% ../nbs/00_core.ipynb #159b7488
+# %% ../nbs/00_core.ipynb #d1886ca6
 def main(argv=None):
     "`python -m multimodal_fakes.core STAGE [TASK [MODALITY]]`, or `scan`, or `workspace PROFILE DATASETS`"
     parser = argparse.ArgumentParser(prog="python -m multimodal_fakes.core", description=main.__doc__)

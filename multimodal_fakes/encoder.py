@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EncoderConf', 'load_encoder_conf', 'resolve_source', 'Encoded', 'TextEncoder', 'train_tokenizer', 'make_text_encoder',
-           'VisionEncoder', 'to_square', 'augment', 'make_vision_encoder', 'load_matching', 'make_encoder',
-           'load_encoder', 'has_bf16']
+           'VisionEncoder', 'to_square', 'augment', 'PlainConvNet', 'make_vision_encoder', 'load_matching',
+           'make_encoder', 'load_encoder', 'has_bf16']
 
-# %% ../nbs/04_encoder.ipynb #33b95dd2
+# %% ../nbs/04_encoder.ipynb #b3c0d85b
 import importlib.util, json, math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import nn
 from .core import FakesError, nearest, read_json, read_yaml, root, write_json
 from .media import open_image
 
-# %% ../nbs/04_encoder.ipynb #75d00038
+# %% ../nbs/04_encoder.ipynb #adbb3939
 class EncoderConf(BaseModel):
     "conf/encoder/<name>.yaml"
     model_config = ConfigDict(extra="forbid")
@@ -58,7 +58,7 @@ def load_encoder_conf(
         raise FakesError(f"{folder/name}.yaml: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
                          f"{nearest(first['loc'][-1], EncoderConf.model_fields) if first['type'] == 'extra_forbidden' else ''}") from None
 
-# %% ../nbs/04_encoder.ipynb #eeae1a8f
+# %% ../nbs/04_encoder.ipynb #d6cd00d0
 def resolve_source(
     source:str,   # folder, package:<module>/<folder>, or hub name
 ) -> str: # folder, or the hub name as it came
@@ -72,7 +72,7 @@ def resolve_source(
         if folder.is_dir(): return str(folder)
     return source
 
-# %% ../nbs/04_encoder.ipynb #9cb7e7fb
+# %% ../nbs/04_encoder.ipynb #dfc245d6
 @dataclass
 class Encoded:
     "What an encoder makes of a batch"
@@ -80,7 +80,7 @@ class Encoded:
     pooled: torch.Tensor   # (B, D), one vector an example
     mask: torch.Tensor     # (B, T), 1 where a token is real
 
-# %% ../nbs/04_encoder.ipynb #d8e83400
+# %% ../nbs/04_encoder.ipynb #46929213
 class TextEncoder(nn.Module):
     "A transformers encoder with its tokenizer"
     modality = "text"
@@ -113,7 +113,7 @@ class TextEncoder(nn.Module):
         "Write config, safetensors and tokenizer"
         self.model.save_pretrained(folder); self.tokenizer.save_pretrained(folder)
 
-# %% ../nbs/04_encoder.ipynb #cde1e07a
+# %% ../nbs/04_encoder.ipynb #cd86dd3e
 def train_tokenizer(
     texts,            # of the training split, and no other
     vocab_size:int,   # tokens at most
@@ -129,13 +129,15 @@ def train_tokenizer(
     t.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     return PreTrainedTokenizerFast(tokenizer_object=t, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
 
-# %% ../nbs/04_encoder.ipynb #a8ce2fc9
+# %% ../nbs/04_encoder.ipynb #ae8de3b7
 def make_text_encoder(
     conf:EncoderConf,
     texts=None,   # training texts, where the tokenizer is to be trained
 ) -> TextEncoder:
     "By name or folder, or from scratch with a tokenizer of its own"
     from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers.utils import logging
+    logging.disable_progress_bar()     # loading takes a blink; its bar would stand in every notebook and in `mmfakes predict`
     if conf.source:
         source = resolve_source(conf.source)
         try: return TextEncoder(conf, AutoModel.from_pretrained(source, dtype=torch.float32), AutoTokenizer.from_pretrained(source))
@@ -145,7 +147,7 @@ def make_text_encoder(
     arch = {"vocab_size": len(tokenizer), "max_position_embeddings": conf.max_tokens, "pad_token_id": tokenizer.pad_token_id, **conf.arch}
     return TextEncoder(conf, AutoModel.from_config(AutoConfig.for_model(**arch)), tokenizer)
 
-# %% ../nbs/04_encoder.ipynb #958131d8
+# %% ../nbs/04_encoder.ipynb #8add2f6b
 class VisionEncoder(nn.Module):
     "A timm backbone"
     modality = "vision"
@@ -166,7 +168,7 @@ class VisionEncoder(nn.Module):
 
     def encode(self, batch:dict) -> Encoded:
         "Patches of the last feature map, and timm's own pooling of them"
-        x = ((batch["pixels"].float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = ((batch["pixels"].float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)   # with bfloat16 twice as fast on CPU, measured
         features = self.model.forward_features(x)
         pooled = self.model.forward_head(features, pre_logits=True)
         tokens = features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
@@ -190,7 +192,7 @@ class VisionEncoder(nn.Module):
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_model(self.model, str(Path(folder)/"model.safetensors"))
 
-# %% ../nbs/04_encoder.ipynb #23fe5374
+# %% ../nbs/04_encoder.ipynb #404734c3
 def to_square(
     sample,    # PIL image, bytes or path
     size:int,  # side of the square
@@ -212,7 +214,20 @@ def augment(
         pixels = padded[:, top:top + size, left:left + size]
     return pixels.flip(-1) if conf.flip and torch.rand(()) < 0.5 else pixels
 
-# %% ../nbs/04_encoder.ipynb #6a967f01
+# %% ../nbs/04_encoder.ipynb #5b9773bd
+class PlainConvNet(nn.Module):
+    "Convolution, BatchNorm, ReLU at each width; the side is halved at all but the third; mean pooling; the interface of a timm backbone"
+    def __init__(self, widths=(24, 48, 64, 96, 128)):
+        super().__init__()
+        layers, steps = [], [2, 2, 1, 2, 2]
+        for a, b, stride in zip([3, *widths], widths, steps):
+            layers += [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+        self.layers, self.num_features = nn.Sequential(*layers), widths[-1]
+
+    def forward_features(self, x): return self.layers(x)                 # (B, 3, S, S) → (B, D, S/16, S/16)
+    def forward_head(self, x, pre_logits=True): return x.mean((2, 3))    # (B, D)
+
+# %% ../nbs/04_encoder.ipynb #21336b1e
 def make_vision_encoder(
     conf:EncoderConf,
 ) -> VisionEncoder:
@@ -222,7 +237,7 @@ def make_vision_encoder(
     local = Path(conf.weights) if conf.weights and Path(conf.weights).is_absolute() else root()/conf.weights if conf.weights else None
     if local and not local.is_file():
         raise FakesError(f"Encoder {conf.name}: no weights file {local}. Link the folder that holds it as `weights` (`make run WEIGHTS=…`).")
-    try: model = timm.create_model(conf.source, pretrained=conf.pretrained and not local, num_classes=0, **conf.arch)
+    try: model = PlainConvNet(**conf.arch) if conf.source is None else timm.create_model(conf.source, pretrained=conf.pretrained and not local, num_classes=0, **conf.arch)
     except RuntimeError as e: raise FakesError(f"Encoder {conf.name}: timm has no model {conf.source!r}: {e}") from None
     if local: load_matching(model, load_file(str(local)), local)
     return VisionEncoder(conf, model)
@@ -238,7 +253,7 @@ def load_matching(
     missing = [k for k in missing if not k.endswith("num_batches_tracked")]
     if missing or rest: raise FakesError(f"{origin} does not fit the model: missing {missing[:3]}, left over {rest[:3]}")
 
-# %% ../nbs/04_encoder.ipynb #cf939149
+# %% ../nbs/04_encoder.ipynb #533005f1
 def make_encoder(
     conf:EncoderConf,
     texts=None,   # training texts, for a tokenizer of its own
@@ -254,7 +269,7 @@ def load_encoder(
     if conf.modality == "text": return make_text_encoder(conf.model_copy(update={"source": str(Path(folder).resolve())}))
     return make_vision_encoder(conf.model_copy(update={"weights": str((Path(folder)/"model.safetensors").resolve()), "pretrained": False}))
 
-# %% ../nbs/04_encoder.ipynb #ee3be444
+# %% ../nbs/04_encoder.ipynb #2d5f3de1
 def has_bf16() -> bool:
     "Whether this machine multiplies bfloat16 in hardware"
     if torch.cuda.is_available(): return torch.cuda.is_bf16_supported()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_BYTES', 'MediaError', 'read_bytes', 'open_image', 'contact_sheet', 'KillablePool']
 
-# %% ../nbs/00b_media.ipynb #74477ff0
+# %% ../nbs/00b_media.ipynb #0011aaad
 import contextlib, io, os, resource, signal, time, warnings
 from collections import deque
 from multiprocessing import get_context
@@ -19,7 +19,7 @@ from .core import FakesError
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False    # half a picture is not a picture
 
-# %% ../nbs/00b_media.ipynb #820b10eb
+# %% ../nbs/00b_media.ipynb #da49b8a9
 MAX_PIXELS = 40_000_000     # of a picture, before it is decoded; 40 megapixels are 120 MB as RGB
 MAX_BYTES = 64_000_000      # of a file
 
@@ -27,7 +27,7 @@ class MediaError(FakesError):
     "A file that cannot be decoded; `reason` is missing, empty, unreadable, truncated or too_large"
     def __init__(self, reason, message): super().__init__(message); self.reason = reason
 
-# %% ../nbs/00b_media.ipynb #1697ce58
+# %% ../nbs/00b_media.ipynb #fd90d736
 def read_bytes(
     source,     # path or bytes
 ) -> bytes:
@@ -72,13 +72,13 @@ def _draft(w, h, side):
 
 def _upright(image):
     "Turned as its EXIF tag says, transparency laid on white, as RGB"
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(0x0112, 1) != 1: image = ImageOps.exif_transpose(image)   # copies, so only where it is turned
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
-# %% ../nbs/00b_media.ipynb #f844c435
+# %% ../nbs/00b_media.ipynb #cf1913c5
 def contact_sheet(
     images,              # paths, bytes or PIL images
     titles=None,         # a line each
@@ -103,7 +103,7 @@ def _thumbnail(source, side=160):
     image.thumbnail((side, side))
     return image
 
-# %% ../nbs/00b_media.ipynb #0786e382
+# %% ../nbs/00b_media.ipynb #90636bf9
 def _memory():
     "Address space and resident memory of this process in bytes"
     pages = Path("/proc/self/statm").read_text().split()[:2]
@@ -133,7 +133,7 @@ def _serve(pipe, work, setup, seconds, memory_mb):
             signal.alarm(0)
             pipe.send((kind, value, _memory()[1] - resident < memory_mb * 2**19))
 
-# %% ../nbs/00b_media.ipynb #f888db09
+# %% ../nbs/00b_media.ipynb #32d1e5db
 class _Worker:
     "A process, its pipe, the task it has and the time by which it must answer"
     def __init__(self, pool):
