@@ -7,7 +7,7 @@ __all__ = ['EncoderConf', 'load_encoder_conf', 'resolve_source', 'Encoded', 'Tex
            'VisionEncoder', 'to_square', 'augment', 'PlainConvNet', 'make_vision_encoder', 'load_matching',
            'make_encoder', 'load_encoder', 'has_bf16']
 
-# %% ../nbs/04_encoder.ipynb #b3c0d85b
+# %% ../nbs/04_encoder.ipynb #fc6e0318
 import importlib.util, json, math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import nn
 from .core import FakesError, nearest, read_json, read_yaml, root, write_json
 from .media import open_image
 
-# %% ../nbs/04_encoder.ipynb #adbb3939
+# %% ../nbs/04_encoder.ipynb #9f0091e3
 class EncoderConf(BaseModel):
     "conf/encoder/<name>.yaml"
     model_config = ConfigDict(extra="forbid")
@@ -58,7 +58,7 @@ def load_encoder_conf(
         raise FakesError(f"{folder/name}.yaml: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
                          f"{nearest(first['loc'][-1], EncoderConf.model_fields) if first['type'] == 'extra_forbidden' else ''}") from None
 
-# %% ../nbs/04_encoder.ipynb #d6cd00d0
+# %% ../nbs/04_encoder.ipynb #e3f650fe
 def resolve_source(
     source:str,   # folder, package:<module>/<folder>, or hub name
 ) -> str: # folder, or the hub name as it came
@@ -72,7 +72,7 @@ def resolve_source(
         if folder.is_dir(): return str(folder)
     return source
 
-# %% ../nbs/04_encoder.ipynb #dfc245d6
+# %% ../nbs/04_encoder.ipynb #8b118be4
 @dataclass
 class Encoded:
     "What an encoder makes of a batch"
@@ -80,7 +80,7 @@ class Encoded:
     pooled: torch.Tensor   # (B, D), one vector an example
     mask: torch.Tensor     # (B, T), 1 where a token is real
 
-# %% ../nbs/04_encoder.ipynb #46929213
+# %% ../nbs/04_encoder.ipynb #12e07ec3
 class TextEncoder(nn.Module):
     "A transformers encoder with its tokenizer"
     modality = "text"
@@ -113,7 +113,7 @@ class TextEncoder(nn.Module):
         "Write config, safetensors and tokenizer"
         self.model.save_pretrained(folder); self.tokenizer.save_pretrained(folder)
 
-# %% ../nbs/04_encoder.ipynb #cd86dd3e
+# %% ../nbs/04_encoder.ipynb #d9cab64e
 def train_tokenizer(
     texts,            # of the training split, and no other
     vocab_size:int,   # tokens at most
@@ -129,7 +129,7 @@ def train_tokenizer(
     t.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     return PreTrainedTokenizerFast(tokenizer_object=t, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
 
-# %% ../nbs/04_encoder.ipynb #ae8de3b7
+# %% ../nbs/04_encoder.ipynb #c873fcdc
 def make_text_encoder(
     conf:EncoderConf,
     texts=None,   # training texts, where the tokenizer is to be trained
@@ -147,7 +147,7 @@ def make_text_encoder(
     arch = {"vocab_size": len(tokenizer), "max_position_embeddings": conf.max_tokens, "pad_token_id": tokenizer.pad_token_id, **conf.arch}
     return TextEncoder(conf, AutoModel.from_config(AutoConfig.for_model(**arch)), tokenizer)
 
-# %% ../nbs/04_encoder.ipynb #8add2f6b
+# %% ../nbs/04_encoder.ipynb #38e4807d
 class VisionEncoder(nn.Module):
     "A timm backbone"
     modality = "vision"
@@ -192,7 +192,7 @@ class VisionEncoder(nn.Module):
         Path(folder).mkdir(parents=True, exist_ok=True)
         save_model(self.model, str(Path(folder)/"model.safetensors"))
 
-# %% ../nbs/04_encoder.ipynb #404734c3
+# %% ../nbs/04_encoder.ipynb #650b10e3
 def to_square(
     sample,    # PIL image, bytes or path
     size:int,  # side of the square
@@ -214,7 +214,7 @@ def augment(
         pixels = padded[:, top:top + size, left:left + size]
     return pixels.flip(-1) if conf.flip and torch.rand(()) < 0.5 else pixels
 
-# %% ../nbs/04_encoder.ipynb #5b9773bd
+# %% ../nbs/04_encoder.ipynb #228aed26
 class PlainConvNet(nn.Module):
     "Convolution, BatchNorm, ReLU at each width; the side is halved at all but the third; mean pooling; the interface of a timm backbone"
     def __init__(self, widths=(24, 48, 64, 96, 128)):
@@ -227,7 +227,7 @@ class PlainConvNet(nn.Module):
     def forward_features(self, x): return self.layers(x)                 # (B, 3, S, S) → (B, D, S/16, S/16)
     def forward_head(self, x, pre_logits=True): return x.mean((2, 3))    # (B, D)
 
-# %% ../nbs/04_encoder.ipynb #21336b1e
+# %% ../nbs/04_encoder.ipynb #66aa4a37
 def make_vision_encoder(
     conf:EncoderConf,
 ) -> VisionEncoder:
@@ -253,7 +253,7 @@ def load_matching(
     missing = [k for k in missing if not k.endswith("num_batches_tracked")]
     if missing or rest: raise FakesError(f"{origin} does not fit the model: missing {missing[:3]}, left over {rest[:3]}")
 
-# %% ../nbs/04_encoder.ipynb #533005f1
+# %% ../nbs/04_encoder.ipynb #e02bedea
 def make_encoder(
     conf:EncoderConf,
     texts=None,   # training texts, for a tokenizer of its own
@@ -269,7 +269,7 @@ def load_encoder(
     if conf.modality == "text": return make_text_encoder(conf.model_copy(update={"source": str(Path(folder).resolve())}))
     return make_vision_encoder(conf.model_copy(update={"weights": str((Path(folder)/"model.safetensors").resolve()), "pretrained": False}))
 
-# %% ../nbs/04_encoder.ipynb #2d5f3de1
+# %% ../nbs/04_encoder.ipynb #8b45ac7a
 def has_bf16() -> bool:
     "Whether this machine multiplies bfloat16 in hardware"
     if torch.cuda.is_available(): return torch.cuda.is_bf16_supported()

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CACHE_BYTES', 'make_head', 'Classifier', 'Expert', 'HeadOnly', 'inverse_frequency', 'Items', 'Features', 'fit',
            'last_complete', 'history_table', 'live_curves', 'run_over', 'prediction_table', 'write_parquet',
-           'tfidf_baseline', 'load_task', 'task_examples', 'train_expert', 'split_rows', 'write_features',
-           'read_features', 'expert_metrics', 'save_expert', 'load_expert', 'plot_scores', 'handful']
+           'linear_baseline', 'tfidf', 'thumbnails', 'load_task', 'task_examples', 'train_expert', 'split_rows',
+           'write_features', 'read_features', 'expert_metrics', 'save_expert', 'load_expert', 'plot_scores', 'handful']
 
-# %% ../nbs/04a_expert.ipynb #d99dd992
+# %% ../nbs/04a_expert.ipynb #ba4738b2
 import importlib.metadata, shutil
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .encoder import EncoderConf, Encoded, has_bf16, load_encoder, load_encoder_
 from .record import FIELDS, Task
 from .shard import ShardReader
 
-# %% ../nbs/04a_expert.ipynb #6a57a42a
+# %% ../nbs/04a_expert.ipynb #aadef8a6
 def make_head(
     dim:int,          # of the pooled vector
     n_classes:int,
@@ -35,7 +35,7 @@ def make_head(
     for a, b in zip(widths, widths[1:]): layers += [nn.Dropout(dropout), nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(widths[-1], n_classes))
 
-# %% ../nbs/04a_expert.ipynb #45f7942c
+# %% ../nbs/04a_expert.ipynb #f5256943
 class Classifier(nn.Module):
     "What the Trainer trains: logits from a batch, and a loss where the batch has labels"
     def __init__(self, n_classes:int, weights=None, label_smoothing:float=0.):
@@ -69,7 +69,7 @@ class HeadOnly(Classifier):
 
     def logits(self, features): return self.head(features)
 
-# %% ../nbs/04a_expert.ipynb #78cc19a3
+# %% ../nbs/04a_expert.ipynb #3ae24afb
 def inverse_frequency(
     y:np.ndarray,    # (n,) class index
     n_classes:int,
@@ -79,7 +79,7 @@ def inverse_frequency(
     if (counts == 0).any(): raise FakesError(f"No training example of class {np.flatnonzero(counts == 0).tolist()}: every class needs at least one.")
     return len(y) / (n_classes * counts)
 
-# %% ../nbs/04a_expert.ipynb #bce6f547
+# %% ../nbs/04a_expert.ipynb #e80baf3f
 CACHE_BYTES = 2_000_000_000   # of decoded pictures kept in memory
 
 class Items(Dataset):
@@ -120,7 +120,7 @@ class Features(Dataset):
     def __getitems__(self, rows): return self[torch.as_tensor(rows)]
     def collate(self, batch): return batch
 
-# %% ../nbs/04a_expert.ipynb #7d3d0af1
+# %% ../nbs/04a_expert.ipynb #27fc399a
 def fit(
     model:Classifier,
     train,                  # dataset with `collate`
@@ -161,7 +161,7 @@ def fit(
     shutil.rmtree(checkpoints)
     return history
 
-# %% ../nbs/04a_expert.ipynb #74d79614
+# %% ../nbs/04a_expert.ipynb #9cf09ba3
 def last_complete(
     folder,   # of checkpoints
 ) -> str|None: # the newest one that was written to its end
@@ -172,7 +172,7 @@ def last_complete(
     whole = [p for p in found if p.exists()]
     return str(whole[-1]) if whole else None
 
-# %% ../nbs/04a_expert.ipynb #812928d3
+# %% ../nbs/04a_expert.ipynb #1ffe802e
 def history_table(
     log:list,   # of the Trainer's state
 ) -> pd.DataFrame: # epoch, train_loss, val_loss
@@ -192,7 +192,7 @@ def _follow(steps, live):
             if live: live(history_table(state.log_history))
     return Follow()
 
-# %% ../nbs/04a_expert.ipynb #ec60aedd
+# %% ../nbs/04a_expert.ipynb #c6fc871b
 def live_curves(
     title:str,
 ):
@@ -210,7 +210,7 @@ def live_curves(
         plt.close(fig)
     return draw
 
-# %% ../nbs/04a_expert.ipynb #2c095352
+# %% ../nbs/04a_expert.ipynb #9a33d1b4
 @torch.inference_mode()
 def run_over(
     model:Expert,
@@ -231,7 +231,7 @@ def run_over(
         pooled[rows], logits[rows] = p.float().cpu().numpy(), model.head(p).float().cpu().numpy()
     return pooled, logits
 
-# %% ../nbs/04a_expert.ipynb #ac903c14
+# %% ../nbs/04a_expert.ipynb #d8ac44ee
 def prediction_table(
     frame:pd.DataFrame,    # id, dataset, split
     y:np.ndarray,          # (n,) class index, -1 where unknown
@@ -250,31 +250,44 @@ def write_parquet(
     "Write a table under its name only when it is whole"
     with atomic_path(path) as temporary: table.to_parquet(temporary, index=False)
 
-# %% ../nbs/04a_expert.ipynb #663ccbe9
-def tfidf_baseline(
-    texts,          # of all examples
-    y,              # (n,) class index, -1 where unknown
-    split,          # (n,) train, val, test
+# %% ../nbs/04a_expert.ipynb #b0baae3c
+def linear_baseline(
+    x,                      # (n, D), sparse or dense
+    y:np.ndarray,           # (n,) class index, -1 where unknown
+    split:np.ndarray,       # (n,) train, val, test
+    present:np.ndarray,     # (n,) whether the example has the modality
     n_classes:int,
-) -> np.ndarray: # (n, n_classes) logits
-    "Logits of TF-IDF (words 1-2, characters 2-5) with logistic regression"
-    from sklearn.feature_extraction.text import TfidfVectorizer
+) -> np.ndarray: # (n, n_classes) logits; the training frequencies where the modality is absent
+    "Logistic regression on given features, the better of two strengths on the validation split"
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
-    from sklearn.pipeline import FeatureUnion
-    texts, y, split = np.asarray(texts, dtype=object), np.asarray(y), np.asarray(split)
-    words = FeatureUnion([("word", TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)),
-                          ("char", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=3))])
-    train, val = (split == "train") & (y >= 0), (split == "val") & (y >= 0)
-    words.fit(texts[train])
-    x = words.transform(texts)
-    models = [LogisticRegression(C=c, max_iter=300, solver="lbfgs").fit(x[train], y[train]) for c in (1, 10)]
+    train, val = ((split == s) & (y >= 0) & present for s in ("train", "val"))
+    models = [LogisticRegression(C=c, max_iter=300).fit(x[train], y[train]) for c in (1, 10)]
     best = min(models, key=lambda m: log_loss(y[val], m.predict_proba(x[val]), labels=m.classes_))
-    logits = np.full((len(y), n_classes), -20.0)
-    logits[:, best.classes_] = np.log(best.predict_proba(x) + 1e-9)
+    logits = np.tile(np.log(np.bincount(y[train], minlength=n_classes) / train.sum() + 1e-9), (len(y), 1))
+    logits[np.ix_(present, best.classes_)] = np.log(best.predict_proba(x[present]) + 1e-9)
     return logits
 
-# %% ../nbs/04a_expert.ipynb #d625e53c
+def tfidf(
+    texts:np.ndarray,    # (n,) strings
+    train:np.ndarray,    # (n,) true for those that the vocabulary is taken from
+):
+    "TF-IDF of words (1-2) and characters (2-5)"
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import FeatureUnion
+    words = FeatureUnion([("word", TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)),
+                          ("char", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=3))])
+    return words.fit(texts[train]).transform(texts)
+
+def thumbnails(
+    items:Items,      # pictures
+    side:int=16,
+) -> np.ndarray: # (n, 3·side²) in [0,1]
+    "Pictures as colours of a few tiles"
+    shrink = lambda i: nn.functional.adaptive_avg_pool2d(items[i]["pixels"].float() / 255, side).flatten()
+    return torch.stack([shrink(i) for i in range(len(items))]).numpy()
+
+# %% ../nbs/04a_expert.ipynb #329139e4
 def load_task(
     home,             # folder that holds Step_3
     task:str, field:str, datasets:list, modalities:list, tests:list,
@@ -296,7 +309,7 @@ def task_examples(
     y = pd.Categorical(reader.frame[f"label_{task.field}"], categories=task.classes).codes.astype("int64")
     return reader, y
 
-# %% ../nbs/04a_expert.ipynb #ecaa9750
+# %% ../nbs/04a_expert.ipynb #965d1f84
 def train_expert(
     home,                        # folder that holds Step_3 and conf
     out,                         # folder written: Step_4/<task>/<modality> and models/<task>/<modality>_expert
@@ -328,15 +341,13 @@ def train_expert(
     write_parquet(table, step/"predictions.parquet")
     write_features(step/"features.safetensors", pooled)
     history.to_csv(step/"history.csv", index=False)
-    if modality == "text":
-        baseline = tfidf_baseline(texts, y, reader.frame["split"], len(task.classes))
-        write_parquet(prediction_table(reader.frame, y, present, baseline, task.classes), step/"baseline.parquet")
+    write_parquet(prediction_table(reader.frame, y, present, _baseline(items, texts, reader, y, present, rows, len(task.classes)), task.classes), step/"baseline.parquet")
     write_json(step/"metrics.json", expert_metrics(table, history, step, task.classes))
     save_expert(model, out/f"models/{task.name}/{modality}_expert", task, settings)
     shutil.rmtree(kept, ignore_errors=True)
     return table
 
-# %% ../nbs/04a_expert.ipynb #fb702042
+# %% ../nbs/04a_expert.ipynb #53a733bb
 def split_rows(
     split:np.ndarray, y:np.ndarray, present:np.ndarray,   # (n,) each
     task:Task, modality:str,
@@ -363,6 +374,15 @@ def _phases(model, reader, y, rows, kept, settings, n_workers):
     if not histories: raise FakesError("epochs and frozen_epochs are both zero: nothing would be trained.")
     return pd.concat(histories, ignore_index=True)
 
+def _baseline(items, texts, reader, y, present, rows, n_classes):
+    "Logits of the modality's baseline for every example"
+    train = np.isin(np.arange(len(y)), rows["train"])
+    if texts is not None: x = tfidf(texts, train)
+    else:
+        seen = thumbnails(items)
+        x = np.zeros((len(y), seen.shape[1]), "float32"); x[present] = seen
+    return linear_baseline(x, y, reader.frame["split"].to_numpy(), present, n_classes)
+
 def _fill_absent(encoded, present, y_train):
     "Rows for every example: zeros as features and the training frequencies as logits where the modality is absent"
     pooled, logits = encoded
@@ -371,7 +391,7 @@ def _fill_absent(encoded, present, y_train):
     all_pooled[present], all_logits[present] = pooled, logits
     return all_pooled, all_logits
 
-# %% ../nbs/04a_expert.ipynb #631edb38
+# %% ../nbs/04a_expert.ipynb #6c15876f
 def write_features(path, pooled:np.ndarray):
     "Pooled vectors of every example, in the order of predictions.parquet"
     from safetensors.numpy import save_file
@@ -384,13 +404,13 @@ def read_features(path) -> np.ndarray: # (n, D) float32
 
 def expert_metrics(
     table:pd.DataFrame, history:pd.DataFrame,
-    step:Path,      # where baseline.parquet may lie
+    step:Path,      # where baseline.parquet lies
     classes:list,
 ) -> dict: # accuracy and macro-F1 per split, beside the baseline's
     "The few numbers for `dvc metrics show`"
     from multimodal_fakes.metrics import score_table, softmax
     positive = 1 if len(classes) == 2 else None
-    tables = {"expert": table} | ({"tfidf": pd.read_parquet(step/"baseline.parquet")} if (step/"baseline.parquet").exists() else {})
+    tables = {"expert": table, "baseline": pd.read_parquet(step/"baseline.parquet")}
     metrics = {"best_epoch": int(history.loc[history["val_loss"].idxmin(), "epoch"]), "val_loss": round(float(history["val_loss"].min()), 5)}
     for name, t in tables.items():
         for split in ("val", "test"):
@@ -400,7 +420,7 @@ def expert_metrics(
             metrics |= {f"{name}_{split}_{k}": round(float(scores[k]), 5) for k in ("accuracy", "macro_f1")}
     return metrics
 
-# %% ../nbs/04a_expert.ipynb #74bf2029
+# %% ../nbs/04a_expert.ipynb #8b70d458
 def save_expert(
     model:Expert,
     folder,           # models/<task>/<modality>_expert
@@ -428,7 +448,7 @@ def load_expert(
     model.head.load_state_dict(load_file(str(Path(folder)/"head.safetensors")))
     return model.eval()
 
-# %% ../nbs/04a_expert.ipynb #058ab397
+# %% ../nbs/04a_expert.ipynb #02794b88
 def plot_scores(
     table:pd.DataFrame,   # predictions
     classes:list,
@@ -446,7 +466,7 @@ def plot_scores(
     fig.tight_layout()
     return fig
 
-# %% ../nbs/04a_expert.ipynb #819b5ce5
+# %% ../nbs/04a_expert.ipynb #c7b69b3c
 def handful(
     home,        # scratch folder
     n:int=60,    # posts of each pilot dataset

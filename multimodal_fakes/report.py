@@ -8,7 +8,7 @@ __all__ = ['align', 'read_models', 'measure', 'difference', 'model_table', 'form
            'functional_tests', 'draw_functions', 'report_all', 'roc_curves', 'flat_metrics', 'summary_table', 'main',
            'aligned']
 
-# %% ../nbs/05b_report.ipynb #bbca78de
+# %% ../nbs/05b_report.ipynb #e7c01833
 import argparse, sys, textwrap
 from pathlib import Path
 
@@ -18,9 +18,9 @@ import pandas as pd
 from .calibrate import class_names, labelled, positive_index, probabilities, read_confs, read_predictions
 from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
 from .metrics import BOOTED, decide, intervals, paired_bootstrap, score_table
-from .record import FIELDS, unify_labels
+from .record import BASELINES, FIELDS, unify_labels
 
-# %% ../nbs/05b_report.ipynb #f0bf7a4c
+# %% ../nbs/05b_report.ipynb #0ee0ce18
 def align(
     frame,        # predictions of a model
     done,         # predictions of the shipped detector
@@ -43,14 +43,13 @@ def read_models(
     datasets,    # measured
     modalities,  # experts of the task
     done,        # predictions of the shipped detector
-) -> dict: # name → predictions: tf-idf where there is one, then the experts
-    "The experts and their baseline"
+) -> dict: # name → predictions: the baselines, then the experts
+    "The experts and their baselines"
     folder = Path(home)/"Step_4"/task
-    files = {"tf-idf": folder/"text/baseline.parquet"} | {m: folder/m/"predictions.parquet" for m in modalities}
-    if not files["tf-idf"].exists(): del files["tf-idf"]
+    files = {BASELINES[m]: folder/m/"baseline.parquet" for m in modalities} | {m: folder/m/"predictions.parquet" for m in modalities}
     return {name: align(read_predictions(path), done, datasets, f"{path.relative_to(home)}") for name, path in files.items()}
 
-# %% ../nbs/05b_report.ipynb #755a119f
+# %% ../nbs/05b_report.ipynb #aa724465
 def measure(
     y,                          # (n,) class indices
     probs,                      # (n, k) probabilities
@@ -80,9 +79,9 @@ def difference(
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), paired_bootstrap(y, decide(a), decide(b), metric, **options)))
     return row
 
-# %% ../nbs/05b_report.ipynb #78d8f505
+# %% ../nbs/05b_report.ipynb #2c929a1e
 def model_table(
-    models:dict,      # name → predictions of the experts and their baseline
+    models:dict,      # name → predictions of the experts and their baselines
     done,             # predictions of the shipped detector
     groups,           # id → group
     calibration:dict, # calibration.json
@@ -97,18 +96,18 @@ def model_table(
     y, positive = done.y.to_numpy()[test], positive_index(field, class_names(done))
     options = dict(groups=[groups[i] for i in done.id.iloc[test]], n_boot=n_boot, seed=seed)
     probs = {name: probabilities(f) for name, f in models.items()}
-    experts = [m for m in models if m != "tf-idf"]
+    experts = [m for m in models if m in BASELINES]
     best = max(experts, key=lambda m: (probs[m][val].argmax(1) == done.y.to_numpy()[val]).mean())
     row = lambda name, frame, q, threshold=None: dict(model=name, present=float(frame.present.to_numpy()[test].mean()), **measure(y, q[test], positive, threshold, n_bins=n_bins, **options))
     rows = [row(name, frame, probs[name]) for name, frame in models.items()]
-    if {"tf-idf", "text"} <= set(models): rows[list(models).index("text")] |= difference(y, probs["text"][test], probs["tf-idf"][test], "tf-idf", **options)
+    for m in experts: rows[list(models).index(m)] |= difference(y, probs[m][test], probs[BASELINES[m]][test], BASELINES[m], **options)
     if len(experts) > 1:
         raw = probabilities(done)
         rows.append(row(f"fusion ({calibration['ships']})", done, raw) | difference(y, raw[test], probs[best][test], best, **options))
     rows.append(row("calibrated", done, probabilities(done, calibration["temperature"]), calibration["threshold"]))
     return pd.DataFrame(rows).assign(protocol=calibration["protocol"])
 
-# %% ../nbs/05b_report.ipynb #4d06afa2
+# %% ../nbs/05b_report.ipynb #94e820e7
 def format_table(
     table,   # of `model_table` or `summary_table`
 ) -> pd.DataFrame: # of strings
@@ -124,7 +123,7 @@ def format_table(
                         "ECE": f"{row['ece']:.3f}", "difference in accuracy": f"{gain} over {row['over']}" if gain else ""}
     return pd.DataFrame([line(row) for row in table.to_dict("records")])
 
-# %% ../nbs/05b_report.ipynb #b0548d13
+# %% ../nbs/05b_report.ipynb #490b3787
 def draw_forest(
     table,                                          # of `model_table`
     metrics=("accuracy", "macro_f1", "auroc"),      # a panel each
@@ -141,7 +140,7 @@ def draw_forest(
         ax.set(title={"macro_f1": "macro-F1", "auroc": "AUROC"}.get(m, m), yticks=at, yticklabels=table.model, ylim=(-0.6, len(table) - 0.4)); ax.grid(axis="x", lw=0.3); ax.tick_params(labelsize=8)
     fig.tight_layout()
 
-# %% ../nbs/05b_report.ipynb #98899e25
+# %% ../nbs/05b_report.ipynb #9af836ae
 def read_posts(
     home,   # project
     ids,    # examples of interest
@@ -171,7 +170,7 @@ def worst_errors(
     for name, answer in answers.items(): table[f"{name}_says"] = [answer[i] for i in table.id]
     return table.assign(text=[posts[i].get("text_raw") or "" for i in table.id], image_path=[posts[i].get("image_path") or "" for i in table.id])
 
-# %% ../nbs/05b_report.ipynb #4d6c671d
+# %% ../nbs/05b_report.ipynb #6ba69c87
 def draw_errors(
     errors,        # of `worst_errors`
     datasets_dir,  # the datasets folder
@@ -227,7 +226,7 @@ def draw_roc(
     ax.set(xlabel="false-positive rate", ylabel="true-positive rate", title="ROC"); ax.legend(fontsize=7)
     fig.tight_layout()
 
-# %% ../nbs/05b_report.ipynb #e7326beb
+# %% ../nbs/05b_report.ipynb #8934d9e1
 def right_answers(
     predicted,   # class names answered
     gold,        # dicts field → class name, of the checklist's posts
@@ -242,7 +241,7 @@ def right_answers(
     f, positive = shared[0], FIELDS[shared[0]][1]
     return f, [g.get(f) for g in gold], [(p == positive) == (g[f] == positive) if f in g else None for p, g in zip(predicted, gold)]
 
-# %% ../nbs/05b_report.ipynb #6bd620f2
+# %% ../nbs/05b_report.ipynb #c2991623
 def functional_tests(
     home,        # project
     done,        # predictions of the detector, with pred
@@ -284,7 +283,7 @@ def draw_functions(
     ax.set(yticks=table.index, xlim=(-0.02, 1.02), ylim=(-0.6, len(table) - 0.4), xlabel="share answered right, with 95 % interval"); ax.set_yticklabels(table.functionality + " (" + table.gold + ", " + table.n.astype(str) + ")", fontsize=7)
     fig.tight_layout()
 
-# %% ../nbs/05b_report.ipynb #b9e1feb4
+# %% ../nbs/05b_report.ipynb #40842e91
 def report_all(
     home,             # project that is read
     out,              # folder that is written, laid out as the project
@@ -340,7 +339,7 @@ def _write(folder, found):
         with atomic_path(folder/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
     write_json(folder/"metrics.json", found["metrics"])
 
-# %% ../nbs/05b_report.ipynb #9ac37560
+# %% ../nbs/05b_report.ipynb #afc33269
 def summary_table(
     home=None,   # project, `root()` if none
 ) -> pd.DataFrame: # the tables of all tasks, with a column `task`
