@@ -9,7 +9,7 @@ __all__ = ['Share', 'Count', 'STAGES', 'FakesError', 'nearest', 'root', 'atomic_
            'check_section', 'stage_params', 'declared_parameters', 'publish', 'stage_cells', 'run_notebook',
            'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
 
-# %% ../nbs/00_core.ipynb #1499a892
+# %% ../nbs/00_core.ipynb #dc2c362c
 import argparse, ast, contextlib, difflib, hashlib, json, os, random, shutil, subprocess, sys, uuid
 from pathlib import Path
 from typing import Literal
@@ -17,11 +17,11 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-# %% ../nbs/00_core.ipynb #1653f9a7
+# %% ../nbs/00_core.ipynb #a279dc8a
 class FakesError(Exception):
     "An error for the person who runs the line: what was expected, what came, what to do next"
 
-# %% ../nbs/00_core.ipynb #bfd05a1f
+# %% ../nbs/00_core.ipynb #aa858ded
 def nearest(
     name:str,   # what was written
     names,      # what could have been written
@@ -30,7 +30,7 @@ def nearest(
     near = difflib.get_close_matches(str(name), [str(n) for n in names], n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(map(str, names)) or 'none'}"
 
-# %% ../nbs/00_core.ipynb #14c1cbd0
+# %% ../nbs/00_core.ipynb #40af4dfe
 def root(
     start:Path|None=None,   # folder to start from, the current one if none
 ) -> Path: # the folder that holds params.yaml and nbs/
@@ -41,7 +41,7 @@ def root(
     raise FakesError(f"No project at {here} or above it: expected a folder with params.yaml and nbs/. "
                      "Change into a clone of the project, or pass the folders by name.")
 
-# %% ../nbs/00_core.ipynb #18002903
+# %% ../nbs/00_core.ipynb #8ad815ec
 @contextlib.contextmanager
 def atomic_path(
     path,   # the file to be written
@@ -55,7 +55,7 @@ def atomic_path(
         os.replace(temporary, path)
     finally: temporary.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #2fd1b874
+# %% ../nbs/00_core.ipynb #cb743332
 def write_json(
     path,   # file to write
     obj,    # anything JSON can hold
@@ -90,7 +90,7 @@ def read_jsonl(
             except json.JSONDecodeError as e: raise FakesError(f"{path}, line {n} is not JSON: {e}") from None
     return rows
 
-# %% ../nbs/00_core.ipynb #0a88137c
+# %% ../nbs/00_core.ipynb #137c0c37
 def read_yaml(path):
     "Read a YAML file; an error names the file and the place"
     try: return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ def digest(
     "A short name for a combination of settings, the same on every machine"
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-# %% ../nbs/00_core.ipynb #e09d0669
+# %% ../nbs/00_core.ipynb #708d2ddf
 def seed_everything(
     seed:int,   # any non-negative number
 ):
@@ -136,7 +136,7 @@ def progress(
     from tqdm import tqdm
     return tqdm(items, desc=desc, total=total, mininterval=1.0, file=sys.stdout, ascii=" -#", ncols=90)
 
-# %% ../nbs/00_core.ipynb #de54d44a
+# %% ../nbs/00_core.ipynb #88d74079
 class Section(BaseModel):
     "A section of params.yaml: no key that is not declared, no silent change of type"
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -216,7 +216,7 @@ class TaskParams(Section):
     modalities:list[Literal["text", "vision"]] = Field(min_length=1)
     tests:list[str]                             # datasets that are only ever tested on
 
-# %% ../nbs/00_core.ipynb #b54025e4
+# %% ../nbs/00_core.ipynb #3ed02669
 def check_section(
     schema,       # one of the classes above
     values:dict,  # what params.yaml says
@@ -238,7 +238,7 @@ def _expected(schema, key):
     "The type of a field in words"
     return str(schema.model_fields[key].annotation).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
 
-# %% ../nbs/00_core.ipynb #546813fc
+# %% ../nbs/00_core.ipynb #facbb89f
 STAGES = {  # name: (notebook, schema, folder that receives the executed notebook, folders filled)
     "prepare":   ("01_prepare",    Prepare,   "Step_1", ["Step_1"]),
     "ocr":       ("02_ocr",        Ocr,       "Step_2", ["Step_2"]),
@@ -249,7 +249,7 @@ STAGES = {  # name: (notebook, schema, folder that receives the executed noteboo
     "report":    ("05b_report",    Report,    "Step_5/{task}/report",      ["Step_5/{task}/report"]),
 }
 
-# %% ../nbs/00_core.ipynb #a67f8cdb
+# %% ../nbs/00_core.ipynb #bbe60401
 def stage_params(
     stage:str,               # a key of `STAGES`
     params:dict,             # the whole of params.yaml
@@ -279,7 +279,7 @@ def _expert_section(params, task, modality):
     if not own: raise FakesError(f"params.yaml: `experts` has no entry with task {task!r} and modality {modality!r}. Add one.")
     return sections[modality] | {k: v for k, v in own[0].items() if k not in ("task", "modality")}
 
-# %% ../nbs/00_core.ipynb #5be1bfa1
+# %% ../nbs/00_core.ipynb #9d335164
 def declared_parameters(
     path,   # a notebook
 ) -> dict: # name → default
@@ -295,7 +295,7 @@ def declared_parameters(
         except ValueError: raise FakesError(f"{path}, parameters cell, line {node.lineno}: {ast.unparse(node.value)!r} is not a literal.") from None
     return found
 
-# %% ../nbs/00_core.ipynb #0619fcdb
+# %% ../nbs/00_core.ipynb #d7cf9c9a
 def publish(
     staged,   # folder filled by a stage, laid out as the project
     home,     # the project
@@ -313,7 +313,7 @@ def publish(
             os.replace(new, place)
     shutil.rmtree(staged)
 
-# %% ../nbs/00_core.ipynb #4af867a0
+# %% ../nbs/00_core.ipynb #af28bc60
 def stage_cells(
     nb,   # notebook as nbformat reads it
 ):
@@ -327,7 +327,7 @@ def stage_cells(
         if c.cell_type == "code": c.outputs = []
     return nb
 
-# %% ../nbs/00_core.ipynb #836d64dd
+# %% ../nbs/00_core.ipynb #12d4aad1
 def run_notebook(
     path,                   # notebook with one cell tagged `parameters`
     parameters:dict,        # every name must be declared in that cell
@@ -358,7 +358,7 @@ def _failure(path, e, executed):
     return (f"{Path(path).name} stopped at cell [{e.exec_count}]:\n{source}\n  {e.ename}: {e.evalue}\n"
             f"The notebook up to there, with its traceback: {executed}")
 
-# %% ../nbs/00_core.ipynb #63cc24d9
+# %% ../nbs/00_core.ipynb #37c0df88
 def run_stage(
     stage:str,               # a key of `STAGES`
     task:str|None=None,      # for the stages that run once per task
@@ -381,7 +381,7 @@ def run_stage(
     publish(staged, project, [f.format(**names) for f in folders])
     return project/place.format(**names)/f"{notebook}.ipynb"
 
-# %% ../nbs/00_core.ipynb #b31cedf5
+# %% ../nbs/00_core.ipynb #6632bb7f
 def scan_datasets(
     folder,       # the datasets folder
     names,        # datasets in use
@@ -408,7 +408,7 @@ def _walk(folder):
             if e.is_dir(follow_symlinks=False): stack.append(e.path)
             elif e.is_file(): yield e.path, e.stat()
 
-# %% ../nbs/00_core.ipynb #4242f3ed
+# %% ../nbs/00_core.ipynb #45af8197
 def overlay(
     base,    # settings
     over,    # settings that win
@@ -418,10 +418,11 @@ def overlay(
     merged = {k: overlay(base[k], over[k]) if k in base and k in over else over.get(k, base.get(k)) for k in {**base, **over}}
     return {k: v for k, v in merged.items() if v is not None}
 
-# %% ../nbs/00_core.ipynb #e11bddb8
+# %% ../nbs/00_core.ipynb #9d7f8cfa
 def make_workspace(
     profile:str,            # name of a file in conf/profile
     datasets,               # folder that holds the datasets
+    weights=None,           # folder of pretrained weights files, where encoders name any
     project:Path|None=None, # `root()` if none
 ) -> Path: # runs/<profile>, ready for `dvc repro`
     "Make or refresh the workspace of a profile; unchanged files keep their content, so finished stages stay finished"
@@ -436,18 +437,19 @@ def make_workspace(
     shutil.copy(project/"dvc.yaml", work)
     merged = overlay(read_yaml(project/"params.yaml"), read_yaml(project/"conf/profile"/f"{profile}.yaml"))
     (work/"params.yaml").write_text(yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
-    link = work/"Datasets"
-    link.unlink(missing_ok=True); link.symlink_to(Path(datasets).resolve(), target_is_directory=True)
+    for name, folder in {"Datasets": datasets, "weights": weights}.items():
+        (work/name).unlink(missing_ok=True)
+        if folder and Path(folder).is_dir(): (work/name).symlink_to(Path(folder).resolve(), target_is_directory=True)
     if not (work/".dvc").exists(): subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=work, check=True)
     subprocess.run(["dvc", "config", "--local", "cache.dir", str(project/".dvc/cache")], cwd=work, check=True)
     return work
 
-# %% ../nbs/00_core.ipynb #d1886ca6
+# %% ../nbs/00_core.ipynb #da7b7490
 def main(argv=None):
-    "`python -m multimodal_fakes.core STAGE [TASK [MODALITY]]`, or `scan`, or `workspace PROFILE DATASETS`"
+    "`python -m multimodal_fakes.core STAGE [TASK [MODALITY]]`, or `scan`, or `workspace PROFILE DATASETS [WEIGHTS]`"
     parser = argparse.ArgumentParser(prog="python -m multimodal_fakes.core", description=main.__doc__)
     parser.add_argument("what", help=f"{', '.join(STAGES)}, scan or workspace")
-    parser.add_argument("names", nargs="*", help="task and modality; or profile and datasets folder")
+    parser.add_argument("names", nargs="*", help="task and modality; or profile, datasets folder and weights folder")
     args = parser.parse_args(argv)
     try:
         if args.what == "workspace": print(make_workspace(*args.names))

@@ -6,7 +6,7 @@
 __all__ = ['Evidence', 'read_evidence', 'WeightedFusion', 'ConcatFusion', 'fusion_items', 'concat_logits', 'train_concat',
            'load_fusion', 'fused_logits', 'compare', 'choose', 'fuse', 'handful']
 
-# %% ../nbs/05_fusion.ipynb #3480d83d
+# %% ../nbs/05_fusion.ipynb #e41f1999
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from .expert import Classifier, Features, fit, live_curves, load_task, predictio
 from .metrics import score_table, softmax
 from .record import Task
 
-# %% ../nbs/05_fusion.ipynb #6767b47c
+# %% ../nbs/05_fusion.ipynb #4a5697bb
 class Evidence:
     "What the experts of a task wrote: per modality logits (n, C), features (n, D) and presence (n,)"
     def __init__(self, frame, y, present, logits, features):
@@ -44,7 +44,7 @@ def read_evidence(
                     {m: t[columns].to_numpy("float32") for m, t in tables.items()},
                     {m: read_features(Path(home)/f"Step_4/{task.name}/{m}/features.safetensors") for m in tables})
 
-# %% ../nbs/05_fusion.ipynb #b435ef66
+# %% ../nbs/05_fusion.ipynb #3129a191
 class WeightedFusion:
     "`p = Σ w_m p_m`, weights on the simplex, renormalised over the modalities that are present"
     name = "weighted"
@@ -80,7 +80,7 @@ class WeightedFusion:
 
 def _take(by_modality, rows): return {m: v[rows] for m, v in by_modality.items()}
 
-# %% ../nbs/05_fusion.ipynb #74215ccb
+# %% ../nbs/05_fusion.ipynb #13354594
 class ConcatFusion(Classifier):
     "`[x_1, …, x_k] → hidden → classes`, with a learned placeholder for each missing modality"
     name = "concat"
@@ -120,7 +120,7 @@ class ConcatFusion(Classifier):
         write_json(Path(folder)/"fusion.json", {"strategy": self.name, "dims": self.dims, "n_classes": len(self.weights), "hidden": self.hidden, "dropout": self.dropout})
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, str(Path(folder)/"model.safetensors"))
 
-# %% ../nbs/05_fusion.ipynb #a9bfc2e8
+# %% ../nbs/05_fusion.ipynb #583d9908
 def fusion_items(
     evidence:Evidence,
     rows,             # row numbers
@@ -155,7 +155,7 @@ def train_concat(
     history = fit(model, fusion_items(evidence, train), fusion_items(evidence, val), checkpoints, epochs, lr, batch_size, patience, weight_decay, seed, live=live)
     return model, history
 
-# %% ../nbs/05_fusion.ipynb #e97cb5b8
+# %% ../nbs/05_fusion.ipynb #a32925bf
 def load_fusion(
     folder,   # models/<task>/mm_fusion
 ):
@@ -174,7 +174,7 @@ def fused_logits(
     "Scores of either strategy"
     return concat_logits(fusion, evidence) if isinstance(fusion, ConcatFusion) else fusion.logits(evidence)
 
-# %% ../nbs/05_fusion.ipynb #89446840
+# %% ../nbs/05_fusion.ipynb #f92df7af
 def compare(
     candidates:dict,     # name → logits (n, C)
     evidence:Evidence,
@@ -193,7 +193,7 @@ def choose(
     "The strategy asked for; with auto the lowest validation loss, which may be an expert's"
     return strategy if strategy in table.index else table["val_loss"].idxmin()
 
-# %% ../nbs/05_fusion.ipynb #c4cdbda3
+# %% ../nbs/05_fusion.ipynb #e2352304
 def fuse(
     home,          # folder that holds Step_4
     out,           # folder written: Step_5/<task>/fusion and models/<task>/mm_fusion
@@ -220,7 +220,9 @@ def fuse(
     weights = dict(zip(task.modalities, fusions["weighted"].weights_.round(4).tolist())) if fusions else {}
     write_json(step/"fusion.json", {"ships": ships, "strategies": scores, "weights": weights, "settings": settings})
     write_json(step/"metrics.json", {"ships": ships} | {f"{name}_{k}": v for name, row in scores.items() for k, v in row.items()})
-    if ships in fusions: fusions[ships].save(_made(Path(out)/f"models/{task.name}/mm_fusion"))
+    folder = _made(Path(out)/f"models/{task.name}/mm_fusion")
+    if ships in fusions: fusions[ships].save(folder)
+    else: write_json(folder/"fusion.json", {"strategy": "expert", "modality": ships})     # nothing to fuse, or nothing gained by it
     return table
 
 def _made(folder):
@@ -228,7 +230,7 @@ def _made(folder):
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
-# %% ../nbs/05_fusion.ipynb #66a200a1
+# %% ../nbs/05_fusion.ipynb #653dd453
 def handful(
     home,        # scratch folder
     n:int=60,    # posts of each pilot dataset

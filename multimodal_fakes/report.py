@@ -8,7 +8,7 @@ __all__ = ['align', 'read_models', 'measure', 'difference', 'model_table', 'form
            'functional_tests', 'draw_functions', 'report_all', 'roc_curves', 'flat_metrics', 'summary_table', 'main',
            'aligned']
 
-# %% ../nbs/05b_report.ipynb #e7c01833
+# %% ../nbs/05b_report.ipynb #b7bbe4b9
 import argparse, sys, textwrap
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_js
 from .metrics import BOOTED, decide, intervals, paired_bootstrap, score_table
 from .record import BASELINES, FIELDS, unify_labels
 
-# %% ../nbs/05b_report.ipynb #0ee0ce18
+# %% ../nbs/05b_report.ipynb #f81aaa62
 def align(
     frame,        # predictions of a model
     done,         # predictions of the shipped detector
@@ -49,7 +49,7 @@ def read_models(
     files = {BASELINES[m]: folder/m/"baseline.parquet" for m in modalities} | {m: folder/m/"predictions.parquet" for m in modalities}
     return {name: align(read_predictions(path), done, datasets, f"{path.relative_to(home)}") for name, path in files.items()}
 
-# %% ../nbs/05b_report.ipynb #aa724465
+# %% ../nbs/05b_report.ipynb #0881749f
 def measure(
     y,                          # (n,) class indices
     probs,                      # (n, k) probabilities
@@ -79,7 +79,7 @@ def difference(
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), paired_bootstrap(y, decide(a), decide(b), metric, **options)))
     return row
 
-# %% ../nbs/05b_report.ipynb #2c929a1e
+# %% ../nbs/05b_report.ipynb #4d1f7778
 def model_table(
     models:dict,      # name → predictions of the experts and their baselines
     done,             # predictions of the shipped detector
@@ -107,7 +107,7 @@ def model_table(
     rows.append(row("calibrated", done, probabilities(done, calibration["temperature"]), calibration["threshold"]))
     return pd.DataFrame(rows).assign(protocol=calibration["protocol"])
 
-# %% ../nbs/05b_report.ipynb #94e820e7
+# %% ../nbs/05b_report.ipynb #20f264ab
 def format_table(
     table,   # of `model_table` or `summary_table`
 ) -> pd.DataFrame: # of strings
@@ -123,7 +123,7 @@ def format_table(
                         "ECE": f"{row['ece']:.3f}", "difference in accuracy": f"{gain} over {row['over']}" if gain else ""}
     return pd.DataFrame([line(row) for row in table.to_dict("records")])
 
-# %% ../nbs/05b_report.ipynb #490b3787
+# %% ../nbs/05b_report.ipynb #e530ba35
 def draw_forest(
     table,                                          # of `model_table`
     metrics=("accuracy", "macro_f1", "auroc"),      # a panel each
@@ -140,7 +140,7 @@ def draw_forest(
         ax.set(title={"macro_f1": "macro-F1", "auroc": "AUROC"}.get(m, m), yticks=at, yticklabels=table.model, ylim=(-0.6, len(table) - 0.4)); ax.grid(axis="x", lw=0.3); ax.tick_params(labelsize=8)
     fig.tight_layout()
 
-# %% ../nbs/05b_report.ipynb #9af836ae
+# %% ../nbs/05b_report.ipynb #ac795424
 def read_posts(
     home,   # project
     ids,    # examples of interest
@@ -170,7 +170,7 @@ def worst_errors(
     for name, answer in answers.items(): table[f"{name}_says"] = [answer[i] for i in table.id]
     return table.assign(text=[posts[i].get("text_raw") or "" for i in table.id], image_path=[posts[i].get("image_path") or "" for i in table.id])
 
-# %% ../nbs/05b_report.ipynb #6ba69c87
+# %% ../nbs/05b_report.ipynb #6caf5eaf
 def draw_errors(
     errors,        # of `worst_errors`
     datasets_dir,  # the datasets folder
@@ -226,7 +226,7 @@ def draw_roc(
     ax.set(xlabel="false-positive rate", ylabel="true-positive rate", title="ROC"); ax.legend(fontsize=7)
     fig.tight_layout()
 
-# %% ../nbs/05b_report.ipynb #8934d9e1
+# %% ../nbs/05b_report.ipynb #f0aa6108
 def right_answers(
     predicted,   # class names answered
     gold,        # dicts field → class name, of the checklist's posts
@@ -241,7 +241,7 @@ def right_answers(
     f, positive = shared[0], FIELDS[shared[0]][1]
     return f, [g.get(f) for g in gold], [(p == positive) == (g[f] == positive) if f in g else None for p, g in zip(predicted, gold)]
 
-# %% ../nbs/05b_report.ipynb #c2991623
+# %% ../nbs/05b_report.ipynb #b7f43366
 def functional_tests(
     home,        # project
     done,        # predictions of the detector, with pred
@@ -283,7 +283,7 @@ def draw_functions(
     ax.set(yticks=table.index, xlim=(-0.02, 1.02), ylim=(-0.6, len(table) - 0.4), xlabel="share answered right, with 95 % interval"); ax.set_yticklabels(table.functionality + " (" + table.gold + ", " + table.n.astype(str) + ")", fontsize=7)
     fig.tight_layout()
 
-# %% ../nbs/05b_report.ipynb #40842e91
+# %% ../nbs/05b_report.ipynb #c236c32e
 def report_all(
     home,             # project that is read
     out,              # folder that is written, laid out as the project
@@ -339,7 +339,7 @@ def _write(folder, found):
         with atomic_path(folder/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
     write_json(folder/"metrics.json", found["metrics"])
 
-# %% ../nbs/05b_report.ipynb #afc33269
+# %% ../nbs/05b_report.ipynb #4ef1a171
 def summary_table(
     home=None,   # project, `root()` if none
 ) -> pd.DataFrame: # the tables of all tasks, with a column `task`
