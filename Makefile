@@ -29,7 +29,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 setup: $(VENV)/.ready  ## the environment, from hashed versions
 
 $(VENV)/.ready-bench: $(VENV)/.ready bench/requirements.lock
-	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r bench/requirements.lock
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --no-deps --require-hashes -r bench/requirements.lock
 	@touch $@
 
 setup-bench: $(VENV)/.ready-bench

@@ -7,7 +7,7 @@ __all__ = ['LIBRARIES', 'read_predictions', 'class_names', 'positive_index', 'la
            'Temperature', 'best_threshold', 'versions', 'read_confs', 'split_hash', 'protocol', 'text_settings',
            'make_bundle', 'calibrate_all', 'fit_or_refuse', 'before_after', 'reliability_table', 'draw_reliability']
 
-# %% ../nbs/05a_calibrate.ipynb #cc04b9c2
+# %% ../nbs/05a_calibrate.ipynb #ea843951
 from importlib import metadata
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .core import FakesError, atomic_path, digest, nearest, read_json, read_json
 from .metrics import claims, decide, reliability, score_table, softmax
 from .record import FIELDS, load_dataset_conf
 
-# %% ../nbs/05a_calibrate.ipynb #aed05004
+# %% ../nbs/05a_calibrate.ipynb #dfeef95f
 def read_predictions(
     path,   # a predictions.parquet
 ) -> pd.DataFrame: # as written
@@ -57,7 +57,7 @@ def labelled(
     if not len(part): raise FakesError(f"No labelled example of {', '.join(datasets)} in split {split!r}: its labels may not be published. Set shard.split_by to group.")
     return part
 
-# %% ../nbs/05a_calibrate.ipynb #8be3bb53
+# %% ../nbs/05a_calibrate.ipynb #c725e1db
 def probabilities(
     frame,                  # predictions
     temperature:float=1.0,  # divides the logits
@@ -70,7 +70,7 @@ def probabilities(
     if seen.any(): probs[seen] = softmax(frame.loc[seen, [f"logit_{c}" for c in classes]].to_numpy(float), temperature)
     return probs
 
-# %% ../nbs/05a_calibrate.ipynb #a6c2253d
+# %% ../nbs/05a_calibrate.ipynb #71b22936
 class CalibrationRefused(FakesError):
     "No temperature that deserves trust; the message says why"
 
@@ -104,12 +104,12 @@ def _at_bound(t):
     "What a temperature at a bound says about the model"
     return "the scores carry no information on these labels" if t > 1 else "no example is answered wrongly, so no sureness is too much"
 
-# %% ../nbs/05a_calibrate.ipynb #cbf1a15d
+# %% ../nbs/05a_calibrate.ipynb #cf9764c8
 def best_threshold(
     y,   # (n,) whether positive
     p,   # (n,) probability of the positive class
-) -> tuple: # threshold, its F1
-    "The threshold of the best F1"
+) -> tuple: # threshold, its macro-F1
+    "The threshold of the best macro-F1, the mean of both classes' F1"
     y, p = np.asarray(y, bool), np.asarray(p, float)
     if y.all() or not y.any(): raise FakesError(f"A threshold needs both classes in the validation split; all {len(y)} examples are {'positive' if y.all() else 'negative'}.")
     values = np.unique(p)
@@ -117,12 +117,13 @@ def best_threshold(
     positives, everyone = np.sort(p[y]), np.sort(p)
     hits = len(positives) - np.searchsorted(positives, cuts)           # positives at or above each cut
     said = len(p) - np.searchsorted(everyone, cuts)
-    f1 = 2 * hits / (said + y.sum())
+    left = len(p) - said                                               # below each cut
+    f1 = hits / (said + y.sum()) + (left - y.sum() + hits) / (left + (~y).sum())
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
     i = best[np.abs(cuts[best] - 0.5).argmin()]
     return float(cuts[i]), float(f1[i])
 
-# %% ../nbs/05a_calibrate.ipynb #038c4399
+# %% ../nbs/05a_calibrate.ipynb #ffe1328f
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "transformers", "timm", "tokenizers", "webdataset", "pillow", "rapidocr", "onnxruntime")
 
 def versions() -> dict: # library → version, null where it is not installed
@@ -150,7 +151,7 @@ def split_hash(
     if stale: raise FakesError(f"{len(stale)} predictions, such as {stale[0]!r}, are not in the split that Step_3/splits.json names. Run fusion again (`dvc repro`).")
     return digest({i: splits[i] for i in frame.id})
 
-# %% ../nbs/05a_calibrate.ipynb #2a286c08
+# %% ../nbs/05a_calibrate.ipynb #a8397fab
 def protocol(
     home,          # project
     task:str,      # its name
@@ -170,14 +171,14 @@ def protocol(
     p = dict(format=1, task=task, field=field, classes=class_names(frame), labels=labels, splits=dict(hash=split_hash(home, frame), **sizes),
              encoders={m: {k: e.get(k) for k in ("encoder", "preprocess")} for m, e in experts.items()}, ships=fusion["ships"],
              seeds={name: about.get("settings", {}).get("seed") for name, about in {**experts, "fusion": fusion}.items()},
-             selection=dict(temperature="lowest NLL on val", threshold="best F1 on val", best_expert="highest accuracy on val", n_bins=n_bins), versions=versions())
+             selection=dict(temperature="lowest NLL on val", threshold="best macro-F1 on val", best_expert="highest accuracy on val", n_bins=n_bins), versions=versions())
     return p | dict(hash=digest(p))
 
 def _maybe(path):
     "A JSON file, or nothing where there is none"
     return read_json(path) if path.exists() else {}
 
-# %% ../nbs/05a_calibrate.ipynb #d0bb1913
+# %% ../nbs/05a_calibrate.ipynb #713baca3
 def text_settings(
     home,       # project
     datasets,   # of the task
@@ -189,7 +190,7 @@ def text_settings(
     found = {row["meta"].get("lang") for row in rows if row["dataset"] in datasets} - {None}
     return dict(ocr=ocr if any(c.ocr for c in read_confs(home, datasets).values()) else None, lang=sorted(found) or [None])
 
-# %% ../nbs/05a_calibrate.ipynb #596d6a78
+# %% ../nbs/05a_calibrate.ipynb #8b4ea208
 def make_bundle(
     p:dict,             # the protocol
     modalities,         # experts of the task
@@ -205,7 +206,7 @@ def make_bundle(
                 experts={m: f"{m}_expert" for m in modalities}, fusion=None if ships in modalities else "mm_fusion", ships=ships,
                 calibration=dict(method="temperature", temperature=temperature), threshold=threshold, **text, protocol=p["hash"], versions=p["versions"])
 
-# %% ../nbs/05a_calibrate.ipynb #367bb8db
+# %% ../nbs/05a_calibrate.ipynb #fdfed5eb
 def calibrate_all(
     home,           # project that is read
     out,            # folder that is written, laid out as the project
@@ -225,7 +226,7 @@ def calibrate_all(
     rows = frame.index.get_indexer(val.index)
     threshold, f1 = (None, None) if positive is None else best_threshold(val.y == positive, probs[rows, positive])
     done = frame.assign(**{f"prob_{c}": probs[:, i] for i, c in enumerate(p["classes"])}, pred=decide(probs, positive, threshold))
-    summary = dict(task=task, ships=p["ships"], method="temperature", temperature=temperature, refused=refused, threshold=threshold, threshold_f1_val=f1,
+    summary = dict(task=task, ships=p["ships"], method="temperature", temperature=temperature, refused=refused, threshold=threshold, threshold_macro_f1_val=f1,
                    before_after={s: before_after(frame, probs, labelled(frame, s, datasets).index, positive, n_bins) for s in ("val", "test")}, protocol=p["hash"])
     bundle = make_bundle(p, modalities, temperature, threshold, text_settings(home, datasets))
     _write(Path(out), task, done, summary, p, bundle, reliability_table(frame, probs, labelled(frame, "test", datasets).index, positive, n_bins))
@@ -266,7 +267,7 @@ def _write(out, task, done, summary, p, bundle, table):
     write_json(folder/"metrics.json", {k: round(v, 6) if isinstance(v, float) else v for k, v in numbers.items()} | dict(protocol=p["hash"]))
     write_json(out/"models"/task/"detector.json", bundle)
 
-# %% ../nbs/05a_calibrate.ipynb #27da7159
+# %% ../nbs/05a_calibrate.ipynb #7820b7d8
 def draw_reliability(
     folder,         # Step_5/<task>/calibrate
     datasets,       # whose test split is drawn

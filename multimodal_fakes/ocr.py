@@ -7,7 +7,7 @@ __all__ = ['SETTINGS', 'GATES', 'engine', 'engine_name', 'reading_order', 'read_
            'draw_boxes', 'Cache', 'reading_pool', 'read_pictures', 'manifest', 'to_read', 'ocr_metrics', 'gate_table',
            'confidence', 'write_overlays', 'read_all', 'posts', 'handful']
 
-# %% ../nbs/02_ocr.ipynb #217fe3b1
+# %% ../nbs/02_ocr.ipynb #02943b40
 import json
 from collections import Counter
 from functools import lru_cache, partial
@@ -21,7 +21,7 @@ from .core import FakesError, atomic_path, digest, progress, read_jsonl, root, s
 from .media import KillablePool, open_image
 from .record import Example, load_dataset_conf
 
-# %% ../nbs/02_ocr.ipynb #6ba0db44
+# %% ../nbs/02_ocr.ipynb #2ccdd44e
 SETTINGS = {  # where we depart from RapidOCR's defaults
     "Global.use_cls": False,                # captions are not upside down
     "Global.text_score": 0.0,               # the threshold is ours
@@ -57,7 +57,7 @@ def _word(text):
     ImageDraw.Draw(image).text((100, 32), text, "black", _font(30), anchor="mm")
     return image
 
-# %% ../nbs/02_ocr.ipynb #fdc3aff4
+# %% ../nbs/02_ocr.ipynb #347e9fe6
 def reading_order(
     quads:np.ndarray,   # (n, 4, 2) corners clockwise from the top left, in pixels
 ) -> list: # indices in the order of reading
@@ -70,7 +70,7 @@ def reading_order(
         else: rows.append([i])
     return [int(i) for row in rows for i in sorted(row, key=lambda i: middle[i, 0])]
 
-# %% ../nbs/02_ocr.ipynb #71675cf7
+# %% ../nbs/02_ocr.ipynb #ca8563bf
 def read_lines(
     source,         # path, bytes or PIL image
     side:int=640,   # pixels of the longer side that detection sees
@@ -107,7 +107,7 @@ def ocr_text(
     "The text of a picture in the order of reading"
     return "\n".join(line["text"] for line in lines)
 
-# %% ../nbs/02_ocr.ipynb #123e74be
+# %% ../nbs/02_ocr.ipynb #c52e8999
 def draw_boxes(
     image:Image.Image,   # as it was read
     lines:list,          # text, conf, bbox
@@ -128,7 +128,7 @@ def draw_boxes(
         draw.text((w + 6, 4 + 16 * i), label, colour, font)
     return drawn
 
-# %% ../nbs/02_ocr.ipynb #666033e1
+# %% ../nbs/02_ocr.ipynb #6fb99267
 class Cache:
     "What was read with these settings, by the picture's hash"
     def __init__(self,
@@ -152,7 +152,7 @@ class Cache:
         self.file.write(json.dumps({"sha256": sha, "ocr": ocr}, ensure_ascii=False) + "\n")
         self.file.flush()
 
-# %% ../nbs/02_ocr.ipynb #1ce1bebc
+# %% ../nbs/02_ocr.ipynb #ba3fff76
 def _work(task, side):
     "Read the file of a task"
     return read_lines(task[1], side)
@@ -192,7 +192,7 @@ def read_pictures(
     cache.file.close()
     return {sha: cache.read[sha] for sha in pictures if sha in cache.read}, failed
 
-# %% ../nbs/02_ocr.ipynb #872e5aff
+# %% ../nbs/02_ocr.ipynb #97b5a035
 def manifest(
     rows:list,   # of Step_1/examples.jsonl
 ) -> list: # the same, checked and sorted by id
@@ -211,7 +211,7 @@ def to_read(
     confs = {name: load_dataset_conf(name, folder if folder.is_dir() else None) for name in sorted({row["dataset"] for row in rows})}
     return [row for row in rows if row["image_path"] and confs[row["dataset"]].ocr]
 
-# %% ../nbs/02_ocr.ipynb #55328593
+# %% ../nbs/02_ocr.ipynb #289b41e2
 GATES = {"no_text_share": ("<", 0.10), "mean_confidence": (">=", 0.70)}
 
 def ocr_metrics(
@@ -238,7 +238,7 @@ def gate_table(
     return "\n".join(lines + [f"{n:16} {sign + ' ' + format(b, '.2f'):>8} {format(metrics[n], '9.3f') if metrics[n] is not None else '-':>9}  {word[metrics[f'gate_{n}']]}"
                               for n, (sign, b) in GATES.items()])
 
-# %% ../nbs/02_ocr.ipynb #494b537a
+# %% ../nbs/02_ocr.ipynb #5bfbe260
 def confidence(
     row:dict,   # of ocr.jsonl
 ) -> float: # 0 where there is no line
@@ -293,6 +293,7 @@ def read_all(
     found = _found(wanted, read, failed, sha)
     kept = [row | {"ocr": keep_lines(row["ocr"], min_confidence)} for row in found]
     write_jsonl(step/"ocr.jsonl", kept)
+    (step/"ocr_qc").mkdir(parents=True, exist_ok=True)     # also where no dataset expects text in its pictures
     write_overlays(found, home/"Datasets", step/"ocr_qc", n_overlays)
     metrics = {"examples": len(rows)} | ocr_metrics(found, min_confidence) | {"failed_by_reason": dict(sorted(Counter(e["reason"] for e in failed.values()).items()))}
     write_json(step/"metrics.json", metrics)
@@ -307,7 +308,7 @@ def _stop_if_all_failed(read, failed):
     if len(failed) >= 3 and not read:
         raise FakesError("None of {} pictures could be read; the last: {reason}: {message}".format(len(failed), **list(failed.values())[-1]))
 
-# %% ../nbs/02_ocr.ipynb #7f41050c
+# %% ../nbs/02_ocr.ipynb #9e56fb76
 def posts(
     home,       # scratch folder
     n:int=60,   # posts of each pilot dataset

@@ -14,7 +14,7 @@ __all__ = ['COLOURS', 'SKIN', 'WOOD', 'INK', 'GLASS', 'LEAF', 'THINGS', 'SETTING
            'plan_clickbait', 'webbed', 'write_product', 'make_product', 'photo', 'plan_rakuten', 'readme', 'up_to_date',
            'make_room', 'write_pilot', 'build_pilot', 'known', 'write_pilots', 'handful', 'main']
 
-# %% ../nbs/01a_pilot.ipynb #2692f24f
+# %% ../nbs/01a_pilot.ipynb #f39fd32a
 import argparse, csv, html, io, json, random, re, shutil, sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -29,7 +29,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageFo
 
 from .core import FakesError, progress, sha256_file
 
-# %% ../nbs/01a_pilot.ipynb #d8b345fe
+# %% ../nbs/01a_pilot.ipynb #0a24d47d
 COLOURS = dict(  # English name → RGB, French masculine, French feminine
     red=((200, 45, 40), "rouge", "rouge"), blue=((50, 95, 190), "bleu", "bleue"), green=((60, 140, 65), "vert", "verte"),
     yellow=((235, 195, 50), "jaune", "jaune"), white=((238, 236, 228), "blanc", "blanche"), black=((48, 46, 50), "noir", "noire"),
@@ -57,7 +57,7 @@ class Pen:
     def ovals(self, c, r, *v):
         for x, y in zip(v[::2], v[1::2]): self.oval(c, x-r, y-r, x+r, y+r)
 
-# %% ../nbs/01a_pilot.ipynb #498f205e
+# %% ../nbs/01a_pilot.ipynb #936e7cb3
 THINGS = {}
 
 def thing(
@@ -75,7 +75,7 @@ def thing(
         return draw
     return add
 
-# %% ../nbs/01a_pilot.ipynb #970012eb
+# %% ../nbs/01a_pilot.ipynb #6a5e2ca9
 @thing("house", "une maison", "out", .56)
 def _house(p, c):
     p.rect(shade(c, .7), .7, .1, .8, .4); p.rect(c, .1, .42, .9, 1); p.poly(shade(c, .5), 0, .46, .5, .05, 1, .46)
@@ -285,7 +285,7 @@ def _umbrella(p, c):
     p.line(WOOD, .035, .5, .1, .5, .92); p.arc(WOOD, .035, 0, 180, .38, .86, .51, .99); p.pie(c, 180, 360, .04, .08, .96, .9)
     p.pie(shade(c, .72), 180, 360, .34, .08, .66, .9); p.ovals(INK, .02, .5, .07)
 
-# %% ../nbs/01a_pilot.ipynb #f0b8d00f
+# %% ../nbs/01a_pilot.ipynb #2b698848
 @thing("cushion", "un coussin", "shop", .7)
 def _cushion(p, c):
     p.poly(c, .08, .14, .5, .2, .92, .14, .86, .52, .92, .92, .5, .86, .08, .92, .14, .52); p.ovals(shade(c, .7), .07, .32, .36, .68, .36, .32, .7, .68, .7); p.ovals(shade(c, 1.5), .07, .5, .53)
@@ -347,7 +347,7 @@ def _trindle(p, c):
     p.rect(c, .14, .3, .86, .84, r=.1); p.poly(shade(c, .7), .2, .32, .3, .06, .42, .32); p.poly(shade(c, .7), .58, .32, .7, .06, .8, .32)
     p.ovals((250, 250, 250), .08, .36, .5, .64, .5); p.ovals(INK, .04, .36, .5, .64, .5); p.line(INK, .03, .34, .7, .5, .66, .66, .7)
 
-# %% ../nbs/01a_pilot.ipynb #71c72323
+# %% ../nbs/01a_pilot.ipynb #3408fad5
 def ramp(
     size:tuple,  # (width, height) in pixels
     a:int, b:int,  # grey at one end and at the other, 0-255
@@ -373,7 +373,7 @@ def stamp(
     im = ImageChops.multiply(im, Image.merge("RGBA", (lit, lit, lit, Image.new("L", im.size, 255))))
     return ImageOps.mirror(im) if rng.random() < .5 else im
 
-# %% ../nbs/01a_pilot.ipynb #806709d8
+# %% ../nbs/01a_pilot.ipynb #9fa22479
 SETTINGS = dict(  # tags of the things that fit, ground colour, English, French
     meadow=("out", (112, 150, 72), "in a meadow", "dans un pré"), beach=("out", (218, 196, 146), "on the beach", "sur la plage"),
     street=("out", (122, 120, 118), "in the street", "dans la rue"), snow=("out", (228, 233, 240), "in the snow", "dans la neige"),
@@ -443,7 +443,7 @@ def facts(
     if SETTINGS[s["setting"]][0] in ("in", "table"): out["when"] = ("at home", "à la maison")[i]
     return out
 
-# %% ../nbs/01a_pilot.ipynb #3019d3e6
+# %% ../nbs/01a_pilot.ipynb #91e55835
 def gradient(
     size:tuple,  # (width, height) in pixels
     top:tuple, bottom:tuple,  # RGB
@@ -516,7 +516,7 @@ def backdrop(
     _floor(ImageDraw.Draw(im, "RGBA"), w, h, y, s["setting"], c, rng)
     return im, y
 
-# %% ../nbs/01a_pilot.ipynb #888e3f55
+# %% ../nbs/01a_pilot.ipynb #2d8ebade
 def spots(
     s:dict,  # a scene
     rng:random.Random,  # small shifts
@@ -568,7 +568,7 @@ def develop(
     a = np.asarray(im, np.float32)*gain.astype(np.float32) + grain*(noise if noise is not None else rng.uniform(2, 9))
     return Image.fromarray(a.clip(0, 255).astype(np.uint8))
 
-# %% ../nbs/01a_pilot.ipynb #deab7fc4
+# %% ../nbs/01a_pilot.ipynb #51fcdbd3
 def _patch(im, rng, lo=.4, hi=.62):
     "A box somewhere in the picture"
     w, h = im.size
@@ -628,7 +628,7 @@ def forge(
     FORGERIES[how or rng.choice(["splice", "splice", "splice", "smear", "recompress", "transplant"])](im, rng)
     return im
 
-# %% ../nbs/01a_pilot.ipynb #42e53d6d
+# %% ../nbs/01a_pilot.ipynb #e45c102f
 def expand(
     grammar:dict,  # rule → alternatives
     rule:str,  # where to start
@@ -652,7 +652,7 @@ def clean(
     "Fakeddit's `clean_title`"
     return re.sub(r"\s+", " ", re.sub(r"[^\w\s]|_", "", text.lower())).strip()
 
-# %% ../nbs/01a_pilot.ipynb #4d5fd369
+# %% ../nbs/01a_pilot.ipynb #32e80b5e
 TOWNS = dict(en=["Millbrook", "Larkfield", "Oakhaven", "Fernley Bay", "North Pell", "Dunmarsh", "Amberly", "Port Lorne"],
              fr=["Saint-Aurel", "Montverre", "Belcourt", "Port-Ormeau", "La Verdière", "Clairfond"])
 WORLD = dict(  # what honest posts say; also the captions of manipulated and out-of-context ones
@@ -725,7 +725,7 @@ def babble(
     while len(out) < n: out.append(rng.choice(follow[out[-1]]))
     return " ".join(out)
 
-# %% ../nbs/01a_pilot.ipynb #5f36dc83
+# %% ../nbs/01a_pilot.ipynb #fa126580
 def contradict(
     s:dict,  # a scene
     rng:random.Random,  # chooses what becomes false
@@ -744,7 +744,7 @@ def contradict(
         return new
     return s
 
-# %% ../nbs/01a_pilot.ipynb #6d2cc20f
+# %% ../nbs/01a_pilot.ipynb #cd6fcb08
 @lru_cache(None)
 def font(
     name:str,  # file name without its ending, such as DejaVuSans-Bold
@@ -785,7 +785,7 @@ def letter(
         d.text((w/2, top + i*step), line, fill, f, anchor="ma", stroke_width=0 if outline is None else max(1, px//11), stroke_fill=outline)
     return top, top + step*len(lines)
 
-# %% ../nbs/01a_pilot.ipynb #f7d04c08
+# %% ../nbs/01a_pilot.ipynb #7ca68e2e
 def paint_post(
     rng:random.Random,  # the picture's own stream
     scene:dict,  # what to draw
@@ -824,7 +824,7 @@ def paint_meme(
     letter(im, bottom, -.03, px, name)
     return im, None
 
-# %% ../nbs/01a_pilot.ipynb #09080612
+# %% ../nbs/01a_pilot.ipynb #d1ae1116
 def _cover(d, s, rng, kind):
     "A printed front: a plain book or a game box with its strip"
     pal = [shade(COLOURS[rng.choice(list(COLOURS))][0], rng.uniform(.7, 1.3)) for _ in range(4)]
@@ -869,7 +869,7 @@ def paint_product(
 
 PAINTERS = dict(post=paint_post, meme=paint_meme, product=paint_product)
 
-# %% ../nbs/01a_pilot.ipynb #65b65b42
+# %% ../nbs/01a_pilot.ipynb #04174d51
 def job(
     path:str,  # file, inside the dataset's folder
     painter:str,  # a key of `PAINTERS`
@@ -953,7 +953,7 @@ def breakages(
     some = rng.sample(sorted(set(paths)), max(1, n//300))
     return {p: ("truncated", "text", "empty")[i % 3] for i, p in enumerate(some)}
 
-# %% ../nbs/01a_pilot.ipynb #ee7649b0
+# %% ../nbs/01a_pilot.ipynb #352ab135
 KINDS = {0: .52, 1: .095, 2: .075, 3: .1, 4: .165, 5: .045}  # 6_way_label → share of the posts
 THREE_WAY = {0: 0, 1: 2, 2: 2, 3: 2, 4: 1, 5: 2}  # a manipulated picture keeps its true caption
 SUBREDDITS = {0: ["mildlyinteresting", "neutralnews", "nottheonion", "photoshopbattles", "pic", "upliftingnews", "usanews", "usnews"],
@@ -1031,7 +1031,7 @@ def plan_fakeddit(
     tables = {f"multimodal_only_samples/multimodal_{s}.tsv": table([r for (r, _), t in zip(posts, splits) if t == s], FAKEDDIT, "\t") for s in ("train", "validate", "test_public")}
     return dict(tables=tables, jobs=jobs, broken=breakages([j[0] for j in jobs], n, rng))
 
-# %% ../nbs/01a_pilot.ipynb #eb350381
+# %% ../nbs/01a_pilot.ipynb #033e3e42
 FOLK = fitting("folk")
 MEME = dict(
     en=dict(
@@ -1089,7 +1089,7 @@ def plan_memes(
     for s in rows: rng.shuffle(rows[s])
     return dict(tables={f"{s}.jsonl": jsonl(r) for s, r in rows.items()}, jobs=jobs, broken=breakages([j[0] for j in jobs], n, rng))
 
-# %% ../nbs/01a_pilot.ipynb #a0b7db82
+# %% ../nbs/01a_pilot.ipynb #ebe14a19
 HEADLINE = dict(
     en=dict(
         bait=["{n} {things} {only}", "{n} {things} that {will} {you}", "this {person} {found} {thing} and {feel}", "why {you} should {stop} {thing}", "can {you} guess which {thing} {is}", "{person} tried {thing} for {n} days and {feel}",
@@ -1125,7 +1125,7 @@ def plan_clickbait(
     rng.shuffle(rows)
     return dict(tables={"clickbait_data.csv": table(rows, ["headline", "clickbait"])}, jobs=[], broken={})
 
-# %% ../nbs/01a_pilot.ipynb #fe2abd8a
+# %% ../nbs/01a_pilot.ipynb #17ab6083
 PRODUCTS = {  # prdtypecode → pictures, the words that tell it (French, English), share
     10: (["cover"], ["occasion", "pages jaunies", "couverture usée", "édition de 19{n}", "état correct"], ["used copy", "yellowed pages", "worn cover", "edition of 19{n}"], 1.2),
     2705: (["cover"], ["neuf", "parution récente", "rentrée littéraire", "broché, édition reliée", "nouveauté"], ["brand new", "just published", "hardback novelty", "literary prize"], 1.2),
@@ -1206,8 +1206,8 @@ def plan_rakuten(
     return dict(tables={"X_train_update.csv": table(rows, ["", "designation", "description", "productid", "imageid"]), "Y_train_CVw08PX.csv": table(rows, ["", "prdtypecode"])},
                 jobs=jobs, broken=breakages([j[0] for j in jobs], n, rng))
 
-# %% ../nbs/01a_pilot.ipynb #426c6162
-PLANS = dict(pilot_fakeddit=(plan_fakeddit, 2400), pilot_hateful_memes=(plan_memes, 620), pilot_clickbait=(plan_clickbait, 3000), pilot_rakuten=(plan_rakuten, 1800))
+# %% ../nbs/01a_pilot.ipynb #870f8cba
+PLANS = dict(pilot_fakeddit=(plan_fakeddit, 3000), pilot_hateful_memes=(plan_memes, 800), pilot_clickbait=(plan_clickbait, 3000), pilot_rakuten=(plan_rakuten, 1800))
 MARKER = "Made by multimodal_fakes.pilot"
 README = """{marker}, dataset {name}, seed {seed}, size {n}, code {code}.
 
@@ -1223,7 +1223,7 @@ def readme(
     n:int,     # examples
 ) -> str: # README.txt
     "What a built dataset says of itself: seed, size, and the code that drew it"
-    code = sha256_file(__file__)[:12] if "__file__" in globals() else "of a notebook"
+    code = sha256_file(find_spec("multimodal_fakes.pilot").origin)[:12]
     return README.format(marker=MARKER, name=name, seed=seed, n=n, code=code)
 
 def up_to_date(
@@ -1319,5 +1319,5 @@ def main(
             print(f"{name}: {r['examples']} examples, {r['pictures']} pictures, {r['broken']} broken")
     except FakesError as e: sys.exit(f"Error: {e}")
 
-# %% ../nbs/01a_pilot.ipynb #9a7b5b6b
+# %% ../nbs/01a_pilot.ipynb #a34e64a4
 if __name__ == "__main__" and "__file__" in globals(): main()
