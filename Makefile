@@ -60,7 +60,7 @@ lab: setup  ## JupyterLab on this project
 	jupyter lab --notebook-dir=nbs
 
 readme: setup  ## README.md from nbs/index.ipynb
-	@bash -c 'cd nbs && jupyter nbconvert --log-level=ERROR --to markdown --output-dir .. --output README index.ipynb'
+	@bash -c 'cd nbs && jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir .. --output README index.ipynb'
 
 book: setup  ## run every notebook by hand, as it were, and keep its pictures
 	jupyter nbconvert --log-level=WARN --to notebook --execute --inplace nbs/0*.ipynb && nbdev_clean
