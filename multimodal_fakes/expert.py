@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from .core import FakesError, atomic_path, describe_device, digest, pick_device, progress, read_json, seed_everything, write_json
-from .encoder import EncoderConf, Encoded, has_bf16, load_encoder, load_encoder_conf, make_encoder, to_square
+from .encoder import EncoderConf, has_bf16, load_encoder, load_encoder_conf, make_encoder, to_square
 from .record import FIELDS, Task
 from .shard import ShardReader
 
