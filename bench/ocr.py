@@ -154,7 +154,7 @@ def run(n=60) -> list[dict]:
             if k == 0:
                 entries.append(entry("OCR speed against rapidocr's defaults", len(data) / our_seconds, len(data) / their_seconds, "images/s", True, name, where))
                 entries.append(entry("OCR processor time", our_cpu / len(data), their_cpu / len(data), "core seconds per image", False, name, where))   # holds on a busy machine too
-            entries.append(entry("OCR character error rate", error_rate(ours, truth), error_rate(theirs, truth), "errors per letter", False, name, where))
+            entries.append(entry(f"OCR character error rate, {name.split(',')[0]}", error_rate(ours, truth), error_rate(theirs, truth), "errors per letter", False, name, where))
     return entries
 
 
