@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from .core import FakesError, atomic_path, digest, nearest, read_json, read_jsonl, read_yaml, root, write_json
+from .core import FakesError, atomic_path, digest, nearest, read_json, read_jsonl, root, write_json
 from .metrics import claims, decide, reliability, score_table, softmax
 from .record import FIELDS, load_dataset_conf
 
@@ -184,11 +184,10 @@ def text_settings(
     datasets,   # of the task
 ) -> dict: # ocr: side and min_confidence, null where no text was read in pictures; lang: codes, [null] where none is known
     "How the text field of the task's posts was made"
-    settings = (read_yaml(Path(home)/"params.yaml") or {}).get("ocr", {}) if (Path(home)/"params.yaml").exists() else {}
-    ocr = {"side": 640, "min_confidence": 0.5} | {k: settings[k] for k in ("side", "min_confidence") if k in settings}
-    rows = read_jsonl(Path(home)/"Step_2/data_manifest.jsonl")
-    found = {row["meta"].get("lang") for row in rows if row["dataset"] in datasets} - {None}
-    return dict(ocr=ocr if any(c.ocr for c in read_confs(home, datasets).values()) else None, lang=sorted(found) or [None])
+    own = lambda name: [row for row in read_jsonl(Path(home)/"Step_2"/name) if row["dataset"] in datasets]
+    read = [{k: row["ocr"][k] for k in ("side", "min_confidence")} for row in own("ocr.jsonl")]
+    found = {row["meta"].get("lang") for row in own("data_manifest.jsonl")} - {None}
+    return dict(ocr=read[0] if read else None, lang=sorted(found) or [None])
 
 # %% ../nbs/05a_calibrate.ipynb #8b4ea208
 def make_bundle(

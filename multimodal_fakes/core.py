@@ -132,9 +132,21 @@ def progress(
     desc:str="",         # what is being done
     total:int|None=None, # how many, where `items` cannot say
 ):
-    "A progress bar that suits a notebook and a log: at most one update a second"
+    "A progress bar, at most one update a second; a notebook keeps its last state and no trail of earlier ones"
     from tqdm import tqdm
-    return tqdm(items, desc=desc, total=total, mininterval=1.0, file=sys.stdout, ascii=" -#", ncols=90)
+    file = _OneLine() if "ipykernel" in sys.modules else sys.stdout
+    return tqdm(items, desc=desc, total=total, mininterval=1.0, file=file, ascii=" -#", ncols=90)
+
+class _OneLine:
+    "A file whose last line stands in one place of a notebook"
+    def __init__(self): self.handle = None
+    def flush(self): pass
+    def write(self, text):
+        from IPython.display import display
+        line = {"text/plain": text.strip()}
+        if not line["text/plain"]: return
+        if self.handle: self.handle.update(line, raw=True)
+        else: self.handle = display(line, raw=True, display_id=True)
 
 # %% ../nbs/00_core.ipynb #88d74079
 class Section(BaseModel):

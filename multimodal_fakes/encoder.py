@@ -20,6 +20,7 @@ from torch import nn
 
 from .core import FakesError, nearest, read_json, read_yaml, root, write_json
 from .media import open_image
+from .record import split_text_field
 
 # %% ../nbs/04_encoder.ipynb #9f0091e3
 class EncoderConf(BaseModel):
@@ -35,6 +36,7 @@ class EncoderConf(BaseModel):
     vocab_size: int = 6000                   # text from scratch: tokens of a tokenizer trained on the training split
     max_tokens: int = 128                    # text: longer ones are cut
     pooling: Literal["mean", "cls"] = "mean" # text: how tokens become one vector
+    markers: bool = True                     # text: read the markers of the text field; false: caption and OCR as two plain segments
     size: int = 224                          # vision: side of the square that the picture is resized to
     mean: list[float] = [0.485, 0.456, 0.406]   # vision: per channel, of pixels in [0,1]
     std: list[float] = [0.229, 0.224, 0.225]
@@ -90,8 +92,9 @@ class TextEncoder(nn.Module):
         self.dim = model.config.hidden_size
 
     def prepare(self, sample:str, train:bool=False) -> dict:
-        "Token ids of one text"
-        return {"input_ids": self.tokenizer(sample, truncation=True, max_length=self.conf.max_tokens)["input_ids"]}
+        "Token ids of one text field"
+        segments = [sample] if self.conf.markers else [t for t in split_text_field(sample) if t] or [""]
+        return {"input_ids": self.tokenizer(*segments, truncation=True, max_length=self.conf.max_tokens)["input_ids"]}
 
     def collate(self, items:list) -> dict: # input_ids and attention_mask (B, T)
         "Pad to the longest"
@@ -126,7 +129,7 @@ def train_tokenizer(
     t.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     t.pre_tokenizer, t.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     t.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False))
-    t.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    t.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     return PreTrainedTokenizerFast(tokenizer_object=t, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
 
 # %% ../nbs/04_encoder.ipynb #c873fcdc

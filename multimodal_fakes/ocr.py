@@ -291,7 +291,8 @@ def read_all(
     read, failed = read_pictures({sha[i]: path for i, path in paths.items()}, home/".cache/ocr", side, n_workers, seconds, memory_mb)
     _stop_if_all_failed(read, failed)
     found = _found(wanted, read, failed, sha)
-    kept = [row | {"ocr": keep_lines(row["ocr"], min_confidence)} for row in found]
+    settings = {"side": side, "min_confidence": min_confidence}     # each row says how it was read: a post is read the same way when it is judged
+    kept = [row | {"ocr": keep_lines(row["ocr"], min_confidence) | settings} for row in found]
     write_jsonl(step/"ocr.jsonl", kept)
     (step/"ocr_qc").mkdir(parents=True, exist_ok=True)     # also where no dataset expects text in its pictures
     write_overlays(found, home/"Datasets", step/"ocr_qc", n_overlays)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'Split', 'BASELINES', 'Example', 'Strict', 'Format', 'Join', 'Table', 'Label', 'Check', 'Derived',
-           'DatasetConf', 'load_dataset_conf', 'field_classes', 'unify_labels', 'text_field', 'Task']
+           'DatasetConf', 'load_dataset_conf', 'field_classes', 'unify_labels', 'text_field', 'split_text_field',
+           'Task']
 
 # %% ../nbs/00a_record.ipynb #4e3c2a37
 import re
@@ -205,6 +206,13 @@ def text_field(
     clean = lambda s: re.sub(r"\s+", " ", s or "").strip()
     parts = [f"[{tag}] {clean(t)} [/{tag}]" for tag, t in (("OCR", ocr), ("CAP", caption)) if clean(t)]
     return " ".join(parts + [f"<lang={lang}>"] if lang and parts else parts)
+
+def split_text_field(
+    text:str,   # of `text_field`
+) -> tuple: # caption and OCR, each empty where absent
+    "What stands beside the picture and what was read inside it, without the markers"
+    part = lambda tag: (re.findall(rf"\[{tag}\] (.*) \[/{tag}\]", text) or [""])[0]
+    return part("CAP"), part("OCR")
 
 # %% ../nbs/00a_record.ipynb #53fd6275
 BASELINES = {"text": "tf-idf", "vision": "thumbnails"}   # modality → the linear model that its expert stands beside
