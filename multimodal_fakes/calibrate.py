@@ -124,7 +124,7 @@ def best_threshold(
     return float(cuts[i]), float(f1[i])
 
 # %% ../nbs/05a_calibrate.ipynb #ffe1328f
-LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "transformers", "timm", "tokenizers", "webdataset", "pillow", "rapidocr", "onnxruntime")
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "xgboost-cpu", "torch", "torchvision", "transformers", "timm", "tokenizers", "webdataset", "pillow", "rapidocr", "onnxruntime")
 
 def versions() -> dict: # library → version, null where it is not installed
     "The libraries that a score depends on, asked without importing them"
@@ -171,7 +171,8 @@ def protocol(
     p = dict(format=1, task=task, field=field, classes=class_names(frame), labels=labels, splits=dict(hash=split_hash(home, frame), **sizes),
              encoders={m: {k: e.get(k) for k in ("encoder", "preprocess")} for m, e in experts.items()}, ships=fusion["ships"],
              seeds={name: about.get("settings", {}).get("seed") for name, about in {**experts, "fusion": fusion}.items()},
-             selection=dict(temperature="lowest NLL on val", threshold="best macro-F1 on val", best_expert="highest accuracy on val", n_bins=n_bins), versions=versions())
+             selection=dict(fusion="forced" if fusion["forced"] else "lowest NLL on val, out of fold where fitted there; ships if its gain over the best expert in accuracy on val is above zero with its 95 % interval",
+                            temperature="lowest NLL on val", threshold="best macro-F1 on val", best_expert="highest accuracy on val", n_bins=n_bins), versions=versions())
     return p | dict(hash=digest(p))
 
 def _maybe(path):
@@ -198,8 +199,9 @@ def make_bundle(
     text:dict,          # of `text_settings`
 ) -> dict: # content of detector.json
     "The description of a detector"
+    from multimodal_fakes.fusion import STRATEGIES                        # brings torch, which the rest of this room does without
     ships, classes = p["ships"], p["classes"]
-    if ships not in (known := ["concat", "weighted", *modalities]): raise FakesError(f"fusion.json ships {ships!r}{nearest(ships, known)}")
+    if ships not in (known := [*STRATEGIES, *modalities]): raise FakesError(f"fusion.json ships {ships!r}{nearest(ships, known)}")
     positive = positive_index(p["field"], classes)
     return dict(format=1, task=p["task"], field=p["field"], classes=classes, positive=None if positive is None else classes[positive], modalities=list(modalities),
                 experts={m: f"{m}_expert" for m in modalities}, fusion=None if ships in modalities else "mm_fusion", ships=ships,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Share', 'Count', 'STAGES', 'FakesError', 'nearest', 'root', 'atomic_path', 'write_json', 'read_json', 'write_jsonl',
            'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'seed_everything', 'pick_device', 'describe_device',
-           'progress', 'Section', 'Prepare', 'Ocr', 'Shard', 'Expert', 'Fusion', 'Calibrate', 'Report', 'TaskParams',
+           'progress', 'Section', 'Prepare', 'Ocr', 'Shard', 'Recipe', 'Fusion', 'Calibrate', 'Report', 'TaskParams',
            'check_section', 'stage_params', 'declared_parameters', 'publish', 'stage_cells', 'run_notebook',
            'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
 
@@ -183,27 +183,43 @@ class Shard(Section):
     error_budget:float = Share                  # share of examples that may fail to pack
     seed:int = Count
 
-class Expert(Section):
+class Recipe(Section):
     "Train one modality of one task"
     encoder:str                                 # name of a file in conf/encoder
+    load_from:str = ""                          # folder of an earlier expert to go on from, a new start if empty
     frozen_epochs:int = Count                   # epochs that train the head alone, on stored features
     epochs:int = Count                          # epochs that train everything
+    top_layers:int = Field(0, ge=0)             # of the encoder that are trained then, all if zero
+    lora_rank:int = Field(0, ge=0, le=512)      # of low-rank additions trained instead of the encoder's weights, none if zero
     frozen_lr:float = Field(gt=0, le=1)         # peak learning rate of the head alone
     lr:float = Field(gt=0, le=1)                # peak learning rate of everything
+    layer_decay:float = Field(1.0, gt=0, le=1)  # factor of the learning rate from each layer to the one below
+    schedule:Literal["cosine", "onecycle", "restarts", "plateau", "constant"] = "cosine"
     weight_decay:float = Field(ge=0, le=10)
-    batch_size:int = Field(ge=1)
+    clip:float = Field(1.0, ge=0)               # largest norm of the gradient, no limit if zero
+    batch_size:int = Field(ge=1)                # over all processes
+    accumulate:int = Field(1, ge=1)             # parts that a batch is cut into where memory is short
     patience:int = Field(ge=1)                  # epochs without a better validation loss before stopping
-    class_weights:bool                          # weigh classes by inverse frequency
+    loss:Literal["cross_entropy", "weighted", "class_balanced", "focal", "logit_adjusted"]
     label_smoothing:float = Field(ge=0, lt=1)
+    mixup:float = Field(0.0, ge=0, le=10)       # strength of mixing pictures, none if zero
+    cutmix:float = Field(0.0, ge=0, le=10)      # strength of pasting pictures into each other, none if zero
+    ema:float = Field(0.0, ge=0, lt=1)          # decay of the moving average of the weights, none if zero
+    compile:bool = False                        # torch.compile
+    processes:int = Field(1, ge=0, le=1024)     # that train together, one per GPU if zero
     n_workers:int = Field(ge=0, le=256)         # processes that decode pictures
     seed:int = Count
 
 class Fusion(Section):
     "Experts' features and scores to one score"
-    strategy:Literal["auto", "concat", "weighted"]   # auto takes the lower validation loss
-    hidden:list[int]                            # widths of the concat head
+    strategy:str                                # auto takes the lowest validation loss and lets it pass a gate; a name ships that one
+    strategies:list[str]                        # tried; all that need neither tokens nor raw samples if empty
+    hidden:list[int]                            # widths of the head
     dropout:list[float]                         # after each of them
+    activation:Literal["relu", "gelu"]
+    width:int = Field(ge=1)                     # of the projection of each modality
     modality_dropout:float = Field(ge=0, lt=1)  # chance that a modality is hidden in training
+    aux_weight:float = Field(ge=0)              # of the loss of each modality alone
     epochs:int = Field(ge=1)
     lr:float = Field(gt=0, le=1)
     weight_decay:float = Field(ge=0, le=10)
@@ -255,7 +271,7 @@ STAGES = {  # name: (notebook, schema, folder that receives the executed noteboo
     "prepare":   ("01_prepare",    Prepare,   "Step_1", ["Step_1"]),
     "ocr":       ("02_ocr",        Ocr,       "Step_2", ["Step_2"]),
     "shard":     ("03_shard",      Shard,     "Step_3", ["Step_3"]),
-    "expert":    ("04a_expert",    Expert,    "Step_4/{task}/{modality}",  ["Step_4/{task}/{modality}", "models/{task}"]),
+    "expert":    ("04a_expert",    Recipe,    "Step_4/{task}/{modality}",  ["Step_4/{task}/{modality}", "models/{task}"]),
     "fusion":    ("05_fusion",     Fusion,    "Step_5/{task}/fusion",      ["Step_5/{task}/fusion", "models/{task}"]),
     "calibrate": ("05a_calibrate", Calibrate, "Step_5/{task}/calibrate",   ["Step_5/{task}/calibrate", "models/{task}"]),
     "report":    ("05b_report",    Report,    "Step_5/{task}/report",      ["Step_5/{task}/report"]),

@@ -48,32 +48,35 @@ class Detector:
         posts:list,   # of dicts with `text` and `image`, either may be None
     ) -> list: # of dicts, see `answer`
         "Judge posts together"
-        samples = [self._samples(p) for p in posts]
-        evidence = self._evidence(samples)
-        logits = self._score(evidence)
+        if not posts: return []
+        samples, quality = zip(*(self._look(p) for p in posts))
+        logits = self._score(self._evidence(samples, quality))
         scaled = logits / self.bundle["calibration"]["temperature"]
         probs = np.exp(scaled - scaled.max(1, keepdims=True)); probs /= probs.sum(1, keepdims=True)
         return [self.answer(p, s) for p, s in zip(probs, samples)]
 
-    def _samples(self, post):
-        "What each expert of this detector sees of a post; an error where that is nothing"
+    def _look(self, post):
+        "What each expert of this detector sees of a post, and how many words, how sure OCR, how many pixels; an error where there is nothing to see"
+        from multimodal_fakes.fusion import ocr_confidence
         from multimodal_fakes.media import open_image
+        from multimodal_fakes.ocr import ocr_text
         image = None if post.get("image") in (None, "") else open_image(post["image"])
-        samples = {"text": self._text(post.get("text"), image), "vision": image}
+        caption, lines = post.get("text"), self._read(image)
+        samples = {"text": self._text(caption, ocr_text(lines)), "vision": image}
         samples = {m: samples[m] for m in self.experts if samples[m] not in (None, "")}
         if not samples:
             words = {"text": "a text", "vision": "an image"}
             raise FakesError(f"The {self.bundle['task']} detector needs {' or '.join(words[m] for m in self.experts)}, and the post has none.")
-        return samples
+        return samples, (len(f"{caption or ''} {ocr_text(lines)}".split()), ocr_confidence(lines), np.nan if image is None else image.width * image.height)
 
-    def _text(self, caption, image):
+    def _read(self, image):
+        "Lines of text in the picture, where the detector was trained with them"
+        if image is None or not self.bundle["ocr"] or "text" not in self.experts: return []
+        from multimodal_fakes.ocr import read_image
+        return read_image(image, self.bundle["ocr"]["side"], self.bundle["ocr"]["min_confidence"])["lines"]
+
+    def _text(self, caption, read):
         "The text field as it was put together for training"
-        if "text" not in self.experts: return ""
-        ocr = self.bundle["ocr"]
-        read = None
-        if ocr and image is not None:
-            from multimodal_fakes.ocr import ocr_text, read_image
-            read = ocr_text(read_image(image, ocr["side"], ocr["min_confidence"])["lines"])
         return text_field(caption, read, self._lang(caption)) if (caption or "").strip() or read else ""
 
     def _lang(self, caption):
@@ -83,25 +86,28 @@ class Detector:
         from multimodal_fakes.prepare import detect_languages
         return detect_languages([caption], known)[0]
 
-    def _evidence(self, samples):
+    def _evidence(self, samples, quality):
         "Run every expert over the posts that have its modality"
         import torch
-        from multimodal_fakes.fusion import Evidence
-        n, features, logits, present = len(samples), {}, {}, {}
+        from multimodal_fakes.fusion import QUALITY, Evidence, quality_signals
+        n, features, logits, present, pieces = len(samples), {}, {}, {}, {}
         for m, expert in self.experts.items():
             rows = [i for i, s in enumerate(samples) if m in s]
             present[m] = np.isin(np.arange(n), rows)
             features[m], logits[m] = np.zeros((n, expert.encoder.dim), "float32"), np.zeros((n, len(self.classes)), "float32")
+            pieces[m] = [np.zeros((0, expert.encoder.dim), "float16")] * n
             if not rows: continue
             with torch.inference_mode():
-                pooled = expert.encoder.encode(expert.encoder.preprocess([samples[i][m] for i in rows])).pooled
-                features[m][rows], logits[m][rows] = pooled.float().numpy(), expert.head(pooled).float().numpy()
-        return Evidence(None, np.zeros(n, "int64"), present, logits, features)
+                seen = expert.encoder.encode(expert.encoder.preprocess([samples[i][m] for i in rows]))
+                features[m][rows], logits[m][rows] = seen.pooled.float().numpy(), expert.head(seen.pooled).float().numpy()
+            for i, t, real in zip(rows, seen.tokens.half(), seen.mask.bool()): pieces[m][i] = t[real].numpy()
+        signals = {q: v for q, v in quality_signals(*zip(*quality)).items() if QUALITY[q] in self.experts}
+        tokens = lambda m: (np.concatenate(pieces[m]), np.r_[0, np.cumsum([len(p) for p in pieces[m]])])
+        return Evidence(None, np.zeros(n, "int64"), present, logits, features, signals, tokens=tokens, sample=lambda m, i: samples[i].get(m))
 
     def _score(self, evidence):
         "Logits of what ships"
-        from multimodal_fakes.fusion import fused_logits
-        return evidence.logits[self.bundle["ships"]] if self.fusion is None else fused_logits(self.fusion, evidence)
+        return evidence.logits[self.bundle["ships"]] if self.fusion is None else self.fusion.logits(evidence)
 
     def answer(self,
         probs:np.ndarray,   # (C,) calibrated

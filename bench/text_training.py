@@ -1,0 +1,116 @@
+"How fast a text expert is trained: beside a loop padded to 128 tokens, a loop padded to the longest text of each batch, and AutoGluon MultiModal"
+import gzip, json, os, platform, shutil, subprocess, sys, tempfile, time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from multimodal_fakes.core import FakesError, Recipe, root, seed_everything
+from multimodal_fakes.encoder import has_bf16, load_encoder_conf, make_encoder, resolve_source
+from multimodal_fakes.expert import Expert, Items, run_over
+from multimodal_fakes.record import text_field
+from multimodal_fakes.train import fit
+
+DATASETS = Path(os.environ.get("DATASETS", root().parent/"shared/Datasets"))
+AUTOGLUON = "autogluon.multimodal==1.6.3"
+RECIPES = {  # name → what differs from the encoder's plain recipe; one epoch at 1e-4 is the one whose speed is compared
+    "one epoch": dict(epochs=1, lr=1e-4),
+    "two epochs, averaged weights, layer-wise rates": dict(epochs=2, lr=1e-4, ema=0.995, layer_decay=0.9),
+}
+
+
+def headlines():
+    "Texts, labels (1 is clickbait), and the rows to test on: one in ten by chance"
+    folder, texts, y = DATASETS/"clickbait", [], []
+    if not folder.is_dir(): raise FakesError(f"No folder {folder}: name the folder that holds the dataset `clickbait` with DATASETS=….")
+    for label, name in ((0, "non_clickbait_data.gz"), (1, "clickbait_data.gz")):
+        with gzip.open(folder/name, "rt", encoding="utf-8") as f: lines = [l.strip() for l in f if l.strip()]
+        texts += lines; y += [label] * len(lines)
+    order = np.random.default_rng(0).permutation(len(texts))
+    test = np.zeros(len(texts), bool); test[order[:len(texts) // 10]] = True
+    return np.array(texts, dtype=object), np.array(y), test
+
+
+def ours(texts, y, test, **changes):
+    "Seconds of the whole training, tokenisation and validation on one in twenty included, and accuracy"
+    seed_everything(0)
+    train, rng = np.flatnonzero(~test), np.random.default_rng(1)
+    val = rng.choice(train, len(train) // 20, replace=False)
+    recipe = Recipe(**dict(encoder="minilm", frozen_epochs=0, frozen_lr=1e-3, weight_decay=0.01, batch_size=32, patience=3, loss="cross_entropy", label_smoothing=0.0, n_workers=0, seed=0) | changes)
+    reader = SimpleNamespace(texts=lambda: [text_field(t, lang="en") for t in texts])
+    model = Expert(make_encoder(load_encoder_conf(recipe.encoder)), 2, layer_decay=recipe.layer_decay)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as d:
+        fit(model, Items(model.encoder, reader, train, y[train], recipe, 2), Items(model.encoder, reader, val, y[val]), f"{d}/run", recipe.epochs, recipe.lr, recipe.batch_size,
+            recipe.patience, recipe.weight_decay, recipe.seed, bf16=has_bf16(), schedule=recipe.schedule, ema=recipe.ema)
+    seconds = time.perf_counter() - began
+    logits = run_over(model, Items(model.encoder, reader, np.flatnonzero(test)))[1]
+    return {"seconds": seconds, "rate": recipe.epochs * len(train) / seconds, "accuracy": float((logits.argmax(1) == y[test]).mean())}
+
+
+def plain_loop(texts, y, test, batches, padding):
+    "Samples a second of the loop that most scripts have: AdamW, float32, one batch after the other; three batches to warm up"
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    folder = resolve_source(load_encoder_conf("minilm").source)
+    torch.manual_seed(0)
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2).train(), AutoTokenizer.from_pretrained(folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(~test))[:32 * (batches + 3)].reshape(-1, 32)
+    for k, at in enumerate(rows):
+        if k == 3: began = time.perf_counter()
+        batch = tokenizer(list(texts[at]), padding=padding, truncation=True, max_length=128, return_tensors="pt")
+        model(**batch, labels=torch.from_numpy(y[at])).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0); optimizer.step(); optimizer.zero_grad()
+    return 32 * batches / (time.perf_counter() - began)
+
+
+PEER = """
+import json, sys, time, pandas as pd
+from autogluon.multimodal import MultiModalPredictor
+train, test = pd.read_parquet(sys.argv[1]), pd.read_parquet(sys.argv[2])
+began = time.perf_counter()
+p = MultiModalPredictor(label="y", path=sys.argv[3], verbosity=1, problem_type="binary").fit(train, seed=0, hyperparameters={
+    "model.names": ["hf_text"], "model.hf_text.checkpoint_name": sys.argv[4], "optim.max_epochs": 1, "optim.lr": 1e-4,
+    "env.per_gpu_batch_size": 32, "env.batch_size": 32, "env.precision": "32", "env.num_gpus": 0})
+seconds = time.perf_counter() - began
+print("RESULT", json.dumps({"seconds": seconds, "accuracy": float((p.predict(test).to_numpy() == test.y.to_numpy()).mean())}))
+"""
+
+def autogluon(texts, y, test):
+    "Seconds and accuracy of AutoGluon's fit on the same rows, in an environment of its own; none where that cannot be installed"
+    env = root()/".cache/bench/autogluon"
+    python = env/"bin/python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(env)], check=True)
+        done = subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(python), AUTOGLUON], capture_output=True, text=True)
+        if done.returncode: shutil.rmtree(env); print(f"AutoGluon cannot be installed here: {done.stderr[-500:]}"); return None
+    with tempfile.TemporaryDirectory() as d:
+        for name, rows in (("train", ~test), ("test", test)): pd.DataFrame({"text": texts[rows].astype(str), "y": y[rows]}).to_parquet(f"{d}/{name}.parquet")
+        Path(f"{d}/peer.py").write_text(PEER)
+        done = subprocess.run([str(python), f"{d}/peer.py", f"{d}/train.parquet", f"{d}/test.parquet", f"{d}/model", resolve_source(load_encoder_conf("minilm").source)], capture_output=True, text=True, cwd=d)
+    found = [l for l in done.stdout.splitlines() if l.startswith("RESULT ")]
+    if not found: print(f"AutoGluon stopped: {done.stderr[-1500:]}"); return None
+    return json.loads(found[0].removeprefix("RESULT "))
+
+
+def entry(name, ours, peer, unit, higher, data):
+    return dict(name=name, ours=round(ours, 4), peer=round(peer, 4), ratio=round(ours / peer, 3), unit=unit, higher_is_better=higher, command="python -m bench text_training",
+                machine=f"{platform.machine()}, {os.cpu_count()} cores", data=data)
+
+
+def run() -> list:
+    "Speed of one epoch, and accuracy of each recipe"
+    texts, y, test = headlines()
+    data = f"clickbait, {(~test).sum():,} headlines to train on, {test.sum():,} to test, by chance, seed 0, all-MiniLM-L6-v2, batch 32"
+    found = {name: ours(texts, y, test, **changes) for name, changes in RECIPES.items()}
+    fast, best = found["one epoch"], max(found.items(), key=lambda f: f[1]["accuracy"])
+    results = [entry(f"text training against a loop padded to {what}", fast["rate"], plain_loop(texts, y, test, n, padding), "samples/s", True, data)
+               for what, n, padding in (("128 tokens", 30, "max_length"), ("the longest of the batch", 150, "longest"))]
+    peer = autogluon(texts, y, test)
+    if peer:
+        results += [entry("text training against AutoGluon MultiModal, whole fit", fast["seconds"], peer["seconds"], "s", False, data),
+                    entry("text accuracy after one epoch against AutoGluon MultiModal", fast["accuracy"], peer["accuracy"], "accuracy", True, data),
+                    entry(f"text accuracy, best recipe ({best[0]}), against AutoGluon MultiModal", best[1]["accuracy"], peer["accuracy"], "accuracy", True, data)]
+    return results
