@@ -5,7 +5,7 @@ from pathlib import Path
 
 from multimodal_fakes.core import nearest, read_json, write_json
 
-BENCHES = ["ocr", "reader", "text_training", "frozen"]
+BENCHES = ["ocr", "reader", "text_training", "frozen", "verite"]
 RESULTS = Path(__file__).parent/"results.json"
 
 
