@@ -23,7 +23,7 @@ from .encoder import EncoderConf, add_lora, freeze_below, has_bf16, load_encoder
 from .features import FeatureStore, content_key, encode, encoder_key
 from .record import FIELDS, Task
 from .shard import ShardReader
-from .train import Classifier, Features, fit, is_main_process, live_curves, make_loss
+from .train import Classifier, Features, fit, generator_of, is_main_process, live_curves, make_loss
 
 # %% ../nbs/04a_expert.ipynb #aadef8a6
 def make_head(
@@ -84,7 +84,7 @@ class Items(Dataset):
 
     def _prepare(self, epoch, i):
         if self.recipe is None: return self.encoder.prepare(self._picture(i))
-        return self.encoder.prepare(self._picture(i), train=True, generator=_generator(self.recipe.seed, epoch, i))
+        return self.encoder.prepare(self._picture(i), train=True, generator=generator_of(self.recipe.seed, epoch, i))
 
     def _picture(self, i):
         if len(self.filled) and self.filled[i]: return self.pixels[i]
@@ -103,12 +103,8 @@ class Items(Dataset):
         if "rows" not in items[0]: return batch
         if self.recipe.mixup or self.recipe.cutmix:
             labels = nn.functional.one_hot(batch["labels"], self.n_classes).float()
-            batch, batch["labels"] = mix(batch, labels, _generator(self.recipe.seed, items[0]["epoch"], items[0]["rows"]), self.recipe.mixup, self.recipe.cutmix)
+            batch, batch["labels"] = mix(batch, labels, generator_of(self.recipe.seed, items[0]["epoch"], items[0]["rows"]), self.recipe.mixup, self.recipe.cutmix)
         return batch | {"rows": torch.tensor([i["rows"] for i in items])}
-
-def _generator(*parts):
-    "Random numbers that follow from some whole numbers alone"
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
 
 # %% ../nbs/04a_expert.ipynb #9a33d1b4
 @torch.inference_mode()

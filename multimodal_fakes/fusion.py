@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['QUALITY', 'STRATEGIES', 'ACTIVATIONS', 'SCORES', 'QUICK', 'Evidence', 'Strategy', 'find_strategy', 'load_fusion',
            'mixture', 'to_logits', 'Mean', 'Vote', 'Weighted', 'stack_inputs', 'Stacking', 'Logistic', 'Boosted',
-           'Conjunctive', 'FusionItems', 'mlp', 'Network', 'Neural', 'Concat', 'Gated', 'Interaction', 'Bilinear',
-           'heads', 'Attention', 'CrossModal', 'out_of_fold', 'compare', 'gate', 'choose', 'subset_scores',
-           'modality_use', 'quality_signals', 'ocr_confidence', 'read_quality', 'read_evidence', 'stored_tokens',
-           'train_strategies', 'to_try', 'fuse', 'draw_strategies', 'draw_use', 'handful']
+           'Conjunctive', 'Aligned', 'FusionItems', 'mlp', 'Network', 'one_thread', 'Neural', 'Concat', 'Gated',
+           'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'out_of_fold', 'compare', 'gate', 'choose',
+           'subset_scores', 'modality_use', 'quality_signals', 'ocr_confidence', 'read_quality', 'read_evidence',
+           'stored_tokens', 'train_strategies', 'to_try', 'fuse', 'draw_strategies', 'draw_use', 'handful']
 
 # %% ../nbs/05_fusion.ipynb #e41f1999
-import shutil, tempfile, warnings
+import contextlib, shutil, tempfile, warnings
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -23,11 +23,12 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils.data import Dataset
 
+from .align import Alignment
 from .core import FakesError, atomic_path, digest, nearest, read_json, read_jsonl, seed_everything, write_json
 from .expert import Items, load_expert, load_task, prediction_table, read_features, task_examples, write_parquet
 from .features import FeatureStore, encoder_key
 from .metrics import decide, intervals, paired_bootstrap, score_table, softmax
-from .record import Task
+from .record import Task, split_text_field
 from .train import Classifier, fit
 
 # %% ../nbs/05_fusion.ipynb #4a5697bb
@@ -110,6 +111,10 @@ class Strategy:
     def logits(self, evidence) -> np.ndarray: # (n, C)
         "Scores of every example"
         raise FakesError(f"Strategy {type(self).__name__} has to say how its logits follow from evidence.")
+
+    def again(self):
+        "A fresh one for another fit on the validation split; what was learned from training stays"
+        return type(self)(self.modalities, self.n_classes, **self.settings)
 
     def about(self): return {"strategy": self.name, "modalities": self.modalities, "n_classes": self.n_classes, "settings": self.settings}
 
@@ -320,6 +325,44 @@ class Conjunctive(Strategy):
         p = np.exp(self.log_genuine(self.inputs(evidence), {m: self.fitted[f"side_{m}"] for m in self.modalities}, present)[0])
         return to_logits(np.stack([p, 1 - p], 1))
 
+# %% ../nbs/05_fusion.ipynb #5d52df55
+class Aligned(Conjunctive):
+    "Conjunctive fusion with the agreement of caption and picture, learned on genuine pairs (class 0)"
+    name, fitted_on, needs = "aligned", "val", ("samples",)
+    alignment = None
+
+    def again(self):
+        made = super().again()
+        made.alignment = self.alignment
+        return made
+
+    def pairs(self, evidence, rows):
+        "Captions, or what was read in the picture where there is none, and pictures"
+        parts = [split_text_field(t) for t in evidence.samples("text", rows)]
+        return [caption or ocr for caption, ocr in parts], evidence.samples("vision", rows)
+
+    def raw(self, evidence):
+        unit, rows = Conjunctive.raw(self, evidence)[0], np.flatnonzero(evidence.present["text"] & evidence.present["vision"])
+        agree = np.full((len(evidence), 1), np.nan)
+        if len(rows): agree[rows, 0] = -self.alignment.mismatch(*self.pairs(evidence, rows))
+        return unit, agree
+
+    def fit(self, evidence, rows=None, checkpoints=None, live=None):
+        if not {"text", "vision"} <= set(self.modalities): raise FakesError(f"Aligned fusion holds texts against pictures, this task has {', '.join(self.modalities)}: take it off fusion.strategies.")
+        if self.alignment is None:
+            genuine = {s: (r := evidence.rows(s, whole=True))[evidence.y[r] == 0] for s in ("train", "val")}
+            self.alignment = Alignment.train(*self.pairs(evidence, genuine["train"]), *self.pairs(evidence, genuine["val"]), checkpoints or tempfile.mkdtemp(), **self.settings, live=live)
+        return super().fit(evidence, evidence.rows("val") if rows is None else rows)
+
+    def save(self, folder):
+        super().save(folder); self.alignment.save(Path(folder)/"alignment")
+
+    @classmethod
+    def load(cls, folder):
+        made = super().load(folder)
+        made.alignment = Alignment.load(Path(folder)/"alignment")
+        return made
+
 # %% ../nbs/05_fusion.ipynb #bc36cc2f
 class FusionItems(Dataset):
     "Evidence as the networks are fed: a whole batch is gathered at once"
@@ -397,6 +440,14 @@ class Network(Classifier):
         return torch.cat([torch.where(there, (quality - self.mean_quality) / self.std_quality, 0), there.float()], 1)
 
 # %% ../nbs/05_fusion.ipynb #a32925bf
+@contextlib.contextmanager
+def one_thread():
+    "Networks this small are faster alone: more threads only wait for each other"
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(n)
+
 class Neural(Network, Strategy):
     "A network as a strategy"
     fitted_on = "train"
@@ -415,7 +466,7 @@ class Neural(Network, Strategy):
         tokens = {m: evidence.tokens(m)[0].shape[1] for m in self.modalities} if "tokens" in self.needs else None
         self.build({m: evidence.features[m].shape[1] for m in self.modalities}, list(evidence.quality), tokens).standardise(evidence.take(train))
         items = lambda rows: FusionItems(evidence, rows, "tokens" in self.needs, labels=True)
-        self.history_ = fit(self, items(train), items(evidence.rows("val")), checkpoints or tempfile.mkdtemp(), s["epochs"], s["lr"], s["batch_size"], s["patience"], s["weight_decay"], s["seed"], live=live)
+        with one_thread(): self.history_ = fit(self, items(train), items(evidence.rows("val")), checkpoints or tempfile.mkdtemp(), s["epochs"], s["lr"], s["batch_size"], s["patience"], s["weight_decay"], s["seed"], live=live)
         return self
 
     def standardise(self, part):
@@ -690,10 +741,9 @@ def train_strategies(
     made, logits, histories = {}, {}, []
     for name in names:
         kind = find_strategy(name)
-        fresh = lambda: kind(evidence.modalities, n_classes, **(settings if issubclass(kind, Neural) else {}))
-        made[name] = fresh().fit(evidence, checkpoints=Path(checkpoints)/name)
+        made[name] = kind(evidence.modalities, n_classes, **(settings if issubclass(kind, Neural) else {})).fit(evidence, checkpoints=Path(checkpoints)/name)
         logits[name] = made[name].logits(evidence)
-        if kind.fitted_on == "val": logits[name][evidence.rows("val")] = out_of_fold(fresh, evidence, evidence.rows("val"), seed=settings["seed"])
+        if kind.fitted_on == "val": logits[name][evidence.rows("val")] = out_of_fold(made[name].again, evidence, evidence.rows("val"), seed=settings["seed"])
         if issubclass(kind, Neural): histories.append(made[name].history_.assign(strategy=name))
     return made, logits, pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "strategy"])
 
@@ -706,8 +756,7 @@ def to_try(
     "Strategies that are trained"
     names = list(strategies or (n for n, c in STRATEGIES.items() if not c.needs and c.suits(n_classes)))
     names = list(dict.fromkeys(names + [strategy] * (strategy != "auto")))
-    for n in names: find_strategy(n)
-    return names if len(modalities) > 1 else []
+    return [n for n in names if find_strategy(n).suits(n_classes) or n == strategy] if len(modalities) > 1 else []
 
 # %% ../nbs/05_fusion.ipynb #e6d4229e
 def fuse(
