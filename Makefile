@@ -13,7 +13,7 @@ export PYTHONHASHSEED = 0
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export pilot run test check lab readme book bench clean
+.PHONY: help setup setup-bench export pilot run test check lab readme book bench bench-gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ book: setup  ## run every notebook by hand, as it were, and keep its pictures
 
 bench: setup-bench  ## measure against peers, write bench/results.json
 	python -m bench
+
+bench-gpu: setup-bench  ## end-to-end fine-tuning on this machine's GPU
+	python -m bench gpu
 
 clean:  ## remove the environment, scratch, caches and results, not Datasets
 	rm -rf $(VENV) _scratch .cache runs

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from multimodal_fakes.core import nearest, read_json, write_json
 
-BENCHES = ["ocr", "reader", "text_training", "frozen", "verite"]
+BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite"]     # all that run without being named; `gpu` is asked for
 RESULTS = Path(__file__).parent/"results.json"
 
 
 def main(names):
     for name in names:
-        if name not in BENCHES: sys.exit(f"Error: no bench {name!r}{nearest(name, BENCHES)}")
+        if name not in [*BENCHES, "gpu"]: sys.exit(f"Error: no bench {name!r}{nearest(name, [*BENCHES, 'gpu'])}")
     kept = {e["name"]: e for e in (read_json(RESULTS) if RESULTS.exists() else [])}
     for name in names or BENCHES:
         for e in import_module(f"bench.{name}").run(): kept[e["name"]] = e

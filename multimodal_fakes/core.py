@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Share', 'Count', 'STAGES', 'FakesError', 'nearest', 'root', 'atomic_path', 'write_json', 'read_json', 'write_jsonl',
            'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'seed_everything', 'pick_device', 'describe_device',
-           'progress', 'Section', 'Prepare', 'Ocr', 'Shard', 'Recipe', 'Fusion', 'Calibrate', 'Report', 'TaskParams',
-           'check_section', 'stage_params', 'declared_parameters', 'publish', 'stage_cells', 'run_notebook',
-           'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
+           'progress', 'Section', 'Prepare', 'Ocr', 'Shard', 'Recipe', 'Fusion', 'Search', 'Calibrate', 'Report',
+           'TaskParams', 'check_section', 'stage_params', 'declared_parameters', 'publish', 'stage_cells',
+           'run_notebook', 'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
 
 # %% ../nbs/00_core.ipynb #dc2c362c
 import argparse, ast, contextlib, difflib, hashlib, json, os, random, shutil, subprocess, sys, uuid
@@ -227,6 +227,13 @@ class Fusion(Section):
     patience:int = Field(ge=1)
     seed:int = Count
 
+class Search(Section):
+    "Look for better settings of the fusion networks"
+    n_trials:int = Field(ge=1)                  # settings tried
+    seconds:float = Field(gt=0)                 # after which no new trial begins
+    epochs:int = Field(ge=1)                    # of a trial, at most
+    seed:int = Count
+
 class Calibrate(Section):
     "Scores to probabilities"
     n_bins:int = Field(ge=2, le=100)            # of the reliability diagram and the ECE
@@ -273,6 +280,7 @@ STAGES = {  # name: (notebook, schema, folder that receives the executed noteboo
     "shard":     ("03_shard",      Shard,     "Step_3", ["Step_3"]),
     "expert":    ("04a_expert",    Recipe,    "Step_4/{task}/{modality}",  ["Step_4/{task}/{modality}", "models/{task}"]),
     "fusion":    ("05_fusion",     Fusion,    "Step_5/{task}/fusion",      ["Step_5/{task}/fusion", "models/{task}"]),
+    "search":    ("05_search",     Search,    "Step_5/{task}/search",      ["Step_5/{task}/search"]),
     "calibrate": ("05a_calibrate", Calibrate, "Step_5/{task}/calibrate",   ["Step_5/{task}/calibrate", "models/{task}"]),
     "report":    ("05b_report",    Report,    "Step_5/{task}/report",      ["Step_5/{task}/report"]),
 }
