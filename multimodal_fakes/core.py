@@ -213,7 +213,7 @@ class Recipe(Section):
 class Fusion(Section):
     "Experts' features and scores to one score"
     strategy:str                                # auto takes the lowest validation loss and lets it pass a gate; a name ships that one
-    strategies:list[str]                        # tried; all that need neither tokens nor raw samples if empty
+    strategies:list[str]                        # tried; all that read only what the experts wrote if empty
     hidden:list[int]                            # widths of the head
     dropout:list[float]                         # after each of them
     activation:Literal["relu", "gelu"]
@@ -225,6 +225,8 @@ class Fusion(Section):
     weight_decay:float = Field(ge=0, le=10)
     batch_size:int = Field(ge=2)
     patience:int = Field(ge=1)
+    tune_epochs:int = Field(3, ge=1)            # of end_to_end, after those of its head
+    tune_lr:float = Field(3e-5, gt=0, le=1)     # peak learning rate of these
     seed:int = Count
 
 class Search(Section):

@@ -6,12 +6,13 @@
 __all__ = ['QUALITY', 'STRATEGIES', 'ACTIVATIONS', 'SCORES', 'QUICK', 'Evidence', 'Strategy', 'find_strategy', 'load_fusion',
            'mixture', 'to_logits', 'Mean', 'Vote', 'Weighted', 'stack_inputs', 'Stacking', 'Logistic', 'Boosted',
            'Conjunctive', 'Aligned', 'FusionItems', 'mlp', 'Network', 'one_thread', 'Neural', 'Concat', 'Gated',
-           'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'out_of_fold', 'compare', 'gate', 'choose',
-           'subset_scores', 'modality_use', 'quality_signals', 'ocr_confidence', 'read_quality', 'read_evidence',
-           'stored_tokens', 'train_strategies', 'to_try', 'fuse', 'draw_strategies', 'draw_use', 'handful']
+           'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'Raw', 'JointItems', 'Joint', 'EndToEnd',
+           'out_of_fold', 'compare', 'gate', 'choose', 'subset_scores', 'modality_use', 'quality_signals',
+           'ocr_confidence', 'read_quality', 'read_evidence', 'stored_tokens', 'train_strategies', 'to_try', 'fuse',
+           'draw_strategies', 'draw_use', 'handful']
 
 # %% ../nbs/05_fusion.ipynb #e41f1999
-import contextlib, shutil, tempfile, warnings
+import contextlib, copy, shutil, tempfile, warnings
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -25,22 +26,23 @@ from torch.utils.data import Dataset
 
 from .align import Alignment
 from .core import FakesError, atomic_path, digest, nearest, read_json, read_jsonl, seed_everything, write_json
+from .encoder import EncoderConf, has_bf16, load_encoder, parameter_groups
 from .expert import Items, load_expert, load_task, prediction_table, read_features, task_examples, write_parquet
-from .features import FeatureStore, encoder_key
+from .features import FeatureStore, encode, encoder_key
 from .metrics import decide, intervals, paired_bootstrap, score_table, softmax
 from .record import Task, split_text_field
-from .train import Classifier, fit
+from .train import Classifier, fit, generator_of
 
 # %% ../nbs/05_fusion.ipynb #4a5697bb
 QUALITY = {"log_words": "text", "ocr_confidence": "text", "log_area": "vision"}    # signal → modality that it is about
 
 class Evidence:
     "What the experts of a task wrote: per modality presence (n,), logits (n, C), features (n, D); and quality signals (n,)"
-    def __init__(self, frame, y, present, logits, features, quality=None, tokens=None, sample=None, at=None):
+    def __init__(self, frame, y, present, logits, features, quality=None, tokens=None, sample=None, at=None, experts=None):
         self.frame, self.y, self.present, self.logits, self.features = frame, y, dict(present), dict(logits), dict(features)
         self.modalities = list(present)
         self.quality = {q: np.where(present[QUALITY[q]], v, np.nan).astype("float32") for q, v in (quality or {}).items()}
-        self.tokens, self.sample = tokens, sample                            # modality → (flat (ΣT, D), offsets (N + 1,)); modality, row → text, or what `open_image` takes
+        self.tokens, self.sample, self.experts = tokens, sample, experts     # modality → (flat (ΣT, D), offsets (N + 1,)); modality, row → text, or what `open_image` takes; modality → Expert
         self.at = at or {m: np.arange(len(y)) for m in self.modalities}      # row in `tokens` and `sample` of each example
 
     def __len__(self): return len(self.y)
@@ -53,7 +55,7 @@ class Evidence:
 
     def _but(self, **changes):
         "The same evidence with something changed"
-        return Evidence(**{k: getattr(self, k) for k in ("frame", "y", "present", "logits", "features", "quality", "tokens", "sample", "at")} | changes)
+        return Evidence(**{k: getattr(self, k) for k in ("frame", "y", "present", "logits", "features", "quality", "tokens", "sample", "at", "experts")} | changes)
 
     def take(self, rows):
         "Some examples"
@@ -452,7 +454,7 @@ class Neural(Network, Strategy):
     "A network as a strategy"
     fitted_on = "train"
     defaults = dict(hidden=[256, 128], dropout=[0.4, 0.2], activation="relu", width=128, modality_dropout=0.1, aux_weight=0.0,
-                    epochs=20, lr=1e-3, weight_decay=0.01, batch_size=64, patience=5, seed=0)
+                    epochs=20, lr=1e-3, weight_decay=0.01, batch_size=64, patience=5, tune_epochs=3, tune_lr=3e-5, seed=0)
 
     def __init__(self, modalities, n_classes, **settings):
         Classifier.__init__(self, n_classes)
@@ -470,12 +472,14 @@ class Neural(Network, Strategy):
         return self
 
     def standardise(self, part):
-        "Mean and spread of what is there in some examples"
+        "Mean and spread of what is there in some examples; a feature that hardly varies counts a tenth of the usual spread, or it would dwarf all others where it does vary"
         seen = {m: part.features[m][part.present[m]] for m in self.modalities} | {"quality": np.stack(list(part.quality.values()), 1) if part.quality else np.zeros((1, 0))}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)                # a signal that is nowhere known has no mean; it is never read
             for name, x in seen.items():
-                getattr(self, f"mean_{name}").copy_(torch.from_numpy(np.nan_to_num(np.nanmean(x, 0)))); getattr(self, f"std_{name}").copy_(torch.from_numpy(np.maximum(np.nan_to_num(np.nanstd(x, 0), nan=1.0), 1e-6)))
+                mean, std = np.nan_to_num(np.nanmean(x, 0)), np.nan_to_num(np.nanstd(x, 0), nan=1.0)
+                least = 0.0 if name == "quality" else 0.1 * np.sqrt((std**2).mean())
+                getattr(self, f"mean_{name}").copy_(torch.from_numpy(mean)); getattr(self, f"std_{name}").copy_(torch.from_numpy(np.maximum(std, max(least, 1e-6))))
 
     @torch.inference_mode()
     def logits(self, evidence, batch_size=512):
@@ -584,6 +588,95 @@ class CrossModal(Neural):
             heard = self.norm[m](tokens + self.ask[m](tokens, others, others, key_padding_mask=~there, need_weights=False)[0])
             pooled.append((heard * real[:, :, None]).sum(1) / real.sum(1, keepdim=True))
         return self.out(torch.cat([*x.values(), *pooled], 1))
+
+# %% ../nbs/05_fusion.ipynb #418d8991
+class Raw(Dataset):
+    "Samples of one modality as its encoder's items; a seed makes them examples to train on"
+    def __init__(self, evidence, encoder, modality, rows, seed=None):
+        self.evidence, self.encoder, self.modality, self.rows, self.seed = evidence, encoder, modality, np.asarray(rows), seed
+        self.lengths = [encoder.length(self[i]) for i in range(len(self))] if modality == "text" else None
+
+    def __len__(self): return len(self.rows)
+
+    def __getitem__(self, draw):
+        epoch, i = draw if isinstance(draw, tuple) else (0, int(draw))
+        train = {} if self.seed is None else dict(train=True, generator=generator_of(self.seed, epoch, i))
+        return self.encoder.prepare(self.evidence.samples(self.modality, [self.rows[i]])[0], **train)
+
+class JointItems(Dataset):
+    "Evidence as a network with its encoders is fed: per example what each of its modalities shows"
+    def __init__(self, evidence, encoders, rows, seed=None):
+        self.evidence, self.encoders, self.rows, self.columns = evidence, encoders, np.asarray(rows), FusionItems(evidence, labels=True)
+        self.raw = {m: Raw(evidence, encoders[m], m, rows, seed) for m in encoders}
+        self.lengths = self.raw["text"].lengths if "text" in self.raw else None
+
+    def __len__(self): return len(self.rows)
+
+    def __getitem__(self, draw):
+        row = self.rows[draw[1] if isinstance(draw, tuple) else draw]
+        return {"row": row} | {m: raw[draw] for m, raw in self.raw.items() if self.evidence.present[m][row]}
+
+    def collate(self, items): # as `FusionItems`, with inputs_<m>, a batch of the encoder, instead of features_<m>
+        batch = {k: v for k, v in self.columns.__getitems__([i["row"] for i in items]).items() if not k.startswith("features_")}     # rows: the loop puts validation through training's `collate`
+        return batch | {f"inputs_{m}": e.collate([i[m] for i in items if m in i]) for m, e in self.encoders.items() if any(m in i for i in items)}
+
+class Joint(Classifier):
+    "A fusion network and the encoders below it"
+    def __init__(self, network, encoders):
+        super().__init__(network.n_classes, network.loss)
+        self.network, self.encoders = network, nn.ModuleDict(encoders)
+
+    def train(self, mode:bool=True):
+        "The encoders stay in eval mode, in which they made the vectors that the network began on: dropout, or other statistics of BatchNorm, would move them by many standard deviations"
+        super().train(mode); self.encoders.eval()
+        return self
+
+    def forward(self, present, quality, labels=None, **inputs):
+        features = {f"features_{m}": self.features(m, present[:, i], inputs.get(f"inputs_{m}")) for i, m in enumerate(self.network.modalities)}
+        return self.network(present=present, quality=quality, labels=labels, **features)
+
+    def features(self, m, present, inputs): # (B, D), zeros where it is absent
+        "Vectors of those that have the modality, in their places"
+        empty = torch.zeros(len(present), self.encoders[m].dim, device=present.device)
+        return empty if inputs is None else empty.index_put((present.nonzero()[:, 0],), self.encoders[m].encode(inputs).pooled.float())
+
+    def parameter_groups(self, lr, weight_decay):
+        groups = self.network.parameter_groups(lr, weight_decay)
+        for e in self.encoders.values(): groups += parameter_groups(e, nn.Module(), lr, weight_decay)
+        return groups
+
+class EndToEnd(Concat):
+    "`concat`, then its encoders trained with it from there"
+    name, needs, encoders = "end_to_end", ("samples", "experts"), None
+    def fit(self, evidence, rows=None, checkpoints=None, live=None):
+        s, train, folder = self.settings, evidence.rows("train") if rows is None else rows, Path(checkpoints or tempfile.mkdtemp())
+        super().fit(evidence, train, folder/"fused", live)
+        encoders = {m: copy.deepcopy(evidence.experts(m).encoder).requires_grad_(True) for m in self.modalities}
+        joint, fused = Joint(self, encoders), self.history_.assign(phase="fused")
+        tuned = fit(joint, JointItems(evidence, encoders, train, s["seed"]), JointItems(evidence, encoders, evidence.rows("val")), folder/"tuned", s["tune_epochs"], s["tune_lr"], s["batch_size"], s["patience"],
+                    s["weight_decay"], s["seed"], bf16=has_bf16(), live=live)
+        self.encoders, self.history_ = {m: e.eval() for m, e in encoders.items()}, pd.concat([fused, tuned.assign(phase="end to end", epoch=tuned.epoch + len(fused))], ignore_index=True)
+        return self
+
+    def logits(self, evidence, batch_size=512):
+        features = {}
+        for m, encoder in self.encoders.items():
+            there = np.flatnonzero(evidence.present[m])
+            features[m] = np.zeros((len(evidence), encoder.dim), "float32")
+            if len(there): features[m][there] = encode(encoder, Raw(evidence, encoder, m, there), bar=False)["pooled"]
+        return super().logits(evidence._but(features=features), batch_size)
+
+    def save(self, folder):
+        super().save(folder)
+        for m, e in self.encoders.items():
+            e.cpu().save(Path(folder)/f"{m}_encoder")
+            write_json(Path(folder)/f"{m}_encoder/encoder.json", e.conf.model_dump())
+
+    @classmethod
+    def load(cls, folder):
+        made = super().load(folder)
+        made.encoders = {m: load_encoder(EncoderConf(**read_json(Path(folder)/f"{m}_encoder/encoder.json")), Path(folder)/f"{m}_encoder").eval() for m in made.modalities}
+        return made
 
 # %% ../nbs/05_fusion.ipynb #56fba106
 def out_of_fold(
@@ -712,17 +805,17 @@ def read_evidence(
     y, present = tables[task.modalities[0]]["y"].to_numpy(), {m: t["present"].to_numpy() for m, t in tables.items()}
     quality = {q: v for q, v in read_quality(home, reader.frame).items() if QUALITY[q] in task.modalities}
     sample = lambda m, row: texts()[row] if m == "text" else reader.image_bytes(row)
-    texts = cache(reader.texts)
+    texts, experts = cache(reader.texts), cache(lambda m: load_expert(home/f"models/{task.name}/{m}_expert"))
     return Evidence(reader.frame[["id", "dataset", "split", "group"]], y, present, {m: t[[f"logit_{c}" for c in task.classes]].to_numpy("float32") for m, t in tables.items()},
                     {m: read_features(home/f"Step_4/{task.name}/{m}/features.safetensors") for m in tables}, quality,
-                    tokens=cache(lambda m: stored_tokens(home, task, m, reader, present[m])), sample=sample)
+                    tokens=cache(lambda m: stored_tokens(home, experts(m).encoder, reader, present[m])), sample=sample, experts=experts)
 
 def stored_tokens(
-    home, task:Task, modality, reader,
+    home, encoder, reader,
     present,   # (n,) whether an example has the modality
 ) -> tuple: # flat (ΣT, D) float16, offsets (n + 1,)
-    "Tokens of a trained expert, from the store; what is not there is encoded now"
-    encoder, rows = load_expert(Path(home)/f"models/{task.name}/{modality}_expert").encoder, np.flatnonzero(present)
+    "Tokens of a trained expert's encoder, from the store; what is not there is encoded now"
+    rows = np.flatnonzero(present)
     items, lengths = Items(encoder, reader, rows), np.zeros(len(present), int)
     keys = items.keys()
     flat, offsets = FeatureStore(Path(home)/".cache/features", encoder_key(encoder)).fill(encoder, keys, items, tokens=True).tokens(keys)
@@ -748,7 +841,7 @@ def train_strategies(
     return made, logits, pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "strategy"])
 
 def to_try(
-    strategies,     # names, all that need neither tokens nor raw samples if empty
+    strategies,     # names, all that read only what the experts wrote if empty
     strategy:str,   # auto, or the name of one that is forced
     modalities,     # experts of the task
     n_classes:int=2,
@@ -764,7 +857,7 @@ def fuse(
     out,             # folder written: Step_5/<task>/fusion and models/<task>/mm_fusion
     task:Task,
     strategy:str="auto",   # or the name of one that ships whatever the gate says
-    strategies=(),         # names, all that need neither tokens nor raw samples if empty
+    strategies=(),         # names, all that read only what the experts wrote if empty
     **settings,            # of the networks, see `Neural.defaults`
 ) -> dict: # table, history, subsets, bias, and what fusion.json holds
     "Train the strategies, compare, pass the gate, write the predictions of each and the one that ships"

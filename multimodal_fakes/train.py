@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'SCHEDULES', 'SCHEDULE_SETTINGS', 'ClassLoss', 'make_loss', 'Classifier', 'Features', 'Order',
-           'generator_of', 'Averaged', 'fit', 'is_main_process', 'last_complete', 'history_table', 'live_curves']
+           'generator_of', 'Averaged', 'keep_memory', 'fit', 'is_main_process', 'last_complete', 'history_table',
+           'live_curves']
 
 # %% ../nbs/04_train.ipynb #10d32b40
-import os, shutil, time
+import ctypes, os, shutil, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,13 @@ class Averaged(Classifier):
     def update(self): self.average.update_parameters(self.model)
 
 # %% ../nbs/04_train.ipynb #cf6196dd
+def keep_memory():
+    "Ask the C library to keep freed memory for the next batch; does nothing where it is not glibc"
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-4, 0)              # M_MMAP_MAX: blocks of any size come from the heap
+        libc.mallopt(-1, 2**31 - 1)      # M_TRIM_THRESHOLD: and the heap does not shrink
+
 def _trainer(names, schedule):
     "The Trainer's class with our order, parameter groups, schedule and check"
     from transformers import Trainer
@@ -211,6 +219,7 @@ def fit(
     from transformers.trainer_utils import set_seed
     if schedule not in SCHEDULES: raise FakesError(f"No schedule {schedule!r}{nearest(schedule, SCHEDULES)}")
     set_seed(seed)
+    if pick_device() == "cpu": keep_memory()
     trained = Averaged(model, ema) if ema else model
     args = _arguments(checkpoints, epochs, lr, batch_size, weight_decay, seed, n_workers, bf16, schedule, clip, accumulate, compile)
     trainer = _trainer(names, schedule)(trained, args, data_collator=train.collate, train_dataset=train, eval_dataset=val,
