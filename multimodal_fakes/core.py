@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Share', 'Count', 'STAGES', 'FakesError', 'nearest', 'root', 'atomic_path', 'write_json', 'read_json', 'write_jsonl',
            'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'seed_everything', 'pick_device', 'describe_device',
-           'progress', 'Section', 'Prepare', 'Ocr', 'Shard', 'Recipe', 'Fusion', 'Search', 'Calibrate', 'Report',
-           'TaskParams', 'check_section', 'stage_params', 'declared_parameters', 'publish', 'stage_cells',
+           'progress', 'Section', 'Prepare', 'Ocr', 'Clip', 'Shard', 'Recipe', 'Fusion', 'Search', 'Calibrate',
+           'Report', 'TaskParams', 'check_section', 'stage_params', 'declared_parameters', 'publish', 'stage_cells',
            'run_notebook', 'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
 
 # %% ../nbs/00_core.ipynb #dc2c362c
@@ -174,6 +174,15 @@ class Ocr(Section):
     memory_mb:int = Field(ge=256)               # per worker, then it is recycled
     n_overlays:int = Count                      # images drawn with their boxes
 
+class Clip(Section):
+    "What of a video is extracted"
+    seconds:float = Field(gt=0, le=60)          # of its middle
+    rate:float = Field(gt=0, le=60)             # frames a second
+    side:int = Field(ge=16, le=512)             # pixels of each frame, a square
+    face:str                                    # detector of faces: cascade, or an ONNX file; none: the middle of the picture
+    rule:Literal["largest", "central", "confident"]   # face that is followed
+    margin:float = Field(ge=0, le=2)            # round the face, as a share of its box
+
 class Shard(Section):
     "Unify labels, split, pack"
     val_share:float = Share                     # of the examples without a published split
@@ -181,6 +190,7 @@ class Shard(Section):
     split_by:Literal["published", "group"]      # keep published splits, or make new ones by group
     shard_mb:float = Field(gt=0)                # size at which a new tar is begun
     error_budget:float = Share                  # share of examples that may fail to pack
+    clip:Clip                                   # of each video
     seed:int = Count
 
 class Recipe(Section):
@@ -250,7 +260,7 @@ class TaskParams(Section):
     "What a task decides, from what, on which data"
     field:str                                   # field of the label taxonomy
     datasets:list[str] = Field(min_length=1)    # train, validation and test examples
-    modalities:list[Literal["text", "vision"]] = Field(min_length=1)
+    modalities:list[Literal["text", "vision", "audio", "video"]] = Field(min_length=1)
     tests:list[str]                             # datasets that are only ever tested on
 
 # %% ../nbs/00_core.ipynb #3ed02669

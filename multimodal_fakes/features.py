@@ -49,7 +49,7 @@ def content_key(
     "The name of an example's content"
     return hashlib.sha256(sample if isinstance(sample, bytes) else sample.encode()).hexdigest()
 
-NOT_ENCODING = {"name", "licence", "source", "weights", "pretrained", "shift", "flip", "rotation", "jitter", "trivial", "batchnorm_eval", "head", "head_dropout"}   # settings that change no vector
+NOT_ENCODING = {"name", "licence", "source", "weights", "pretrained", "shift", "flip", "rotation", "jitter", "trivial", "crop", "jpeg", "h264", "consistency", "noise", "codec", "stretch", "pitch", "spec_freq", "spec_time", "batchnorm_eval", "head", "head_dropout"}   # settings that change no vector
 
 def encoder_key(
     encoder,   # of the encoder room

@@ -41,7 +41,7 @@ class Example(BaseModel):
     split: Split                       # as published
     text_raw: str | None = None
     image_path: str | None = None      # relative to the datasets folder
-    audio_path: str | None = None
+    audio_path: str | None = None      # the video itself where the sound is in it
     video_path: str | None = None
     labels_raw: dict = {}              # columns that carry labels, untouched
     group: str = ""                    # what must not straddle splits
@@ -54,7 +54,7 @@ class Strict(BaseModel):
 
 class Format(Strict):
     "How a file is written"
-    kind: Literal["table", "jsonl", "json", "lines", "python"] = "table"   # `lines`: a text on every line that is not blank
+    kind: Literal["table", "jsonl", "json", "object", "lines", "python"] = "table"   # `object`: a JSON file that is one row; `lines`: a text on every line that is not blank
     sep: str | None = None                    # `\t` or `,`; found from the first line if none
     header: list[str] | None = None           # column names, where the file has none
     encoding: str = "utf-8"
@@ -78,6 +78,8 @@ class Table(Strict):
     join: list[Join] = []
     constant: dict = {}                       # columns that are the same in every row, such as the class of a file that holds one
     image: str | list[str] | None = None      # overrides the dataset's
+    video: str | list[str] | None = None      # likewise
+    audio: str | list[str] | None = None      # likewise
 
 class Label(Strict):
     "How one unified field follows from a column of the file"
@@ -110,12 +112,14 @@ class DatasetConf(Strict):
     derived: dict[str, Derived] = {}          # further columns
     text: list[str] = []                      # columns, joined by a line break; `a|b` is b where a is empty
     image: str | list[str] | None = None      # pattern such as img/{id}.jpg, its folder may hold `*`; of several the first that exists
+    video: str | list[str] | None = None      # pattern of the video, likewise; `{folder}` is the folder of the file that the row was read from
+    audio: str | list[str] | None = None      # pattern of the sound where it is a file of its own; the video's own sound where there is none
     image_when: str | None = None             # column that says whether there is a picture at all
     image_required: bool = False              # an example without its picture is rejected, not kept as text alone
     lang: str | list[str] | None = None       # a code, or `{column}`, or the codes to choose from by detection; detected among many if none
     split: str | None = None                  # column that names the split
     splits: dict[str, Split] = {}             # its values
-    group: list[str] = []                     # columns; examples that agree on one belong together
+    group: list[str] = []                     # columns; examples that agree on one belong together; `a|b` is b where a is empty
     labels: dict[str, Label] = {}
     keep: list[str] = []                      # further columns kept in labels_raw, untouched
     checks: list[Check] = []
@@ -215,7 +219,7 @@ def split_text_field(
     return part("CAP"), part("OCR")
 
 # %% ../nbs/00a_record.ipynb #53fd6275
-BASELINES = {"text": "tf-idf", "vision": "thumbnails"}   # modality → the linear model that its expert stands beside
+BASELINES = {"text": "tf-idf", "vision": "thumbnails", "audio": "mel bands", "video": "tiles over time"}   # modality → the linear model that its expert stands beside
 
 class Task(Strict):
     "What is decided, from what, on which data"
