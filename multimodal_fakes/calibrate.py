@@ -229,7 +229,8 @@ def calibrate_all(
     done = frame.assign(**{f"prob_{c}": probs[:, i] for i, c in enumerate(p["classes"])}, pred=decide(probs, positive, threshold))
     summary = dict(task=task, ships=p["ships"], method="temperature", temperature=temperature, refused=refused, threshold=threshold, threshold_macro_f1_val=f1,
                    before_after={s: before_after(frame, probs, labelled(frame, s, datasets).index, positive, n_bins) for s in ("val", "test")}, protocol=p["hash"])
-    bundle = make_bundle(p, modalities, temperature, threshold, text_settings(home, datasets))
+    cut = _maybe(Path(home)/f"Step_3/tasks/{task}.json").get("clip")                      # what of a video its experts were shown
+    bundle = make_bundle(p, modalities, temperature, threshold, text_settings(home, datasets) | dict(clip=cut))
     _write(Path(out), task, done, summary, p, bundle, reliability_table(frame, probs, labelled(frame, "test", datasets).index, positive, n_bins))
     return summary
 

@@ -196,6 +196,7 @@ class Shard(Section):
 class Recipe(Section):
     "Train one modality of one task"
     encoder:str                                 # name of a file in conf/encoder
+    taught:str = ""                             # field of the label taxonomy that it is trained on, the task's if empty
     load_from:str = ""                          # folder of an earlier expert to go on from, a new start if empty
     frozen_epochs:int = Count                   # epochs that train the head alone, on stored features
     epochs:int = Count                          # epochs that train everything

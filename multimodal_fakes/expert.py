@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CACHE_BYTES', 'SUMMARIES', 'make_head', 'Expert', 'HeadOnly', 'Items', 'run_over', 'prediction_table',
            'write_parquet', 'linear_baseline', 'tfidf', 'thumbnails', 'tiles_over_time', 'mel_bands', 'load_task',
-           'task_examples', 'train_expert', 'split_rows', 'write_features', 'read_features', 'expert_metrics',
-           'save_expert', 'load_expert', 'n_processes', 'main', 'plot_scores', 'handful']
+           'task_examples', 'train_expert', 'own_labels', 'split_rows', 'write_features', 'read_features',
+           'expert_metrics', 'save_expert', 'load_expert', 'n_processes', 'main', 'plot_scores', 'handful']
 
 # %% ../nbs/04a_expert.ipynb #ba4738b2
 import importlib.metadata, os, shutil, subprocess, sys
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from .core import FakesError, Recipe, atomic_path, check_section, describe_device, digest, pick_device, read_json, root, seed_everything, write_json
+from .core import FakesError, Recipe, atomic_path, check_section, describe_device, digest, nearest, pick_device, read_json, root, seed_everything, write_json
 from . import encoder_av          # enters the encoders of audio and video
 from .encoder import add_lora, encoder_conf, freeze_below, has_bf16, load_encoder, load_encoder_conf, make_encoder, merge_lora, mix, parameter_groups, to_square
 from .features import FeatureStore, content_key, encode, encoder_key
@@ -253,23 +253,35 @@ def train_expert(
     print(f"{task.name}, {modality}: {recipe.encoder} on {describe_device()}, {'bfloat16' if has_bf16() else 'float32'}")
     seed_everything(recipe.seed)
     reader, y = task_examples(home, task)
+    taught = own_labels(reader, task, recipe.taught, y)
     present = reader.frame[HAS[modality]].to_numpy(bool)
-    rows = split_rows(reader.frame["split"].to_numpy(), y, present, task, modality)
-    model, version = _start(conf, task, recipe, reader, y, rows)
+    rows = split_rows(reader.frame["split"].to_numpy(), taught, present, task, modality)
+    model, version = _start(conf, task, recipe, reader, taught, rows)
     kept = home/".cache/expert"/f"{task.name}_{modality}_{digest(recipe.model_dump(), conf.model_dump(), task.model_dump(), reader.frame['id'].tolist())}"
-    history = _phases(model, reader, y, rows, home, kept, recipe)
+    history = _phases(model, reader, taught, rows, home, kept, recipe)
     if not is_main_process(): return None
     items = Items(model.encoder, reader, np.flatnonzero(present))
-    pooled, logits = _fill_absent(run_over(model, items, None if recipe.epochs else _store(home, model)), present, y[rows["train"]])
+    pooled, logits = _fill_absent(run_over(model, items, None if recipe.epochs else _store(home, model)), present, taught[rows["train"]])
     table = prediction_table(reader.frame, y, present, logits, task.classes)
     write_parquet(table, step/"predictions.parquet")
     write_features(step/"features.safetensors", pooled)
     history.to_csv(step/"history.csv", index=False)
-    write_parquet(prediction_table(reader.frame, y, present, _baseline(items, reader, y, present, rows, len(task.classes)), task.classes), step/"baseline.parquet")
+    write_parquet(prediction_table(reader.frame, y, present, _baseline(items, reader, taught, present, rows, len(task.classes)), task.classes), step/"baseline.parquet")
     write_json(step/"metrics.json", expert_metrics(table, history, step, task.classes))
     save_expert(model, folder, task, recipe, version)
     shutil.rmtree(kept, ignore_errors=True)
     return table
+
+def own_labels(
+    reader,            # over the task's examples
+    task:Task,
+    field:str,         # that the expert is trained on, the task's if empty
+    y:np.ndarray,      # (n,) answers to the task's own question
+) -> np.ndarray: # (n,) class index, -1 where unknown
+    "What an expert is taught: where a dataset says which stream was changed, an expert of one stream need not learn from examples whose other stream was"
+    if field in ("", task.field): return y
+    if FIELDS.get(field, ([], None))[0] != task.classes: raise FakesError(f"Task {task.name}: experts can be trained on fields whose classes are {', '.join(task.classes)}, in this order, and {field!r} is none of them{nearest(field, FIELDS)}")
+    return pd.Categorical(reader.frame[f"label_{field}"], categories=task.classes).codes.astype("int64")
 
 def _start(conf, task, recipe, reader, y, rows):
     "The expert before training, and its version: fresh, or an earlier one that is trained on"

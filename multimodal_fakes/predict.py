@@ -40,12 +40,13 @@ class Detector:
     def predict(self,
         text:str|None=None,   # caption, headline, title
         image=None,           # path, bytes or PIL image
+        video=None,           # path or bytes, of a video or of sound alone
     ) -> dict: # see `answer`
         "Judge one post"
-        return self.predict_batch([{"text": text, "image": image}])[0]
+        return self.predict_batch([{"text": text, "image": image, "video": video}])[0]
 
     def predict_batch(self,
-        posts:list,   # of dicts with `text` and `image`, either may be None
+        posts:list,   # of dicts with `text`, `image` and `video`, any may be None
     ) -> list: # of dicts, see `answer`
         "Judge posts together"
         if not posts: return []
@@ -62,10 +63,10 @@ class Detector:
         from multimodal_fakes.ocr import ocr_text
         image = None if post.get("image") in (None, "") else open_image(post["image"])
         caption, lines = post.get("text"), self._read(image)
-        samples = {"text": self._text(caption, ocr_text(lines)), "vision": image}
-        samples = {m: samples[m] for m in self.experts if samples[m] not in (None, "")}
+        samples = {"text": self._text(caption, ocr_text(lines)) or None, "vision": image, **self._streams(post.get("video"))}
+        samples = {m: samples[m] for m in self.experts if samples.get(m) is not None}
         if not samples:
-            words = {"text": "a text", "vision": "an image"}
+            words = {"text": "a text", "vision": "an image", "video": "a video", "audio": "a video with sound"}
             raise FakesError(f"The {self.bundle['task']} detector needs {' or '.join(words[m] for m in self.experts)}, and the post has none.")
         return samples, (len(f"{caption or ''} {ocr_text(lines)}".split()), ocr_confidence(lines), np.nan if image is None else image.width * image.height)
 
@@ -74,6 +75,15 @@ class Detector:
         if image is None or not self.bundle["ocr"] or "text" not in self.experts: return []
         from multimodal_fakes.ocr import read_image
         return read_image(image, self.bundle["ocr"]["side"], self.bundle["ocr"]["min_confidence"])["lines"]
+
+    def _streams(self, video):
+        "Frames and sound, through the same bytes as in the shards"
+        if video in (None, "") or not self.bundle["clip"]: return {}
+        from multimodal_fakes.core import Clip
+        from multimodal_fakes.extract import clip_members, from_flac, from_strip
+        members = clip_members(video, Clip(**self.bundle["clip"]))
+        times = json.loads(members["clip.json"])["times"]
+        return {"video": (from_strip(members["frames.jpg"]), np.array(times)) if times else None, "audio": from_flac(members["flac"]) if "flac" in members else None}
 
     def _text(self, caption, read):
         "The text field as it was put together for training"
@@ -136,7 +146,7 @@ def handful(
 # %% ../nbs/06_predict.ipynb #1e9e67f7
 def predict_table(
     detector:Detector,
-    source,              # CSV with a column text or image
+    source,              # CSV with a column text, image or video
     target,              # CSV written: the same columns, then prediction, label, probability, confidence
     batch_size:int=32,
 ) -> list: # of (row number, reason) for the rows left out
@@ -145,7 +155,7 @@ def predict_table(
     with open(source, newline="", encoding="utf-8-sig") as f, atomic_path(target) as temporary:
         reader = csv.DictReader(f)
         columns = list(reader.fieldnames or [])
-        if not {"text", "image"} & set(columns): raise FakesError(f"{source}: expected a column `text` or `image`, found {', '.join(columns) or 'no header'}.")
+        if not {"text", "image", "video"} & set(columns): raise FakesError(f"{source}: expected a column `text`, `image` or `video`, found {', '.join(columns) or 'no header'}.")
         with open(temporary, "w", newline="", encoding="utf-8") as out:
             writer = csv.DictWriter(out, [*columns, *ANSWERS], extrasaction="ignore")
             writer.writeheader()
@@ -167,7 +177,7 @@ def _batches(rows, size):
 
 def _judge(detector, rows, folder, bad):
     "Answers of a batch; a row that fails is judged alone, to be named"
-    posts = [{"text": r.get("text"), "image": folder/r["image"] if r.get("image") else None} for _, r in rows]
+    posts = [{"text": r.get("text"), **{k: folder/r[k] if r.get(k) else None for k in ("image", "video")}} for _, r in rows]
     try: return list(zip([r for _, r in rows], detector.predict_batch(posts)))
     except FakesError as e:
         if len(rows) > 1: return [pair for one in rows for pair in _judge(detector, [one], folder, bad)]
@@ -184,8 +194,8 @@ def main(argv=None):
     shared.add_argument("--task", required=True, help="a folder of --models, such as fake_news")
     shared.add_argument("--models", default="models", help="folder of trained detectors")
     one = commands.add_parser("predict", parents=[shared], help="judge one post, print JSON")
-    one.add_argument("--text"); one.add_argument("--image")
-    many = commands.add_parser("batch", parents=[shared], help="judge a CSV with columns text, image")
+    one.add_argument("--text"); one.add_argument("--image"); one.add_argument("--video")
+    many = commands.add_parser("batch", parents=[shared], help="judge a CSV with columns text, image, video")
     many.add_argument("source"); many.add_argument("target")
     get = commands.add_parser("obtain", help="licence of a dataset and how to get it")
     get.add_argument("name")
@@ -194,7 +204,7 @@ def main(argv=None):
     except FakesError as e: sys.exit(f"Error: {e}")
 
 def _predict(args):
-    print(json.dumps(Detector.load(Path(args.models)/args.task).predict(args.text, args.image), indent=1, ensure_ascii=False))
+    print(json.dumps(Detector.load(Path(args.models)/args.task).predict(args.text, args.image, args.video), indent=1, ensure_ascii=False))
 
 def _batch(args):
     if not Path(args.source).is_file(): raise FakesError(f"{args.source}: no such file")

@@ -25,6 +25,8 @@ FIELDS = {  # field: (classes in order, positive class or none)
     "abuse_kind":  (["hate", "offensive", "neither"], None),
     "target_type": (["untargeted", "individual", "group", "other"], None),
     "target_group": ([], None),
+    "fake_video":  (["real", "fake"], "fake"),      # of the picture alone
+    "fake_audio":  (["real", "fake"], "fake"),      # of the sound alone
     "clickbait":   (["not_clickbait", "clickbait"], "clickbait"),
     "category":    ([], None),
     "functionality": ([], None),

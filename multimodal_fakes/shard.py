@@ -464,6 +464,7 @@ def write_tasks(
     step,            # the folder Step_3
     tasks:dict,      # name → field, datasets, modalities, tests
     taxonomy:dict,   # of `make_taxonomy`
+    clip=None,       # what of each video was extracted
 ):
     "Write `tasks/<task>.json`"
     packed = sorted(p.name for p in (step/"shards").iterdir())
@@ -473,7 +474,7 @@ def write_tasks(
             if d not in packed: raise FakesError(f"params.yaml: tasks.{name} names dataset {d!r}, which this run does not prepare{nearest(d, packed)}")
         if task["field"] not in taxonomy: raise FakesError(f"params.yaml: tasks.{name}: no dataset of this run answers {task['field']!r}{nearest(task['field'], taxonomy)}")
         files = sorted(p for d in task["datasets"] + task["tests"] for p in (step/"shards"/d).rglob("*") if p.is_file())
-        write_json(step/"tasks"/f"{name}.json", task | dict(classes=taxonomy[task["field"]]["classes"], shards={str(p.relative_to(step)): sha256_file(p) for p in files}))
+        write_json(step/"tasks"/f"{name}.json", task | dict(classes=taxonomy[task["field"]]["classes"], shards={str(p.relative_to(step)): sha256_file(p) for p in files}) | ({"clip": clip} if {"video", "audio"} & set(task["modalities"]) else {}))
 
 # %% ../nbs/03_shard.ipynb #8a982422
 def shard_all(
@@ -505,7 +506,7 @@ def shard_all(
     stats["optimism"] = split_optimism(examples, first_label(labels, confs, examples), home/"Datasets", seed=seed)
     taxonomy = make_taxonomy(confs, labels, examples)
     write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
-    write_tasks(step, tasks, taxonomy)
+    write_tasks(step, tasks, taxonomy, clip)
     write_json(step/"splits.json", splits)
     write_json(step/"stats.json", stats)
     write_json(step/"metrics.json", make_metrics(stats))
