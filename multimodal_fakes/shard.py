@@ -517,7 +517,7 @@ def _extract(examples, splits, home, clip):
     paths = {}
     for e in examples:
         main, sound = e.video_path or e.audio_path, e.audio_path if e.video_path and e.audio_path != e.video_path else None
-        if main and splits.get(e.id, "dropped") != "dropped": paths[e.id] = (home/"Datasets"/main, sound and home/"Datasets"/sound, e.meta["sha256"])
+        if main and splits.get(e.id, "dropped") != "dropped": paths[e.id] = (home/"Datasets"/main, sound and home/"Datasets"/sound, e.meta["sha256"] + e.meta.get("audio_sha256", ""))
     if not paths: return {}, {}
     if clip is None: raise FakesError(f"{len(paths)} examples have a video or sound, and params.yaml has no shard.clip that says what of them is extracted.")
     return extract_all(paths, home/".cache/clips", Clip(**clip))

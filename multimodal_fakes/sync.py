@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from . import encoder_av          # enters the encoders of audio and video
 from .core import FakesError, read_json, seed_everything, write_json
 from .encoder import encoder_conf, has_bf16, load_encoder, load_encoder_conf, make_encoder
-from .encoder_av import RATE
+from .media import RATE
 from .train import Classifier, fit, generator_of
 
 # %% ../nbs/04c_sync.ipynb #b656255f
