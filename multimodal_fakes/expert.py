@@ -6,7 +6,8 @@
 __all__ = ['CACHE_BYTES', 'SUMMARIES', 'make_head', 'Expert', 'HeadOnly', 'Items', 'run_over', 'prediction_table',
            'write_parquet', 'linear_baseline', 'tfidf', 'thumbnails', 'tiles_over_time', 'mel_bands', 'load_task',
            'task_examples', 'train_expert', 'own_labels', 'split_rows', 'write_features', 'read_features',
-           'expert_metrics', 'save_expert', 'load_expert', 'n_processes', 'main', 'plot_scores', 'handful']
+           'expert_metrics', 'save_expert', 'load_expert', 'n_processes', 'main', 'plot_scores', 'handful',
+           'signed_task']
 
 # %% ../nbs/04a_expert.ipynb #ba4738b2
 import importlib.metadata, os, shutil, subprocess, sys
@@ -23,7 +24,8 @@ from . import encoder_av          # enters the encoders of audio and video
 from .encoder import add_lora, encoder_conf, freeze_below, has_bf16, load_encoder, load_encoder_conf, make_encoder, merge_lora, mix, parameter_groups, to_square
 from .features import FeatureStore, content_key, encode, encoder_key
 from .record import FIELDS, Task
-from .shard import HAS, ShardReader
+from .metrics import bits, score_table, to_probs, truth
+from .shard import HAS, ShardReader, class_numbers
 from .train import Classifier, Features, fit, generator_of, is_main_process, live_curves, make_loss
 
 # %% ../nbs/04a_expert.ipynb #aadef8a6
@@ -88,7 +90,7 @@ class Items(Dataset):
         epoch, i = draw if isinstance(draw, tuple) else (0, int(draw))
         item = dict(self.items[i]) if self.encoder.modality == "text" else self._prepare(epoch, i)
         if self.recipe is not None: item |= {"rows": int(self.rows[i]), "epoch": epoch}
-        return item if self.y is None else item | {"labels": int(self.y[i])}
+        return item if self.y is None else item | {"labels": self.y[i]}
 
     def _prepare(self, epoch, i):
         sample = self._picture(i) if self.encoder.modality == "vision" else self._stream(i)
@@ -116,10 +118,10 @@ class Items(Dataset):
     def collate(self, items):
         "A batch of the encoder, with labels; pictures mixed where the recipe says so"
         batch = self.encoder.collate(items)
-        if "labels" in items[0]: batch["labels"] = torch.tensor([i["labels"] for i in items])
+        if "labels" in items[0]: batch["labels"] = torch.from_numpy(np.stack([i["labels"] for i in items]))     # (B,), or (B, C) where several classes may hold
         if "rows" not in items[0]: return batch
         if self.recipe.mixup or self.recipe.cutmix:
-            labels = nn.functional.one_hot(batch["labels"], self.n_classes).float()
+            labels = batch["labels"] if batch["labels"].ndim == 2 else nn.functional.one_hot(batch["labels"], self.n_classes).float()
             batch, batch["labels"] = mix(batch, labels, generator_of(self.recipe.seed, items[0]["epoch"], items[0]["rows"]), self.recipe.mixup, self.recipe.cutmix)
         return batch | {"rows": torch.tensor([i["rows"] for i in items])}
 
@@ -141,13 +143,14 @@ def run_over(
 # %% ../nbs/04a_expert.ipynb #d8ac44ee
 def prediction_table(
     frame:pd.DataFrame,    # id, dataset, split
-    y:np.ndarray,          # (n,) class index, -1 where unknown
+    y:np.ndarray,          # (n,) class index, or bit mask where several may hold; -1 where unknown
     present:np.ndarray,    # (n,) whether the example has the modality
     logits:np.ndarray,     # (n, n_classes)
-    classes:list,          # names in order
+    task:Task,
 ) -> pd.DataFrame: # the columns that all evaluation reads
-    "predictions.parquet: `id, dataset, split, y, present, logit_<class>…`"
-    table = frame[["id", "dataset", "split"]].reset_index(drop=True).assign(y=y.astype("int64"), present=present.astype(bool))
+    "predictions.parquet: `id, dataset, split, y, present, logit_<class>…`, and `y_<class>…` where several classes may hold"
+    table, classes = frame[["id", "dataset", "split"]].reset_index(drop=True).assign(y=y.astype("int64"), present=present.astype(bool)), task.classes
+    if task.multi_label: table = table.assign(**{f"y_{c}": column for c, column in zip(classes, bits(y, len(classes)).T)})
     return table.assign(**{f"logit_{c}": logits[:, i].astype("float32") for i, c in enumerate(classes)})
 
 def write_parquet(
@@ -160,12 +163,13 @@ def write_parquet(
 # %% ../nbs/04a_expert.ipynb #b0baae3c
 def linear_baseline(
     x,                      # (n, D), sparse or dense
-    y:np.ndarray,           # (n,) class index, -1 where unknown
+    y:np.ndarray,           # (n,) class index; (n, n_classes) of 0 and 1 where several may hold; -1 where unknown
     split:np.ndarray,       # (n,) train, val, test
     present:np.ndarray,     # (n,) whether the example has the modality
     n_classes:int,
 ) -> np.ndarray: # (n, n_classes) logits; the training frequencies where the modality is absent
     "Logistic regression on given features, the better of two strengths on the validation split"
+    if y.ndim == 2: return np.stack([two[:, 1] - two[:, 0] for two in (linear_baseline(x, column.astype(int), split, present, 2) for column in y.T)], 1)
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     train, val = ((split == s) & (y >= 0) & present for s in ("train", "val"))
@@ -223,7 +227,7 @@ def load_task(
     "A task with the classes that its datasets use"
     taxonomy = read_json(Path(home)/"Step_3/label_taxonomy.json")["fields"]
     if field not in taxonomy: raise FakesError(f"Task {task}: no dataset of this run answers {field!r}; the taxonomy has {', '.join(taxonomy)}.")
-    found = {c for d in datasets for c, n in taxonomy[field]["counts"].get(d, {}).items() if n}
+    found = {c for d in datasets for c, n in taxonomy[field]["counts"].get(d, {}).items() if n}     # a class that does not occur cannot be learned
     classes = [c for c in taxonomy[field]["classes"] if FIELDS[field][0] or c in found]
     if len(found) < 2: raise FakesError(f"Task {task}: {', '.join(datasets)} answer {field!r} with {len(found)} class; two are needed.")
     return Task(name=task, field=field, datasets=datasets, modalities=modalities, tests=tests, classes=classes)
@@ -231,11 +235,10 @@ def load_task(
 def task_examples(
     home,
     task:Task,
-) -> tuple: # reader over all examples of the task, and y (n,), -1 where unknown
+) -> tuple: # reader over all examples of the task, and y (n,), bit masks where several classes may hold, -1 where unknown
     "Every example of a task, also those of datasets it is tested on only"
     reader = ShardReader(Path(home)/"Step_3", task.datasets + task.tests)
-    y = pd.Categorical(reader.frame[f"label_{task.field}"], categories=task.classes).codes.astype("int64")
-    return reader, y
+    return reader, class_numbers(reader.frame[f"label_{task.field}"], task.field, task.classes)
 
 # %% ../nbs/04a_expert.ipynb #965d1f84
 def train_expert(
@@ -256,18 +259,19 @@ def train_expert(
     taught = own_labels(reader, task, recipe.taught, y)
     present = reader.frame[HAS[modality]].to_numpy(bool)
     rows = split_rows(reader.frame["split"].to_numpy(), taught, present, task, modality)
-    model, version = _start(conf, task, recipe, reader, taught, rows)
+    labels = bits(taught, len(task.classes)).astype("float32") if task.multi_label else taught
+    model, version = _start(conf, task, recipe, reader, labels, rows)
     kept = home/".cache/expert"/f"{task.name}_{modality}_{digest(recipe.model_dump(), conf.model_dump(), task.model_dump(), reader.frame['id'].tolist())}"
-    history = _phases(model, reader, taught, rows, home, kept, recipe)
+    history = _phases(model, reader, labels, rows, home, kept, recipe)
     if not is_main_process(): return None
     items = Items(model.encoder, reader, np.flatnonzero(present))
-    pooled, logits = _fill_absent(run_over(model, items, None if recipe.epochs else _store(home, model)), present, taught[rows["train"]])
-    table = prediction_table(reader.frame, y, present, logits, task.classes)
+    pooled, logits = _fill_absent(run_over(model, items, None if recipe.epochs else _store(home, model)), present, labels[rows["train"]])
+    table = prediction_table(reader.frame, y, present, logits, task)
     write_parquet(table, step/"predictions.parquet")
     write_features(step/"features.safetensors", pooled)
     history.to_csv(step/"history.csv", index=False)
-    write_parquet(prediction_table(reader.frame, y, present, _baseline(items, reader, taught, present, rows, len(task.classes)), task.classes), step/"baseline.parquet")
-    write_json(step/"metrics.json", expert_metrics(table, history, step, task.classes))
+    write_parquet(prediction_table(reader.frame, y, present, _baseline(items, reader, labels, present, rows, len(task.classes)), task), step/"baseline.parquet")
+    write_json(step/"metrics.json", expert_metrics(table, history, step, task))
     save_expert(model, folder, task, recipe, version)
     shutil.rmtree(kept, ignore_errors=True)
     return table
@@ -281,7 +285,7 @@ def own_labels(
     "What an expert is taught: where a dataset says which stream was changed, an expert of one stream need not learn from examples whose other stream was"
     if field in ("", task.field): return y
     if FIELDS.get(field, ([], None))[0] != task.classes: raise FakesError(f"Task {task.name}: experts can be trained on fields whose classes are {', '.join(task.classes)}, in this order, and {field!r} is none of them{nearest(field, FIELDS)}")
-    return pd.Categorical(reader.frame[f"label_{field}"], categories=task.classes).codes.astype("int64")
+    return class_numbers(reader.frame[f"label_{field}"], field, task.classes)
 
 def _start(conf, task, recipe, reader, y, rows):
     "The expert before training, and its version: fresh, or an earlier one that is trained on"
@@ -329,17 +333,18 @@ def _phases(model, reader, y, rows, home, kept, r):
 
 def _baseline(items, reader, y, present, rows, n_classes):
     "Logits of the modality's baseline for every example"
-    train = np.isin(np.arange(len(y)), rows["train"])
+    train = np.isin(np.arange(len(present)), rows["train"])
     if items.encoder.modality == "text": x = tfidf(np.asarray(reader.texts(), dtype=object), train)
     else:
         seen = SUMMARIES[items.encoder.modality](items)
-        x = np.zeros((len(y), seen.shape[1]), "float32"); x[present] = seen
+        x = np.zeros((len(present), seen.shape[1]), "float32"); x[present] = seen
     return linear_baseline(x, y, reader.frame["split"].to_numpy(), present, n_classes)
 
 def _fill_absent(encoded, present, y_train):
     "Rows for every example: zeros as features and the training frequencies as logits where the modality is absent"
     pooled, logits = encoded
-    prior = np.log(np.bincount(y_train, minlength=logits.shape[1]) / len(y_train)).astype("float32")
+    share = y_train.mean(0) if y_train.ndim == 2 else np.bincount(y_train, minlength=logits.shape[1]) / len(y_train)
+    prior = (np.log(share / (1 - share)) if y_train.ndim == 2 else np.log(share)).astype("float32")
     all_pooled, all_logits = np.zeros((len(present), pooled.shape[1]), "float32"), np.tile(prior, (len(present), 1))
     all_pooled[present], all_logits[present] = pooled, logits
     return all_pooled, all_logits
@@ -358,18 +363,17 @@ def read_features(path) -> np.ndarray: # (n, D) float32
 def expert_metrics(
     table:pd.DataFrame, history:pd.DataFrame,
     step:Path,      # where baseline.parquet lies
-    classes:list,
+    task:Task,
 ) -> dict: # accuracy and macro-F1 per split, beside the baseline's
     "The few numbers for `dvc metrics show`"
-    from multimodal_fakes.metrics import score_table, softmax
-    positive = 1 if len(classes) == 2 else None
+    positive = 1 if len(task.classes) == 2 else None
     tables = {"expert": table, "baseline": pd.read_parquet(step/"baseline.parquet")}
     metrics = {"best_epoch": int(history.loc[history["val_loss"].idxmin(), "epoch"]), "val_loss": round(float(history["val_loss"].min()), 5)}
     for name, t in tables.items():
         for split in ("val", "test"):
             part = t[(t["split"] == split) & (t["y"] >= 0)]
             if not len(part): continue
-            scores = score_table(part["y"].to_numpy(), softmax(part[[f"logit_{c}" for c in classes]].to_numpy()), positive)
+            scores = score_table(truth(part), to_probs(part[[f"logit_{c}" for c in task.classes]].to_numpy(), task.multi_label), positive)
             metrics |= {f"{name}_{split}_{k}": round(float(scores[k]), 5) for k in ("accuracy", "macro_f1")}
     return metrics
 
@@ -388,7 +392,7 @@ def save_expert(
     model.encoder.save(folder)
     save_file({k: v.contiguous() for k, v in model.head.state_dict().items()}, str(folder/"head.safetensors"))
     versions = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "timm")}
-    write_json(folder/"expert.json", {"format": 1, "task": task.name, "modality": model.encoder.modality, "classes": task.classes, "encoder": recipe.encoder, **version,
+    write_json(folder/"expert.json", {"format": 1, "task": task.name, "modality": model.encoder.modality, "classes": task.classes, "multi_label": task.multi_label, "encoder": recipe.encoder, **version,
                                       "preprocess": model.encoder.conf.model_dump(), "settings": recipe.model_dump(), "versions": versions})
 
 def load_expert(
@@ -429,17 +433,16 @@ if __name__ == "__main__" and "__file__" in globals(): main()
 # %% ../nbs/04a_expert.ipynb #02794b88
 def plot_scores(
     table:pd.DataFrame,   # predictions
-    classes:list,
+    task:Task,
     split:str="test",
 ):
     "Probability of the true class, by class: what an expert is sure of, and wrong about"
     import matplotlib.pyplot as plt
-    from multimodal_fakes.metrics import softmax
-    part = table[(table["split"] == split) & (table["y"] >= 0) & table["present"]]
-    p = softmax(part[[f"logit_{c}" for c in classes]].to_numpy())[np.arange(len(part)), part["y"]]
+    classes, part = task.classes, table[(table["split"] == split) & (table["y"] >= 0) & table["present"]]
+    y, p = truth(part), to_probs(part[[f"logit_{c}" for c in task.classes]].to_numpy(), task.multi_label)
     fig, ax = plt.subplots(figsize=(5, 2.4), dpi=75)
-    ax.hist([p[part["y"] == i] for i in range(len(classes))], bins=20, range=(0, 1), stacked=True, label=classes)
-    ax.axvline(1 / len(classes), color="grey", lw=0.8)
+    ax.hist([p[(y[:, i] == 1) if task.multi_label else y == i, i] for i in range(len(classes))], bins=20, range=(0, 1), stacked=True, label=classes)
+    ax.axvline(0.5 if task.multi_label else 1 / len(classes), color="grey", lw=0.8)
     ax.set(xlabel="probability given to the true class", ylabel=f"{split} examples"); ax.legend(fontsize=6, ncol=2 if len(classes) > 4 else 1)
     fig.tight_layout()
     return fig
@@ -455,6 +458,18 @@ def handful(
     shard.handful(home, n)
     task = load_task(home, task, field, [dataset], ["text", "vision"], [])
     quick = dict(frozen_epochs=1, epochs=2, frozen_lr=1e-3, lr=1e-3, weight_decay=0.01, batch_size=16, patience=3, loss="weighted", label_smoothing=0.0, n_workers=0, seed=0)
+    for modality in task.modalities:
+        if not (Path(home)/f"Step_4/{task.name}/{modality}/metrics.json").exists(): train_expert(home, home, task, modality, Recipe(encoder=f"small_{modality}", **quick))
+    return task
+
+def signed_task(
+    home,     # scratch folder
+) -> Task:
+    "Two trained experts of a task in which several classes may hold at once"
+    from multimodal_fakes import shard
+    shard.signs(home)
+    task = load_task(home, "signs", "abuse_form", ["signs"], ["text", "vision"], [])
+    quick = dict(frozen_epochs=0, epochs=4, frozen_lr=1e-3, lr=3e-3, weight_decay=0.01, batch_size=16, patience=4, loss="weighted", label_smoothing=0.0, n_workers=0, seed=0)
     for modality in task.modalities:
         if not (Path(home)/f"Step_4/{task.name}/{modality}/metrics.json").exists(): train_expert(home, home, task, modality, Recipe(encoder=f"small_{modality}", **quick))
     return task

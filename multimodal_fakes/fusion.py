@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['QUALITY', 'STRATEGIES', 'ALIGNMENTS', 'ACTIVATIONS', 'SCORES', 'QUICK', 'Evidence', 'Strategy', 'find_strategy',
-           'load_fusion', 'mixture', 'to_logits', 'Mean', 'Vote', 'Weighted', 'stack_inputs', 'Stacking', 'Logistic',
-           'Boosted', 'Conjunctive', 'Aligned', 'FusionItems', 'mlp', 'Network', 'one_thread', 'Neural', 'Concat',
-           'Gated', 'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'Raw', 'JointItems', 'Joint',
-           'EndToEnd', 'out_of_fold', 'compare', 'gate', 'choose', 'subset_scores', 'modality_use', 'quality_signals',
-           'ocr_confidence', 'read_quality', 'read_evidence', 'stored_tokens', 'train_strategies', 'to_try', 'fuse',
-           'draw_strategies', 'draw_use', 'handful']
+           'load_fusion', 'PerClass', 'fresh', 'mixture', 'to_logits', 'Mean', 'Vote', 'Weighted', 'stack_inputs',
+           'Stacking', 'Logistic', 'Boosted', 'Conjunctive', 'Aligned', 'FusionItems', 'mlp', 'Network', 'one_thread',
+           'Neural', 'Concat', 'Gated', 'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'Raw',
+           'JointItems', 'Joint', 'EndToEnd', 'out_of_fold', 'compare', 'gate', 'choose', 'subset_scores',
+           'modality_use', 'quality_signals', 'ocr_confidence', 'read_quality', 'read_evidence', 'stored_tokens',
+           'train_strategies', 'to_try', 'fuse', 'draw_strategies', 'draw_use', 'handful']
 
 # %% ../nbs/05_fusion.ipynb #e41f1999
 import contextlib, copy, shutil, tempfile, warnings
@@ -29,7 +29,7 @@ from .core import FakesError, atomic_path, digest, nearest, read_json, read_json
 from .encoder import encoder_conf, has_bf16, load_encoder, parameter_groups
 from .expert import Items, load_expert, load_task, prediction_table, read_features, task_examples, write_parquet
 from .features import FeatureStore, encode, encoder_key
-from .metrics import decide, intervals, paired_bootstrap, score_table, softmax
+from .metrics import bits, decide, intervals, paired_bootstrap, score_table, softmax, to_probs
 from .record import Task, split_text_field
 from .sync import Sync
 from .train import Classifier, fit, generator_of
@@ -39,9 +39,9 @@ QUALITY = {"log_words": "text", "ocr_confidence": "text", "log_area": "vision"} 
 
 class Evidence:
     "What the experts of a task wrote: per modality presence (n,), logits (n, C), features (n, D); and quality signals (n,)"
-    def __init__(self, frame, y, present, logits, features, quality=None, tokens=None, sample=None, at=None, experts=None):
+    def __init__(self, frame, y, present, logits, features, quality=None, tokens=None, sample=None, at=None, experts=None, multi_label=False):
         self.frame, self.y, self.present, self.logits, self.features = frame, y, dict(present), dict(logits), dict(features)
-        self.modalities = list(present)
+        self.modalities, self.multi_label = list(present), multi_label      # where several classes may hold, `y` holds bit masks
         self.quality = {q: np.where(present[QUALITY[q]], v, np.nan).astype("float32") for q, v in (quality or {}).items()}
         self.tokens, self.sample, self.experts = tokens, sample, experts     # modality → (flat (ΣT, D), offsets (N + 1,)); modality, row → text, or what `open_image` takes; modality → Expert
         self.at = at or {m: np.arange(len(y)) for m in self.modalities}      # row in `tokens` and `sample` of each example
@@ -56,7 +56,17 @@ class Evidence:
 
     def _but(self, **changes):
         "The same evidence with something changed"
-        return Evidence(**{k: getattr(self, k) for k in ("frame", "y", "present", "logits", "features", "quality", "tokens", "sample", "at", "experts")} | changes)
+        return Evidence(**{k: getattr(self, k) for k in ("frame", "y", "present", "logits", "features", "quality", "tokens", "sample", "at", "experts", "multi_label")} | changes)
+
+    @property
+    def truth(self):
+        "Labels as metrics take them: (n,), or (n, C) where several classes may hold"
+        return bits(self.y, next(iter(self.logits.values())).shape[1]) if self.multi_label else self.y
+
+    def of_class(self, k):
+        "Where several classes may hold: one of them as a question of two, no and yes"
+        two = lambda z: np.stack([np.zeros_like(z), z], 1)
+        return self._but(y=np.where(self.y < 0, -1, self.y >> k & 1), logits={m: two(l[:, k]) for m, l in self.logits.items()}, multi_label=False)
 
     def take(self, rows):
         "Some examples"
@@ -150,7 +160,56 @@ def load_fusion(
     "A fusion as it was saved"
     about = read_json(Path(folder)/"fusion.json")
     if "n_classes" not in about: raise FakesError(f"{folder}/fusion.json holds no fusion of this version (strategy {about['strategy']!r}). Run the stages fusion and calibrate again.")
-    return find_strategy(about["strategy"]).load(folder)
+    return PerClass.load(folder) if about.get("multi_label") else find_strategy(about["strategy"]).load(folder)
+
+class PerClass(Strategy):
+    "A strategy where several classes may hold: fitted once for each, which is a question of two, no and yes"
+    def __init__(self, kind, modalities, n_classes, **settings):
+        super().__init__(modalities, n_classes, **settings)
+        self.name, self.fitted_on, self.needs = kind.name, kind.fitted_on, kind.needs
+        self.parts = [kind(modalities, 2, **settings) for _ in range(n_classes)]
+
+    def fit(self, evidence, rows=None, checkpoints=None, live=None):
+        for k, part in enumerate(self.parts): part.fit(evidence.of_class(k), rows, checkpoints and Path(checkpoints)/str(k), live)
+        return self
+
+    @property
+    def history_(self):
+        "Losses by epoch, mean over the classes still training"
+        return pd.concat([part.history_ for part in self.parts]).groupby("epoch", as_index=False).mean(numeric_only=True)
+
+    def logits(self, evidence):
+        each = [part.logits(evidence.of_class(k)) for k, part in enumerate(self.parts)]
+        return np.stack([l[:, 1] - l[:, 0] for l in each], 1)
+
+    def again(self):
+        made = copy.copy(self)
+        made.parts = [part.again() for part in self.parts]
+        return made
+
+    def about(self): return super().about() | {"multi_label": True}
+
+    def save(self, folder):
+        super().save(folder)
+        for k, part in enumerate(self.parts): part.save(Path(folder)/str(k))
+
+    @classmethod
+    def load(cls, folder):
+        about = read_json(Path(folder)/"fusion.json")
+        kind = find_strategy(about["strategy"])
+        made = cls(kind, about["modalities"], about["n_classes"], **about["settings"])
+        made.parts = [kind.load(Path(folder)/str(k)) for k in range(about["n_classes"])]
+        return made
+
+def fresh(
+    name:str,           # of `STRATEGIES`
+    evidence:Evidence,  # that it is for
+    **settings,         # of the networks, see `Neural.defaults`
+) -> Strategy:
+    "A strategy that is not fitted yet"
+    kind, n_classes = find_strategy(name), next(iter(evidence.logits.values())).shape[1]
+    settings = settings if issubclass(kind, Neural) else {}
+    return PerClass(kind, evidence.modalities, n_classes, **settings) if evidence.multi_label else kind(evidence.modalities, n_classes, **settings)
 
 # %% ../nbs/05_fusion.ipynb #c96604c3
 def mixture(
@@ -698,7 +757,7 @@ def out_of_fold(
     "Logits of each row by a strategy that was fitted without its fold"
     from sklearn.model_selection import StratifiedGroupKFold
     y, groups = evidence.y[rows], evidence.frame["group"].to_numpy()[rows]
-    n = min(n_folds, len(np.unique(groups)), np.bincount(y).max())
+    n = min(n_folds, len(np.unique(groups)), np.unique(y, return_counts=True)[1].max())
     if n < 2: raise FakesError(f"{len(rows)} validation examples in {len(np.unique(groups))} groups cannot be cut into folds: fusion needs two groups or more. Enlarge shard.val_share.")
     folds, found = StratifiedGroupKFold(n, shuffle=True, random_state=seed), {}
     with warnings.catch_warnings():
@@ -716,10 +775,10 @@ def compare(
 ) -> pd.DataFrame: # a row a candidate: val_loss, val_accuracy with its interval, val_macro_f1
     "Experts and strategies on the validation split"
     part = evidence.rows("val")
-    y, groups = evidence.y[part], evidence.frame["group"].to_numpy()[part]
+    y, groups = evidence.truth[part], evidence.frame["group"].to_numpy()[part]
     rows = []
     for name, logits in candidates.items():
-        scores, p = score_table(y, softmax(logits[part])), softmax(logits[part])
+        scores = score_table(y, p := to_probs(logits[part], evidence.multi_label))
         low, high = intervals(y, p, metrics=["accuracy"], groups=groups, n_boot=n_boot, seed=seed)["accuracy"]
         rows.append({"model": name, "val_loss": scores["nll"], "val_accuracy": scores["accuracy"], "val_accuracy_low": low, "val_accuracy_high": high, "val_macro_f1": scores["macro_f1"]})
     return pd.DataFrame(rows).set_index("model")
@@ -734,7 +793,8 @@ def gate(
 ) -> dict: # metric, against, gain, low, high, passed
     "Whether a strategy is right more often than the best expert, on the same validation posts, by more than chance explains"
     rows = evidence.rows("val")
-    gain, low, high = paired_bootstrap(evidence.y[rows], decide(candidates[chosen][rows]), decide(candidates[expert][rows]), "accuracy", evidence.frame["group"].to_numpy()[rows], n_boot, seed)
+    one, other = (decide(to_probs(candidates[n][rows], evidence.multi_label), multi_label=evidence.multi_label) for n in (chosen, expert))
+    gain, low, high = paired_bootstrap(evidence.truth[rows], one, other, "accuracy", evidence.frame["group"].to_numpy()[rows], n_boot, seed)
     return dict(metric="accuracy", against=expert, gain=gain, low=low, high=high, passed=low > 0)
 
 def choose(
@@ -760,7 +820,7 @@ SCORES = ("n", "accuracy", "macro_f1", "auroc", "nll")
 def _scores(strategy, evidence):
     "A few metrics of a strategy; none where there are no examples"
     if not len(evidence): return dict.fromkeys(SCORES) | {"n": 0}
-    scores = score_table(evidence.y, softmax(strategy.logits(evidence)))
+    scores = score_table(evidence.truth, to_probs(strategy.logits(evidence), evidence.multi_label))
     return {k: scores[k] for k in SCORES}
 
 # %% ../nbs/05_fusion.ipynb #9ca0b287
@@ -817,7 +877,7 @@ def read_evidence(
     texts, experts = cache(reader.texts), cache(lambda m: load_expert(home/f"models/{task.name}/{m}_expert"))
     return Evidence(reader.frame[["id", "dataset", "split", "group"]], y, present, {m: t[[f"logit_{c}" for c in task.classes]].to_numpy("float32") for m, t in tables.items()},
                     {m: read_features(home/f"Step_4/{task.name}/{m}/features.safetensors") for m in tables}, quality,
-                    tokens=cache(lambda m: stored_tokens(home, experts(m).encoder, reader, present[m])), sample=sample, experts=experts)
+                    tokens=cache(lambda m: stored_tokens(home, experts(m).encoder, reader, present[m])), sample=sample, experts=experts, multi_label=task.multi_label)
 
 def stored_tokens(
     home, encoder, reader,
@@ -835,18 +895,16 @@ def stored_tokens(
 def train_strategies(
     evidence:Evidence,
     names,              # of `STRATEGIES`
-    n_classes:int,
     settings:dict,      # of the networks
     checkpoints,        # folder of its own
 ) -> tuple: # {name: strategy}, {name: logits (n, C), out of fold on the rows that it was fitted on}, history
     "Fit each strategy and score every example with it"
     made, logits, histories = {}, {}, []
     for name in names:
-        kind = find_strategy(name)
-        made[name] = kind(evidence.modalities, n_classes, **(settings if issubclass(kind, Neural) else {})).fit(evidence, checkpoints=Path(checkpoints)/name)
+        made[name] = fresh(name, evidence, **settings).fit(evidence, checkpoints=Path(checkpoints)/name)
         logits[name] = made[name].logits(evidence)
-        if kind.fitted_on == "val": logits[name][evidence.rows("val")] = out_of_fold(made[name].again, evidence, evidence.rows("val"), seed=settings["seed"])
-        if issubclass(kind, Neural): histories.append(made[name].history_.assign(strategy=name))
+        if made[name].fitted_on == "val": logits[name][evidence.rows("val")] = out_of_fold(made[name].again, evidence, evidence.rows("val"), seed=settings["seed"])
+        if issubclass(find_strategy(name), Neural): histories.append(made[name].history_.assign(strategy=name))
     return made, logits, pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "strategy"])
 
 def to_try(
@@ -871,10 +929,10 @@ def fuse(
 ) -> dict: # table, history, subsets, bias, and what fusion.json holds
     "Train the strategies, compare, pass the gate, write the predictions of each and the one that ships"
     settings = Neural.defaults | settings
-    evidence, step, names = read_evidence(home, task), Path(out)/f"Step_5/{task.name}/fusion", to_try(strategies, strategy, task.modalities, len(task.classes))
+    evidence, step, names = read_evidence(home, task), Path(out)/f"Step_5/{task.name}/fusion", to_try(strategies, strategy, task.modalities, 2 if task.multi_label else len(task.classes))
     scores = {m: round(float(l.sum()), 3) for m, l in evidence.logits.items()}             # other experts, another folder
     kept = Path(home)/".cache/fusion"/f"{task.name}_{digest(settings, task.model_dump(), evidence.frame['id'].tolist(), scores)}"
-    made, logits, history = train_strategies(evidence, names, len(task.classes), settings, kept)
+    made, logits, history = train_strategies(evidence, names, settings, kept)
     shutil.rmtree(kept, ignore_errors=True)
     candidates = evidence.logits | logits
     table = compare(candidates, evidence, seed=settings["seed"])
@@ -882,7 +940,7 @@ def fuse(
     passed = gate(candidates, evidence, chosen, expert, seed=settings["seed"]) if chosen else None
     ships = chosen if chosen and (passed["passed"] or strategy != "auto") else expert
     whole = evidence.take(evidence.rows("test", task.datasets, whole=True))
-    tested = made.get(chosen) or Mean(task.modalities, len(task.classes))                 # one modality: the mean is the expert
+    tested = made.get(chosen) or fresh("mean", evidence)                                  # one modality: the mean is the expert
     found = dict(table=table, history=history, subsets=subset_scores(tested, whole), bias=modality_use(tested, whole, seed=settings["seed"]),
                  about=dict(experts=list(task.modalities), chosen=chosen, ships=ships, forced=strategy != "auto" and chosen is not None, best_expert=expert, gate=passed, strategies=_rounded(table), weights=_weights(made), settings=settings))
     _write(step, Path(out)/f"models/{task.name}/mm_fusion", evidence, task, logits, candidates[ships], found, made.get(ships))
@@ -891,12 +949,14 @@ def fuse(
 def _rounded(table): return {name: {k: round(float(v), 5) for k, v in row.items()} for name, row in table.to_dict("index").items()}
 
 def _weights(made):
-    "The weights of the weighted strategy by modality, where it was tried"
-    return dict(zip(made["weighted"].modalities, made["weighted"].fitted["weights"].round(4).tolist())) if "weighted" in made else {}
+    "The weights of the weighted strategy by modality, where it was tried; mean over the classes where several may hold"
+    if "weighted" not in made: return {}
+    found = np.mean([w.fitted["weights"] for w in getattr(made["weighted"], "parts", [made["weighted"]])], 0)
+    return dict(zip(made["weighted"].modalities, found.round(4).tolist()))
 
 def _write(step, folder, evidence, task, logits, shipped, found, fusion):
     "Every file of the stage"
-    predictions = lambda l: prediction_table(evidence.frame, evidence.y, np.any(list(evidence.present.values()), axis=0), l, task.classes)
+    predictions = lambda l: prediction_table(evidence.frame, evidence.y, np.any(list(evidence.present.values()), axis=0), l, task)
     write_parquet(predictions(shipped), step/"predictions.parquet")
     each = [predictions(l).assign(strategy=name) for name, l in logits.items()] or [predictions(shipped).assign(strategy="")[:0]]
     write_parquet(pd.concat(each, ignore_index=True), step/"strategies.parquet")

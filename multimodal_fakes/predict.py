@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .core import FakesError, atomic_path, nearest, progress, read_json
+from .metrics import decide, to_probs
 from .record import text_field
 
 # %% ../nbs/06_predict.ipynb #599fe0e0
@@ -52,8 +53,7 @@ class Detector:
         if not posts: return []
         samples, quality = zip(*(self._look(p) for p in posts))
         logits = self._score(self._evidence(samples, quality))
-        scaled = logits / self.bundle["calibration"]["temperature"]
-        probs = np.exp(scaled - scaled.max(1, keepdims=True)); probs /= probs.sum(1, keepdims=True)
+        probs = to_probs(logits, self.bundle["multi_label"], self.bundle["calibration"]["temperature"])
         return [self.answer(p, s) for p, s in zip(probs, samples)]
 
     def _look(self, post):
@@ -123,12 +123,13 @@ class Detector:
         probs:np.ndarray,   # (C,) calibrated
         samples:dict,       # modality → what was seen
     ) -> dict:
-        "prediction (class), label (its number), probability (of the positive class, or of the prediction where there are more than two), confidence (of the prediction)"
+        "prediction (class), label (its number), probability (of the positive class, or of the prediction where there are more than two), confidence (of the prediction); where several classes may hold: the classes, their numbers, the highest probability of any, the confidence in the least sure of all"
         b = self.bundle
         positive = None if b["positive"] is None else self.classes.index(b["positive"])
-        label = int(probs.argmax()) if positive is None else positive if probs[positive] >= b["threshold"] else 1 - positive
-        return {"task": b["task"], "prediction": self.classes[label], "label": label, "probability": round(float(probs[label if positive is None else positive]), 6),
-                "confidence": round(float(probs[label]), 6), "probabilities": {c: round(float(p), 6) for c, p in zip(self.classes, probs)}, "threshold": b["threshold"],
+        label = decide(probs[None], positive, b["threshold"], b["multi_label"])[0]
+        if b["multi_label"]: said = dict(prediction=[c for c, held in zip(self.classes, label) if held], label=np.flatnonzero(label).tolist(), probability=probs.max(), confidence=np.maximum(probs, 1 - probs).min())
+        else: said = dict(prediction=self.classes[label], label=int(label), probability=probs[label if positive is None else positive], confidence=probs[label])
+        return {"task": b["task"], **said, "probability": round(float(said["probability"]), 6), "confidence": round(float(said["confidence"]), 6), "probabilities": {c: round(float(p), 6) for c, p in zip(self.classes, probs)}, "threshold": b["threshold"],
                 "modalities": sorted(samples), "missing": sorted(set(self.modalities) - set(samples)), "protocol": b["protocol"]}
 
 # %% ../nbs/06_predict.ipynb #5563c5a9
@@ -161,7 +162,7 @@ def predict_table(
             writer.writeheader()
             for rows in _batches(progress(enumerate(reader, 2), "judging"), batch_size):
                 for row, answer in _judge(detector, rows, Path(source).parent, bad):
-                    writer.writerow(row | {k: answer[k] for k in ANSWERS}); done += 1
+                    writer.writerow(row | {k: "|".join(map(str, answer[k])) if isinstance(answer[k], list) else answer[k] for k in ANSWERS}); done += 1
     print(f"{done} rows judged, {len(bad)} left out; written to {target}", file=sys.stderr)
     return bad
 

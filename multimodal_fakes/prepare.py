@@ -224,8 +224,7 @@ def _key(raw):
 
 def _columns(conf):
     "Columns that travel in labels_raw"
-    used = [c for label in conf.labels.values() for c in ([label.column] if isinstance(label.column, str) else label.column)]
-    return list(dict.fromkeys(used + conf.keep))
+    return list(dict.fromkeys([c for label in conf.labels.values() for c in label.columns] + conf.keep))
 
 # %% ../nbs/01_prepare.ipynb #a535662a
 def _patterns(table, conf, folder, kind="image"):
@@ -618,7 +617,7 @@ def describe(
     "What is known about a dataset after reading it"
     conf, p, fields = raw.conf, raw.problems, defaultdict(Counter)
     for e in raw.examples:
-        for field, c in unify_labels(e["labels_raw"], conf).items(): fields[field][c] += 1
+        for field, answer in unify_labels(e["labels_raw"], conf).items(): fields[field].update(answer if isinstance(answer, list) else [answer])
     missing = p.count["picture missing"]
     broken = sum(n for r, n in p.count.items() if r.startswith("picture ") and r not in ("picture missing", "picture required"))
     found = sum(e["image_path"] is not None for e in raw.examples)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['align', 'read_models', 'read_strategies', 'measure', 'difference', 'model_table', 'verdict', 'format_table',
-           'draw_forest', 'read_posts', 'group_of', 'worst_errors', 'draw_errors', 'draw_confusion', 'roc_points',
-           'draw_roc', 'right_answers', 'functional_tests', 'draw_functions', 'report_all', 'roc_curves',
-           'flat_metrics', 'summary_table', 'main', 'aligned']
+           'draw_forest', 'read_posts', 'group_of', 'in_words', 'confused', 'worst_errors', 'draw_errors',
+           'draw_confusion', 'roc_points', 'draw_roc', 'right_answers', 'functional_tests', 'draw_functions',
+           'report_all', 'roc_curves', 'flat_metrics', 'summary_table', 'main', 'aligned']
 
 # %% ../nbs/05b_report.ipynb #b7bbe4b9
 import argparse, sys, textwrap
@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .calibrate import class_names, labelled, positive_index, probabilities, read_confs, read_predictions
+from .calibrate import labelled, positive_index, probabilities, read_confs, read_predictions
 from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
-from .metrics import BOOTED, decide, intervals, paired_bootstrap, score_table
-from .record import BASELINES, FIELDS, unify_labels
+from .metrics import BOOTED, bits, class_names, decide, intervals, paired_bootstrap, score_table, truth
+from .record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
 
 # %% ../nbs/05b_report.ipynb #f81aaa62
 def align(
@@ -31,7 +31,7 @@ def align(
     if class_names(frame) != class_names(done):
         raise FakesError(f"{name} answers {', '.join(class_names(frame))}, the detector {', '.join(class_names(done))}. Run the stages expert, fusion and calibrate again.")
     logits = [f"logit_{c}" for c in class_names(done)]
-    laid = done[["id", "dataset", "split", "y"]].merge(frame[["id", "y", "present", *logits]], on="id", how="left", suffixes=("", "_own"))
+    laid = done[["id", "dataset", "split", "y", *(c for c in done if c.startswith("y_"))]].merge(frame[["id", "y", "present", *logits]], on="id", how="left", suffixes=("", "_own"))
     needed = done.split.isin(["val", "test"]).to_numpy() & done.dataset.isin(list(datasets)).to_numpy() & (done.y >= 0).to_numpy()
     if (lost := laid.y_own.isna() & needed).any(): raise FakesError(f"{name} has no prediction of {lost.sum()} examples, such as {laid.id[lost].iloc[0]!r}: it is of another run. Run stage expert again.")
     if (laid.y_own[needed] != laid.y[needed]).any(): raise FakesError(f"{name} was trained with other labels than fusion. Run the stages expert and fusion again.")
@@ -62,10 +62,10 @@ def read_strategies(
 
 # %% ../nbs/05b_report.ipynb #0881749f
 def measure(
-    y,                          # (n,) class indices
+    y,                          # (n,) class indices; (n, k) of 0 and 1 where several classes may hold
     probs,                      # (n, k) probabilities
     positive:int|None=None,     # index of the positive class
-    threshold:float|None=None,  # its probability from which it is answered, argmax if none
+    threshold=None,             # its probability from which it is answered, argmax if none; one a class where several may hold
     groups=None,                # (n,) drawn together
     n_boot:int=1000,            # resamples
     seed:int=0,
@@ -73,7 +73,7 @@ def measure(
 ) -> dict: # metric, metric_low and metric_high, flat
     "Every metric of one model, those of `metrics.BOOTED` with their interval"
     row = score_table(y, probs, positive, threshold, n_bins)
-    around = intervals(y, probs, decide(probs, positive, threshold), positive, BOOTED, groups, n_boot, seed)
+    around = intervals(y, probs, decide(probs, positive, threshold, y.ndim == 2), positive, BOOTED, groups, n_boot, seed)
     for m, (low, high) in around.items(): row |= {f"{m}_low": low, f"{m}_high": high}
     return row
 
@@ -87,7 +87,7 @@ def difference(
     "How much more often one model is right than another on the same posts, and the same in macro-F1"
     row = dict(over=over)
     for name, metric in (("difference", "accuracy"), ("difference_f1", "macro_f1")):
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), paired_bootstrap(y, decide(a), decide(b), metric, **options)))
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), paired_bootstrap(y, *(decide(p, multi_label=y.ndim == 2) for p in (a, b)), metric, **options)))
     return row
 
 # %% ../nbs/05b_report.ipynb #4d1f7778
@@ -106,7 +106,7 @@ def model_table(
 ) -> pd.DataFrame: # a row a model; `kind` is baseline, expert, fusion or detector; `chosen` among the strategies; `ships` before calibration
     "Every model on the same test posts, with paired differences"
     test = done.index.get_indexer(labelled(done, "test", datasets).index)
-    y, positive, best = done.y.to_numpy()[test], positive_index(field, class_names(done)), fusion["best_expert"]
+    y, positive, best = truth(done)[test], positive_index(field, class_names(done)), fusion["best_expert"]
     options = dict(groups=[groups[i] for i in done.id.iloc[test]], n_boot=n_boot, seed=seed)
     probs = {name: probabilities(f)[test] for name, f in (models | strategies).items()}
     def row(model, kind, name, frame, q, threshold=None, over=None):
@@ -179,17 +179,35 @@ def group_of(post) -> str:
     "What is drawn together: the group within its dataset, or the post alone"
     return f"{post['dataset']}/{post.get('group') or post['id']}"
 
+def in_words(
+    answers,   # (n,) class indices; (n, k) of 0 and 1 where several classes may hold
+    frame,     # predictions, which name the classes
+) -> list: # of strings
+    "Answers by name"
+    classes = class_names(frame)
+    return [in_one_word([c for c, held in zip(classes, a) if held] if np.ndim(a) else classes[a]) for a in answers]
+
+def confused(
+    test,   # labelled predictions of the detector with pred
+) -> pd.DataFrame: # actual, predicted: class names; where several classes may hold a row for each that holds or is answered, `none` in place of what is not so
+    "What is taken for what"
+    y = truth(test)
+    if y.ndim == 1: return pd.DataFrame(dict(actual=in_words(y, test), predicted=in_words(test.pred, test)))
+    rows, at = np.nonzero(y | (said := bits(test.pred, y.shape[1])))
+    name = lambda held: np.where(held[rows, at] == 1, np.array(class_names(test))[at], "none")
+    return pd.DataFrame(dict(actual=name(y), predicted=name(said)))
+
 def worst_errors(
     test,        # labelled predictions of the detector with prob_<class> and pred
     posts:dict,  # id → manifest row
     answers:dict,# expert → {id: class name}
     n:int=12,
 ) -> pd.DataFrame: # worst first
-    "The wrong answers in which the true class got the least probability"
-    classes = class_names(test)
-    given = test[[f"prob_{c}" for c in classes]].to_numpy()
-    table = pd.DataFrame(dict(id=test.id, dataset=test.dataset, actual=[classes[i] for i in test.y], predicted=[classes[i] for i in test.pred],
-                              probability=given[np.arange(len(test)), test.pred], probability_actual=given[np.arange(len(test)), test.y]))
+    "The wrong answers in which the true class got the least probability; where several classes may hold, that of the class it was surest of wrongly"
+    y, given = truth(test), test[[f"prob_{c}" for c in class_names(test)]].to_numpy()
+    said = bits(test.pred, given.shape[1]) if y.ndim == 2 else test.pred.to_numpy()
+    surely = lambda answer: np.where(answer == 1, given, 1 - given).min(1) if y.ndim == 2 else given[np.arange(len(test)), answer]
+    table = pd.DataFrame(dict(id=test.id, dataset=test.dataset, actual=in_words(y, test), predicted=in_words(said, test), probability=surely(said), probability_actual=surely(y)))
     table = table[table.actual != table.predicted].sort_values(["probability_actual", "id"]).head(n).reset_index(drop=True)
     for name, answer in answers.items(): table[f"{name}_says"] = [answer[i] for i in table.id]
     return table.assign(text=[posts[i].get("text_raw") or "" for i in table.id], image_path=[posts[i].get("image_path") or "" for i in table.id])
@@ -259,7 +277,8 @@ def right_answers(
 ) -> tuple: # field that was compared, its true classes, whether each answer is right (None where there is no gold)
     "Compare the task's answers with the gold of another dataset, through the positive class where the fields differ"
     if any(field in g for g in gold):
-        return field, [g.get(field) for g in gold], [p == g[field] if field in g else None for p, g in zip(predicted, gold)]
+        gold = [in_one_word(g[field]) if field in g else None for g in gold]
+        return field, gold, [None if g is None else p == g for p, g in zip(predicted, gold)]
     shared = [f for f, (_, positive) in FIELDS.items() if positive in classes and any(f in g for g in gold)]
     if not shared: raise FakesError(f"A test dataset answers neither {field!r} nor a field whose positive class is among {', '.join(classes)}; it answers {', '.join(sorted({f for g in gold for f in g})) or 'nothing'}.")
     f, positive = shared[0], FIELDS[shared[0]][1]
@@ -279,7 +298,7 @@ def functional_tests(
         part = done[done.dataset == name]
         if not len(part): raise FakesError(f"The test dataset {name!r} has no predictions. Run the stages expert and fusion again, or take it off the task's `tests`.")
         known = [unify_labels(posts[i]["labels_raw"], conf) for i in part.id]
-        _, gold, right = right_answers([classes[i] for i in part.pred], known, field, classes)
+        _, gold, right = right_answers(in_words(bits(part.pred, len(classes)) if field in MULTI_LABEL else part.pred, part), known, field, classes)
         kinds = [k.get("functionality") or posts[i]["labels_raw"].get("functionality") for k, i in zip(known, part.id)]
         table = pd.DataFrame(dict(functionality=kinds, gold=gold, right=right)).dropna(subset="right")
         rows.append(_share(name, "all", table))
@@ -328,16 +347,17 @@ def report_all(
     test = labelled(done, "test", datasets)
     posts = read_posts(home, [*test.id, *done.id[done.dataset.isin(list(tests))]])
     table = model_table(models, strategies, done, {i: group_of(posts[i]) for i in test.id}, calibration, fusion, field, datasets, p["selection"]["n_bins"], n_boot, seed)
-    answers = {m: dict(zip(done.id, np.array(classes)[probabilities(models[m]).argmax(1)])) for m in modalities} if len(modalities) > 1 else {}
-    found = dict(table=table, verdict=verdict(fusion, table), errors=worst_errors(test, posts, answers, n_errors), classes=classes,
-                 confusion=pd.DataFrame(dict(actual=[classes[i] for i in test.y], predicted=[classes[i] for i in test.pred])),
+    several = field in MULTI_LABEL
+    answers = {m: dict(zip(done.id, in_words(decide(probabilities(models[m]), multi_label=several), done))) for m in modalities} if len(modalities) > 1 else {}
+    found = dict(table=table, verdict=verdict(fusion, table), errors=worst_errors(test, posts, answers, n_errors), classes=classes + ["none"] * several, confusion=confused(test),
                  functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
     found["metrics"] = flat_metrics(found)
     _write(Path(out)/"Step_5"/task/"report", found)
     return found
 
 def roc_curves(models, done, test, field) -> dict:
-    "The ROC curve of each model and of the detector; none beyond two classes or with one class only"
+    "The ROC curve of each model and of the detector, or of each class where several may hold; none beyond two classes or with one class only"
+    if field in MULTI_LABEL: return {c: roc_points(test[f"y_{c}"] == 1, test[f"prob_{c}"]) for c in class_names(done) if test[f"y_{c}"].nunique() == 2}
     positive, at = positive_index(field, class_names(done)), done.index.get_indexer(test.index)
     if positive is None or test.y.nunique() < 2: return {}
     curves = {name: probabilities(frame)[at, positive] for name, frame in models.items()}

@@ -14,7 +14,7 @@ import pandas as pd
 
 from .core import FakesError, atomic_path, progress, root, write_json
 from .expert import load_task
-from .fusion import STRATEGIES, Neural, read_evidence
+from .fusion import STRATEGIES, Neural, fresh, read_evidence
 
 # %% ../nbs/05_search.ipynb #2baf3cf0
 def networks() -> list: # names
@@ -37,7 +37,6 @@ def propose(
 # %% ../nbs/05_search.ipynb #6576eaaa
 def search(
     evidence,           # of the fusion room
-    n_classes:int,
     n_trials:int=40,
     seconds:float=120., # after which no new trial begins
     epochs:int=20,      # of a trial, at most
@@ -55,7 +54,8 @@ def search(
             trial.report(history.val_loss.iloc[-1], len(history))
             if trial.should_prune(): raise optuna.TrialPruned()
         folder = tempfile.mkdtemp()
-        try: made = STRATEGIES[name](evidence.modalities, n_classes, **settings, epochs=epochs, patience=5, seed=seed).fit(evidence, checkpoints=folder, live=judge)
+        live = None if evidence.multi_label else judge     # where each class has a fit of its own, no single course can be judged
+        try: made = fresh(name, evidence, **settings, epochs=epochs, patience=5, seed=seed).fit(evidence, checkpoints=folder, live=live)
         finally: shutil.rmtree(folder, ignore_errors=True)
         trial.set_user_attr("settings", {"strategy": name, **settings})
         return float(made.history_.val_loss.min())
@@ -104,7 +104,7 @@ def search_task(
     n_trials:int, seconds:float, epochs:int, seed:int,
 ):              # optuna's study
     "Search for one task; write trials.csv, importance.csv and best.json, which goes into params.yaml"
-    study, step = search(read_evidence(home, task), len(task.classes), n_trials, seconds, epochs, seed), Path(out)/f"Step_5/{task.name}/search"
+    study, step = search(read_evidence(home, task), n_trials, seconds, epochs, seed), Path(out)/f"Step_5/{task.name}/search"
     for name, table in (("trials", trials_table(study)), ("importance", importance(study).rename_axis("setting").rename("share").reset_index())):
         with atomic_path(step/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
     write_json(step/"best.json", {"val_loss": study.best_value, "trials": len(study.trials), "settings": study.best_trial.user_attrs["settings"]})

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SPLITS', 'PARTS', 'PLACES', 'HAS', 'read_examples', 'read_confs', 'label_all', 'make_taxonomy', 'grouped_split',
            'split_dataset', 'published_fate', 'group_of', 'check_no_leak', 'splits_digest', 'make_splits',
-           'first_label', 'split_optimism', 'show_optimism', 'picture_member', 'tar_key', 'pack_example', 'ShardWriter',
-           'pack_split', 'write_tasks', 'shard_all', 'check_budget', 'count_twins', 'make_metrics', 'show_balance',
-           'ShardReader', 'handful']
+           'first_label', 'class_numbers', 'split_optimism', 'show_optimism', 'picture_member', 'tar_key',
+           'pack_example', 'ShardWriter', 'pack_split', 'write_tasks', 'shard_all', 'check_budget', 'count_twins',
+           'make_metrics', 'show_balance', 'ShardReader', 'signs', 'handful']
 
 # %% ../nbs/03_shard.ipynb #0b80bcf9
 import copy, hashlib, io, json, os, re, shutil
@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .core import Clip, FakesError, atomic_path, digest, nearest, progress, read_json, read_jsonl, sha256_file, write_json
+from .core import Clip, FakesError, atomic_path, digest, nearest, progress, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from .extract import extract_all, from_flac, from_strip, read_members
 from .media import MediaError, open_image, read_bytes
-from .record import FIELDS, Example, field_classes, load_dataset_conf, text_field, unify_labels
+from .record import FIELDS, MULTI_LABEL, Example, field_classes, in_one_word, load_dataset_conf, text_field, unify_labels
 
 os.environ["WDS_SECURE"] = "1"    # webdataset reads it when imported: no shell pipes in file names, no pickles in samples
 SPLITS = ["train", "val", "test"]
@@ -51,7 +51,7 @@ def read_confs(
 def label_all(
     examples,
     confs:dict,   # dataset → DatasetConf
-) -> tuple: # {id: {field: class}}, {id: message} where the label is unknown
+) -> tuple: # {id: {field: class, or the classes that hold}}, {id: message} where the label is unknown
     "The unified labels of every example"
     labels, failed = {}, {}
     for e in examples:
@@ -72,11 +72,11 @@ def make_taxonomy(
         counts = {name: {} for name in users}
         for e in examples:
             answer = labels.get(e.id, {}).get(field)
-            if answer is not None: counts[e.dataset][answer] = counts[e.dataset].get(answer, 0) + 1
+            for c in answer if isinstance(answer, list) else [] if answer is None else [answer]: counts[e.dataset][c] = counts[e.dataset].get(c, 0) + 1
         known = field_classes(field, users.values())
         new = sorted({c for count in counts.values() for c in count} - set(known))     # classes of a free field that no configuration lists
         classes = known + new
-        taxonomy[field] = dict(classes=classes, positive=FIELDS[field][1], from_datasets={n: c.labels[field].model_dump() for n, c in users.items()},
+        taxonomy[field] = dict(classes=classes, positive=FIELDS[field][1], multi_label=field in MULTI_LABEL, from_datasets={n: c.labels[field].model_dump() for n, c in users.items()},
                                counts={n: {c: count.get(c, 0) for c in classes if c in count} for n, count in counts.items()})
     return taxonomy
 
@@ -239,9 +239,20 @@ def first_label(
     confs:dict,    # dataset → DatasetConf
     examples,
 ) -> dict: # id → class, only where there is one
-    "The answer to the first question of each dataset, by which it is stratified"
+    "The answer to the first question of each dataset, by which it is stratified; of several classes that hold together, all in one word"
     field = {name: next(iter(c.labels), None) for name, c in confs.items()}
-    return {e.id: labels[e.id][field[e.dataset]] for e in examples if field[e.dataset] in labels.get(e.id, {})}
+    return {e.id: in_one_word(labels[e.id][field[e.dataset]]) for e in examples if field[e.dataset] in labels.get(e.id, {})}
+
+def class_numbers(
+    answers:pd.Series,   # as `in_one_word` writes them, missing where there is none
+    field:str,           # of the label taxonomy
+    classes:list,        # in order
+) -> np.ndarray: # (n,) class numbers; bit masks where several classes may hold; -1 without an answer
+    "Answers as numbers"
+    number = {c: k for k, c in enumerate(classes)}
+    if field not in MULTI_LABEL: return answers.map(number).fillna(-1).to_numpy("int64")
+    mask = lambda word: sum(1 << number[c] for c in word.split("|") if c in number)
+    return answers.map({word: mask(word) for word in answers.dropna().unique()}).fillna(-1).to_numpy("int64")
 
 # %% ../nbs/03_shard.ipynb #f09f5146
 def split_optimism(
@@ -451,7 +462,8 @@ PLACES = ["shard", "start", "size"] + [f"{part}_{what}" for part in ("image", "j
 def _index_row(e, split, labels, fields, members, ocr):
     "What the index says about an example beside its place"
     return dict(id=e.id, dataset=e.dataset, split=split, group=e.group or e.id, lang=e.meta.get("lang"), n_words=len(f"{e.text_raw or ''} {ocr}".split()),
-                has_text="txt" in members, has_image=bool(e.image_path), has_video="frames.jpg" in members, has_audio="flac" in members, text=members.get("txt", b"").decode(), **{f"label_{f}": labels.get(f) for f in fields})
+                has_text="txt" in members, has_image=bool(e.image_path), has_video="frames.jpg" in members, has_audio="flac" in members, text=members.get("txt", b"").decode(),
+                **{f"label_{f}": in_one_word(labels[f]) if f in labels else None for f in fields})
 
 def _typed(index):
     "Columns that every index has, in types that do not depend on what is absent"
@@ -549,7 +561,10 @@ def _dataset_stats(name, examples, indexes, failed, report, step):
     packed = sum(s["packed"] for s in splits.values())
     return dict(examples=len(own), packed=packed, failed=len(bad), failures=dict(list(bad.items())[:20]), **report, splits=splits)
 
-def _counts(column): return {str(k): int(n) for k, n in column.dropna().value_counts().sort_index().items()}
+def _counts(column):
+    "How often each class occurs"
+    answers = column.dropna().str.split("|").explode() if column.name.removeprefix("label_") in MULTI_LABEL else column.dropna()
+    return {str(k): int(n) for k, n in answers.value_counts().sort_index().items()}
 
 # %% ../nbs/03_shard.ipynb #edb4aaf9
 def check_budget(
@@ -749,10 +764,10 @@ def sample(
 def targets(
     self:ShardReader,
     field:str,   # of the label taxonomy
-) -> np.ndarray: # (n,) class number, -1 without an answer
+) -> np.ndarray: # (n,) class number, or bit mask where several may hold; -1 without an answer
     "The classes of a field as numbers, in the order of the taxonomy"
     _known([field], self.classes, "the reader returns no label field")
-    return self.frame[f"label_{field}"].map({c: k for k, c in enumerate(self.classes[field])}).fillna(-1).to_numpy("int64")
+    return class_numbers(self.frame[f"label_{field}"], field, self.classes[field])
 
 @patch
 def where(
@@ -767,6 +782,30 @@ def where(
     return kept
 
 # %% ../nbs/03_shard.ipynb #6126f7fe
+def signs(
+    home,          # scratch folder
+    n:int=240,
+) -> Path: # its Step_3
+    "Made-up signs of which several things may hold at once, packed: `warm` is in the picture, `loud` in the text, `warning` is both; one answer in twenty is wrong"
+    from PIL import Image
+    home, rng, rows = Path(home), np.random.default_rng(0), []
+    if (home/"Step_3/metrics.json").exists(): return home/"Step_3"
+    names, places = ("warm", "loud", "warning"), "harbour bridge market tower garden station".split()
+    for i in range(n):
+        warm, loud = rng.random(2) < 0.5
+        held = np.array([warm, loud, warm and loud]) ^ (rng.random(3) < 0.05)
+        shade = rng.integers(0, 60, 3) + (150, 40, 20) if warm else rng.integers(0, 60, 3) + (20, 60, 150)
+        (home/"Datasets/signs").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.tile(shade.astype("uint8"), (48, 48, 1))).save(home/f"Datasets/signs/{i}.png")
+        rows.append(Example(id=f"signs_{i}", dataset="signs", split="unsplit", text_raw=f"{rng.choice(places)} {'closed now' if loud else 'opens later'} {rng.integers(100)}", image_path=f"signs/{i}.png",
+                            labels_raw=dict(zip(names, held.astype(int).tolist())), group=f"g{i}", meta=dict(lang="en", sha256=f"{i:064}", width=48, height=48)).model_dump())
+    (home/"conf/dataset").mkdir(parents=True, exist_ok=True)
+    conf = dict(name="signs", title="Signs", licence="made here", obtain="made here", files=[dict(path="none.csv")], labels=dict(abuse_form=dict(flags=dict(zip(names, names)))))
+    write_json(home/"conf/dataset/signs.yaml", conf)     # JSON is YAML
+    write_jsonl(home/"Step_2/data_manifest.jsonl", rows); write_jsonl(home/"Step_2/ocr.jsonl", [])
+    shard_all(home, home)
+    return home/"Step_3"
+
 def handful(
     home,        # scratch folder
     n:int=60,    # posts of each pilot dataset
