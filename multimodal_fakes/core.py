@@ -459,7 +459,7 @@ def _walk(folder):
     while stack:
         for e in os.scandir(stack.pop()):
             if e.is_dir(follow_symlinks=False): stack.append(e.path)
-            elif e.is_file(): yield e.path, e.stat()
+            elif os.path.isfile(e.path): yield e.path, e.stat()          # a link that leads back to itself is none, where `e.is_file` raises
 
 # %% ../nbs/00_core.ipynb #45af8197
 def overlay(
