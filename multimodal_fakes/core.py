@@ -175,8 +175,12 @@ class Ocr(Section):
     n_overlays:int = Count                      # images drawn with their boxes
 
 class Clip(Section):
-    "What of a video is extracted"
-    seconds:float = Field(gt=0, le=60)          # of its middle
+    "What of a video is looked at"
+    decode:Literal["preextracted", "on_the_fly"] = "preextracted"    # once, into the shards; or whenever it is read, from the file, which lies there instead
+    sample:Literal["uniform", "random", "start_at"] = "uniform"      # each window in the middle of its share of the video, at a place in it drawn from the content, or one after the other
+    windows:int = Field(1, ge=1, le=64)         # at most; a shorter video has fewer
+    at:float = Field(0.0, ge=0)                 # seconds that are skipped
+    seconds:float = Field(gt=0, le=60)          # of a window
     rate:float = Field(gt=0, le=60)             # frames a second
     side:int = Field(ge=16, le=512)             # pixels of each frame, a square
     face:str                                    # detector of faces: cascade, or an ONNX file; none: the middle of the picture
@@ -455,7 +459,7 @@ def _walk(folder):
     while stack:
         for e in os.scandir(stack.pop()):
             if e.is_dir(follow_symlinks=False): stack.append(e.path)
-            elif e.is_file(): yield e.path, e.stat()
+            elif os.path.isfile(e.path): yield e.path, e.stat()          # a link that leads back to itself is none, where `e.is_file` raises
 
 # %% ../nbs/00_core.ipynb #45af8197
 def overlay(

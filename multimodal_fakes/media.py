@@ -528,9 +528,10 @@ def _scaled(frame, side):
 
 def _collect(source, wanted, video, size, limits):
     "The wanted frames: pts → (pts of the frame taken, pixels); `wanted` in order"
+    from av.video.reformatter import VideoReformatter
     shown, keys, got, at, last = np.unique(video.pts), np.unique(video.keys), {}, video.pts[0], None
     with _open_clip(source, limits) as clip:
-        stream = _streams(clip)[0]
+        stream, scaler = _streams(clip)[0], VideoReformatter()
         frames = _whole_frames(clip, stream)
         for p in wanted.tolist():
             key = keys[max(0, np.searchsorted(keys, p, "right") - 1)] if len(keys) else at
@@ -541,7 +542,7 @@ def _collect(source, wanted, video, size, limits):
                 frame = next(frames, None)
                 if frame is None: break
                 at = _pts(frame)
-                if at >= p: last = at, _pixels(frame, size)
+                if at >= p: last = at, _pixels(frame, size, scaler)
             if last: got[p] = last
     return got
 
@@ -556,9 +557,9 @@ def _whole_frames(clip, stream):
             broken = frame.is_corrupt or (broken and not frame.key_frame)
             if not broken and _pts(frame) is not None: yield frame
 
-def _pixels(frame, size):
-    "(H, W, 3) uint8 RGB, scaled and turned"
-    small = frame.reformat(width=size[0], height=size[1], format="rgb24", interpolation="AREA").to_ndarray()
+def _pixels(frame, size, scaler):
+    "(H, W, 3) uint8 RGB, scaled and turned; one scaler for all frames, because setting one up, and threads for each frame, cost more than the work"
+    small = scaler.reformat(frame, size[0], size[1], "rgb24", interpolation="AREA", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(small, round(frame.rotation / 90)))
 
 # %% ../nbs/00b_media.ipynb #c427af22

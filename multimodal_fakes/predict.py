@@ -77,13 +77,11 @@ class Detector:
         return read_image(image, self.bundle["ocr"]["side"], self.bundle["ocr"]["min_confidence"])["lines"]
 
     def _streams(self, video):
-        "Frames and sound, through the same bytes as in the shards"
+        "Frames and sound, as the shards would give them"
         if video in (None, "") or not self.bundle["clip"]: return {}
         from multimodal_fakes.core import Clip
-        from multimodal_fakes.extract import clip_members, from_flac, from_strip
-        members = clip_members(video, Clip(**self.bundle["clip"]))
-        times = json.loads(members["clip.json"])["times"]
-        return {"video": (from_strip(members["frames.jpg"]), np.array(times)) if times else None, "audio": from_flac(members["flac"]) if "flac" in members else None}
+        from multimodal_fakes.extract import as_packed
+        return as_packed(video, Clip(**self.bundle["clip"]))
 
     def _text(self, caption, read):
         "The text field as it was put together for training"

@@ -6,8 +6,8 @@
 __all__ = ['SPLITS', 'PARTS', 'PLACES', 'HAS', 'read_examples', 'read_confs', 'label_all', 'make_taxonomy', 'grouped_split',
            'split_dataset', 'published_fate', 'group_of', 'check_no_leak', 'splits_digest', 'make_splits',
            'first_label', 'class_numbers', 'split_optimism', 'show_optimism', 'picture_member', 'tar_key',
-           'pack_example', 'ShardWriter', 'pack_split', 'write_tasks', 'shard_all', 'check_budget', 'count_twins',
-           'make_metrics', 'show_balance', 'ShardReader', 'signs', 'handful']
+           'pack_example', 'media_files', 'ShardWriter', 'pack_split', 'write_tasks', 'shard_all', 'check_budget',
+           'count_twins', 'make_metrics', 'show_balance', 'ShardReader', 'signs', 'handful']
 
 # %% ../nbs/03_shard.ipynb #0b80bcf9
 import copy, hashlib, io, json, os, re, shutil
@@ -20,7 +20,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from .core import Clip, FakesError, atomic_path, digest, nearest, progress, read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from .extract import extract_all, from_flac, from_strip, read_members
+from .extract import extract_all, file_members, packed_frames, packed_sound, read_members
 from .media import MediaError, open_image, read_bytes
 from .record import FIELDS, MULTI_LABEL, Example, field_classes, in_one_word, load_dataset_conf, text_field, unify_labels
 
@@ -355,10 +355,10 @@ def picture_member(
 
 def tar_key(
     id:str,
-) -> str: # at most 90 characters, no dot, no slash
+) -> str: # at most 80 characters, no dot, no slash
     "The id as a name within a tar: WebDataset takes what follows the first dot for the extension, and USTAR has room for 100 bytes"
     safe = quote(id, safe="").replace(".", "%2E")
-    return safe if len(safe) <= 90 else f"{safe[:70].rstrip('%')}-{digest(id)}"
+    return safe if len(safe) <= 80 else f"{safe[:60].rstrip('%')}-{digest(id)}"
 
 def pack_example(
     e:Example,
@@ -371,6 +371,7 @@ def pack_example(
     text = text_field(e.text_raw, ocr, e.meta.get("lang"))
     members = read_members(clip) if clip else {}
     known = {"clip": json.loads(members.pop("clip.json"))} if clip else {}
+    if clip and known["clip"]["cut"]["decode"] == "on_the_fly": members |= file_members(about=known["clip"], **media_files(e, datasets))
     members["json"] = _json(dict(id=e.id, dataset=e.dataset, group=e.group, labels=labels, meta=e.meta) | known)
     if text: members["txt"] = text.encode()
     if e.image_path:
@@ -379,12 +380,20 @@ def pack_example(
     if len(members) == 1: raise MediaError("empty", f"{e.id}: neither text, picture, video nor sound")
     return members
 
+def media_files(
+    e:Example,
+    datasets,   # folder that holds the datasets
+) -> dict: # source: path of the video, or of sound alone; sound: path of its sound where that is a file of its own
+    "The files of a video and its sound"
+    beside = e.video_path and e.audio_path and e.audio_path != e.video_path
+    return dict(source=Path(datasets)/(e.video_path or e.audio_path), sound=Path(datasets)/e.audio_path if beside else None)
+
 def _json(obj):
     "Compact JSON bytes, keys in a fixed order"
     return json.dumps(obj, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 # %% ../nbs/03_shard.ipynb #6219bbda
-PARTS = {"json": "json", "txt": "text", "frames.jpg": "video", "flac": "audio"}     # extension → what it is; any other is a picture
+PARTS = {"json": "json", "txt": "text", "frames": "video", "video": "video", "flac": "audio", "sound": "audio"}     # extension up to its dot → what it is; any other is a picture
 
 class ShardWriter:
     "A row of tars of limited size, and the place of every sample in them"
@@ -409,7 +418,7 @@ class ShardWriter:
         self.tar.write({"__key__": key, **members})
         place, at = dict(shard=self.n - 1, start=self.at, size=size), self.at
         for kind in sorted(members):        # the order in which TarWriter writes them
-            name = PARTS.get(kind, "image")
+            name = PARTS.get(kind.split(".")[0], "image")
             place |= {f"{name}_at": at + 512 - self.at, f"{name}_size": len(members[kind])}
             at += _blocks(len(members[kind]))
         self.at = at
@@ -450,7 +459,8 @@ def pack_split(
         tick(1)
         try: members = pack_example(e, labels[e.id], ocr.get(e.id, ""), datasets, clips.get(e.id))
         except MediaError as error: failed[e.id] = f"{error.reason}: {error}"; continue
-        rows.append(_index_row(e, split, labels[e.id], fields, members, ocr.get(e.id, "")) | writer.write(tar_key(e.id), members))
+        row = _index_row(e, split, labels[e.id], fields, members, ocr.get(e.id, "")) | writer.write(tar_key(e.id), members)
+        rows.append(row | (dict(audio_at=row["video_at"], audio_size=row["video_size"]) if row["has_audio"] and "audio_at" not in row else {}))     # the sound is in the video
     writer.close()
     index = pd.DataFrame(rows)
     if rows:
@@ -461,8 +471,9 @@ PLACES = ["shard", "start", "size"] + [f"{part}_{what}" for part in ("image", "j
 
 def _index_row(e, split, labels, fields, members, ocr):
     "What the index says about an example beside its place"
+    clip = json.loads(members["json"]).get("clip", {})
     return dict(id=e.id, dataset=e.dataset, split=split, group=e.group or e.id, lang=e.meta.get("lang"), n_words=len(f"{e.text_raw or ''} {ocr}".split()),
-                has_text="txt" in members, has_image=bool(e.image_path), has_video="frames.jpg" in members, has_audio="flac" in members, text=members.get("txt", b"").decode(),
+                has_text="txt" in members, has_image=bool(e.image_path), has_video=bool(clip.get("times")), has_audio=clip.get("sound", False), text=members.get("txt", b"").decode(),
                 **{f"label_{f}": in_one_word(labels[f]) if f in labels else None for f in fields})
 
 def _typed(index):
@@ -518,7 +529,7 @@ def shard_all(
     stats["optimism"] = split_optimism(examples, first_label(labels, confs, examples), home/"Datasets", seed=seed)
     taxonomy = make_taxonomy(confs, labels, examples)
     write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
-    write_tasks(step, tasks, taxonomy, clip)
+    write_tasks(step, tasks, taxonomy, clip and Clip(**clip).model_dump())
     write_json(step/"splits.json", splits)
     write_json(step/"stats.json", stats)
     write_json(step/"metrics.json", make_metrics(stats))
@@ -528,8 +539,8 @@ def _extract(examples, splits, home, clip):
     "What is cut out of the videos that are packed: {id: file}, {id: message}"
     paths = {}
     for e in examples:
-        main, sound = e.video_path or e.audio_path, e.audio_path if e.video_path and e.audio_path != e.video_path else None
-        if main and splits.get(e.id, "dropped") != "dropped": paths[e.id] = (home/"Datasets"/main, sound and home/"Datasets"/sound, e.meta["sha256"] + e.meta.get("audio_sha256", ""))
+        if (e.video_path or e.audio_path) and splits.get(e.id, "dropped") != "dropped":
+            paths[e.id] = (*media_files(e, home/"Datasets").values(), e.meta["sha256"] + e.meta.get("audio_sha256", ""))
     if not paths: return {}, {}
     if clip is None: raise FakesError(f"{len(paths)} examples have a video or sound, and params.yaml has no shard.clip that says what of them is extracted.")
     return extract_all(paths, home/".cache/clips", Clip(**clip))
@@ -684,17 +695,28 @@ class ShardReader:
         return self._member(self._place(i), "image")
 
     def clip_bytes(self, i:int) -> bytes:
-        "The film strip, empty where there is no video"
+        "The film strip, or the video itself where it is cut on the fly; empty where there is none"
         return self._member(self._place(i), "video")
 
     def sound_bytes(self, i:int) -> bytes:
-        "The sound as FLAC, empty where there is none"
+        "The sound as FLAC, or the file that holds it; empty where there is none"
         return self._member(self._place(i), "audio")
 
     def clip(self, i:int) -> tuple: # (T, S, S, 3) uint8, (T,) seconds
         "The frames of a video, and when they are shown"
-        place = self._place(i)
-        return from_strip(self._member(place, "video")), np.array(json.loads(self._member(place, "json"))["clip"]["times"])
+        return self._cut(packed_frames, self.clip_bytes(i), i)
+
+    def sound(self, i:int) -> np.ndarray: # (n,) float32 at 16 kHz
+        "The sound of the same seconds"
+        return self._cut(packed_sound, self.sound_bytes(i), i)
+
+    def about_clip(self, i:int) -> dict: # windows, times, face, decoder and settings
+        "How frames and sound were cut out"
+        return json.loads(self._member(self._place(i), "json"))["clip"]
+
+    def _cut(self, unpack, data, i):
+        try: return unpack(data, self.about_clip(i))
+        except MediaError as e: raise self._changed(e, self.frame.id[i]) from None
 
     def _place(self, i):
         i = int(i)
@@ -716,7 +738,9 @@ class ShardReader:
 
     def _decode(self, data, id):
         try: return open_image(data, side=self.side)
-        except MediaError as e: raise MediaError(e.reason, f"{id} in {self.step}: {e}. The tar changed after it was written; run stage shard again.") from None
+        except MediaError as e: raise self._changed(e, id) from None
+
+    def _changed(self, e, id): return MediaError(e.reason, f"{id} in {self.step}: {e}. The tar changed after it was written; run stage shard again.")
 
 def _known(names, known, what):
     "The names, all of which must be known"
@@ -747,8 +771,10 @@ def content(
     modality:str,   # vision, audio or video
     i:int,
 ) -> bytes: # empty where it is absent
-    "What lies in the tar"
-    return {"vision": self.image_bytes, "audio": self.sound_bytes, "video": self.clip_bytes}[modality](i)
+    "What lies in the tar, and how it is cut where that is done on the fly: the same bytes give the same sample"
+    data = {"vision": self.image_bytes, "audio": self.sound_bytes, "video": self.clip_bytes}[modality](i)
+    about = self.about_clip(i) if data and modality != "vision" else {"cut": {"decode": "preextracted"}}
+    return data if about["cut"]["decode"] == "preextracted" else data + _json(about)
 
 @patch
 def sample(
@@ -757,8 +783,7 @@ def sample(
     i:int,
 ): # bytes of a picture; samples (n,) at 16 kHz; frames (T, S, S, 3) and their times (T,)
     "What an encoder of the modality prepares"
-    if modality == "video": return self.clip(i)
-    return from_flac(self.sound_bytes(i)) if modality == "audio" else self.image_bytes(i)
+    return {"vision": self.image_bytes, "audio": self.sound, "video": self.clip}[modality](i)
 
 @patch
 def targets(
