@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CACHE_BYTES', 'SUMMARIES', 'make_head', 'Expert', 'HeadOnly', 'Items', 'run_over', 'prediction_table',
            'write_parquet', 'linear_baseline', 'tfidf', 'thumbnails', 'tiles_over_time', 'mel_bands', 'load_task',
-           'task_examples', 'train_expert', 'own_labels', 'split_rows', 'write_features', 'read_features',
-           'expert_metrics', 'save_expert', 'load_expert', 'n_processes', 'main', 'plot_scores', 'handful',
-           'signed_task']
+           'task_examples', 'train_expert', 'judged_windows', 'own_labels', 'split_rows', 'write_features',
+           'read_features', 'expert_metrics', 'save_expert', 'load_expert', 'n_processes', 'main', 'plot_scores',
+           'handful', 'signed_task']
 
 # %% ../nbs/04a_expert.ipynb #ba4738b2
 import importlib.metadata, os, shutil, subprocess, sys
@@ -23,10 +23,11 @@ from .core import FakesError, Recipe, atomic_path, check_section, describe_devic
 from . import encoder_av          # enters the encoders of audio and video
 from .encoder import add_lora, encoder_conf, freeze_below, has_bf16, load_encoder, load_encoder_conf, make_encoder, merge_lora, mix, parameter_groups, to_square
 from .features import FeatureStore, content_key, encode, encoder_key
-from .record import FIELDS, Task
 from .metrics import bits, score_table, to_probs, truth
+from .record import FIELDS, Task
 from .shard import HAS, ShardReader, class_numbers
 from .train import Classifier, Features, fit, generator_of, is_main_process, live_curves, make_loss
+from .windows import window_table
 
 # %% ../nbs/04a_expert.ipynb #aadef8a6
 def make_head(
@@ -271,10 +272,24 @@ def train_expert(
     write_features(step/"features.safetensors", pooled)
     history.to_csv(step/"history.csv", index=False)
     write_parquet(prediction_table(reader.frame, y, present, _baseline(items, reader, labels, present, rows, len(task.classes)), task), step/"baseline.parquet")
+    write_parquet(judged_windows(model, reader, table, task.classes), step/"windows.parquet")
     write_json(step/"metrics.json", expert_metrics(table, history, step, task))
     save_expert(model, folder, task, recipe, version)
     shutil.rmtree(kept, ignore_errors=True)
     return table
+
+def judged_windows(
+    model:Expert,
+    reader,                # over the examples of `table`
+    table:pd.DataFrame,    # predictions
+    classes:list,
+) -> pd.DataFrame: # id, start, end, logit_<class>; empty where the modality has no time
+    "Every window of the validation and test videos, judged alone"
+    timed = model.encoder.modality in ("video", "audio")
+    rows = np.flatnonzero(table["present"] & table["split"].isin(["val", "test"]) & timed)
+    rate = reader.about_clip(rows[0])["cut"]["rate"] if len(rows) else 1.0
+    windows = window_table(model, reader, rows, rate, classes)
+    return windows.assign(id=table["id"].to_numpy()[windows["row"].to_numpy(int)])[["id", "start", "end", *(f"logit_{c}" for c in classes)]]
 
 def own_labels(
     reader,            # over the task's examples

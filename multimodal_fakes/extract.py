@@ -164,12 +164,12 @@ def packed_sound(
 def as_packed(
     source,         # path or bytes
     cut:Clip,
-) -> dict: # video: frames and times, audio: samples; each none where there is none
+) -> dict: # video: frames and times, audio: samples, each none where there is none; windows: where in the video they lie
     "What the reader of the shards would give for a video that is not in them"
     found = cut_clip(source, cut)
     frames, samples = found["frames"], found["samples"]
     if cut.decode == "preextracted": frames, samples = None if frames is None else from_strip(to_strip(frames)), None if samples is None else from_flac(to_flac(samples))
-    return {"video": None if frames is None else (frames, found["times"]), "audio": samples}
+    return {"video": None if frames is None else (frames, found["times"]), "audio": samples, "windows": found["about"]["windows"]}
 
 # %% ../nbs/02b_extract.ipynb #54349497
 def _work(task):
