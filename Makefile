@@ -39,6 +39,7 @@ export: setup
 
 pilot: export  ## the embedded pilot datasets
 	@python -m multimodal_fakes.pilot Datasets
+	@python -m multimodal_fakes.clips Datasets
 
 ifeq ($(PROFILE),pilot)
 run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data

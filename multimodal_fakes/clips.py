@@ -234,7 +234,7 @@ def draw_face(
 
 # %% ../nbs/01b_clips.ipynb #f629d120
 KINDS = ("blend", "jitter", "voice", "sync")
-SPLITS = dict(train=.6, val=.2, test=.2)   # shares of the pairs of identities
+SPLITS = dict(train=.5, val=.2, test=.3)   # shares of the pairs of identities
 SIZE = 20                                  # pairs of identities; sixteen clips each
 
 def camera(
@@ -268,7 +268,7 @@ def plan_clips(
         for take, kind in enumerate(dice(seed, "kinds", i).permutation(KINDS).tolist()):
             key, shot = f"{seed}/{i}/{take}", camera(seed, i, take)
             clips.append(base | dict(label=0, kind="real", strength=0., take=take, key=f"{key}/real", camera=shot))
-            plain = 1. if kind == "sync" else round(dice(key, "strength").uniform(.4, 1.), 3)
+            plain = 1. if kind == "sync" else round(dice(key, "strength").uniform(.5, 1.), 3)
             clips.append(base | dict(label=1, kind=kind, strength=plain, take=take, key=f"{key}/{kind}", camera=shot, donor=f"id{i ^ 1:02d}" if kind == "blend" else None))
     order = dice(seed, "order").permutation(len(clips))
     return [dict(video=f"v{n:04d}", seed=seed) | clips[j] for n, j in enumerate(order)]
@@ -346,7 +346,7 @@ def perform(
                 gape=np.clip(at(mouth) + .06*rng.standard_normal(len(t)), 0, 1.1), wide=at(tracks["wide"]), dx=0*t, dy=0*t, tone=1 + 0*t)
     if clip["kind"] == "jitter":
         now = rng.random(len(t)) < .25 + .45*s
-        for k, far in (("dx", .03), ("dy", .025), ("tone", .022)): pose[k] = pose[k] + now*far*s*rng.standard_normal(len(t))
+        for k, far in (("dx", .03), ("dy", .025), ("tone", .03)): pose[k] = pose[k] + now*far*s*rng.standard_normal(len(t))
     if clip["kind"] == "voice": _, sound = speech(clip, "words", s)
     if clip["kind"] == "sync": sound, start = heard_instead(clip, sound, start)
     a = round(start*RATE)

@@ -186,6 +186,7 @@ class Clip(Section):
     face:str                                    # detector of faces: cascade, or an ONNX file; none: the middle of the picture
     rule:Literal["largest", "central", "confident"]   # face that is followed
     margin:float = Field(ge=0, le=2)            # round the face, as a share of its box
+    looks:int = Field(8, ge=0)                  # frames in which faces are searched, all if zero
 
 class Shard(Section):
     "Unify labels, split, pack"

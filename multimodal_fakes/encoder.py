@@ -406,15 +406,16 @@ def mix(
 
 # %% ../nbs/04_encoder.ipynb #228aed26
 class PlainConvNet(nn.Module):
-    "Convolution, BatchNorm, ReLU at each width; the side is halved at all but the third; mean pooling; the interface of a timm backbone"
-    def __init__(self, widths=(24, 48, 64, 96, 128), in_chans:int=3):
+    "Convolution, BatchNorm, ReLU at each width; the side is halved where `steps` says 2; mean pooling; the interface of a timm backbone"
+    def __init__(self, widths=(24, 48, 64, 96, 128), steps=(2, 2, 1, 2, 2), in_chans:int=3):
         super().__init__()
-        layers, steps = [], [2, 2, 1, 2, 2]
+        if len(widths) != len(steps): raise FakesError(f"PlainConvNet: {len(widths)} widths and {len(steps)} steps, each layer needs one of both.")
+        layers = []
         for a, b, stride in zip([in_chans, *widths], widths, steps):
             layers += [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
         self.layers, self.num_features = nn.Sequential(*layers), widths[-1]
 
-    def forward_features(self, x): return self.layers(x)                 # (B, 3, S, S) → (B, D, S/16, S/16)
+    def forward_features(self, x): return self.layers(x)                 # (B, 3, S, S) → (B, D, s, s)
     def forward_head(self, x, pre_logits=True): return x.mean((2, 3))    # (B, D)
     def group_matcher(self, coarse=False): return lambda name: int(name.split(".")[1]) // 3   # as timm asks: which of the convolutions, with its BatchNorm
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Chance', 'CONFS', 'TEMPORALS', 'VideoConf', 'AudioConf', 'happens', 'between', 'pick_frames', 'to_clip', 'zoomed',
            'as_jpeg', 'as_h264', 'augment_clip', 'with_changes', 'TemporalMean', 'TemporalConv', 'TemporalTransformer',
-           'masked_mean', 'inconsistency', 'VideoEncoder', 'save_weights', 'load_weights', 'mel_filters', 'log_mel',
-           'to_wave', 'noisy', 'stretched', 'pitched', 'coded', 'augment_wave', 'hidden', 'AudioConvNet', 'padded',
-           'AudioEncoder', 'WaveEncoder', 'silent_transformers', 'make_wave_encoder']
+           'masked_mean', 'inconsistency', 'cells', 'VideoEncoder', 'save_weights', 'load_weights', 'mel_filters',
+           'log_mel', 'to_wave', 'noisy', 'stretched', 'pitched', 'coded', 'augment_wave', 'hidden', 'AudioConvNet',
+           'padded', 'AudioEncoder', 'WaveEncoder', 'silent_transformers', 'make_wave_encoder']
 
 # %% ../nbs/04_encoder_av.ipynb #58272a2f
 import contextlib, io
@@ -31,7 +31,7 @@ class VideoConf(EncoderConf):
     "conf/encoder/<name>.yaml of modality video; `size`, `mean`, `std`, `shift`, `flip`, `rotation`, `jitter`, `trivial`, `source`, `weights` and `arch` as for vision"
     n_frames: int = Field(16, ge=2)                    # frames of a clip, one token each
     tokens_per_second: float = Field(5.0, gt=0)        # frames read a second
-    differences: bool = False                          # each pixel's change since the frame before, as three more channels
+    cell: int = Field(0, ge=0)                         # side of the cells that are seen instead of pixels, see `cells`; pixels if zero
     temporal: Literal["mean", "conv", "transformer"] = "mean"   # what looks along time
     width: int = 256                                   # conv and transformer: of the tokens
     depth: int = 2                                     # conv and transformer: layers
@@ -208,6 +208,19 @@ def inconsistency(
     pairs = mask[:, 1:] * mask[:, :-1]
     return ((1 - (unit[:, 1:] * unit[:, :-1]).sum(-1)) * pairs).sum() / pairs.sum().clamp(min=1)
 
+# %% ../nbs/04_encoder_av.ipynb #86d7c2c0
+def cells(
+    x:torch.Tensor,   # (B, T, 3, S, S), standardised
+    side:int,         # of a cell in pixels
+) -> torch.Tensor: # (B, T, 5, S // side, S // side): mean colour, and half the logarithm of the energies of detail and change
+    "What each cell shows"
+    grey = x.mean(2)                                                                                              # (B, T, S, S)
+    change = grey.diff(dim=1)
+    change = torch.cat([change[:, :1], change], 1)                                                                # nothing is before the first frame: it changes as the second does
+    detail = grey - nn.functional.avg_pool2d(grey, 3, 1, 1, count_include_pad=False)
+    mean = lambda v: nn.functional.avg_pool2d(v.flatten(0, 1), side).unflatten(0, x.shape[:2])
+    return torch.cat([mean(x), (mean(torch.stack([detail, change], 2).square()) + 1e-4).log() / 2 + 2], 2)        # 1e-4 is half a grey level; 2: about zero in a film with some grain
+
 # %% ../nbs/04_encoder_av.ipynb #dba17197
 class VideoEncoder(VisionEncoder):
     "A timm backbone over frames, and a module over time"
@@ -231,7 +244,7 @@ class VideoEncoder(VisionEncoder):
     def frame_vectors(self, frames) -> torch.Tensor: # (B, T, 3, S, S) → (B, T, D)
         "Each frame through the backbone"
         x = (frames.float() - self.mean) / self.std
-        if self.conf.differences: x = torch.cat([x, torch.cat([x[:, :1] * 0, x[:, 1:] - x[:, :-1]], 1)], 2)
+        if self.conf.cell: x = cells(x, self.conf.cell)
         features = self.model.forward_features(x.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         return self.model.forward_head(features, pre_logits=True).unflatten(0, frames.shape[:2])
 
@@ -254,7 +267,7 @@ class VideoEncoder(VisionEncoder):
     @classmethod
     def make(cls, conf:VideoConf, texts=None):
         "Backbone by timm name, weights file or from scratch"
-        model = make_backbone(conf, in_chans=6 if conf.differences else 3)
+        model = make_backbone(conf, in_chans=5 if conf.cell else 3)
         dim = getattr(model, "head_hidden_size", model.num_features)      # MobileNetV3 and its like widen once more after pooling
         return cls(conf, model, TEMPORALS[conf.temporal](dim, conf))
 

@@ -85,7 +85,7 @@ def cut_sound(
 def _faces(frames, cut):
     "Squares of the face, or of the middle, and how they were found"
     if cut.face != "none":
-        crops, _, about = face_clip(frames, cut.face, cut.side, cut.rule, cut.margin)
+        crops, _, about = face_clip(frames, cut.face, cut.side, cut.rule, cut.margin, cut.looks)
         return crops, about
     whole = np.tile(middle_square(*frames.shape[1:3]), (len(frames), 1))
     return crop_faces(frames, whole, cut.side, 0.0), {"detector": "none", "fallback": True}

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BOOTED', 'bits', 'bit_masks', 'yes_no', 'class_names', 'truth', 'check_scores', 'softmax', 'sigmoid', 'to_probs',
-           'decide', 'accuracy', 'balanced_accuracy', 'macro_f1', 'precision', 'recall', 'auroc', 'nll', 'brier',
-           'claims', 'reliability', 'ece', 'score_table', 'resamples', 'confusions', 'from_confusions', 'rank_auroc',
-           'intervals', 'paired_bootstrap']
+           'decide', 'accuracy', 'balanced_accuracy', 'macro_f1', 'precision', 'recall', 'auroc', 'average_precision',
+           'false_alarms', 'eer', 'nll', 'brier', 'claims', 'reliability', 'ece', 'score_table', 'resamples',
+           'confusions', 'from_confusions', 'rank_auroc', 'intervals', 'paired_bootstrap']
 
 # %% ../nbs/00c_metrics.ipynb #e4a83f6d
 import numpy as np
@@ -166,6 +166,40 @@ def auroc(
     if probs.shape[1] == 2: return float(roc_auc_score(y, probs[:, 1]))
     return float(np.mean([roc_auc_score(y == k, probs[:, k]) for k in present]))
 
+# %% ../nbs/00c_metrics.ipynb #4b41d3c6
+def average_precision(
+    y,             # (n,) class indices
+    probs,         # (n, k) probabilities
+    positive:int,  # class it is about
+) -> float: # in [0, 1], the share of positives is chance
+    "Precision, averaged over the recall that each positive adds"
+    from sklearn.metrics import average_precision_score
+    y, probs = check_scores(y, probs)
+    return float(average_precision_score(y == positive, probs[:, positive]))
+
+def false_alarms(
+    y,               # (n,) class indices
+    probs,           # (n, k) probabilities
+    positive:int,    # class it is about
+    found:float=.95, # share of it that is to be found at least
+) -> float: # in [0, 1]
+    "False-positive rate at a true-positive rate"
+    from sklearn.metrics import roc_curve
+    y, probs = check_scores(y, probs)
+    fpr, tpr, _ = roc_curve(y == positive, probs[:, positive], drop_intermediate=False)
+    return float(fpr[np.searchsorted(tpr, found - 1e-12)])
+
+def eer(
+    y,             # (n,) class indices
+    probs,         # (n, k) probabilities
+    positive:int,  # class it is about
+) -> float: # in [0, 1], 0.5 is chance
+    "Equal error rate, where the line between two points of the ROC curve crosses the diagonal"
+    from sklearn.metrics import roc_curve
+    y, probs = check_scores(y, probs)
+    fpr, tpr, _ = roc_curve(y == positive, probs[:, positive], drop_intermediate=False)
+    return float(np.interp(0, fpr + tpr - 1, fpr))                     # false alarms less misses: rises along the curve from -1 to 1
+
 # %% ../nbs/00c_metrics.ipynb #b02d92b5
 def nll(
     y,       # (n,) class indices
@@ -228,14 +262,15 @@ def score_table(
     positive:int|None=None,      # index of the positive class, none beyond two
     threshold=None,              # its probability from which it is answered, argmax if none; one a class where several may hold
     n_bins:int=15,               # of the ECE
-) -> dict: # metric → value; auroc is None where only one class occurs
+) -> dict: # metric → value; auroc is None where only one class occurs, and what is about the positive class where there is none
     "Every metric of one model on one set of examples"
     y, probs = check_scores(y, probs)
     if y.ndim == 2: return _over_classes(y, probs, threshold, n_bins)
-    pred = decide(probs, positive, threshold)
+    pred, ranked = decide(probs, positive, threshold), len(np.unique(y)) > 1
+    of_one = lambda metric: metric(y, probs, positive) if ranked and positive is not None else None
     return dict(n=len(y), accuracy=accuracy(y, pred), balanced_accuracy=balanced_accuracy(y, pred), macro_f1=macro_f1(y, pred),
-                precision=precision(y, pred, positive), recall=recall(y, pred, positive), auroc=auroc(y, probs) if len(np.unique(y)) > 1 else None,
-                brier=brier(y, probs), nll=nll(y, probs), ece=ece(y, probs, positive, n_bins))
+                precision=precision(y, pred, positive), recall=recall(y, pred, positive), auroc=auroc(y, probs) if ranked else None,
+                average_precision=of_one(average_precision), eer=of_one(eer), fpr_at_95=of_one(false_alarms), brier=brier(y, probs), nll=nll(y, probs), ece=ece(y, probs, positive, n_bins))
 
 def _over_classes(y, probs, threshold, n_bins):
     "Means over the classes, each a question with yes or no; `macro_f1` is that of yes; `exact`: the share of examples with every class right"

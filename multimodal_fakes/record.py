@@ -132,6 +132,7 @@ class DatasetConf(Strict):
     group: list[str] = []                     # columns; examples that agree on one belong together; `a|b` is b where a is empty
     labels: dict[str, Label] = {}
     keep: list[str] = []                      # further columns kept in labels_raw, untouched
+    kinds: str | None = None                  # field of the taxonomy, or column, that says of which kind an example is; the report breaks results down by it
     checks: list[Check] = []
     ocr: bool = False                         # text is expected inside the pictures
     html: bool = False                        # text carries HTML to be removed

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['align', 'read_models', 'read_strategies', 'measure', 'difference', 'model_table', 'verdict', 'format_table',
-           'draw_forest', 'read_posts', 'group_of', 'in_words', 'confused', 'worst_errors', 'draw_errors',
-           'draw_confusion', 'roc_points', 'draw_roc', 'right_answers', 'functional_tests', 'draw_functions',
-           'report_all', 'roc_curves', 'flat_metrics', 'summary_table', 'main', 'aligned']
+           'draw_forest', 'kind_of', 'kind_table', 'draw_kinds', 'read_posts', 'group_of', 'in_words', 'confused',
+           'worst_errors', 'still', 'draw_errors', 'draw_confusion', 'roc_points', 'draw_roc', 'right_answers',
+           'functional_tests', 'draw_functions', 'report_all', 'roc_curves', 'flat_metrics', 'summary_table', 'main',
+           'aligned']
 
 # %% ../nbs/05b_report.ipynb #b7bbe4b9
 import argparse, sys, textwrap
@@ -17,7 +18,7 @@ import pandas as pd
 
 from .calibrate import labelled, positive_index, probabilities, read_confs, read_predictions
 from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
-from .metrics import BOOTED, bits, class_names, decide, intervals, paired_bootstrap, score_table, truth
+from .metrics import BOOTED, auroc, bits, class_names, decide, intervals, paired_bootstrap, score_table, truth
 from .record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
 
 # %% ../nbs/05b_report.ipynb #f81aaa62
@@ -164,6 +165,52 @@ def draw_forest(
         ax.set(title={"macro_f1": "macro-F1", "auroc": "AUROC"}.get(m, m), yticks=at, yticklabels=table.model, ylim=(-0.6, len(table) - 0.4)); ax.grid(axis="x", lw=0.3); ax.tick_params(labelsize=8)
     fig.tight_layout()
 
+# %% ../nbs/05b_report.ipynb #2fa99fa3
+def kind_of(
+    post:dict,   # manifest row
+    conf,        # of its dataset
+) -> str: # empty where nobody says
+    "Of which kind an example is, by the dataset's own field or column"
+    raw = post["labels_raw"]
+    return str(unify_labels(raw, conf).get(conf.kinds) or raw.get(conf.kinds) or "") if conf.kinds else ""
+
+def kind_table(
+    models:dict,      # name → predictions of experts and strategies
+    done,             # predictions of the shipped detector, with pred
+    posts:dict,       # id → manifest row
+    confs:dict,       # dataset → its configuration
+    field:str,        # of the taxonomy
+    n_boot:int=1000,  # bootstrap resamples
+    seed:int=0,
+) -> pd.DataFrame: # a row a model and kind: kind, model, n, recall, auroc with its interval; none where no kinds are told
+    "Each kind of the positive class against the genuine test examples"
+    classes = class_names(done)
+    positive, test = positive_index(field, classes), labelled(done, "test", list(confs))
+    kinds, y = np.array([kind_of(posts[i], confs[d]) for i, d in zip(test.id, test.dataset)]), (test.y == positive).to_numpy().astype(int)
+    if positive is None or not (told := sorted(set(kinds[y == 1]) - {""})) or y.all(): return None
+    groups, at, rows = np.array([group_of(posts[i]) for i in test.id]), done.index.get_indexer(test.index), []
+    answers = {name: (q := probabilities(f)[at], q.argmax(1)) for name, f in models.items()} | {"calibrated": (test[[f"prob_{c}" for c in classes]].to_numpy(), test.pred.to_numpy())}
+    for kind in told:
+        some, part = (y == 1) & (kinds == kind), (y == 0) | (kinds == kind)
+        for name, (q, pred) in answers.items():
+            p = np.stack([1 - q[part, positive], q[part, positive]], 1)
+            low, high = intervals(y[part], p, metrics=["auroc"], groups=groups[part], n_boot=n_boot, seed=seed)["auroc"]
+            rows.append(dict(kind=kind, model=name, n=int(some.sum()), recall=float((pred[some] == positive).mean()), auroc=auroc(y[part], p), auroc_low=low, auroc_high=high))
+    return pd.DataFrame(rows)
+
+def draw_kinds(
+    kinds,   # of `kind_table`
+):
+    "AUROC of each model on each kind, and the share that the detector finds"
+    import matplotlib.pyplot as plt
+    table = kinds.pivot(index="model", columns="kind", values="auroc").loc[kinds.model.unique()]
+    fig, ax = plt.subplots(figsize=(2.2 + 0.8 * table.shape[1], 0.9 + 0.26 * len(table)), dpi=75)
+    ax.imshow(table, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto")
+    for (i, j), v in np.ndenumerate(table.to_numpy()): ax.text(j, i, f"{v:.2f}", ha="center", va="center", fontsize=8, color="white" if abs(v - 0.5) > 0.35 else "black")
+    shares = kinds[kinds.model == "calibrated"].set_index("kind")
+    ax.set(xticks=range(table.shape[1]), yticks=range(len(table)), xticklabels=[f"{k}\n{shares.recall[k]:.0%} of {shares.n[k]} found" for k in table], yticklabels=table.index, title="AUROC against the genuine")
+    ax.tick_params(labelsize=8); fig.tight_layout()
+
 # %% ../nbs/05b_report.ipynb #ac795424
 def read_posts(
     home,   # project
@@ -210,7 +257,16 @@ def worst_errors(
     table = pd.DataFrame(dict(id=test.id, dataset=test.dataset, actual=in_words(y, test), predicted=in_words(said, test), probability=surely(said), probability_actual=surely(y)))
     table = table[table.actual != table.predicted].sort_values(["probability_actual", "id"]).head(n).reset_index(drop=True)
     for name, answer in answers.items(): table[f"{name}_says"] = [answer[i] for i in table.id]
-    return table.assign(text=[posts[i].get("text_raw") or "" for i in table.id], image_path=[posts[i].get("image_path") or "" for i in table.id])
+    return table.assign(text=[posts[i].get("text_raw") or "" for i in table.id], image_path=[posts[i].get("image_path") or "" for i in table.id],
+                        video_path=[posts[i].get("video_path") or "" for i in table.id])
+
+def still(
+    path,   # of a video
+):
+    "Its middle frame"
+    from PIL import Image
+    from multimodal_fakes.media import probe_media, read_frames
+    return Image.fromarray(read_frames(path, [probe_media(path).duration / 2], 320)[0][0])
 
 # %% ../nbs/05b_report.ipynb #6caf5eaf
 def draw_errors(
@@ -219,14 +275,14 @@ def draw_errors(
     answers=(),    # experts whose answers are told
     columns:int=4,
 ):
-    "The worst errors as pictures; without any picture nothing is drawn"
+    "The worst errors as pictures, of a video a frame; without any picture nothing is drawn"
     from multimodal_fakes.media import contact_sheet
     from PIL import Image
-    if not len(errors) or not errors.image_path.fillna("").astype(bool).any(): return
-    blank = Image.new("RGB", (160, 110), "#eeeeee")
-    images = [Path(datasets_dir)/p if p else blank for p in errors.image_path]
-    title = lambda r: "\n".join([f"{r['predicted']} {r['probability']:.2f}, is {r['actual']}", ", ".join(f"{a}: {r[f'{a}_says']}" for a in answers), *textwrap.wrap(r["text"], 34)[:2], *([] if r["image_path"] else ["(no picture)"])])
-    contact_sheet(images, [title(r) for r in errors.fillna("").to_dict("records")], columns=columns, size=1.95)
+    errors, folder, blank = errors.fillna(""), Path(datasets_dir), Image.new("RGB", (160, 110), "#eeeeee")
+    if not len(errors) or not (errors.image_path + errors.video_path).astype(bool).any(): return
+    images = [folder/image if image else still(folder/video) if video else blank for image, video in zip(errors.image_path, errors.video_path)]
+    title = lambda r: "\n".join([f"{r['predicted']} {r['probability']:.2f}, is {r['actual']}", ", ".join(f"{a}: {r[f'{a}_says']}" for a in answers), *textwrap.wrap(r["text"], 34)[:2], *([] if r["image_path"] or r["video_path"] else ["(no picture)"])])
+    contact_sheet(images, [title(r) for r in errors.to_dict("records")], columns=columns, size=1.95)
 
 def draw_confusion(
     confusion,   # columns actual and predicted, class names
@@ -338,7 +394,7 @@ def report_all(
     n_boot:int=1000,  # bootstrap resamples
     n_errors:int=12,  # worst errors kept
     seed:int=0,
-) -> dict: # table, verdict, metrics, errors, confusion, functions (or None), curves (model → ROC, empty beyond two classes)
+) -> dict: # table, verdict, metrics, errors, confusion, kinds (or None), functions (or None), curves (model → ROC, empty beyond two classes)
     "Measure a task, write its report, return it"
     folder = Path(home)/"Step_5"/task/"calibrate"
     done, calibration, p = read_predictions(folder/"predictions.parquet"), read_json(folder/"calibration.json"), read_json(folder/"protocol.json")
@@ -349,7 +405,9 @@ def report_all(
     table = model_table(models, strategies, done, {i: group_of(posts[i]) for i in test.id}, calibration, fusion, field, datasets, p["selection"]["n_bins"], n_boot, seed)
     several = field in MULTI_LABEL
     answers = {m: dict(zip(done.id, in_words(decide(probabilities(models[m]), multi_label=several), done))) for m in modalities} if len(modalities) > 1 else {}
-    found = dict(table=table, verdict=verdict(fusion, table), errors=worst_errors(test, posts, answers, n_errors), classes=classes + ["none"] * several, confusion=confused(test),
+    told = {m: f for m, f in models.items() if m in BASELINES} | strategies
+    found = dict(table=table, kinds=kind_table(told, done, posts, read_confs(home, datasets), field, n_boot, seed), verdict=verdict(fusion, table), errors=worst_errors(test, posts, answers, n_errors),
+                 classes=classes + ["none"] * several, confusion=confused(test),
                  functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
     found["metrics"] = flat_metrics(found)
     _write(Path(out)/"Step_5"/task/"report", found)
@@ -378,7 +436,7 @@ def flat_metrics(
 
 def _write(folder, found):
     "Every file of the stage"
-    tables = dict(table=found["table"], errors=found["errors"], confusion=found["confusion"], functions=found["functions"], roc=found["curves"].get("calibrated"))
+    tables = dict(table=found["table"], errors=found["errors"], confusion=found["confusion"], kinds=found["kinds"], functions=found["functions"], roc=found["curves"].get("calibrated"))
     for name, table in tables.items():
         if table is None: continue
         with atomic_path(folder/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
