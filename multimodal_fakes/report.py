@@ -6,8 +6,8 @@
 __all__ = ['align', 'read_models', 'read_strategies', 'measure', 'difference', 'model_table', 'verdict', 'format_table',
            'draw_forest', 'kind_of', 'kind_table', 'draw_kinds', 'read_posts', 'group_of', 'in_words', 'confused',
            'worst_errors', 'still', 'draw_errors', 'draw_confusion', 'roc_points', 'draw_roc', 'right_answers',
-           'functional_tests', 'draw_functions', 'report_all', 'roc_curves', 'flat_metrics', 'summary_table', 'main',
-           'aligned']
+           'functional_tests', 'draw_functions', 'report_all', 'window_scores', 'roc_curves', 'flat_metrics',
+           'summary_table', 'main', 'aligned']
 
 # %% ../nbs/05b_report.ipynb #b7bbe4b9
 import argparse, sys, textwrap
@@ -20,6 +20,7 @@ from .calibrate import labelled, positive_index, probabilities, read_confs, read
 from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
 from .metrics import BOOTED, auroc, bits, class_names, decide, intervals, paired_bootstrap, score_table, truth
 from .record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
+from .windows import window_metrics
 
 # %% ../nbs/05b_report.ipynb #f81aaa62
 def align(
@@ -394,7 +395,7 @@ def report_all(
     n_boot:int=1000,  # bootstrap resamples
     n_errors:int=12,  # worst errors kept
     seed:int=0,
-) -> dict: # table, verdict, metrics, errors, confusion, kinds (or None), functions (or None), curves (model → ROC, empty beyond two classes)
+) -> dict: # table, verdict, metrics, errors, confusion, kinds, windows and functions (each may be None), curves (model → ROC, empty beyond two classes)
     "Measure a task, write its report, return it"
     folder = Path(home)/"Step_5"/task/"calibrate"
     done, calibration, p = read_predictions(folder/"predictions.parquet"), read_json(folder/"calibration.json"), read_json(folder/"protocol.json")
@@ -408,10 +409,17 @@ def report_all(
     told = {m: f for m, f in models.items() if m in BASELINES} | strategies
     found = dict(table=table, kinds=kind_table(told, done, posts, read_confs(home, datasets), field, n_boot, seed), verdict=verdict(fusion, table), errors=worst_errors(test, posts, answers, n_errors),
                  classes=classes + ["none"] * several, confusion=confused(test),
-                 functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
+                 windows=window_scores(home, task, {m: models[m] for m in modalities}, field), functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
     found["metrics"] = flat_metrics(found)
     _write(Path(out)/"Step_5"/task/"report", found)
     return found
+
+def window_scores(home, task, experts, field):
+    "How well each expert of video or sound judges windows, videos by their windows, and clips in one go; none beyond two classes"
+    timed = {m: Path(home)/f"Step_4/{task}/{m}/windows.parquet" for m in experts if m in ("video", "audio")}
+    found = [window_metrics(pd.read_parquet(path), experts[m], classes, positive).assign(expert=m) for m, path in timed.items()
+             if (positive := positive_index(field, classes := class_names(experts[m]))) is not None]
+    return pd.concat(found, ignore_index=True) if found else None
 
 def roc_curves(models, done, test, field) -> dict:
     "The ROC curve of each model and of the detector, or of each class where several may hold; none beyond two classes or with one class only"
@@ -436,7 +444,7 @@ def flat_metrics(
 
 def _write(folder, found):
     "Every file of the stage"
-    tables = dict(table=found["table"], errors=found["errors"], confusion=found["confusion"], kinds=found["kinds"], functions=found["functions"], roc=found["curves"].get("calibrated"))
+    tables = dict(table=found["table"], errors=found["errors"], confusion=found["confusion"], kinds=found["kinds"], windows=found["windows"], functions=found["functions"], roc=found["curves"].get("calibrated"))
     for name, table in tables.items():
         if table is None: continue
         with atomic_path(folder/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")

@@ -8,7 +8,6 @@ __all__ = ['FRAMES', 'TOP', 'spans', 'length_of', 'cut_span', 'window_table', 'p
 # %% ../nbs/04d_windows.ipynb #10491772
 import numpy as np
 import pandas as pd
-import torch
 
 from .media import RATE
 from .metrics import score_table, to_probs
@@ -47,7 +46,6 @@ def cut_span(
     return (sample[0][inside], sample[1][inside] - span[0]) if inside.any() else None
 
 # %% ../nbs/04d_windows.ipynb #537bf609
-@torch.inference_mode()
 def window_table(
     model,          # an expert of video or audio
     reader,         # of the shards
@@ -57,13 +55,15 @@ def window_table(
     batch_size:int=64,
 ) -> pd.DataFrame: # row, start, end, logit_<class>; a row a window
     "Every window of some examples, judged alone"
+    import torch
     modality, found, parts = model.encoder.modality, [], []
     for r in rows:
         sample = reader.sample(modality, r)
         for span in spans(length_of(modality, sample, rate), FRAMES / rate):
             if (part := cut_span(modality, sample, span)) is not None: found.append((r, *span)); parts.append(model.encoder.prepare(part))
-    encoder, head, logits = model.encoder.cpu().eval(), model.head.cpu().eval(), []
-    for i in range(0, len(parts), batch_size): logits.append(head(encoder.encode(encoder.collate(parts[i:i + batch_size])).pooled).float().numpy())
+    encoder, head = model.encoder.cpu().eval(), model.head.cpu().eval()
+    batches = [parts[i:i + batch_size] for i in range(0, len(parts), batch_size)]
+    with torch.inference_mode(): logits = [head(encoder.encode(encoder.collate(b)).pooled).float().numpy() for b in batches]
     table = pd.DataFrame(found, columns=["row", "start", "end"])
     return table.assign(**{f"logit_{c}": z for c, z in zip(classes, np.concatenate(logits).T if logits else np.zeros((len(classes), 0)))})
 
