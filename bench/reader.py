@@ -89,11 +89,11 @@ def limit_rate(pool, size, side, rng):
     n = sum(pool.map(partial(decode_part, size=size, side=side), picks))
     return n / (time.perf_counter() - began)
 
-def interleaved(contestants):
+def interleaved(contestants, rounds=ROUNDS):
     "Samples a second of each contestant in each round; they take turns, so that whatever else the machine does hits all of them"
     for f in contestants.values(): f()                       # processes are up, files are in the page cache
     rates = {name: [] for name in contestants}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, f in contestants.items(): rates[name].append(f())
     return rates
 

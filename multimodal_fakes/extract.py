@@ -96,7 +96,7 @@ def to_strip(
     quality:int=92,
 ) -> bytes:
     "Frames under one another as one JPEG, colours at full resolution"
-    if len(frames) * frames.shape[1] > 65_500: raise FakesError(f"{len(frames)} frames of {frames.shape[1]} pixels are more than one JPEG holds (65,500 pixels): take fewer (shard.clip.rate, shard.clip.seconds) or smaller ones (shard.clip.side).")
+    if len(frames) * frames.shape[1] > 65_500: raise FakesError(f"{len(frames)} frames of {frames.shape[1]} pixels are more than one JPEG holds (65,500 pixels): take fewer (shard.clip.rate, seconds, windows) or smaller ones (side), or decode: on_the_fly, which makes no strip.")
     f = io.BytesIO(); Image.fromarray(frames.reshape(-1, *frames.shape[2:])).save(f, "JPEG", quality=quality, subsampling=0)
     return f.getvalue()
 

@@ -10,6 +10,7 @@ __all__ = ['MAX_PIXELS', 'MAX_BYTES', 'MUXERS', 'RATE', 'TICKS', 'CONTAINERS', '
 
 # %% ../nbs/00b_media.ipynb #0011aaad
 import contextlib, io, itertools, os, resource, signal, time, warnings
+from bisect import bisect_left, bisect_right
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
@@ -399,7 +400,7 @@ class _Track:
             self.tried += 1
             self.first = next((f for f in _decoded(packet) if not f.is_corrupt and _pts(f) is not None), None)
 
-    def seconds(self, pts): return float(pts * self.time_base)
+    def seconds(self, pts): return int(pts) * self.time_base.numerator / self.time_base.denominator
     @property
     def start(self): return self.seconds(_pts(self.first))
 
@@ -529,14 +530,14 @@ def _scaled(frame, side):
 def _collect(source, wanted, video, size, limits):
     "The wanted frames: pts → (pts of the frame taken, pixels); `wanted` in order"
     from av.video.reformatter import VideoReformatter
-    shown, keys, got, at, last = np.unique(video.pts), np.unique(video.keys), {}, video.pts[0], None
+    shown, keys, got, at, last = np.unique(video.pts).tolist(), np.unique(video.keys).tolist(), {}, video.pts[0], None
     with _open_clip(source, limits) as clip:
         stream, scaler = _streams(clip)[0], VideoReformatter()
         frames = _whole_frames(clip, stream)
         for p in wanted.tolist():
-            key = keys[max(0, np.searchsorted(keys, p, "right") - 1)] if len(keys) else at
-            if np.searchsorted(shown, key) - np.searchsorted(shown, at) > JUMP:
-                clip.seek(int(key), stream=stream)
+            key = keys[max(0, bisect_right(keys, p) - 1)] if keys else at
+            if bisect_left(shown, key) - bisect_left(shown, at) > JUMP:
+                clip.seek(key, stream=stream)
                 frames = _whole_frames(clip, stream)
             while last is None or at < p:
                 frame = next(frames, None)

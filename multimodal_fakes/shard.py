@@ -716,7 +716,7 @@ class ShardReader:
 
     def _cut(self, unpack, data, i):
         try: return unpack(data, self.about_clip(i))
-        except MediaError as e: raise self._changed(e, self.frame.id[i]) from None
+        except MediaError as e: raise self._changed(e, self.frame.id.iloc[i]) from None
 
     def _place(self, i):
         i = int(i)
