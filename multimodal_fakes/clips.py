@@ -148,7 +148,7 @@ def sing(
     tube = tube/(1 + (f/900)**2)**(.4*voice["tilt"])*(1 + (f/2500)**2)**2   # the source falls, the poles above those drawn lift
     top = 1/(1 + (f/4200)**8)   # where breath takes over from harmonics
     noise, dull = rng.standard_normal(n), 1 - .85*artefact/(1 + (4700/np.maximum(f, 1))**10)
-    voiced = shaped(source, column("sound")*tube*(top + 1.5*artefact*(1 - top)))
+    voiced = shaped(source, column("sound")*tube*(top + 3.*artefact*(1 - top)))
     breath = shaped(noise, column("sound")*tube*voice["breath"]*(.02 + .1*(1 - top))*(1 - .8*artefact))
     hiss = shaped(noise, column("hiss")*np.exp(-.5*((f - column("centre"))/1100)**2)*.25*dull)
     return voiced + breath + hiss

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['align', 'read_models', 'read_strategies', 'measure', 'difference', 'model_table', 'verdict', 'format_table',
-           'draw_forest', 'kind_of', 'kind_table', 'draw_kinds', 'read_posts', 'group_of', 'in_words', 'confused',
-           'worst_errors', 'still', 'draw_errors', 'draw_confusion', 'roc_points', 'draw_roc', 'right_answers',
+           'draw_forest', 'read_posts', 'group_of', 'in_words', 'confused', 'worst_errors', 'still', 'draw_errors',
+           'draw_confusion', 'roc_points', 'draw_roc', 'kind_of', 'kind_table', 'draw_kinds', 'right_answers',
            'functional_tests', 'draw_functions', 'report_all', 'window_scores', 'roc_curves', 'flat_metrics',
            'summary_table', 'main', 'aligned']
 
@@ -166,52 +166,6 @@ def draw_forest(
         ax.set(title={"macro_f1": "macro-F1", "auroc": "AUROC"}.get(m, m), yticks=at, yticklabels=table.model, ylim=(-0.6, len(table) - 0.4)); ax.grid(axis="x", lw=0.3); ax.tick_params(labelsize=8)
     fig.tight_layout()
 
-# %% ../nbs/05b_report.ipynb #2fa99fa3
-def kind_of(
-    post:dict,   # manifest row
-    conf,        # of its dataset
-) -> str: # empty where nobody says
-    "Of which kind an example is, by the dataset's own field or column"
-    raw = post["labels_raw"]
-    return str(unify_labels(raw, conf).get(conf.kinds) or raw.get(conf.kinds) or "") if conf.kinds else ""
-
-def kind_table(
-    models:dict,      # name → predictions of experts and strategies
-    done,             # predictions of the shipped detector, with pred
-    posts:dict,       # id → manifest row
-    confs:dict,       # dataset → its configuration
-    field:str,        # of the taxonomy
-    n_boot:int=1000,  # bootstrap resamples
-    seed:int=0,
-) -> pd.DataFrame: # a row a model and kind: kind, model, n, recall, auroc with its interval; none where no kinds are told
-    "Each kind of the positive class against the genuine test examples"
-    classes = class_names(done)
-    positive, test = positive_index(field, classes), labelled(done, "test", list(confs))
-    kinds, y = np.array([kind_of(posts[i], confs[d]) for i, d in zip(test.id, test.dataset)]), (test.y == positive).to_numpy().astype(int)
-    if positive is None or not (told := sorted(set(kinds[y == 1]) - {""})) or y.all(): return None
-    groups, at, rows = np.array([group_of(posts[i]) for i in test.id]), done.index.get_indexer(test.index), []
-    answers = {name: (q := probabilities(f)[at], q.argmax(1)) for name, f in models.items()} | {"calibrated": (test[[f"prob_{c}" for c in classes]].to_numpy(), test.pred.to_numpy())}
-    for kind in told:
-        some, part = (y == 1) & (kinds == kind), (y == 0) | (kinds == kind)
-        for name, (q, pred) in answers.items():
-            p = np.stack([1 - q[part, positive], q[part, positive]], 1)
-            low, high = intervals(y[part], p, metrics=["auroc"], groups=groups[part], n_boot=n_boot, seed=seed)["auroc"]
-            rows.append(dict(kind=kind, model=name, n=int(some.sum()), recall=float((pred[some] == positive).mean()), auroc=auroc(y[part], p), auroc_low=low, auroc_high=high))
-    return pd.DataFrame(rows)
-
-def draw_kinds(
-    kinds,   # of `kind_table`
-):
-    "AUROC of each model on each kind, and the share that the detector finds"
-    import matplotlib.pyplot as plt
-    table = kinds.pivot(index="model", columns="kind", values="auroc").loc[kinds.model.unique()]
-    fig, ax = plt.subplots(figsize=(2.2 + 0.8 * table.shape[1], 0.9 + 0.26 * len(table)), dpi=75)
-    ax.imshow(table, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto")
-    for (i, j), v in np.ndenumerate(table.to_numpy()): ax.text(j, i, f"{v:.2f}", ha="center", va="center", fontsize=8, color="white" if abs(v - 0.5) > 0.35 else "black")
-    shares = kinds[kinds.model == "calibrated"].set_index("kind")
-    ax.set(xticks=range(table.shape[1]), yticks=range(len(table)), xticklabels=[f"{k}\n{shares.recall[k]:.0%} of {shares.n[k]} found" for k in table], yticklabels=table.index, title="AUROC against the genuine")
-    ax.tick_params(labelsize=8); fig.tight_layout()
-
 # %% ../nbs/05b_report.ipynb #ac795424
 def read_posts(
     home,   # project
@@ -324,6 +278,52 @@ def draw_roc(
     for name, curve in curves.items(): ax.plot(curve.fpr, curve.tpr, lw=2 if name == "calibrated" else 1.1, label=name)
     ax.set(xlabel="false-positive rate", ylabel="true-positive rate", title="ROC"); ax.legend(fontsize=7)
     fig.tight_layout()
+
+# %% ../nbs/05b_report.ipynb #2fa99fa3
+def kind_of(
+    post:dict,   # manifest row
+    conf,        # of its dataset
+) -> str: # empty where nobody says
+    "Of which kind an example is, by the dataset's own field or column"
+    raw = post["labels_raw"]
+    return str(unify_labels(raw, conf).get(conf.kinds) or raw.get(conf.kinds) or "") if conf.kinds else ""
+
+def kind_table(
+    models:dict,      # name → predictions of experts and strategies
+    done,             # predictions of the shipped detector, with pred
+    posts:dict,       # id → manifest row
+    confs:dict,       # dataset → its configuration
+    field:str,        # of the taxonomy
+    n_boot:int=1000,  # bootstrap resamples
+    seed:int=0,
+) -> pd.DataFrame: # a row a model and kind: kind, model, n, recall, auroc with its interval; none where no kinds are told
+    "Each kind of the positive class against the genuine test examples"
+    classes = class_names(done)
+    positive, test = positive_index(field, classes), labelled(done, "test", list(confs))
+    kinds, y = np.array([kind_of(posts[i], confs[d]) for i, d in zip(test.id, test.dataset)]), (test.y == positive).to_numpy().astype(int)
+    if positive is None or not (told := sorted(set(kinds[y == 1]) - {""})) or y.all(): return None
+    groups, at, rows = np.array([group_of(posts[i]) for i in test.id]), done.index.get_indexer(test.index), []
+    answers = {name: (q := probabilities(f)[at], q.argmax(1)) for name, f in models.items()} | {"calibrated": (test[[f"prob_{c}" for c in classes]].to_numpy(), test.pred.to_numpy())}
+    for kind in told:
+        some, part = (y == 1) & (kinds == kind), (y == 0) | (kinds == kind)
+        for name, (q, pred) in answers.items():
+            p = np.stack([1 - q[part, positive], q[part, positive]], 1)
+            low, high = intervals(y[part], p, metrics=["auroc"], groups=groups[part], n_boot=n_boot, seed=seed)["auroc"]
+            rows.append(dict(kind=kind, model=name, n=int(some.sum()), recall=float((pred[some] == positive).mean()), auroc=auroc(y[part], p), auroc_low=low, auroc_high=high))
+    return pd.DataFrame(rows)
+
+def draw_kinds(
+    kinds,   # of `kind_table`
+):
+    "AUROC of each model on each kind, and the share that the detector finds"
+    import matplotlib.pyplot as plt
+    table = kinds.pivot(index="model", columns="kind", values="auroc").loc[kinds.model.unique()]
+    fig, ax = plt.subplots(figsize=(2.2 + 0.8 * table.shape[1], 0.9 + 0.26 * len(table)), dpi=75)
+    ax.imshow(table, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto")
+    for (i, j), v in np.ndenumerate(table.to_numpy()): ax.text(j, i, f"{v:.2f}", ha="center", va="center", fontsize=8, color="white" if abs(v - 0.5) > 0.35 else "black")
+    shares = kinds[kinds.model == "calibrated"].set_index("kind")
+    ax.set(xticks=range(table.shape[1]), yticks=range(len(table)), xticklabels=[f"{k}\n{shares.recall[k]:.0%} of {shares.n[k]} found" for k in table], yticklabels=table.index, title="AUROC against the genuine")
+    ax.tick_params(labelsize=8); fig.tight_layout()
 
 # %% ../nbs/05b_report.ipynb #f0aa6108
 def right_answers(

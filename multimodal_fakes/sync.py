@@ -49,6 +49,13 @@ class InStep(Classifier):
         "Correlation of each clip's movements"
         return torch.einsum("btw,btw->b", *self.moves(batch))
 
+    def attention(self, batch):                                                           # (B, T, T), each row of a real moment adds up to 1
+        "Cross-modal attention: where in the sound each moment of the lips finds itself"
+        v, a = self.moves(batch)
+        real = v.abs().sum(2) > 0                                                         # (B, T)
+        alike = torch.einsum("btw,bsw->bts", v, a) * real.sum(1)[:, None, None]           # its diagonal has the correlation as mean
+        return alike.masked_fill(~real[:, None], -1e9).softmax(2) * real[:, :, None]
+
     def forward(self, labels, **batch):
         v, a = self.moves(batch)
         others = torch.cat([torch.einsum("itw,jtw->ij", v, a), torch.einsum("itw,jtw->ij", v, a.roll(a.shape[1] // 2, 1))], 1) * self.sharpness.exp()     # (B, 2B): the last half sounds at another time
@@ -95,13 +102,13 @@ class Sync:
         val_clips, val_sounds,       # and to validate on
         checkpoints,                 # folder of its own
         video:str="small_video", audio:str="small_audio",     # files in conf/encoder
-        steps:int=600, batch_size:int=16, lr:float=3e-3, weight_decay:float=0.05, seed:int=0, live=None,
+        steps:int=160, batch_size:int=16, lr:float=3e-3, weight_decay:float=0.05, seed:int=0, live=None,
     ):
         "Train both encoders together, keep the best epoch"
         seed_everything(seed)
         heard = load_encoder_conf(audio)
         rate, seconds = heard.tokens_per_second, heard.seconds
-        seen = load_encoder_conf(video).model_copy(update={"tokens_per_second": rate, "n_frames": int(rate * seconds), "jpeg": (0.0, 50), "h264": (0.0, 32)})     # a frame for each moment of the sound; coding each clip anew would cost more than training
+        seen = load_encoder_conf(video).model_copy(update={"tokens_per_second": rate, "n_frames": int(rate * seconds), "size": min(load_encoder_conf(video).size, 64), "jpeg": (0.0, 50), "h264": (0.0, 32)})     # a frame for each moment of the sound; lips are seen without the grain; coding each clip anew would cost more than training
         model = InStep(make_encoder(seen), make_encoder(heard))
         train, val = Clips(model.video, model.audio, clips, sounds, seed), Clips(model.video, model.audio, val_clips, val_sounds)
         if len(train) < 2 or len(val) < 2: raise FakesError(f"Sync needs two genuine clips with picture and sound or more in train and val, got {len(train)} and {len(val)}. Take `aligned` off fusion.strategies.")
