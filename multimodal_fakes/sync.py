@@ -102,7 +102,7 @@ class Sync:
         val_clips, val_sounds,       # and to validate on
         checkpoints,                 # folder of its own
         video:str="small_video", audio:str="small_audio",     # files in conf/encoder
-        steps:int=120, batch_size:int=16, lr:float=3e-3, weight_decay:float=0.05, seed:int=0, live=None,
+        steps:int=160, batch_size:int=16, lr:float=3e-3, weight_decay:float=0.05, seed:int=0, live=None,
     ):
         "Train both encoders together, keep the best epoch"
         seed_everything(seed)
