@@ -7,6 +7,7 @@ __all__ = ['BESIDE', 'ANSWERS', 'Detector', 'draw_timeline', 'handful', 'predict
 
 # %% ../nbs/06_predict.ipynb #88544c89
 import argparse, csv, json, sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -151,13 +152,29 @@ def timeline(
     length = max(length_of(m, s, cut["rate"]) for m, s in samples.items())
     moments = spans(length, FRAMES / cut["rate"])
     parts = [{m: part for m, s in samples.items() if (part := cut_span(m, s, span)) is not None} for span in moments]
-    where = lambda t: round(float(streams["windows"][k := min(int(t / cut["seconds"] + 1e-6), len(streams["windows"]) - 1)]["start"] + t - k * cut["seconds"]), 3)
+    where = partial(_second_of, streams["windows"], cut["seconds"])
     probs = self._probs(parts, [BESIDE] * len(parts))
     spoken = self.classes.index(self.bundle["positive"]) if self.bundle["positive"] is not None else int(probs.mean(0).argmax())
     told = probs[:, spoken]
     found = [dict(start=where(a), end=round(where(a) + float(b - a), 3), probability=round(float(p), 6), modalities=sorted(s)) for (a, b), p, s in zip(moments, told, parts)]
     loudest = int(np.argmax(told))
     return dict(timeline=found, frames=[dict(second=where(moments[loudest][0] + t), influence=round(float(v), 6)) for t, v in self._drove(parts[loudest], spoken, n_frames)])
+
+def _second_of(windows, seconds, t):
+    "The second of the video that stands at a second of what was cut out of it"
+    k = min(int(t / seconds + 1e-6), len(windows) - 1)
+    return round(float(windows[k]["start"] + t - k * seconds), 3)
+
+@patch
+def film(
+    self:Detector,
+    video,   # path or bytes
+) -> tuple: # frames (T, S, S, 3) uint8, and the second of the video that each stands at (T,)
+    "What the detector sees of a video"
+    streams = self._streams(video)
+    if streams.get("video") is None: raise FakesError(f"The {self.bundle['task']} detector sees no picture in {video if isinstance(video, (str, Path)) else 'this video'}.")
+    frames, times = streams["video"]
+    return frames, np.array([_second_of(streams["windows"], self.bundle["clip"]["seconds"], t) for t in times])
 
 @patch
 def _drove(self:Detector, seen, spoken, n):
@@ -171,7 +188,7 @@ def _drove(self:Detector, seen, spoken, n):
 
 def draw_timeline(
     answer:dict,    # of `Detector.predict`
-    frames,         # (T, S, S, 3) uint8
+    frames,         # (T, S, S, 3) uint8, of `Detector.film`
     seconds,        # (T,) of the video
 ):
     "Probability along the video, with the frames under it, those that drove it framed"
