@@ -175,6 +175,7 @@ def protocol(
     models = Path(home)/"models"/task
     experts = {m: _maybe(models/f"{m}_expert/expert.json") for m in modalities}
     fusion = read_json(Path(home)/"Step_5"/task/"fusion/fusion.json")
+    if fusion["ships"] not in fusion["strategies"]: raise FakesError(f"fusion.json ships {fusion['ships']!r}{nearest(fusion['ships'], fusion['strategies'])}")
     labels = {name: conf.labels[field].model_dump() for name, conf in read_confs(home, [*datasets, *tests]).items() if field in conf.labels}
     sizes = {s: int((frame.split == s).sum()) for s in ("train", "val", "test")}
     p = dict(format=1, task=task, field=field, classes=class_names(frame), labels=labels, splits=dict(hash=split_hash(home, frame), **sizes),
@@ -208,9 +209,7 @@ def make_bundle(
     text:dict,          # of `text_settings`
 ) -> dict: # content of detector.json
     "The description of a detector"
-    from multimodal_fakes.fusion import STRATEGIES                        # brings torch, which the rest of this room does without
     ships, classes = p["ships"], p["classes"]
-    if ships not in (known := [*STRATEGIES, *modalities]): raise FakesError(f"fusion.json ships {ships!r}{nearest(ships, known)}")
     positive = positive_index(p["field"], classes)
     return dict(format=1, task=p["task"], field=p["field"], classes=classes, multi_label=p["field"] in MULTI_LABEL, positive=None if positive is None else classes[positive], modalities=list(modalities),
                 experts={m: f"{m}_expert" for m in modalities}, fusion=None if ships in modalities else "mm_fusion", ships=ships,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['QUALITY', 'STRATEGIES', 'ALIGNMENTS', 'ACTIVATIONS', 'SCORES', 'QUICK', 'Evidence', 'Strategy', 'find_strategy',
            'load_fusion', 'PerClass', 'fresh', 'mixture', 'to_logits', 'Mean', 'Vote', 'Weighted', 'stack_inputs',
-           'Stacking', 'Logistic', 'Boosted', 'Conjunctive', 'Aligned', 'FusionItems', 'mlp', 'Network', 'one_thread',
+           'Stacking', 'Logistic', 'Boosted', 'Conjunctive', 'Aligned', 'FusionItems', 'mlp', 'Network', 'threads',
            'Neural', 'Concat', 'Gated', 'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'Raw',
            'JointItems', 'Joint', 'EndToEnd', 'out_of_fold', 'compare', 'gate', 'choose', 'subset_scores',
            'modality_use', 'quality_signals', 'ocr_confidence', 'read_quality', 'read_evidence', 'stored_tokens',
@@ -511,12 +511,12 @@ class Network(Classifier):
 
 # %% ../nbs/05_fusion.ipynb #a32925bf
 @contextlib.contextmanager
-def one_thread():
-    "Networks this small are faster alone: more threads only wait for each other"
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
+def threads(n:int):
+    "So many threads for a while"
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
     try: yield
-    finally: torch.set_num_threads(n)
+    finally: torch.set_num_threads(before)
 
 class Neural(Network, Strategy):
     "A network as a strategy"
@@ -536,7 +536,7 @@ class Neural(Network, Strategy):
         tokens = {m: evidence.tokens(m)[0].shape[1] for m in self.modalities} if "tokens" in self.needs else None
         self.build({m: evidence.features[m].shape[1] for m in self.modalities}, list(evidence.quality), tokens).standardise(evidence.take(train))
         items = lambda rows: FusionItems(evidence, rows, "tokens" in self.needs, labels=True)
-        with one_thread(): self.history_ = fit(self, items(train), items(evidence.rows("val")), checkpoints or tempfile.mkdtemp(), s["epochs"], s["lr"], s["batch_size"], s["patience"], s["weight_decay"], s["seed"], live=live)
+        with threads(torch.get_num_threads() if tokens else 1): self.history_ = fit(self, items(train), items(evidence.rows("val")), checkpoints or tempfile.mkdtemp(), s["epochs"], s["lr"], s["batch_size"], s["patience"], s["weight_decay"], s["seed"], live=live)
         return self
 
     def standardise(self, part):
@@ -827,7 +827,7 @@ def _scores(strategy, evidence):
 def modality_use(
     strategy:Strategy,
     evidence:Evidence,   # examples that have all modalities
-    n_shuffles:int=5,
+    n_shuffles:int=3,
     seed:int=0,
 ) -> pd.DataFrame: # a row a modality: n, and lost_accuracy, lost_macro_f1, lost_auroc
     "What is lost when one modality is shuffled across examples, mean of some shuffles"
