@@ -389,6 +389,7 @@ def run_notebook(
     project:Path|None=None, # folder whose library the notebook imports, `root()` if none
 ):
     "Execute the stage of a notebook with papermill; a failure is told by its cell and its error"
+    sys.modules.setdefault("rfc3987_syntax", None)      # jsonschema, which checks notebooks, would spend a second on the grammar of addresses that they do not have
     import nbformat
     from papermill import execute_notebook
     from papermill.exceptions import PapermillExecutionError

@@ -10,7 +10,7 @@ __all__ = ['CACHE_BYTES', 'SUMMARIES', 'make_head', 'Expert', 'HeadOnly', 'Items
            'handful', 'signed_task']
 
 # %% ../nbs/04a_expert.ipynb #ba4738b2
-import importlib.metadata, os, shutil, subprocess, sys
+import importlib.metadata, os, shutil, subprocess, sys, warnings
 from pathlib import Path
 
 import numpy as np
@@ -171,10 +171,13 @@ def linear_baseline(
 ) -> np.ndarray: # (n, n_classes) logits; the training frequencies where the modality is absent
     "Logistic regression on given features, the better of two strengths on the validation split"
     if y.ndim == 2: return np.stack([two[:, 1] - two[:, 0] for two in (linear_baseline(x, column.astype(int), split, present, 2) for column in y.T)], 1)
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     train, val = ((split == s) & (y >= 0) & present for s in ("train", "val"))
-    models = [LogisticRegression(C=c, max_iter=300).fit(x[train], y[train]) for c in (1, 10)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)                        # more steps fit thumbnails closer, and say less of new ones
+        models = [LogisticRegression(C=c, max_iter=100).fit(x[train], y[train]) for c in (1, 10)]
     best = min(models, key=lambda m: log_loss(y[val], m.predict_proba(x[val]), labels=m.classes_))
     logits = np.tile(np.log(np.bincount(y[train], minlength=n_classes) / train.sum() + 1e-9), (len(y), 1))
     logits[np.ix_(present, best.classes_)] = np.log(best.predict_proba(x[present]) + 1e-9)

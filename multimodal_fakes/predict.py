@@ -55,7 +55,12 @@ class Detector:
         "Judge posts together"
         if not posts: return []
         samples, quality = zip(*(self._look(p) for p in posts))
-        return [self.answer(p, s) for p, s in zip(self._probs(samples, quality), samples)]
+        return [self.answer(p, s) | {"ignored": self._ignored(post)} for p, s, post in zip(self._probs(samples, quality), samples, posts)]
+
+    def _ignored(self, post):
+        "What a post has and no expert looks at, such as a picture shown to a detector of headlines"
+        looked_at = {"text": {"text"}, "image": {"vision"} | ({"text"} if self.bundle["ocr"] else set()), "video": {"video", "audio"}}
+        return [k for k, modalities in looked_at.items() if post.get(k) not in (None, "") and not modalities & set(self.experts)]
 
     def _probs(self, samples, quality):
         "Calibrated probabilities (n, C) of what was looked at"

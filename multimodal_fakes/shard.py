@@ -664,6 +664,7 @@ class ShardReader:
         "The index of one dataset and split, all but its texts"
         import pyarrow.parquet as pq
         names = pq.read_schema(part/"index.parquet").names
+        if lost := {*PLACES, "has_video", "has_audio"} - set(names): raise FakesError(f"{part}/index.parquet lacks {', '.join(sorted(lost))}: it is of an earlier version. Run stage shard again.")
         return pd.read_parquet(part/"index.parquet", columns=[c for c in names if c != "text"]).assign(part=n, row=lambda t: np.arange(len(t)))
 
     def _set(self, index):
