@@ -177,6 +177,7 @@ class Ocr(Section):
 class Clip(Section):
     "What of a video is looked at"
     decode:Literal["preextracted", "on_the_fly"] = "preextracted"    # once, into the shards; or whenever it is read, from the file, which lies there instead
+    decoder:Literal["pyav", "torchcodec"] = "pyav"                   # of the frames; TorchCodec where it loads, for files that one trusts
     sample:Literal["uniform", "random", "start_at"] = "uniform"      # each window in the middle of its share of the video, at a place in it drawn from the content, or one after the other
     windows:int = Field(1, ge=1, le=64)         # at most; a shorter video has fewer
     at:float = Field(0.0, ge=0)                 # seconds that are skipped

@@ -44,7 +44,7 @@ def cut_clip(
     if cut.at >= media.duration: raise MediaError("empty", f"{name}: it ends after {media.duration:.1f} s, and is looked at from second {cut.at:g} on. Lower shard.clip.at.")
     starts = window_starts(media.duration, cut, _content_seed(source) if cut.sample == "random" else 0)
     windows = [dict(start=s, seconds=min(cut.seconds, media.duration - s)) for s in starts.round(3).tolist()]
-    found = dict(frames=None, times=None, samples=None, about=dict(windows=windows, decoder=decoder_name()))
+    found = dict(frames=None, times=None, samples=None, about=dict(windows=windows, decoder=decoder_name(cut.decoder)))
     if media.video:
         found["frames"], found["times"], faces = cut_frames(source, windows, cut, limits)
         for window, face in zip(windows, faces): window["face"] = face
@@ -65,7 +65,7 @@ def cut_frames(
     "The frames of the windows, one after the other"
     wanted = [w["start"] + np.arange(max(1, int(w["seconds"] * cut.rate + 1e-6))) / cut.rate for w in windows]
     ends = np.cumsum([len(t) for t in wanted])[:-1]
-    frames, shown = read_frames(source, np.concatenate(wanted), SEARCHED, limits)
+    frames, shown = read_frames(source, np.concatenate(wanted), SEARCHED, limits, cut.decoder)
     crops, faces = zip(*(_faces(part, cut) for part in np.split(frames, ends)))
     times = [t - w["start"] + k * cut.seconds for k, (t, w) in enumerate(zip(np.split(shown, ends), windows))]
     return np.concatenate(crops), np.concatenate(times).round(3), list(faces)
