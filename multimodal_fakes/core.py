@@ -317,6 +317,7 @@ def stage_params(
     if stage == "expert":
         values, where = _expert_section(params, task, modality), f"expert.{modality}"
     elif values is None: raise FakesError(f"params.yaml has no section {stage!r}{nearest(stage, params)}")
+    elif isinstance(values, dict): values = _task_section(stage, values, params, task)
     checked = check_section(STAGES[stage][1], values, where)
     if stage == "shard": checked["tasks"] = {name: check_section(TaskParams, t, f"tasks.{name}") for name, t in (params.get("tasks") or {}).items()}
     if task is None: return checked
@@ -325,6 +326,13 @@ def stage_params(
     checked |= check_section(TaskParams, tasks[task], f"tasks.{task}") | {"task": task}
     if modality: checked["modality"] = modality
     return checked
+
+def _task_section(stage, values, params, task):
+    "The section of a stage, with what its `per_task` changes for this task"
+    own, tasks = values.get("per_task") or {}, params.get("tasks") or {}
+    for name in own:
+        if name not in tasks: raise FakesError(f"params.yaml: {stage}.per_task names no task of `tasks`: {name!r}{nearest(name, tasks)}")
+    return {k: v for k, v in values.items() if k != "per_task"} | (own.get(task) or {})
 
 def _expert_section(params, task, modality):
     "The section of a modality, with what `experts` changes for this task"
