@@ -631,10 +631,10 @@ def noise_range(
     measured:float,  # accuracy against the labels there are
     wrong:float,     # share of them that is wrong
     k:int=2,         # classes
-) -> dict: # low and high, which no pattern of errors exceeds; corrected, were two classes confused by chance alone, else none
+) -> dict: # low and high, which no pattern of errors exceeds; corrected, were two classes confused by chance alone, none where that cannot be
     "What accuracy a model can really have ([Lam & Stork 2003](https://mlanthology.org/ijcai/2003/lam2003ijcai-evaluating/))"
     for name, v in dict(measured=measured, wrong=wrong).items():
         if not 0 <= v <= 1: raise FakesError(f"`{name}` should be a share in [0, 1], got {v}.")
     low = abs(measured - wrong) if k == 2 else max(0.0, measured - wrong)             # of two classes, wrong where the label is wrong too is right
-    corrected = float(np.clip((measured - wrong) / (1 - 2 * wrong), 0, 1)) if k == 2 and wrong < 0.5 else None
+    corrected = (measured - wrong) / (1 - 2 * wrong) if k == 2 and wrong < 0.5 and wrong <= measured <= 1 - wrong else None
     return dict(low=low, high=1 - abs(1 - measured - wrong), corrected=corrected)
