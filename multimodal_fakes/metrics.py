@@ -443,7 +443,7 @@ def from_curve(
     tpr, fpr, exists = _ratio(found, pos), _ratio(said - found, neg), (pos * neg > 0)[:, 0]
     at = lambda values, i: np.take_along_axis(values, i[:, None], 1)[:, 0]
     rise = tpr + fpr - 1
-    i = (rise >= 0).argmax(1).clip(1)                                                     # the first point at or over the diagonal
+    i = (rise >= 0).argmax(1)                                                             # the first point at or over the diagonal
     part = _ratio(-at(rise, i - 1), at(rise, i) - at(rise, i - 1))
     values = dict(average_precision=_ratio((np.diff(found) * _ratio(found, said)[:, 1:]).sum(1), pos[:, 0]),
                   eer=at(fpr, i - 1) + part * (at(fpr, i) - at(fpr, i - 1)), fpr_at_95=at(fpr, (tpr >= 0.95 - 1e-12).argmax(1)))
