@@ -117,9 +117,9 @@ def _over_classes(y, probs, pred, w, n_bins):
     "Means over classes that do not exclude each other; macro-F1 is that of yes"
     each = [weighted(y[:, k], yes_no(probs[:, k]), pred[:, k], 1, w, n_bins) for k in range(y.shape[1])]
     held, said, both = (w @ part for part in (y, pred, y * pred))
-    f1 = np.divide(2 * both, held + said, out=np.zeros_like(both, float), where=held + said > 0).mean(1)
-    mean = lambda values: np.divide(np.nansum(values, 0), n := (~np.isnan(values)).sum(0), out=np.full(len(w), np.nan), where=n > 0)
-    return {m: mean([e[m] for e in each]) for m in each[0]} | dict(macro_f1=f1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = lambda values: np.nansum(values, 0) / (~np.isnan(values)).sum(0)
+        return {m: mean([e[m] for e in each]) for m in each[0]} | dict(macro_f1=np.nan_to_num(2 * both / (held + said)).mean(1))
 
 def answers(
     test,   # labelled predictions of the detector with prob_<class> and pred
@@ -192,11 +192,15 @@ def _unsaid(names, y, often):
 def singles(
     attributes,   # of `describe`
     min_n:int,    # posts inside and outside at least
-) -> dict: # (attribute, value) → (n,) whether a post is in it; values in the order of ranges, or of size
-    "The slices of one attribute each"
-    size = lambda a: attributes[a].value_counts()
+) -> dict: # (attribute, value) → (n,) whether a post is in it; values in the order of ranges, or of the alphabet
+    "The slices of one attribute each; of two that hold the same posts, the first"
     first = lambda v: (0, float(v.split()[0]), "") if v.split()[0].replace(".", "", 1).isdigit() else (1, 0.0, v)
-    return {(a, v): (attributes[a] == v).to_numpy() for a in attributes for v in sorted(size(a).index, key=first) if min_n <= size(a)[v] <= len(attributes) - min_n}
+    found = {}
+    for a in attributes:
+        for v in sorted(attributes[a].dropna().unique(), key=first):
+            inside = (attributes[a] == v).to_numpy()
+            if min_n <= inside.sum() <= len(inside) - min_n: found.setdefault(inside.tobytes(), ((a, v), inside))
+    return dict(found.values())
 
 def _gap(right, s, w):
     "How much more often a slice is right than the rest, under weights"
@@ -237,9 +241,9 @@ def draw_slices(
     at, sure = np.arange(len(part))[::-1], part.q < 0.05
     colors = np.where(sure & (part.difference < 0), "firebrick", np.where(sure, "seagreen", "steelblue"))
     fig, ax = plt.subplots(figsize=(6.4, 0.9 + 0.2 * max(len(part), 1)), dpi=75)
-    ax.axvline(whole, color="grey", ls=":", lw=1, label=f"all {table.n[0]:,} posts: {whole:.3f}")
+    ax.axvline(whole, color="grey", ls=":", lw=1)
     ax.hlines(at, part[f"{metric}_low"], part[f"{metric}_high"], color=colors, lw=2); ax.scatter(part[metric], at, color=colors, s=18, zorder=3)
-    ax.set(yticks=at, ylim=(-0.6, len(part) - 0.4), title=f"{metric} of each slice"); ax.grid(axis="x", lw=0.3); ax.legend(fontsize=7, loc="best")
+    ax.set(yticks=at, ylim=(-0.6, len(part) - 0.4), title=f"{metric} of each slice; dotted: all {table.n[0]:,} posts, {whole:.3f}"); ax.title.set_fontsize(9); ax.grid(axis="x", lw=0.3)
     ax.set_yticklabels([f"{r.attribute}: {str(r.value)[:36]} ({r.n})" for r in part.itertuples()], fontsize=7); fig.tight_layout()
 
 # %% ../nbs/05_slices.ipynb #72acd096
