@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MEASURED', 'NAMED', 'ABOUT', 'FEWEST', 'SLICED', 'OF_BOTH', 'binned', 'describe', 'ocr_confidence', 'weighted',
            'answers', 'rightness', 'z_score', 'two_sided', 'told_often', 'slice_table', 'singles', 'false_discoveries',
-           'draw_slices', 'worst_slices', 'within', 'p_worse', 'holm_adjusted', 'format_worst', 'cross_table',
-           'draw_cross']
+           'draw_slices', 'worst_slices', 'within', 'p_worse', 'holm_adjusted', 'what_was_found', 'format_worst',
+           'cross_table', 'draw_cross']
 
 # %% ../nbs/05_slices.ipynb #6e05409b
 import math
@@ -308,6 +308,16 @@ def holm_adjusted(
     "p-values of which the chance of a single false one is under the level ([Holm 1979](https://www.jstor.org/stable/4615733))"
     p = np.asarray(p, float); order = np.argsort(p, kind="stable")
     return np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))[np.argsort(order, kind="stable")]
+
+def what_was_found(
+    table,    # of `worst_slices`
+    groups,   # that it was given
+) -> str:
+    "The outcome of the search as a sentence"
+    n = len(set(groups))
+    if n < 4 * FEWEST: return f"The test split is of {n} groups, too few to search on one half and confirm on the other: at least {4 * FEWEST} are needed."
+    if not len(table): return "No slice has more errors than the rest."
+    return f"Of {len(table)} slices that look worse on one half of the test split, {table.confirmed.sum() or 'none'} {'is' if table.confirmed.sum() < 2 else 'are'} confirmed on the other."
 
 def format_worst(
     table,   # of `worst_slices`
