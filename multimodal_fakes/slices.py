@@ -75,7 +75,7 @@ def _told(post, conf, field):
 
 def _in_words(values, n):
     "A column as names; numbers of many values in bins"
-    blank = [v is None or v in ("", []) or isinstance(v, float) and np.isnan(v) for v in values]
+    blank = [v is None or not str(v).strip(" []") or isinstance(v, float) and np.isnan(v) for v in values]
     numbers = {v for v, b in zip(values, blank) if not b and isinstance(v, (int, float))}
     if len(numbers) > 8: return binned([None if b else v for v, b in zip(values, blank)], n)
     return [None if b else in_one_word(list(map(str, v))) if isinstance(v, (list, tuple)) else str(v) for v, b in zip(values, blank)]
@@ -194,7 +194,7 @@ def singles(
     min_n:int,    # posts inside and outside at least
 ) -> dict: # (attribute, value) → (n,) whether a post is in it; values in the order of ranges, or of the alphabet
     "The slices of one attribute each; of two that hold the same posts, the first"
-    first = lambda v: (0, float(v.split()[0]), "") if v.split()[0].replace(".", "", 1).isdigit() else (1, 0.0, v)
+    first = lambda v: (0, float(v.split()[0]), "") if v.split()[0].replace(".", "", 1).isdecimal() else (1, 0.0, v)
     found = {}
     for a in attributes:
         for v in sorted(attributes[a].dropna().unique(), key=first):
