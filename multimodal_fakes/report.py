@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .calibrate import labelled, positive_index, probabilities, read_confs, read_predictions
+from .calibrate import labelled, positive_index, probabilities, read_predictions
 from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
 from .metrics import BOOTED, auroc, bits, class_names, decide, intervals, paired_bootstrap, score_table, truth
+from .protocol import read_confs
 from .record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
 from .windows import window_metrics
 
