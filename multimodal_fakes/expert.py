@@ -389,7 +389,7 @@ def expert_metrics(
     metrics = {"best_epoch": int(history.loc[history["val_loss"].idxmin(), "epoch"]), "val_loss": round(float(history["val_loss"].min()), 5)}
     for name, t in tables.items():
         for split in ("val", "test"):
-            part = t[(t["split"] == split) & (t["y"] >= 0)]
+            part = t[(t["split"] == split) & (t["y"] >= 0) & t["dataset"].isin(task.datasets)]
             if not len(part): continue
             scores = score_table(truth(part), to_probs(part[[f"logit_{c}" for c in task.classes]].to_numpy(), task.multi_label), positive)
             metrics |= {f"{name}_{split}_{k}": round(float(scores[k]), 5) for k in ("accuracy", "macro_f1")}

@@ -409,7 +409,7 @@ def report_all(
     told = {m: f for m, f in models.items() if m in BASELINES} | strategies
     found = dict(table=table, kinds=kind_table(told, done, posts, read_confs(home, datasets), field, n_boot, seed), verdict=verdict(fusion, table), errors=worst_errors(test, posts, answers, n_errors),
                  classes=classes + ["none"] * several, confusion=confused(test),
-                 windows=window_scores(home, task, {m: models[m] for m in modalities}, field), functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
+                 windows=window_scores(home, task, {m: models[m][models[m].dataset.isin(list(datasets))] for m in modalities}, field), functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
     found["metrics"] = flat_metrics(found)
     _write(Path(out)/"Step_5"/task/"report", found)
     return found
