@@ -456,7 +456,7 @@ def plot_scores(
 ):
     "Probability of the true class, by class: what an expert is sure of, and wrong about"
     import matplotlib.pyplot as plt
-    classes, part = task.classes, table[(table["split"] == split) & (table["y"] >= 0) & table["present"]]
+    classes, part = task.classes, table[(table["split"] == split) & (table["y"] >= 0) & table["present"] & table["dataset"].isin(task.datasets)]
     y, p = truth(part), to_probs(part[[f"logit_{c}" for c in task.classes]].to_numpy(), task.multi_label)
     fig, ax = plt.subplots(figsize=(5, 2.4), dpi=75)
     ax.hist([p[(y[:, i] == 1) if task.multi_label else y == i, i] for i in range(len(classes))], bins=20, range=(0, 1), stacked=True, label=classes)
