@@ -37,9 +37,10 @@ setup-bench: $(VENV)/.ready-bench
 export: setup
 	@nbdev_export
 
-pilot: export  ## the embedded pilot datasets
+pilot: export  ## the embedded pilot datasets and their checklists
 	@python -m multimodal_fakes.pilot Datasets
 	@python -m multimodal_fakes.clips Datasets
+	@python -m multimodal_fakes.checklists Datasets
 
 ifeq ($(PROFILE),pilot)
 run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data

@@ -389,7 +389,7 @@ def expert_metrics(
     metrics = {"best_epoch": int(history.loc[history["val_loss"].idxmin(), "epoch"]), "val_loss": round(float(history["val_loss"].min()), 5)}
     for name, t in tables.items():
         for split in ("val", "test"):
-            part = t[(t["split"] == split) & (t["y"] >= 0)]
+            part = t[(t["split"] == split) & (t["y"] >= 0) & t["dataset"].isin(task.datasets)]
             if not len(part): continue
             scores = score_table(truth(part), to_probs(part[[f"logit_{c}" for c in task.classes]].to_numpy(), task.multi_label), positive)
             metrics |= {f"{name}_{split}_{k}": round(float(scores[k]), 5) for k in ("accuracy", "macro_f1")}
@@ -456,7 +456,7 @@ def plot_scores(
 ):
     "Probability of the true class, by class: what an expert is sure of, and wrong about"
     import matplotlib.pyplot as plt
-    classes, part = task.classes, table[(table["split"] == split) & (table["y"] >= 0) & table["present"]]
+    classes, part = task.classes, table[(table["split"] == split) & (table["y"] >= 0) & table["present"] & table["dataset"].isin(task.datasets)]
     y, p = truth(part), to_probs(part[[f"logit_{c}" for c in task.classes]].to_numpy(), task.multi_label)
     fig, ax = plt.subplots(figsize=(5, 2.4), dpi=75)
     ax.hist([p[(y[:, i] == 1) if task.multi_label else y == i, i] for i in range(len(classes))], bins=20, range=(0, 1), stacked=True, label=classes)

@@ -369,7 +369,8 @@ def _share(dataset, functionality, table):
     n, k = len(table), int(table.right.sum())
     if not n: raise FakesError(f"The test dataset {dataset!r} holds no answer to compare with; look at `labels` in conf/dataset/{dataset}.yaml.")
     low, high = binomtest(k, n).proportion_ci(method="wilson")
-    return dict(dataset=dataset, functionality=functionality, gold="/".join(sorted(set(table.gold))), n=n, accuracy=k / n, low=low, high=high)
+    gold = sorted(set(table.gold))
+    return dict(dataset=dataset, functionality=functionality, gold="/".join(gold) if len(gold) < 4 else f"{len(gold)} classes", n=n, accuracy=k / n, low=low, high=high)
 
 def draw_functions(
     functions,   # of `functional_tests`
@@ -410,7 +411,7 @@ def report_all(
     told = {m: f for m, f in models.items() if m in BASELINES} | strategies
     found = dict(table=table, kinds=kind_table(told, done, posts, read_confs(home, datasets), field, n_boot, seed), verdict=verdict(fusion, table), errors=worst_errors(test, posts, answers, n_errors),
                  classes=classes + ["none"] * several, confusion=confused(test),
-                 windows=window_scores(home, task, {m: models[m] for m in modalities}, field), functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
+                 windows=window_scores(home, task, {m: models[m][models[m].dataset.isin(list(datasets))] for m in modalities}, field), functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
     found["metrics"] = flat_metrics(found)
     _write(Path(out)/"Step_5"/task/"report", found)
     return found

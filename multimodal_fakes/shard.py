@@ -526,7 +526,7 @@ def shard_all(
     for name in confs: stats["datasets"][name] = _dataset_stats(name, examples, indexes, failed, reports.get(name, {}), step)
     stats["twins"] = count_twins(splits, examples)
     check_budget(stats["datasets"], error_budget)
-    stats["optimism"] = split_optimism(examples, first_label(labels, confs, examples), home/"Datasets", seed=seed)
+    stats["optimism"] = split_optimism([e for e in examples if not confs[e.dataset].tests_only], first_label(labels, confs, examples), home/"Datasets", seed=seed)
     taxonomy = make_taxonomy(confs, labels, examples)
     write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
     write_tasks(step, tasks, taxonomy, clip and Clip(**clip).model_dump())
