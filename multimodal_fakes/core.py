@@ -255,6 +255,7 @@ class Search(Section):
 class Calibrate(Section):
     "Scores to probabilities"
     n_bins:int = Field(ge=2, le=100)            # of the reliability diagram and the ECE
+    method:str = "auto"                         # auto chooses by held-out likelihood; a name takes that map unless it is refused
 
 class Report(Section):
     "Evaluation, errors, pictures"
