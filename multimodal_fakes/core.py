@@ -256,6 +256,13 @@ class Search(Section):
 class Calibrate(Section):
     "Scores to probabilities"
     n_bins:int = Field(ge=2, le=100)            # of the reliability diagram and the ECE
+    method:str = "auto"                         # auto chooses by held-out likelihood; a name takes that map unless it is refused
+    purpose:str|dict = "best_f1"                # what the threshold of the detector is for
+    purposes:list[str|dict] = ["best_f1"]       # whose thresholds are told
+    risk:float = Field(0.1, gt=0, lt=1)         # highest share of wrong answers among those given
+    level:float = Field(0.9, gt=0, lt=1)        # share of posts whose set of possible classes should hold the true one
+    sets:Literal["lac", "aps", "raps"] = "lac"  # how these sets are made
+    familiar:float = Field(0.99, gt=0, lt=1)    # share of the validation posts that count as familiar
 
 class Report(Section):
     "Evaluation, errors, pictures"
@@ -300,7 +307,7 @@ STAGES = {  # name: (notebook, schema, folder that receives the executed noteboo
     "expert":    ("04a_expert",    Recipe,    "Step_4/{task}/{modality}",  ["Step_4/{task}/{modality}", "models/{task}"]),
     "fusion":    ("05_fusion",     Fusion,    "Step_5/{task}/fusion",      ["Step_5/{task}/fusion", "models/{task}"]),
     "search":    ("05_search",     Search,    "Step_5/{task}/search",      ["Step_5/{task}/search"]),
-    "calibrate": ("05a_calibrate", Calibrate, "Step_5/{task}/calibrate",   ["Step_5/{task}/calibrate", "models/{task}"]),
+    "calibrate": ("05a_calibrate", Calibrate, "Step_5/{task}/calibrate",   ["Step_5/{task}", "models/{task}"]),
     "report":    ("05b_report",    Report,    "Step_5/{task}/report",      ["Step_5/{task}/report"]),
 }
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
 
+from .calibrators import PatternCalibrator, pattern_names
 from .core import FakesError, atomic_path, nearest, progress, read_json
-from .metrics import decide, to_probs
+from .metrics import decide
 from .record import text_field
 
 # %% ../nbs/06_predict.ipynb #599fe0e0
@@ -31,6 +32,7 @@ class Detector:
     def __init__(self, bundle:dict, experts:dict, fusion=None):
         self.bundle, self.experts, self.fusion = bundle, experts, fusion
         self.classes, self.modalities = bundle["classes"], bundle["modalities"]
+        self.calibration = PatternCalibrator.from_dict(bundle["calibration"])
 
     @classmethod
     def load(cls,
@@ -77,7 +79,7 @@ class Detector:
     ) -> np.ndarray: # (n, C) calibrated probabilities
         "Judge what was looked at"
         logits = self._score(self._evidence(samples, quality, seen))
-        return to_probs(logits, self.bundle["multi_label"], self.bundle["calibration"]["temperature"])
+        return self.calibration.transform(logits, pattern_names({m: [s.get(m) is not None for s in samples] for m in self.experts}))
 
     def look(self,
         post:dict,   # with `text`, `image` and `video`, any may be None

@@ -117,7 +117,7 @@ def model_table(
         return about | measure(y, q, positive, threshold, n_bins=n_bins, **options) | (difference(y, q, probs[over], over, **options) if over else {})
     rows = [row(n, "expert" if n in BASELINES else "baseline", n, f, probs[n], over=BASELINES.get(n)) for n, f in models.items()]
     rows += [row(f"fusion: {n}", "fusion", n, f, probs[n], over=best) for n, f in strategies.items()]
-    rows.append(row("calibrated", "detector", None, done, probabilities(done, calibration["temperature"])[test], calibration["threshold"]))
+    rows.append(row("calibrated", "detector", None, done, done[[f"prob_{c}" for c in class_names(done)]].to_numpy()[test], calibration["threshold"]))
     return pd.DataFrame(rows).assign(protocol=calibration["protocol"])
 
 def verdict(
