@@ -63,7 +63,7 @@ class Case:
     ):
         self.detector, self.samples, self.quality = detector, samples, quality
         if of not in (None, *detector.classes): raise FakesError(f"The {detector.bundle['task']} detector knows no class {of!r}{nearest(of, detector.classes)}")
-        said = detector.answer(self.probs, samples)
+        said = detector.answer(self.probs, samples)      # for its label
         self.k = detector.classes.index(of) if of else int(self.probs.argmax()) if detector.bundle["multi_label"] else said["label"]
 
     @cached_property
@@ -383,7 +383,7 @@ def explain(
 def _explained(case, nothing, origin, method):
     "All that is said of one case"
     some, number = case.of_subsets(), lambda v: round(float(v), 6)
-    return case.detector.answer(case.probs, case.samples) | dict(
+    return case.detector.answer(case.probs, case.samples, case.detector.far(case.seen)[0]) | dict(
         of=case.detector.classes[case.k], nothing={"probability": number(nothing[case.k]), "from": origin}, brings={m: number(v) for m, v in modality_values(case, nothing).items()},
         subsets=[dict(modalities=sorted(s), probability=number(p)) for s, p in some.items()], text=_of_text(case, method, number), region=_of_picture(case, method, number))
 

@@ -16,7 +16,9 @@ from fastcore.basics import patch
 
 from .calibrators import PatternCalibrator, pattern_names
 from .core import FakesError, atomic_path, nearest, progress, read_json
-from .metrics import decide
+from .decisions import Conformal
+from .metrics import decide, yes_no
+from .ood import Familiar
 from .record import text_field
 
 # %% ../nbs/06_predict.ipynb #599fe0e0
@@ -29,10 +31,10 @@ class Seen(NamedTuple):
 
 class Detector:
     "A trained detector of one task: `Detector.load('models/fake_news').predict(text=…, image=…)`"
-    def __init__(self, bundle:dict, experts:dict, fusion=None):
-        self.bundle, self.experts, self.fusion = bundle, experts, fusion
+    def __init__(self, bundle:dict, experts:dict, fusion=None, familiar=None):
+        self.bundle, self.experts, self.fusion, self.familiar = bundle, experts, fusion, familiar
         self.classes, self.modalities = bundle["classes"], bundle["modalities"]
-        self.calibration = PatternCalibrator.from_dict(bundle["calibration"])
+        self.calibration, self.sets = PatternCalibrator.from_dict(bundle["calibration"]), {name: Conformal.from_dict(s) for name, s in bundle["sets"].items()}
 
     @classmethod
     def load(cls,
@@ -48,7 +50,7 @@ class Detector:
         bundle = read_json(folder/"detector.json")
         needed = [bundle["ships"]] if bundle["fusion"] is None else bundle["modalities"]
         experts = {m: load_expert(folder/bundle["experts"][m]) for m in needed}
-        return cls(bundle, experts, load_fusion(folder/bundle["fusion"]) if bundle["fusion"] else None)
+        return cls(bundle, experts, load_fusion(folder/bundle["fusion"]) if bundle["fusion"] else None, Familiar.load(folder))
 
     def predict(self,
         text:str|None=None,   # caption, headline, title
@@ -65,7 +67,15 @@ class Detector:
         "Judge posts together"
         if not posts: return []
         samples, quality = zip(*(self.look(p) for p in posts))
-        return [self.answer(p, s) | {"ignored": self._ignored(post)} for p, s, post in zip(self.judge(samples, quality), samples, posts)]
+        seen = {m: self.see(m, [s.get(m) for s in samples]) for m in self.experts}
+        return [self.answer(p, s, f) | {"ignored": self._ignored(post)} for p, s, f, post in zip(self.judge(samples, quality, seen), samples, self.far(seen), posts)]
+
+    def far(self,
+        seen:dict,   # modality → `Seen`
+    ) -> list: # a number in [0, 1] for each post, none where the detector does not know
+        "How unlike the known each post is"
+        present = {m: v.present for m, v in seen.items()}
+        return list(self.familiar.score({m: v.features for m, v in seen.items()}, present)) if self.familiar else [None] * len(next(iter(present.values())))
 
     def _ignored(self, post):
         "What a post has and no expert looks at, such as a picture shown to a detector of headlines"
@@ -153,15 +163,26 @@ class Detector:
     def answer(self,
         probs:np.ndarray,   # (C,) calibrated
         samples:dict,       # modality → what was seen
+        far=None,           # how unlike the known it is, of `Familiar.score`
     ) -> dict:
-        "prediction (class), label (its number), probability (of the positive class, or of the prediction where there are more than two), confidence (of the prediction); where several classes may hold: the classes, their numbers, the highest probability of any, the confidence in the least sure of all"
+        """prediction (class), label (its number), probability (of the positive class, or of the prediction where there are more than two), confidence (of the prediction); where several classes may hold: the classes, their numbers, the
+        highest probability of any, the confidence in the least sure of all. possible: classes that cannot be ruled out; ood: share of known posts that are nearer to what was trained on; abstained: less sure than the bundle asks, or unfamiliar"""
         b = self.bundle
         positive = None if b["positive"] is None else self.classes.index(b["positive"])
         label = decide(probs[None], positive, b["threshold"], b["multi_label"])[0]
         if b["multi_label"]: said = dict(prediction=[c for c, held in zip(self.classes, label) if held], label=np.flatnonzero(label).tolist(), probability=probs.max(), confidence=np.maximum(probs, 1 - probs).min())
         else: said = dict(prediction=self.classes[label], label=int(label), probability=probs[label if positive is None else positive], confidence=probs[label])
-        return {"task": b["task"], **said, "probability": round(float(said["probability"]), 6), "confidence": round(float(said["confidence"]), 6), "probabilities": {c: round(float(p), 6) for c, p in zip(self.classes, probs)}, "threshold": b["threshold"],
+        unsure, unfamiliar = b["abstain_below"] is not None and said["confidence"] < b["abstain_below"], far is not None and bool(self.familiar.unfamiliar(far))
+        return {"task": b["task"], **said, "probability": round(float(said["probability"]), 6), "confidence": round(float(said["confidence"]), 6), "probabilities": {c: round(float(p), 6) for c, p in zip(self.classes, probs)},
+                "threshold": b["threshold"], "purpose": b["purpose"], "abstained": bool(unsure or unfamiliar), "possible": self.possible(probs), "ood": None if far is None else round(float(far), 4), "unfamiliar": unfamiliar,
                 "modalities": sorted(samples), "missing": sorted(set(self.modalities) - set(samples)), "protocol": b["protocol"]}
+
+    def possible(self,
+        probs:np.ndarray,   # (C,) calibrated
+    ) -> list: # of class names; empty where none is likely enough
+        "The classes that the promised coverage leaves"
+        if self.bundle["multi_label"]: return [c for k, c in enumerate(self.classes) if self.sets[c].sets(yes_no(probs[[k]]))[0, 1]]
+        return [c for c, held in zip(self.classes, self.sets["all"].sets(probs[None])[0]) if held]
 
 # %% ../nbs/06_predict.ipynb #f878dd74
 BESIDE = (0, np.nan, np.nan)     # words, confidence of OCR and pixels where there is neither text nor picture
