@@ -183,7 +183,7 @@ def _protocol(run):
              **{f"Chosen: {k.replace('_', ' ')}": str(v) for k, v in p["selection"].items()}, "Versions": ", ".join(f"{k} {v}" for k, v in p["versions"].items() if v)}]
 
 MODEL_CARD = [  # title, function, file to look at
-    ("Model card: in short", _short, "conf/task/{task}.yaml"),
+    ("In short", _short, "conf/task/{task}.yaml"),
     ("What the classes mean", _classes, "conf/task/{task}.yaml, Step_5/{task}/calibrate/protocol.json"),
     ("Intended use", lambda run: [run.words.use], "conf/task/{task}.yaml"),
     ("Out of scope", lambda run: [run.words.never], "conf/task/{task}.yaml"),
@@ -266,7 +266,7 @@ def _shortcuts(run):
     return ["What a property of the file alone says about the label; 0.5 is nothing.", pd.DataFrame(rows).head(6), *[w if isinstance(w, str) else str(w) for v in run.of("Step_1/inventory.json").values() for w in v["shortcuts"]["warnings"]]]
 
 DATA_CARD = [
-    ("Data card: what the data are", _what, "conf/task/{task}.yaml"),
+    ("What the data are", _what, "conf/task/{task}.yaml"),
     ("Licences, and how to obtain the data", _licences, "conf/dataset"),
     ("Sizes by split and class", _sizes, "Step_3/stats.json"),
     ("How labels map", _labels, "Step_5/{task}/calibrate/protocol.json"),

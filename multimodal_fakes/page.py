@@ -22,6 +22,7 @@ def harmless(
 ) -> str:
     "A text without invisible characters: each is shown as its number"
     text = str(text or "")
+    if text.isprintable() and (not most or len(text) <= most): return text                     # nearly all
     text = re.sub("(?<=[!-~])[\u200c\u200d]|[\u200c\u200d](?=[!-~])", lambda m: _number(m[0]), text)
     text = "".join(_number(c) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in "\n\t\u200c\u200d" else c for c in text)
     return text if not most or len(text) <= most else text[:most].rstrip() + " …"
@@ -54,7 +55,7 @@ class Gallery:
 
 @dataclass
 class Section:
-    "A title, its finding in one sentence, and blocks: str, list of str, dict of str, DataFrame, `Picture`, `Gallery`"
+    "A title, its finding in one sentence, and blocks: str, list of str, dict of str, DataFrame, `Picture`, `Gallery`, or sections within it"
     title:str
     finding:str = ""
     blocks:list = field(default_factory=list)
@@ -96,7 +97,7 @@ CSS = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #16181b; --soft: #a9adb3; --line: #44484e; --band: #22262b; --link: #8cc4f0; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1.2rem 4rem; max-width: 62rem; font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); background: var(--paper); }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; } h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.4rem 0 .3rem; padding-top: .6rem; border-top: 1px solid var(--line); }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; } h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.4rem 0 .3rem; padding-top: .6rem; border-top: 1px solid var(--line); } h3 { font-size: 1.02rem; margin: 1.5rem 0 .2rem; }
 p, ul, dl { margin: .5rem 0; } a { color: var(--link); } .under, .note { color: var(--soft); } .finding { font-weight: 600; }
 nav ol { columns: 2; padding-left: 1.6rem; font-size: .9rem; margin: .4rem 0; }
 dl { display: grid; grid-template-columns: minmax(9rem, 13rem) 1fr; gap: .5rem 1rem; } dt { font-weight: 600; } dd { margin: 0; }
@@ -109,7 +110,7 @@ figure { margin: .8rem 0; } figure img { max-width: 100%; height: auto; backgrou
 @media print {
   :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #333; --line: #999; --band: #fff; --link: #000; }
   body { max-width: none; padding: 0; font-size: 10pt; } a { text-decoration: none; } nav { display: none; }
-  section:first-of-type { break-after: page; } h2, .finding, summary { break-after: avoid; } h2 { margin-top: 1.4rem; } figure, tr, dl > * { break-inside: avoid; } thead { display: table-header-group; }
+  section:first-of-type { break-after: page; } h2, h3, .finding, summary { break-after: avoid; } h2 { margin-top: 1.4rem; } figure, tr, dl > * { break-inside: avoid; } thead { display: table-header-group; }
   .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding-right: .4rem; min-width: 0; } figure img { max-height: 200mm; } .examples { grid-template-columns: repeat(4, 1fr); }
 }
 """
@@ -121,6 +122,8 @@ TEMPLATES = {
 <tbody>{% for row in rows %}<tr>{% for name, cell in row %}{% if loop.first %}<th scope="row"><bdi>{{ cell }}</bdi></th>{% else %}<td{{ ' class="number"'|safe if name in numbers }}><bdi>{{ cell }}</bdi></td>{% endif %}{% endfor %}</tr>
 {% endfor %}</tbody></table></div>""",
     "picture": """<figure><img alt="{{ block.alt }}" src="data:image/png;base64,{{ block.png|base64 }}"></figure>""",
+    "section": """<h3>{{ block.title }}</h3>{% if block.finding %}<p class="finding">{{ block.finding }}</p>{% endif %}{% for inner in block.blocks %}{{ inner|html(block.title) }}
+{% endfor %}""",
     "gallery": """<details{{ ' open' if not block.hidden }}><summary>{{ block.title }} ({{ block.examples|length }}{{ ', hidden until clicked' if block.hidden }})</summary>{% if block.note %}<p class="note">{{ block.note }}</p>{% endif %}
 <ul class="examples">{% for e in block.examples %}<li>{% if e.jpeg %}<img alt="Picture of this post" src="data:image/jpeg;base64,{{ e.jpeg|base64 }}">{% endif %}{% for line in e.lines %}<p{{ ' class="said"'|safe if loop.first }}>{{ line }}</p>{% endfor %}{% if e.text %}<p class="words" dir="auto">{{ e.text|harmless(260) }}</p>{% endif %}</li>
 {% endfor %}</ul></details>""",
@@ -129,7 +132,7 @@ TEMPLATES = {
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"><meta name="referrer" content="no-referrer">
 <title>{{ title }}</title><link rel="icon" href="data:,"><style>{{ css|safe }}</style></head>
 <body><header><h1>{{ title }}</h1>{% if under %}<p class="under">{{ under }}</p>{% endif %}</header>
-<nav aria-label="Sections"><ol>{% for s in sections %}<li><a href="#s{{ loop.index }}">{{ s.title }}</a></li>{% endfor %}</ol></nav>
+<nav aria-label="Sections"><details><summary>Contents</summary><ol>{% for s in sections %}<li><a href="#s{{ loop.index }}">{{ s.title }}</a></li>{% endfor %}</ol></details></nav>
 <main>{% for s in sections %}<section id="s{{ loop.index }}" aria-labelledby="h{{ loop.index }}"><h2 id="h{{ loop.index }}">{{ s.title }}</h2>{% if s.finding %}<p class="finding">{{ s.finding }}</p>{% endif %}
 {% for block in s.blocks %}{{ block|html(s.title) }}
 {% endfor %}</section>
@@ -142,18 +145,19 @@ TEMPLATES = {
 def _templates():
     "The templates, which escape whatever is put into them"
     from jinja2 import DictLoader, Environment, StrictUndefined
+    from markupsafe import Markup
     env = Environment(autoescape=True, loader=DictLoader(TEMPLATES), undefined=StrictUndefined)
-    env.filters |= dict(harmless=harmless, html=block_html, base64=lambda b: base64.b64encode(b).decode())
+    env.filters |= dict(harmless=harmless, html=block_html, base64=lambda b: Markup(base64.b64encode(b).decode()))
     env.finalize = lambda value: harmless(value) if type(value) is str else value       # what is already HTML is of another type
     return env
 
 def block_html(
-    block,          # str, list, dict, DataFrame, `Picture` or `Gallery`
+    block,          # str, list, dict, DataFrame, `Picture`, `Gallery` or `Section`
     label:str="",   # of what it belongs to, read aloud before a table
 ): # markupsafe.Markup
     "A block as HTML, every text in it escaped"
     from markupsafe import Markup
-    kinds = {str: "text", list: "list", dict: "facts", pd.DataFrame: "table", Picture: "picture", Gallery: "gallery"}
+    kinds = {str: "text", list: "list", dict: "facts", pd.DataFrame: "table", Picture: "picture", Gallery: "gallery", Section: "section"}
     if type(block) not in kinds: raise FakesError(f"A page has no block of type {type(block).__name__}; there are: {', '.join(k.__name__ for k in kinds)}.")
     about = _cells(block) if isinstance(block, pd.DataFrame) else {}
     return Markup(_templates().get_template(kinds[type(block)]).render(block=block, label=f"Table: {label}", **about))

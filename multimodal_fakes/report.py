@@ -629,13 +629,14 @@ def page_all(
     tests,            # datasets tested on only
     found:dict,       # of `report_all`
     n_errors:int=12,  # examples shown of each group
-) -> list: # of `Section`, as on the page
+) -> list: # of `Section`, as on the page; without the cards at its end
     "Write the cards and the page of a task"
     run, folder = Run(home, task, field, list(datasets), list(modalities), list(tests), found), Path(out)/"Step_5"/task
     cards = {name: build_card(card, run) for name, card in (("model_card", MODEL_CARD), ("data_card", DATA_CARD))}
-    sections = [s for make in SECTIONS if (s := make(found | dict(run=run, n_errors=n_errors)))] + [Section(title, "", blocks) for card in cards.values() for title, blocks in card.items()]
+    sections = [s for make in SECTIONS if (s := make(found | dict(run=run, n_errors=n_errors)))]
     for name, card in cards.items(): write_card(folder/f"{name}.md", f"{run.words.title}: {name.replace('_', ' ')}", card)
-    write_page(folder/"report.html", f"{run.words.title}: report", sections, f"Task {task}, protocol {found['calibration']['protocol']}")
+    ending = [Section(name.replace("_", " ").capitalize(), "", [Section(title, "", blocks) for title, blocks in card.items()]) for name, card in cards.items()]
+    write_page(folder/"report.html", f"{run.words.title}: report", sections + ending, f"Task {task}, protocol {found['calibration']['protocol']}")
     return sections
 
 def show(
