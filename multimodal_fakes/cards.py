@@ -98,7 +98,7 @@ def _classes(run):
     positive, mean = FIELDS[run.field][1], run.words.classes
     raw = lambda c: "; ".join(f"{d}: {_raw(label, c)}" for d, label in p["labels"].items() if _raw(label, c))
     table = pd.DataFrame([{"class": c, "meaning": mean.get(c, ""), "published as": raw(c), "positive": "yes" if c == positive else ""} for c in p["classes"]])
-    return [f"The answer to `{run.field}` of the label taxonomy. " + (f"{positive!r} is the positive class: probability, threshold, precision and recall are about it." if positive in p["classes"] else "No class is the positive one; precision and recall are means over the classes."),
+    return [f"The answer to {run.field!r} of the label taxonomy. " + (f"{positive!r} is the positive class: probability, threshold, precision and recall are about it." if positive in p["classes"] else "No class is the positive one; precision and recall are means over the classes."),
             table.loc[:, (table != "").any()]]
 
 def _raw(label, c):
@@ -226,8 +226,12 @@ def _licences(run):
             {f"{d}: licence": v["licence"], f"{d}: how to obtain": v["obtain"].strip()} for d, v in rows.items()]
 
 def _sizes(run):
-    rows = [{"dataset": d, "split": s, "examples": v["packed"], "without a label": v["unlabelled"], **v["labels"].get(run.field, {})} for d, about in run.of("Step_3/stats.json", "datasets").items() for s, v in about["splits"].items() if v["packed"]]
-    return [pd.DataFrame(rows).convert_dtypes()]
+    table, classes = [], run.json("Step_5/{task}/calibrate/protocol.json")["classes"]
+    for d, about in run.of("Step_3/stats.json", "datasets").items():
+        splits = {s: v for s, v in about["splits"].items() if v["packed"]}
+        row = lambda what, count: {"dataset": d, "class": what, **{s: count(v) for s, v in splits.items()}}
+        table += [row("all", lambda v: v["packed"]), *(row(c, lambda v: v["labels"].get(run.field, {}).get(c, 0)) for c in classes), row("without a label", lambda v: v["unlabelled"])]
+    return [pd.DataFrame(table).convert_dtypes()]
 
 def _labels(run):
     labels = run.json("Step_5/{task}/calibrate/protocol.json")["labels"]
@@ -246,7 +250,7 @@ def _duplicates(run):
 
 def _languages(run):
     count = lambda v: ", ".join(f"{lang} {n:,}" for lang, n in sorted(v["languages"].items(), key=lambda kv: -kv[1]))
-    return [{d: count(v) for d, v in run.of("Step_1/inventory.json").items()}, "Codes of languages with their examples; `none` has no words."]
+    return [{d: count(v) for d, v in run.of("Step_1/inventory.json").items()}, "Codes of languages with their examples; none: without words."]
 
 def _modalities(run):
     return [{d: ", ".join(f"{m}: {n:,}" for m, n in v["modalities"].items()) for d, v in run.of("Step_1/inventory.json").items()}]

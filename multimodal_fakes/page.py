@@ -35,6 +35,7 @@ class Picture:
     "A drawing, as bytes; a notebook shows it too"
     png:bytes          # the file
     alt:str            # what is to be seen, in words
+    width:int          # pixels of a screen, 96 an inch, so that its letters are as large as those of the page
     def _repr_png_(self): return self.png
 
 @dataclass
@@ -70,9 +71,9 @@ def picture(
     import matplotlib.pyplot as plt
     if not alt.strip(): raise FakesError("A picture of a page needs an `alt`: a sentence for those who cannot see it.")
     file = io.BytesIO()
-    fig.savefig(file, dpi=dpi, format="png")
+    fig.savefig(file, dpi=dpi, format="png", bbox_inches="tight")
     plt.close(fig)
-    return Picture(file.getvalue(), alt)
+    return Picture(file.getvalue(), alt, int.from_bytes(file.getvalue()[16:20]) * 96 // dpi)      # a PNG tells its width there
 
 def thumbnail(
     image,          # PIL image
@@ -104,14 +105,14 @@ dl { display: grid; grid-template-columns: minmax(9rem, 13rem) 1fr; gap: .5rem 1
 .wide { overflow-x: auto; margin: .7rem 0; } table { border-collapse: collapse; font-size: .82rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .7rem .25rem .3rem; border-bottom: 1px solid var(--line); font-weight: normal; overflow-wrap: anywhere; min-width: 3.2rem; max-width: 26rem; }
 thead th { font-weight: 600; white-space: normal; overflow-wrap: normal; border-bottom: 2px solid var(--line); } td.number, th.number { text-align: right; overflow-wrap: normal; white-space: nowrap; }
-figure { margin: .8rem 0; } figure img { max-width: 100%; height: auto; background: #fff; border-radius: 3px; }
+tbody th { min-width: 6.5rem; } figure { margin: .8rem 0; } figure img { max-width: 100%; height: auto; background: #fff; border-radius: 3px; }
 """ + GALLERY_CSS + """
 @page { size: A4; margin: 15mm 14mm; }
 @media print {
   :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #333; --line: #999; --band: #fff; --link: #000; }
   body { max-width: none; padding: 0; font-size: 10pt; } a { text-decoration: none; } nav { display: none; }
-  section:first-of-type { break-after: page; } h2, h3, .finding, summary { break-after: avoid; } h2 { margin-top: 1.4rem; } figure, tr, dl > * { break-inside: avoid; } thead { display: table-header-group; }
-  .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding-right: .4rem; min-width: 0; } figure img { max-height: 200mm; } .examples { grid-template-columns: repeat(4, 1fr); }
+  section:first-of-type { break-after: page; } h2, h3, .finding, .note, summary { break-after: avoid; break-inside: avoid; } h2 { margin-top: 1.4rem; } figure, tr, dl > * { break-inside: avoid; } thead { display: table-header-group; }
+  .wide { overflow: visible; } table { font-size: 8pt; } th, td { padding-right: .4rem; } figure img { max-height: 125mm; max-width: 100%; object-fit: contain; object-position: left; } .examples { grid-template-columns: repeat(4, 1fr); }
 }
 """
 TEMPLATES = {
@@ -121,7 +122,7 @@ TEMPLATES = {
     "table":   """<div class="wide" tabindex="0" role="region" aria-label="{{ label }}"><table><thead><tr>{% for name in block.columns %}<th scope="col"{{ ' class="number"'|safe if name in numbers }}>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>{% for name, cell in row %}{% if loop.first %}<th scope="row"><bdi>{{ cell }}</bdi></th>{% else %}<td{{ ' class="number"'|safe if name in numbers }}><bdi>{{ cell }}</bdi></td>{% endif %}{% endfor %}</tr>
 {% endfor %}</tbody></table></div>""",
-    "picture": """<figure><img alt="{{ block.alt }}" src="data:image/png;base64,{{ block.png|base64 }}"></figure>""",
+    "picture": """<figure><img width="{{ block.width }}" alt="{{ block.alt }}" src="data:image/png;base64,{{ block.png|base64 }}"></figure>""",
     "section": """<h3>{{ block.title }}</h3>{% if block.finding %}<p class="finding">{{ block.finding }}</p>{% endif %}{% for inner in block.blocks %}{{ inner|html(block.title) }}
 {% endfor %}""",
     "gallery": """<details{{ ' open' if not block.hidden }}><summary>{{ block.title }} ({{ block.examples|length }}{{ ', hidden until clicked' if block.hidden }})</summary>{% if block.note %}<p class="note">{{ block.note }}</p>{% endif %}

@@ -585,8 +585,8 @@ def thresholds_section(found):
 def confusion_section(found):
     pairs = found["confusion"].query("actual != predicted").value_counts(["actual", "predicted"])
     finding = f"Most often {pairs.index[0][0]} is taken for {pairs.index[0][1]}, {pairs.iloc[0]} times." if len(pairs) else "No test post is answered wrongly."
-    counts = pd.crosstab(found["confusion"].actual, found["confusion"].predicted).reindex(index=found["classes"], columns=found["classes"], fill_value=0).rename_axis(columns=None).reset_index().rename(columns={"actual": "actual, and predicted:"})
-    return Section("Confusion", finding, [_drawn("Confusion matrix: shares of each true class by answer; the counts are in the table below.", draw_confusion, found["confusion"], found["classes"]), counts])
+    counts = found["confusion"].value_counts(["actual", "predicted"]).reset_index(name="posts").assign(right=lambda t: np.where(t.actual == t.predicted, "yes", ""))
+    return Section("Confusion", finding, [_drawn("Confusion matrix: shares of each true class by answer; the largest counts are in the table below.", draw_confusion, found["confusion"], found["classes"]), counts[(counts.right == "") | (len(found["classes"]) <= 3)].head(12)])
 
 def roc_section(found):
     if not found["curves"]: return None
