@@ -112,7 +112,7 @@ tbody th { min-width: 6.5rem; } figure { margin: .8rem 0; } figure img { max-wid
   :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #333; --line: #999; --band: #fff; --link: #000; }
   body { max-width: none; padding: 0; font-size: 10pt; } a { text-decoration: none; } nav { display: none; }
   section:first-of-type { break-after: page; } h2, h3, .finding, .note, summary { break-after: avoid; break-inside: avoid; } h2 { margin-top: 1.4rem; } figure, tr, dl > * { break-inside: avoid; } thead { display: table-header-group; }
-  .wide { overflow: visible; } table { font-size: 8pt; } th, td { padding-right: .4rem; } figure img { max-height: 125mm; max-width: 100%; object-fit: contain; object-position: left; } .examples { grid-template-columns: repeat(4, 1fr); }
+  .wide { overflow: visible; break-inside: avoid; } table { font-size: 8pt; } th, td { padding-right: .4rem; } figure img { max-height: 125mm; max-width: 100%; object-fit: contain; object-position: left; } .examples { grid-template-columns: repeat(4, 1fr); }
 }
 """
 TEMPLATES = {

@@ -585,8 +585,8 @@ def thresholds_section(found):
 def confusion_section(found):
     pairs = found["confusion"].query("actual != predicted").value_counts(["actual", "predicted"])
     finding = f"Most often {pairs.index[0][0]} is taken for {pairs.index[0][1]}, {pairs.iloc[0]} times." if len(pairs) else "No test post is answered wrongly."
-    counts = found["confusion"].value_counts(["actual", "predicted"]).reset_index(name="posts").assign(right=lambda t: np.where(t.actual == t.predicted, "yes", ""))
-    return Section("Confusion", finding, [_drawn("Confusion matrix: shares of each true class by answer; the largest counts are in the table below.", draw_confusion, found["confusion"], found["classes"]), counts[(counts.right == "") | (len(found["classes"]) <= 3)].head(12)])
+    counts = found["confusion"].value_counts(["actual", "predicted"]).reset_index(name="posts")
+    return Section("Confusion", finding, [_drawn("Confusion matrix: shares of each true class by answer; the largest counts are in the table below.", draw_confusion, found["confusion"], found["classes"]), (counts if len(found["classes"]) <= 3 else counts.query("actual != predicted")).head(12)])
 
 def roc_section(found):
     if not found["curves"]: return None
