@@ -122,7 +122,7 @@ SEEN = {  # modality: settings of its preprocessing that a reader needs, and the
 
 def _preprocessing(run):
     encoders, bundle = run.json("Step_5/{task}/calibrate/protocol.json")["encoders"], run.json("models/{task}/detector.json")
-    blocks = [{m: ", ".join(f"{name}: {encoders[m]['preprocess'][k]}" for k, name in SEEN[m].items()) for m in run.modalities}]
+    blocks = [{m: ", ".join(f"{name}: {encoders[m]['preprocess'][k]}" for k, name in SEEN[m].items() if k in encoders[m]['preprocess']) for m in run.modalities}]
     if bundle.get("clip"): blocks.append({"Of each video": ", ".join(f"{k} {bundle['clip'][k]}" for k in ("windows", "seconds", "rate", "side", "face", "rule", "margin"))})
     return [*blocks, "Text inside pictures is read: " + (", ".join(f"{k} {v}" for k, v in bundle["ocr"].items()) + "." if bundle.get("ocr") else "no.")]
 
@@ -293,7 +293,7 @@ def build_card(
     for title, read, where in sections:
         look = f"Look at {where.format(task=run.task)}."
         try: card[title] = read(run)
-        except (FakesError, OSError, LookupError, TypeError, ValueError) as e: raise FakesError(f"The card of {run.task!r} cannot be built, section {title!r}: {type(e).__name__ + ': ' if not isinstance(e, FakesError) else ''}{e} {look}") from e
+        except (FakesError, OSError, LookupError, TypeError, ValueError) as e: raise FakesError(f"The card of {run.task!r} cannot be built, section {title!r}: {type(e).__name__ + ': ' if not isinstance(e, FakesError) else ''}{e} {look}") from None
         if not card[title] or any(map(_empty, card[title])): raise FakesError(f"The card of {run.task!r} cannot be built: section {title!r} has no data. {look}")
     return card
 

@@ -33,7 +33,7 @@ def _number(c): return f"[U+{ord(c):04X}]"
 @dataclass
 class Picture:
     "A drawing, as bytes; a notebook shows it too"
-    png:bytes          # the file
+    png:bytes = field(repr=False)   # the file
     alt:str            # what is to be seen, in words
     width:int          # pixels of a screen, 96 an inch, so that its letters are as large as those of the page
     def _repr_png_(self): return self.png
@@ -43,7 +43,7 @@ class Example:
     "One post in a gallery"
     lines:list         # about it, each a line: what was said, what is true
     text:str = ""      # its words
-    jpeg:bytes = b""   # its picture, small; none where it has none
+    jpeg:bytes = field(default=b"", repr=False)   # its picture, small; none where it has none
 
 @dataclass
 class Gallery:

@@ -543,25 +543,40 @@ def _drawn(alt, draw, *args):
     draw(*args)
     return picture(plt.gcf(), alt)
 
+def _how_good(found):
+    "Accuracy in whole posts of a hundred, beside whoever always answers the same"
+    ships, counts, several = found["table"].iloc[-1], found["judged"].actual.value_counts(), found["run"].field in MULTI_LABEL
+    of, low, high = (f"{100 * ships[f'accuracy{end}']:.0f}" for end in ("", "_low", "_high"))
+    what = "answers (one class of one post, there or not)" if several else "posts"
+    lazy = "" if several else f" Whoever always answers {counts.index[0]} is right on {100 * counts.iloc[0] / counts.sum():.0f}."
+    return f"Of 100 {what} like those of the {ships['n']:,.0f} test posts, {of} are right; with 95 % confidence between {low} and {high}.{lazy}"
+
+def _how_sure(found):
+    "What a probability is worth"
+    gap, refused = 100 * found["table"].iloc[-1]["ece"], found["calibration"]["refused"]
+    return f"Claim and outcome differ by {gap:.0f} points on average: of the posts given 80 %, expect {'about 80 %' if gap < 3 else f'80 % give or take {gap:.0f} points'} to be so." + (f" Calibration was refused: {refused}." if refused else "")
+
+def _of_a_thousand(found):
+    "What is flagged, rightly and wrongly; nothing where several classes may hold"
+    field, test, ships = found["run"].field, found["test"], found["table"].iloc[-1]
+    if field in MULTI_LABEL: return {}
+    positive, row = positive_index(field, class_names(test)), in_thousands(test, field).iloc[0]
+    if positive is None: return {"Of 1,000 such posts": f"{1000 * ships['accuracy']:.0f} get the right class, and {1000 * (1 - ships['accuracy']):.0f} a wrong one."}
+    return {"Of 1,000 such posts": f"{row['are so']} are {class_names(test)[positive]}. It flags {row['answered so']}: {row['rightly']} rightly and {row['wrongly']} wrongly, and misses {row['missed']}. Where they are rarer, more of the flagged are wrong: see what the threshold means."}
+
 def short_section(found):
-    run, c, ships, test = found["run"], found["calibration"], found["table"].iloc[-1], found["test"]
-    words, several, counts = run.words, run.field in MULTI_LABEL, found["judged"].actual.value_counts()
-    right = lambda key: f"{100 * ships[key]:.0f}"
-    good = f"Of 100 posts like the {ships['n']:,.0f} test posts it answers {right('accuracy')} rightly; with 95 % confidence between {right('accuracy_low')} and {right('accuracy_high')}."
-    lazy = f" Whoever always answers {counts.index[0]} is right on {100 * counts.iloc[0] / counts.sum():.0f}." if not several else " An answer is one class of a post, there or not."
-    trust = f"Claim and outcome differ by {100 * ships['ece']:.0f} points on average: of the posts given 80 %, expect {'about 80 %' if ships['ece'] < 0.03 else f'80 % give or take {100 * ships.ece:.0f} points'} to be so." + (f" Calibration was refused: {c['refused']}." if c["refused"] else "")
-    row = in_thousands(test, run.field).iloc[0].to_dict()
-    means = {"Of 1,000 such posts": f"{row['are so']} are {class_names(test)[positive_index(run.field, class_names(test))]}. It flags {row['answered so']}: {row['rightly']} rightly and {row['wrongly']} wrongly, and misses {row['missed']}. Elsewhere they may be rarer, and then more of the flagged are wrong: see the thresholds."} if c["threshold"] is not None and not several else \
-            {"Of 1,000 such posts": f"{1000 * ships['accuracy']:.0f} get the right category, and {1000 * (1 - ships['accuracy']):.0f} a wrong one."} if not several else {}
-    facts = {"What it decides": words.decides, "On what data": " ".join(f"{run.confs[d].title}. {words.data[d]}" for d in run.confs), "How good it is": good + lazy, "Whether to believe its probabilities": trust, **means,
-             "Where it fails": " ".join(weakest(found)), "For whom": words.users, "Use it": " ".join(words.use), "Do not use it": " ".join(words.never), "Known limits": " ".join(words.limits), "Which run": f"Protocol {ships['protocol']}; what it holds stands at the end."}
-    return Section("In short", "", [facts])
+    "What a person who decides reads first, alone on its sheet"
+    run, words = found["run"], found["run"].words
+    return Section("In short", "", [{"What it decides": words.decides, "On what data": " ".join(f"{run.confs[d].title}. {words.data[d]}" for d in run.confs), "How good it is": _how_good(found), "Whether to believe its probabilities": _how_sure(found), **_of_a_thousand(found),
+        "Where it fails": " ".join(weakest(found)), "For whom": words.users, "Use it": " ".join(words.use), "Do not use it": " ".join(words.never), "Known limits": " ".join(words.limits), "Which run": f"Protocol {found['calibration']['protocol']}; what it holds stands at the end."}])
 
 def models_section(found):
+    "The table, and whether fusion earned its place"
     shown = format_table(found["table"])
     return Section("Every model on the same posts", found["verdict"], [_drawn("Accuracy, macro-F1 and AUROC of every model with 95 % intervals; the numbers are in the table below.", draw_forest, found["table"]), shown.drop(columns="difference in accuracy")])
 
 def differences_section(found):
+    "Which differences are more than chance"
     part = found["table"][found["table"].difference.notna()]
     ahead = part[part.difference_low > 0].model.tolist()
     rows = [{"model": r["model"], "over": r["over"], **{name: f"{100 * r[k]:+.1f} [{100 * r[f'{k}_low']:+.1f}, {100 * r[f'{k}_high']:+.1f}]" for k, name in (("difference", "points of accuracy"), ("difference_f1", "points of macro-F1"))}} for r in part.to_dict("records")]
@@ -569,6 +584,7 @@ def differences_section(found):
                    [_drawn("Points of accuracy gained by each model over its rival, with 95 % intervals; the numbers are in the table below.", draw_differences, found["table"]), pd.DataFrame(rows)])
 
 def calibration_section(found):
+    "Claim and outcome, before and after"
     run, c = found["run"], found["calibration"]
     before, after = (c["before_after"]["test"][when] for when in ("before", "after"))
     better = "improved" if after["nll"] < before["nll"] else "did not improve"
@@ -577,22 +593,26 @@ def calibration_section(found):
                    [_drawn("Reliability diagram: share that came true against the probability claimed, before and after calibration.", draw_reliability, run.home/f"Step_5/{run.task}/calibrate", run.datasets), pd.DataFrame(rows)])
 
 def thresholds_section(found):
+    "Counts of 1,000 posts, also where the positive class is rarer"
     run, c = found["run"], found["calibration"]
     if c["threshold"] is None or run.field in MULTI_LABEL: return Section("What the answers mean", "How often each class is answered among 1,000 posts like the test posts, and how often rightly.", [in_thousands(found["test"], run.field)])
     return Section("What the threshold means", f"Flagged from a probability of {c['threshold']:.2f}, the threshold of the best macro-F1 on validation.",
                    ["Among 1,000 posts: the first row is the test split, the others what the same detector would do where the positive class is rarer or more common.", in_thousands(found["test"], run.field)])
 
 def confusion_section(found):
+    "What is taken for what"
     pairs = found["confusion"].query("actual != predicted").value_counts(["actual", "predicted"])
     finding = f"Most often {pairs.index[0][0]} is taken for {pairs.index[0][1]}, {pairs.iloc[0]} times." if len(pairs) else "No test post is answered wrongly."
     counts = found["confusion"].value_counts(["actual", "predicted"]).reset_index(name="posts")
     return Section("Confusion", finding, [_drawn("Confusion matrix: shares of each true class by answer; the largest counts are in the table below.", draw_confusion, found["confusion"], found["classes"]), (counts if len(found["classes"]) <= 3 else counts.query("actual != predicted")).head(12)])
 
 def roc_section(found):
+    "Every threshold at once; none beyond two classes"
     if not found["curves"]: return None
     return Section("All thresholds", "How each model trades missed positives against false alarms.", [_drawn("ROC curves, true-positive rate against false-positive rate; the areas under them are the AUROC in the table of models.", draw_roc, found["curves"])])
 
 def kinds_section(found):
+    "Each kind of the positive class; none where no dataset tells kinds"
     if found["kinds"] is None: return None
     own = found["kinds"].query("model == 'calibrated'").sort_values("recall")
     worst = own.iloc[0]
@@ -600,17 +620,20 @@ def kinds_section(found):
                    pd.DataFrame([{"kind": r.kind, "n": r.n, "found": f"{r.recall:.0%}", "AUROC": f"{r.auroc:.3f} [{r.auroc_low:.3f}, {r.auroc_high:.3f}]"} for r in own.itertuples()])])
 
 def windows_section(found):
+    "Windows of video and sound; none without them"
     if found["windows"] is None: return None
     names = dict(expert="expert", judged="judged by", n="n", accuracy="accuracy", macro_f1="macro-F1", auroc="AUROC", average_precision="average precision", eer="EER", fpr_at_95="FPR at 95 % TPR")
     return Section("Windows of video and sound", "One window alone, a video by the mean, the highest or the highest few of its windows, and the clip in one go.", [found["windows"][list(names)].rename(columns=names)])
 
 def functions_section(found):
+    "The functional tests; none where the task names no test dataset"
     if found["functions"] is None: return None
     whole = found["functions"].query("functionality == 'all'")
     return Section("Functional tests", "; ".join(f"{r.dataset}: right on {r.accuracy:.0%} of {r.n}" for r in whole.itertuples()) + ".", [_drawn("Share answered rightly on each functionality, hardest first; the numbers are in the table below.", draw_functions, found["functions"]),
                    pd.DataFrame([{"functionality": r.functionality, "gold": r.gold, "n": r.n, "right": f"{r.accuracy:.0%} [{r.low:.0%}, {r.high:.0%}]"} for r in found["functions"].itertuples()])])
 
 def errors_section(found):
+    "The examples that a person should look at"
     run, groups = found["run"], example_groups(found["judged"], found["run"].modalities, found["n_errors"])
     wrong = (found["judged"].actual != found["judged"].predicted).sum()
     return Section("Examples to look at", f"{wrong:,} of {len(found['judged']):,} test posts are answered wrongly; all of them are in Step_5/{run.task}/errors.csv. Some are the label's fault.",
