@@ -519,9 +519,10 @@ def in_thousands(
     "What the detector's answers mean among 1,000 posts"
     classes, y = class_names(test), truth(test)
     positive, said = positive_index(field, classes), bits(test.pred, len(classes)) if y.ndim == 2 else test.pred.to_numpy()
-    tested = (y == positive).mean()
-    if positive is not None: rows = {f"{v:.0%} {classes[positive]}{', as tested' if v == tested else ''}": per_thousand(y == positive, said == positive, v) for v in [tested, *(v for v in shares if abs(v - tested) > 0.01)]}
-    else: rows = {c: per_thousand(*((a[:, k] if a.ndim == 2 else a == k) for a in (y, said))) for k, c in enumerate(classes)}
+    if positive is None: rows = {c: per_thousand(*((a[:, k] if a.ndim == 2 else a == k) for a in (y, said))) for k, c in enumerate(classes)}
+    else:
+        tested = (y == positive).mean()
+        rows = {f"{v:.0%} {classes[positive]}{', as tested' if v == tested else ''}": per_thousand(y == positive, said == positive, v) for v in [tested, *(v for v in shares if abs(v - tested) > 0.01)]}
     table = pd.DataFrame([{"of 1,000 posts": name, **{"are so": r["are_so"], "answered so": r["answered"], "rightly": r["rightly"], "wrongly": r["wrongly"], "missed": r["missed"]}} for name, r in rows.items()]).round().astype({"are so": int, "answered so": int, "rightly": int, "wrongly": int, "missed": int})
     return table.assign(**{"right of those answered": [f"{r['precision']:.0%}" if r["answered"] else "" for r in rows.values()]})
 
