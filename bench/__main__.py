@@ -5,7 +5,7 @@ from pathlib import Path
 
 from multimodal_fakes.core import nearest, read_json, write_json
 
-BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips"]     # all that run without being named; `gpu` is asked for
+BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips", "evaluation"]     # all that run without being named; `gpu` is asked for
 RESULTS = Path(__file__).parent/"results.json"
 
 

@@ -267,7 +267,7 @@ class Calibrate(Section):
 class Report(Section):
     "Evaluation, errors, pictures"
     n_boot:int = Field(ge=100)                  # bootstrap resamples
-    n_errors:int = Count                        # worst errors shown
+    n_errors:int = Count                        # examples shown of each group of errors
     seed:int = Count
 
 class TaskParams(Section):
@@ -308,7 +308,7 @@ STAGES = {  # name: (notebook, schema, folder that receives the executed noteboo
     "fusion":    ("05_fusion",     Fusion,    "Step_5/{task}/fusion",      ["Step_5/{task}/fusion", "models/{task}"]),
     "search":    ("05_search",     Search,    "Step_5/{task}/search",      ["Step_5/{task}/search"]),
     "calibrate": ("05a_calibrate", Calibrate, "Step_5/{task}/calibrate",   ["Step_5/{task}", "models/{task}"]),
-    "report":    ("05b_report",    Report,    "Step_5/{task}/report",      ["Step_5/{task}/report"]),
+    "report":    ("05b_report",    Report,    "Step_5/{task}/report",      ["Step_5/{task}"]),
 }
 
 # %% ../nbs/00_core.ipynb #bbe60401
