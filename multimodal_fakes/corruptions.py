@@ -203,7 +203,7 @@ def noise(samples, snr, rng):
     power = np.mean(np.square(samples, dtype=np.float64)) / 10 ** (snr / 10)
     return (samples + power ** 0.5 * rng.standard_normal(len(samples), np.float32)).astype(np.float32)
 
-@corruption("audio", "bits a second", 32_000, 24_000, 16_000, 12_000, 8_000)
+@corruption("audio", "bits a second", 64_000, 32_000, 16_000, 12_000, 8_000)
 def codec(samples, bit_rate, rng):
     "AAC, which platforms and telephones speak"
     import av
@@ -217,10 +217,10 @@ def codec(samples, bit_rate, rng):
     with av.open(file) as back: heard = np.concatenate([np.zeros(0, np.float32), *(f.to_ndarray().mean(0) for f in back.decode(audio=0) if f.pts >= 0)])
     return np.pad(heard[:len(samples)], (0, max(0, len(samples) - len(heard)))).astype(np.float32)
 
-@corruption("audio", "share of samples that are cut", 0.01, 0.05, 0.12, 0.25, 0.5)
-def clipping(samples, share, rng):
+@corruption("audio", "dB by which the loudest is too loud", 3, 6, 10, 15, 22)
+def clipping(samples, excess, rng):
     "What is louder than the recorder can hold"
-    most = np.quantile(np.abs(samples), 1 - share) if len(samples) else 0
+    most = np.abs(samples).max(initial=0) * 10 ** (-excess / 20)
     return np.clip(samples, -most, most)
 
 @corruption("audio", "reverberation time in seconds", 0.1, 0.25, 0.5, 0.9, 1.5)
