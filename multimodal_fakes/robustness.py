@@ -204,7 +204,7 @@ def drop_row(
     positive = None if bundle["positive"] is None else bundle["classes"].index(bundle["positive"])
     before, after = (decide(p, positive, bundle["threshold"], bundle["multi_label"]) for p in (clean, probs))
     scores = score_table(y, probs, positive, bundle["threshold"])
-    lost = paired_bootstrap(y, before, after, "accuracy", groups, n_boot, seed)
+    lost = paired_bootstrap(y, before, after, "accuracy", groups, n_boot, seed) if (before != after).any() else (0.0, 0.0, 0.0)
     return {m: scores[m] for m in METRICS} | dict(zip(("drop", "drop_low", "drop_high"), lost)) | dict(flipped=float((before != after).reshape(len(y), -1).any(1).mean()))
 
 def drop_table(
@@ -276,6 +276,7 @@ def draw_drops(
             ax.fill_between(part.severity, clean - part.drop_high, clean - part.drop_low, color="steelblue", alpha=0.2, lw=0); ax.plot(part.severity, part.accuracy, "o-", color="steelblue", ms=3, lw=1)
             ax.set_title(name, fontsize=8); ax.set(xticks=part.severity, ylim=(min(0, (table.accuracy - 0.05).min()), 1.03)); ax.tick_params(labelsize=7); ax.grid(axis="y", lw=0.3)
         row[0].set_ylabel(f"{m}\naccuracy", fontsize=8)
+    fig.supxlabel("severity", fontsize=8)
     fig.tight_layout()
 
 def draw_heat(
@@ -287,7 +288,7 @@ def draw_heat(
     grid, low = (some.pivot(index="line", columns="severity", values=v).loc[some.line.unique()] for v in ("drop", "drop_low"))
     fig, ax = plt.subplots(figsize=(2.6 + 0.7 * grid.shape[1], 0.9 + 0.24 * len(grid)), dpi=75)
     ax.imshow(grid, cmap="RdBu_r", vmin=-0.5, vmax=0.5, aspect="auto")
-    for (i, j), v in np.ndenumerate(grid.to_numpy()): ax.text(j, i, f"{-100 * v:+.0f}", ha="center", va="center", fontsize=8, weight="bold" if low.iloc[i, j] > 0 else "normal", color="white" if abs(v) > 0.35 else "black")
+    for (i, j), v in np.ndenumerate(grid.to_numpy()): ax.text(j, i, f"{-round(100 * v):+d}", ha="center", va="center", fontsize=8, weight="bold" if low.iloc[i, j] > 0 else "normal", color="white" if abs(v) > 0.35 else "black")
     ax.set(xticks=range(grid.shape[1]), yticks=range(len(grid)), xticklabels=grid.columns, yticklabels=grid.index, xlabel="severity", title="accuracy, in points"); ax.tick_params(labelsize=8)
     fig.tight_layout()
 
