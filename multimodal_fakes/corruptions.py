@@ -203,13 +203,13 @@ def noise(samples, snr, rng):
     power = np.mean(np.square(samples, dtype=np.float64)) / 10 ** (snr / 10)
     return (samples + power ** 0.5 * rng.standard_normal(len(samples), np.float32)).astype(np.float32)
 
-@corruption("audio", "bits a second", 64_000, 32_000, 16_000, 12_000, 8_000)
+@corruption("audio", "bits a second", 64_000, 32_000, 24_000, 16_000, 8_000)
 def codec(samples, bit_rate, rng):
     "AAC, which platforms and telephones speak"
     import av
     file, size = io.BytesIO(), 1024
     with av.open(file, "w", format="mp4") as out:
-        stream = out.add_stream("aac", rate=RATE, layout="mono", bit_rate=bit_rate)
+        stream = out.add_stream("aac", rate=RATE, layout="mono", bit_rate=bit_rate, options={"aac_coder": "fast"})
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None], np.float32), format="fltp", layout="mono")
         frame.sample_rate, frame.pts = RATE, 0
         out.mux(stream.encode(frame)); out.mux(stream.encode(None))
