@@ -6,8 +6,8 @@
 __all__ = ['Share', 'Count', 'STAGES', 'FakesError', 'nearest', 'root', 'atomic_path', 'write_json', 'read_json', 'write_jsonl',
            'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'seed_everything', 'pick_device', 'describe_device',
            'progress', 'Section', 'Prepare', 'Ocr', 'Clip', 'Shard', 'Recipe', 'Fusion', 'Search', 'Calibrate',
-           'Report', 'TaskParams', 'check_section', 'stage_params', 'declared_parameters', 'publish', 'stage_cells',
-           'run_notebook', 'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
+           'Report', 'Robustness', 'TaskParams', 'check_section', 'stage_params', 'declared_parameters', 'publish',
+           'stage_cells', 'run_notebook', 'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
 
 # %% ../nbs/00_core.ipynb #dc2c362c
 import argparse, ast, contextlib, difflib, hashlib, json, os, random, shutil, subprocess, sys, uuid
@@ -270,6 +270,15 @@ class Report(Section):
     n_errors:int = Count                        # examples shown of each group of errors
     seed:int = Count
 
+class Robustness(Section):
+    "What is left of a detector when posts are corrupted"
+    n_posts:int = Count                         # test posts drawn, all if zero
+    n_videos:int = Count                        # likewise where the task has videos or sound
+    severities:list[int] = Field(min_length=1)  # of each corruption, from 1 to 5
+    read_again:bool                             # whether text in a corrupted picture is read again
+    n_boot:int = Field(ge=100)                  # bootstrap resamples
+    seed:int = Count
+
 class TaskParams(Section):
     "What a task decides, from what, on which data"
     field:str                                   # field of the label taxonomy
@@ -308,6 +317,7 @@ STAGES = {  # name: (notebook, schema, folder that receives the executed noteboo
     "fusion":    ("05_fusion",     Fusion,    "Step_5/{task}/fusion",      ["Step_5/{task}/fusion", "models/{task}"]),
     "search":    ("05_search",     Search,    "Step_5/{task}/search",      ["Step_5/{task}/search"]),
     "calibrate": ("05a_calibrate", Calibrate, "Step_5/{task}/calibrate",   ["Step_5/{task}", "models/{task}"]),
+    "robustness": ("06c_robustness", Robustness, "Step_5/{task}/robustness", ["Step_5/{task}/robustness"]),
     "report":    ("05b_report",    Report,    "Step_5/{task}/report",      ["Step_5/{task}"]),
 }
 
