@@ -8,9 +8,10 @@ __all__ = ['SECTIONS', 'align', 'read_models', 'read_strategies', 'measure', 'di
            'errors_of', 'example_groups', 'still', 'small_picture', 'galleries', 'draw_confusion', 'roc_points',
            'draw_roc', 'kind_of', 'kind_table', 'draw_kinds', 'right_answers', 'functional_tests', 'draw_functions',
            'report_all', 'window_scores', 'roc_curves', 'flat_metrics', 'per_thousand', 'in_thousands', 'weakest',
-           'short_section', 'models_section', 'differences_section', 'calibration_section', 'thresholds_section',
-           'confusion_section', 'roc_section', 'kinds_section', 'windows_section', 'functions_section',
-           'errors_section', 'page_all', 'show', 'summary_table', 'main', 'aligned']
+           'short_section', 'models_section', 'differences_section', 'noise_section', 'calibration_section',
+           'thresholds_section', 'purposes_section', 'abstention_section', 'sets_section', 'slices_section',
+           'robustness_section', 'confusion_section', 'roc_section', 'kinds_section', 'windows_section',
+           'functions_section', 'errors_section', 'page_all', 'show', 'summary_table', 'main', 'aligned']
 
 # %% ../nbs/05b_report.ipynb #b7bbe4b9
 import argparse, sys
@@ -22,10 +23,12 @@ import pandas as pd
 from .calibrate import draw_decisions, draw_reliability, labelled, positive_index, probabilities, purposes_table, read_predictions
 from .cards import DATA_CARD, MODEL_CARD, Run, build_card, write_card
 from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
-from .metrics import BOOTED, auroc, bits, class_names, decide, intervals, paired_bootstrap, score_table, truth
+from .decisions import draw_risk_coverage, draw_thresholds
+from .metrics import METRICS, auroc, bit_masks, bits, class_names, decide, delong, detectable, intervals, mcnemar, noise_range, over_seeds, paired_bootstrap, score_table, truth
 from .page import Example, Gallery, Section, block_html, picture, thumbnail, write_page
-from .protocol import read_confs, same_protocol
+from .protocol import compare, read_confs, same_protocol
 from .record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
+from .slices import cross_table, describe, draw_slices, format_worst, ocr_confidence, slice_table, what_was_found, worst_slices
 from .windows import window_metrics
 
 # %% ../nbs/05b_report.ipynb #f81aaa62
@@ -79,9 +82,9 @@ def measure(
     seed:int=0,
     n_bins:int=15,              # of the ECE
 ) -> dict: # metric, metric_low and metric_high, flat
-    "Every metric of one model, those of `metrics.BOOTED` with their interval"
+    "Every metric of one model with its interval"
     row = score_table(y, probs, positive, threshold, n_bins)
-    around = intervals(y, probs, decide(probs, positive, threshold, y.ndim == 2), positive, BOOTED, groups, n_boot, seed)
+    around = intervals(y, probs, decide(probs, positive, threshold, y.ndim == 2), positive, [m for m in METRICS if row.get(m) is not None], groups, n_boot, seed, n_bins=n_bins)
     for m, (low, high) in around.items(): row |= {f"{m}_low": low, f"{m}_high": high}
     return row
 
@@ -90,13 +93,16 @@ def difference(
     a,      # (n, k) probabilities of the one
     b,      # of the other
     over,   # the other's name
+    positive:int|None=None,   # index of the positive class
     **options,
-) -> dict: # flat
-    "How much more often one model is right than another on the same posts, and the same in macro-F1"
-    row = dict(over=over)
+) -> dict: # flat; p_mcnemar and p_delong know nothing of groups; detectable: the smallest difference in accuracy that these posts would show four times in five
+    "How much more often one model is right than another on the same posts, the same in macro-F1 and, with two classes, in AUROC"
+    answers, row = [decide(p, multi_label=y.ndim == 2) for p in (a, b)], dict(over=over)
     for name, metric in (("difference", "accuracy"), ("difference_f1", "macro_f1")):
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), paired_bootstrap(y, *(decide(p, multi_label=y.ndim == 2) for p in (a, b)), metric, **options)))
-    return row
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), paired_bootstrap(y, *answers, metric, **options)))
+    row |= dict(p_mcnemar=mcnemar(*map(bit_masks, (y, *answers)))[2] if y.ndim == 2 else mcnemar(y, *answers)[2], detectable=detectable(y, *answers, **options))
+    if positive is None or len(np.unique(y)) < 2: return row
+    return row | dict(zip(("difference_auroc", "difference_auroc_low", "difference_auroc_high", "p_delong"), delong(y, a, b, positive)))
 
 # %% ../nbs/05b_report.ipynb #4d1f7778
 def model_table(
@@ -119,7 +125,7 @@ def model_table(
     probs = {name: probabilities(f)[test] for name, f in (models | strategies).items()}
     def row(model, kind, name, frame, q, threshold=None, over=None):
         about = dict(model=model, kind=kind, chosen=kind == "fusion" and name == fusion["chosen"], ships=name == fusion["ships"], present=float(frame.present.to_numpy()[test].mean()))
-        return about | measure(y, q, positive, threshold, n_bins=n_bins, **options) | (difference(y, q, probs[over], over, **options) if over else {})
+        return about | measure(y, q, positive, threshold, n_bins=n_bins, **options) | (difference(y, q, probs[over], over, positive, **options) if over else {})
     rows = [row(n, "expert" if n in BASELINES else "baseline", n, f, probs[n], over=BASELINES.get(n)) for n, f in models.items()]
     rows += [row(f"fusion: {n}", "fusion", n, f, probs[n], over=best) for n, f in strategies.items()]
     rows.append(row("calibrated", "detector", None, done, done[[f"prob_{c}" for c in class_names(done)]].to_numpy()[test], calibration["threshold"]))
@@ -444,22 +450,25 @@ def report_all(
     tests,            # datasets tested on only
     n_boot:int=1000,  # bootstrap resamples
     seed:int=0,
-) -> dict: # table, verdict, metrics, judged, confusion, kinds, windows and functions (each may be None), curves (model → ROC, empty beyond two classes), and what they were made from: test, calibration
+) -> dict: # table, verdict, metrics, judged, confusion, kinds, windows and functions (each may be None), curves (model → ROC, empty beyond two classes), slices, worst, and what they were made from: test, groups, calibration, decisions
     "Measure a task, write its tables, return them"
     folder = Path(home)/"Step_5"/task/"calibrate"
     done, calibration, p = read_predictions(folder/"predictions.parquet"), read_json(folder/"calibration.json"), read_json(folder/"protocol.json")
     models, classes = read_models(home, task, datasets, modalities, done), class_names(done)
     strategies, fusion = read_strategies(home, task, datasets, done), read_json(Path(home)/"Step_5"/task/"fusion/fusion.json")
-    test = labelled(done, "test", datasets)
+    test, confs = labelled(done, "test", datasets), read_confs(home, datasets)
     posts = read_posts(home, [*test.id, *done.id[done.dataset.isin(list(tests))]])
-    table = model_table(models, strategies, done, {i: group_of(posts[i]) for i in test.id}, calibration, fusion, field, datasets, p["selection"]["n_bins"], n_boot, seed)
+    groups = [group_of(posts[i]) for i in test.id]
+    table = model_table(models, strategies, done, dict(zip(test.id, groups)), calibration, fusion, field, datasets, p["selection"]["n_bins"], n_boot, seed)
     several = field in MULTI_LABEL
     says = lambda f: dict(zip(done.id, np.where(f.present, in_words(decide(probabilities(f), multi_label=several), done), "")))
     answers = {m: says(models[m]) for m in modalities} if len(modalities) > 1 else {}
     told = {m: f for m, f in models.items() if m in BASELINES} | strategies
-    found = dict(table=table, kinds=kind_table(told, done, posts, read_confs(home, datasets), field, n_boot, seed), verdict=verdict(fusion, table), judged=judge(test, posts, answers), test=test, calibration=calibration,
+    found = dict(table=table, kinds=kind_table(told, done, posts, confs, field, n_boot, seed), verdict=verdict(fusion, table), judged=judge(test, posts, answers), test=test, calibration=calibration,
                  classes=classes + ["none"] * several, confusion=confused(test),
                  windows=window_scores(home, task, {m: models[m][models[m].dataset.isin(list(datasets))] for m in modalities}, field), functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
+    attributes = describe(test.id, posts, confs, field, ocr_confidence(home, test.id))
+    found |= dict(slices=slice_table(test, attributes, groups, positive_index(field, classes), n_boot=min(n_boot, 500), seed=seed), worst=worst_slices(test, attributes, groups, seed=seed), groups=groups, decisions=read_json(folder.parent/"thresholds.json"))
     found["metrics"] = flat_metrics(found)
     _write(Path(out)/"Step_5"/task, found)
     return found
@@ -486,7 +495,7 @@ def flat_metrics(
     "The few numbers for `dvc metrics show`"
     rows = found["table"].to_dict("records")
     ships, compared = rows[-1], [r for r in rows if r["chosen"]] or [r for r in rows if r["kind"] == "expert"]
-    metrics = {k: ships[k] for k in ("n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "auroc", "ece", "nll")}
+    metrics = {k: ships[k] for k in ("n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "auroc", "ece", "ece_adaptive", "ece_debiased", "nll")}
     metrics |= {f"gain{end}": compared[-1][f"difference{end}"] for end in ("", "_low", "_high")}
     if found["functions"] is not None:
         metrics |= {f"accuracy_{r.dataset}": r.accuracy for r in found["functions"].itertuples() if r.functionality == "all"}
@@ -494,7 +503,7 @@ def flat_metrics(
 
 def _write(folder, found):
     "Every table of the stage; the errors lie beside the report, for those who look for them"
-    tables = {f"report/{name}": found[name] for name in ("table", "confusion", "kinds", "windows", "functions")} | {"report/roc": found["curves"].get("calibrated"), "errors": errors_of(found["judged"])}
+    tables = {f"report/{name}": found[name] for name in ("table", "confusion", "kinds", "windows", "functions", "slices", "worst")} | {"report/roc": found["curves"].get("calibrated"), "errors": errors_of(found["judged"])}
     for name, table in tables.items():
         if table is None: continue
         with atomic_path(folder/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
@@ -538,6 +547,7 @@ def weakest(
     if len(share): told.append(f"Of the class {share['mean'].idxmin()} it finds {share['mean'].min():.0%} of {share['size'][share['mean'].idxmin()]} (the worst class).")
     if found["kinds"] is not None and len(kinds := found["kinds"].query("model == 'calibrated' and n >= @least")): told.append("Of the kind {kind} it finds {recall:.0%} of {n} (the worst kind).".format(**kinds.loc[kinds.recall.idxmin()]))
     if found["functions"] is not None and len(f := found["functions"].query("functionality != 'all' and n >= @least")): told.append("On the functional test {functionality} it is right on {accuracy:.0%} of {n} (the worst).".format(**f.loc[f.accuracy.idxmin()]))
+    if found["worst"].confirmed.any(): told.append("Of the slice {slice} it gets {error:.0%} wrong, elsewhere {error_rest:.0%}.".format(**found["worst"][found["worst"].confirmed].iloc[0]))
     return told or ["No class has ten test examples; nothing can be said."]
 
 # %% ../nbs/05b_report.ipynb #017adb42
@@ -583,25 +593,79 @@ def differences_section(found):
     "Which differences are more than chance"
     part = found["table"][found["table"].difference.notna()]
     ahead = part[part.difference_low > 0].model.tolist()
-    rows = [{"model": r["model"], "over": r["over"], **{name: f"{100 * r[k]:+.1f} [{100 * r[f'{k}_low']:+.1f}, {100 * r[f'{k}_high']:+.1f}]" for k, name in (("difference", "points of accuracy"), ("difference_f1", "points of macro-F1"))}} for r in part.to_dict("records")]
+    points = lambda r, k: "" if pd.isna(r.get(k)) else f"{100 * r[k]:+.1f} [{100 * r[f'{k}_low']:+.1f}, {100 * r[f'{k}_high']:+.1f}]"
+    shown = dict(difference="points of accuracy", difference_f1="points of macro-F1", difference_auroc="points of AUROC")
+    rows = [{"model": r["model"], "over": r["over"], **{name: points(r, k) for k, name in shown.items() if k in part}, "p (McNemar)": f"{r['p_mcnemar']:.2g}"} for r in part.to_dict("records")]
+    least = part.detectable.dropna()
     return Section("Paired differences", f"{len(ahead)} of {len(part)} are better than what they are compared with by more than chance: {', '.join(ahead) or 'none'}.",
-                   [_drawn("Points of accuracy gained by each model over its rival, with 95 % intervals; the numbers are in the table below.", draw_differences, found["table"]), pd.DataFrame(rows)])
+                   [_drawn("Points of accuracy gained by each model over its rival, with 95 % intervals; the numbers are in the table below.", draw_differences, found["table"]), pd.DataFrame(rows), *([f"The smallest difference that these posts would show four times in five is {100 * least.min():.1f} to {100 * least.max():.1f} points of accuracy, depending on how often two models disagree. Intervals of accuracy and macro-F1 draw whole groups; McNemar's test and the interval of AUROC (DeLong) take posts one by one."] if len(least) else [])])
+
+def noise_section(found):
+    "What an accuracy means where some labels are wrong"
+    accuracy, k = found["table"].iloc[-1]["accuracy"], len(class_names(found["test"]))
+    if found["run"].field in MULTI_LABEL: return None
+    rows = [(share, noise_range(accuracy, share, k)) for share in (0.01, 0.05, 0.1)]
+    return Section("If labels are wrong", f"The measured accuracy, {accuracy:.1%}, is agreement with the labels; people who label such posts do not all agree either.",
+                   [pd.DataFrame([{"share of wrong labels": f"{share:.0%}", "at worst": f"{r['low']:.1%}", "at best": f"{r['high']:.1%}", "if wrong by chance": "impossible" if r["corrected"] is None else f"{r['corrected']:.1%}"} for share, r in rows])])
 
 def calibration_section(found):
     "Claim and outcome, before and after"
     run, c = found["run"], found["calibration"]
     before, after = (c["before_after"]["test"][when] for when in ("before", "after"))
     better = "improved" if after["nll"] < before["nll"] else "did not improve"
-    rows = [{"split": s, "when": when, **{name: numbers[k] for k, name in (("n", "n"), ("nll", "NLL"), ("brier", "Brier score"), ("ece", "ECE"))}} for s, both in c["before_after"].items() for when, numbers in both.items()]
+    rows = [{"split": s, "when": when, **{name: numbers[k] for k, name in (("n", "n"), ("nll", "NLL"), ("brier", "Brier score"), ("ece", "ECE"), ("ece_adaptive", "adaptive ECE"), ("ece_debiased", "debiased ECE"))}} for s, both in c["before_after"].items() for when, numbers in both.items()]
     return Section("Calibration", f"Calibration {better} the likelihood on test: NLL {before['nll']:.3f} before, {after['nll']:.3f} after; ECE {before['ece']:.3f} before, {after['ece']:.3f} after.",
-                   [_drawn("Reliability diagram: share that came true against the probability claimed, before and after calibration.", draw_reliability, run.home/f"Step_5/{run.task}/calibrate", run.datasets), pd.DataFrame(rows)])
+                   [_drawn("Reliability diagram: share that came true against the probability claimed, before and after calibration.", draw_reliability, run.home/f"Step_5/{run.task}/calibrate", run.datasets), pd.DataFrame(rows), f"The map from scores to probabilities: {c['method']}. The debiased error takes off what chance alone makes of a perfect model."])
 
 def thresholds_section(found):
     "Counts of 1,000 posts, also where the positive class is rarer"
     run, c = found["run"], found["calibration"]
     if c["threshold"] is None or run.field in MULTI_LABEL: return Section("What the answers mean", "How often each class is answered among 1,000 posts like the test posts, and how often rightly.", [in_thousands(found["test"], run.field)])
-    return Section("What the threshold means", f"Flagged from a probability of {c['threshold']:.2f}, the threshold of the best macro-F1 on validation.",
+    return Section("What the threshold means", f"Flagged from a probability of {c['threshold']:.2f}, the threshold for {found['decisions']['purpose']['name']} on validation.",
                    ["Among 1,000 posts: the first row is the test split, the others what the same detector would do where the positive class is rarer or more common.", in_thousands(found["test"], run.field)])
+
+def purposes_section(found):
+    "Thresholds for other purposes; none beyond two classes"
+    told, table = found["decisions"], purposes_table(found["decisions"])
+    if not len(table): return None
+    curve, refused = pd.read_csv(found["run"].home/f"Step_5/{told['task']}/thresholds_curve_detector.csv").query("split == 'val'"), table["refused"].notna().sum() if "refused" in table else 0
+    drawn = [_drawn(f"What every threshold achieves on validation for {c}, and where each purpose cuts; the thresholds are in the table below.", draw_thresholds, curve[curve["class"] == c], [f for f in each if "refused" not in f]) for c, each in told["thresholds"].items()]
+    return Section("Thresholds by purpose", f"{len(table) - refused} of {len(table)} purposes can be served from the validation posts; what each threshold achieves on the test split stands beside it.", [*drawn[:3], table])
+
+def abstention_section(found):
+    "What is left to a person"
+    a, test = found["decisions"]["abstention"], found["test"]
+    said = a["refused"] or (f"Answers less sure than {a['below']:.2f} are left to a person" if a["below"] else "No answer needs to be left to a person") + f": {a['test']['coverage']:.0%} of the test posts are answered, {a['test']['risk']:.1%} of these wrongly; at most {a['risk']:.0%} was asked for."
+    return Section("When to ask a person", said, [_drawn("Share of wrong answers against the share answered, the surest first, and where the detector stops.", draw_risk_coverage, test.confidence.to_numpy(), (test.pred != test.y).to_numpy(), a["below"]),
+                   pd.DataFrame([{"split": s, "answered": f"{a[s]['coverage']:.1%}", "wrong": "" if a[s]["risk"] is None else f"{a[s]['risk']:.1%} [{a[s]['risk_low']:.1%}, {a[s]['risk_high']:.1%}]", "AURC": a[s]["aurc"], "above the best order": a[s]["e_aurc"]} for s in ("val", "test")])])
+
+def sets_section(found):
+    "Classes that remain possible"
+    sets = found["decisions"]["sets"]
+    level = next(iter(sets.values()))["conformal"]["level"]
+    rows = [{"about": name, "hold the true class": f"{s['test']['coverage']:.1%}", "classes in a set": f"{s['test']['size']:.2f}", "sets of one": f"{s['test']['single']:.0%}", "empty": f"{s['test']['empty']:.0%}", "over 20 random halves": f"{s['halves']['coverage']:.1%} ± {s['halves']['coverage_sd']:.1%}", "note": s["conformal"]["note"] or ""} for name, s in sets.items()]
+    table = pd.DataFrame(rows)
+    return Section("Sets of possible classes", f"A set is promised to hold the true class of {level:.0%} of the posts; on test {' and '.join(table['hold the true class'][:3])} do.", ["An empty set says that no class is likely enough: the post is unlike those of the validation split.", table.loc[:, (table != "").any()]])
+
+def slices_section(found):
+    "Every kind of post apart"
+    shown = found["slices"].iloc[1:]
+    if not len(shown): return Section("Slices", "No slice of this test split is large enough to be told.", [])
+    columns = {"attribute": "attribute", "value": "value", "n": "n", "accuracy": "accuracy", "accuracy_low": "from", "accuracy_high": "to", "difference": "against the rest", "q": "q"}
+    return Section("Slices", what_was_found(found["worst"], found["groups"]), [_drawn("Accuracy of each slice with its 95 % interval; the numbers are in the table below.", draw_slices, found["slices"]),
+                   shown.sort_values("q")[list(columns)].rename(columns=columns).head(20), "The search for slices of more errors, found on one half of the posts and confirmed on the other:", format_worst(found["worst"])])
+
+def robustness_section(found):
+    "What corruptions cost; none where the stage has not run"
+    folder = found["run"].home/f"Step_5/{found['run'].task}/robustness"
+    if not (folder/"drops.csv").exists(): return None
+    told, drops = read_json(folder/"metrics.json"), pd.read_csv(folder/"drops.csv").query("severity > 0")
+    if told["protocol"] != found["calibration"]["protocol"]: raise FakesError(f"{folder} is of protocol {told['protocol']}, calibration of {found['calibration']['protocol']}. Run the stage robustness again.")
+    def line(m, c, part):
+        top = part.loc[part["drop"].idxmax()]
+        return {"modality": m, "corruption": c, **{f"severity {r.severity}": f"{r.accuracy:.2f}" for r in part.itertuples()}, "points lost at most": f"{100 * top['drop']:.0f} [{100 * top.drop_low:.0f}, {100 * top.drop_high:.0f}]"}
+    rows = [line(m, c, part) for (m, c), part in drops.groupby(["modality", "corruption"], sort=False)]
+    return Section("Corrupted posts", f"On {told['n']} test posts accuracy is {told['clean_accuracy']:.0%} untouched, {told['clean_accuracy'] - told['mean_drop']:.0%} on average over all corruptions, and {told['worst_accuracy']:.0%} under the worst, {told['worst']} at severity {told['worst_severity']}.", ["Accuracy by severity. The worst of many numbers is partly chance; the interval beside it says how much.", pd.DataFrame(rows)])
 
 def confusion_section(found):
     "What is taken for what"
@@ -643,7 +707,8 @@ def errors_section(found):
     return Section("Examples to look at", f"{wrong:,} of {len(found['judged']):,} test posts are answered wrongly; all of them are in Step_5/{run.task}/errors.csv. Some are the label's fault.",
                    galleries(groups, run.modalities, run.home/"Datasets", run.words.unpleasant))
 
-SECTIONS = [short_section, models_section, differences_section, calibration_section, thresholds_section, confusion_section, roc_section, kinds_section, windows_section, functions_section, errors_section]
+SECTIONS = [short_section, models_section, differences_section, calibration_section, thresholds_section, purposes_section, abstention_section, sets_section, confusion_section, roc_section,
+            kinds_section, windows_section, functions_section, slices_section, robustness_section, noise_section, errors_section]
 
 # %% ../nbs/05b_report.ipynb #53b0033c
 def page_all(
