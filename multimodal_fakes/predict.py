@@ -323,18 +323,26 @@ def main(argv=None):
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--task", required=True, help="a folder of --models, such as fake_news")
     shared.add_argument("--models", default="models", help="folder of trained detectors")
-    one = commands.add_parser("predict", parents=[shared], help="judge one post, print JSON")
-    one.add_argument("--text"); one.add_argument("--image"); one.add_argument("--video")
+    one, why = commands.add_parser("predict", parents=[shared], help="judge one post, print JSON"), commands.add_parser("explain", parents=[shared], help="judge one post and say why: modality, words, region")
+    for post in (one, why): post.add_argument("--text"); post.add_argument("--image"); post.add_argument("--video")
+    why.add_argument("--picture", help="PNG written, with the explanation drawn")
     many = commands.add_parser("batch", parents=[shared], help="judge a CSV with columns text, image, video")
     many.add_argument("source"); many.add_argument("target")
     get = commands.add_parser("obtain", help="licence of a dataset and how to get it")
     get.add_argument("name")
     args = parser.parse_args(argv)
-    try: return {"predict": _predict, "batch": _batch, "obtain": _obtain}[args.command](args)
+    try: return {"predict": _predict, "explain": _explain, "batch": _batch, "obtain": _obtain}[args.command](args)
     except FakesError as e: sys.exit(f"Error: {e}")
 
 def _predict(args):
     print(json.dumps(Detector.load(Path(args.models)/args.task).predict(args.text, args.image, args.video), indent=1, ensure_ascii=False))
+
+def _explain(args):
+    from multimodal_fakes.explain import draw_explanation, explain
+    found = explain(Detector.load(Path(args.models)/args.task), args.text, args.image, args.video)
+    print(json.dumps(found, indent=1, ensure_ascii=False))
+    if args.picture:
+        with atomic_path(args.picture) as f: draw_explanation(found, args.image).savefig(f, format="png", dpi=120)
 
 def _batch(args):
     if not Path(args.source).is_file(): raise FakesError(f"{args.source}: no such file")
