@@ -140,10 +140,11 @@ def weigh_sets(
     val,           # labels (n,), probabilities (n, k), group (n,): fitted on
     test,          # likewise: measured on
     kind:str="lac",
+    by_class:bool=False,   # whether the promise holds within each class
 ) -> dict: # conformal: what `Conformal.to_dict` gives; test, and halves: the coverage over 20 random halves of both
     "Which classes remain possible, and how often the true one is among them"
-    fitted, (y, probs, groups) = Conformal(kind).fit(val[1], val[0], level), (np.concatenate(both) for both in zip(val, test))
-    return dict(conformal=fitted.to_dict(), test=measure_sets(fitted.sets(test[1]), test[0]), halves=coverage_over_splits(probs, y, kind, level, groups))
+    fitted, (y, probs, groups) = Conformal(kind, by_class).fit(val[1], val[0], level), (np.concatenate(both) for both in zip(val, test))
+    return dict(conformal=fitted.to_dict(), test=measure_sets(fitted.sets(test[1]), test[0]), halves=coverage_over_splits(probs, y, kind, level, groups, by_class=by_class))
 
 def confidence_of(
     probs,     # (n, k)
@@ -161,6 +162,7 @@ def weigh(
     risk:float,   # of `weigh_abstention`
     level:float,  # of `weigh_sets`
     kind:str,     # likewise
+    by_class:bool=False,
 ) -> dict: # thresholds: class → of `weigh_purposes`, for the positive class or for each where several may hold; abstention; sets: class or `all` → of `weigh_sets`
     "All decisions of a task, chosen on validation and measured on test"
     several = parts["val"][0].ndim == 2
@@ -171,7 +173,7 @@ def weigh(
         return confidence_of(q, a), (a != y).any(1) if several else a != y, g
     sets = {classes[k]: [(y, yes_no(q), g) for y, q, g in about(k)] for k in asked} if several else {"all": [parts["val"], parts["test"]]}
     return dict(thresholds={classes[k]: weigh_purposes(purposes, *about(k)) for k in asked}, abstention=weigh_abstention(risk, *(answered(*parts[s]) for s in ("val", "test"))),
-                sets={name: weigh_sets(level, *both, kind) for name, both in sets.items()})
+                sets={name: weigh_sets(level, *both, kind, by_class) for name, both in sets.items()})
 
 # %% ../nbs/05a_calibrate.ipynb #713baca3
 def text_settings(
@@ -219,11 +221,12 @@ def calibrate_all(
     risk:float=0.1,     # highest share of wrong answers among those given; less sure ones are left to a person
     level:float=0.9,    # share of posts whose set of possible classes should hold the true one
     sets:str="lac",     # how these sets are made, of `decisions.KINDS`
+    sets_by_class:bool=False,  # whether the promise holds within each class, for which each needs examples
     familiar:float=0.99,       # share of the validation posts that count as familiar
 ) -> dict: # calibration.json, and `decisions` of thresholds.json
     "Calibrate what fusion ships, settle its decisions, write its bundle"
     frame = read_predictions(Path(home)/"Step_5"/task/"fusion/predictions.parquet")
-    rules = dict(calibration=method, purpose=read_purpose(purpose)._asdict(), risk=risk, level=level, sets=sets, familiar=familiar, n_bins=n_bins)
+    rules = dict(calibration=method, purpose=read_purpose(purpose)._asdict(), risk=risk, level=level, sets=sets, sets_by_class=sets_by_class, familiar=familiar, n_bins=n_bins)
     p = make_protocol(home, task, field, datasets, modalities, tests, frame, rules)
     looked = [p["ships"]] if p["ships"] in modalities else modalities
     frame = with_seen(home, task, looked, frame)
@@ -232,7 +235,7 @@ def calibrate_all(
     probs = probabilities(frame, calibration)
     parts = {s: (truth(part := labelled(frame, s, datasets)), probs[frame.index.get_indexer(part.index)], groups_of(home, part)) for s in ("val", "test")}
     threshold = threshold_of(*parts["val"][:2], positive, classes, purpose, parts["val"][2])
-    decisions = weigh(parts, positive, threshold, classes, purposes, risk, level, sets)
+    decisions = weigh(parts, positive, threshold, classes, purposes, risk, level, sets, sets_by_class)
     answers = decide(probs, positive, threshold, field in MULTI_LABEL)
     done = frame.assign(**{f"prob_{c}": probs[:, i] for i, c in enumerate(classes)}, pred=bit_masks(answers) if answers.ndim == 2 else answers, confidence=confidence_of(probs, answers))
     summary = dict(task=task, ships=p["ships"], method=str(calibration), calibration=calibration.to_dict(), candidates=calibration.candidates_, threshold=threshold,

@@ -262,6 +262,7 @@ class Calibrate(Section):
     risk:float = Field(0.1, gt=0, lt=1)         # highest share of wrong answers among those given
     level:float = Field(0.9, gt=0, lt=1)        # share of posts whose set of possible classes should hold the true one
     sets:Literal["lac", "aps", "raps"] = "lac"  # how these sets are made
+    sets_by_class:bool = False                  # whether the promise holds within each class
     familiar:float = Field(0.99, gt=0, lt=1)    # share of the validation posts that count as familiar
 
 class Report(Section):

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SECTIONS', 'SUMMED', 'align', 'read_models', 'read_strategies', 'measure', 'difference', 'model_table', 'verdict',
-           'format_table', 'draw_forest', 'draw_differences', 'read_posts', 'group_of', 'in_words', 'confused', 'judge',
-           'errors_of', 'example_groups', 'still', 'small_picture', 'galleries', 'draw_confusion', 'roc_points',
-           'draw_roc', 'kind_of', 'kind_table', 'draw_kinds', 'right_answers', 'functional_tests', 'draw_functions',
-           'report_all', 'window_scores', 'roc_curves', 'flat_metrics', 'per_thousand', 'in_thousands', 'weakest',
-           'short_section', 'models_section', 'differences_section', 'noise_section', 'calibration_section',
-           'thresholds_section', 'purposes_section', 'abstention_section', 'sets_section', 'slices_section',
-           'robustness_section', 'confusion_section', 'roc_section', 'kinds_section', 'windows_section',
-           'functions_section', 'errors_section', 'page_all', 'show', 'summary_table', 'seeds_table', 'crossed', 'main',
-           'aligned']
+           'format_table', 'draw_forest', 'draw_differences', 'read_posts', 'group_of', 'in_words', 'confused',
+           'class_table', 'judge', 'errors_of', 'example_groups', 'still', 'small_picture', 'galleries',
+           'draw_confusion', 'roc_points', 'draw_roc', 'kind_of', 'kind_table', 'draw_kinds', 'right_answers',
+           'functional_tests', 'draw_functions', 'report_all', 'window_scores', 'roc_curves', 'flat_metrics',
+           'per_thousand', 'in_thousands', 'weakest', 'short_section', 'models_section', 'differences_section',
+           'noise_section', 'calibration_section', 'thresholds_section', 'purposes_section', 'abstention_section',
+           'sets_section', 'slices_section', 'robustness_section', 'confusion_section', 'roc_section', 'kinds_section',
+           'windows_section', 'functions_section', 'errors_section', 'page_all', 'show', 'summary_table', 'seeds_table',
+           'across_runs', 'crossed', 'main', 'aligned']
 
 # %% ../nbs/05b_report.ipynb #b7bbe4b9
 import argparse, sys
@@ -25,9 +25,9 @@ from .calibrate import draw_decisions, draw_reliability, labelled, positive_inde
 from .cards import DATA_CARD, MODEL_CARD, Run, build_card, write_card
 from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
 from .decisions import draw_risk_coverage, draw_thresholds
-from .metrics import METRICS, auroc, bit_masks, bits, class_names, decide, delong, detectable, intervals, mcnemar, noise_range, over_seeds, paired_bootstrap, score_table, truth
+from .metrics import METRICS, auroc, bit_masks, bits, class_names, decide, delong, detectable, f1_per_class, intervals, mcnemar, noise_range, over_seeds, paired_bootstrap, score_table, truth
 from .page import Example, Gallery, Section, block_html, picture, thumbnail, write_page
-from .protocol import compare, read_confs, same_protocol
+from .protocol import compare, read_confs, same_protocol, side_by_side
 from .record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
 from .slices import cross_table, describe, draw_slices, format_worst, ocr_confidence, slice_table, what_was_found, worst_slices
 from .windows import window_metrics
@@ -225,6 +225,16 @@ def confused(
     rows, at = np.nonzero(y | (said := bits(test.pred, y.shape[1])))
     name = lambda held: np.where(held[rows, at] == 1, np.array(class_names(test))[at], "none")
     return pd.DataFrame(dict(actual=name(y), predicted=name(said)))
+
+def class_table(
+    test,   # labelled predictions of the detector with pred
+) -> pd.DataFrame: # a row a class: class, n, precision, recall, f1; blank where there is nothing to divide by
+    "How each class fares"
+    y, k = truth(test), len(class_names(test))
+    held, said = (y, bits(test.pred, k)) if y.ndim == 2 else (np.eye(k, dtype=int)[y], np.eye(k, dtype=int)[test.pred])
+    both, n, answered = (held & said).sum(0), held.sum(0), said.sum(0)
+    over = lambda a, b: np.divide(a, b, out=np.full(k, np.nan), where=b > 0)
+    return pd.DataFrame({"class": class_names(test), "n": n, "precision": over(both, answered), "recall": over(both, n), "f1": f1_per_class(y, bits(test.pred, k) if y.ndim == 2 else test.pred, k)})
 
 def judge(
     test,        # labelled predictions of the detector with prob_<class> and pred
@@ -469,7 +479,7 @@ def report_all(
                  classes=classes + ["none"] * several, confusion=confused(test),
                  windows=window_scores(home, task, {m: models[m][models[m].dataset.isin(list(datasets))] for m in modalities}, field), functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
     attributes = describe(test.id, posts, confs, field, ocr_confidence(home, test.id))
-    found |= dict(slices=slice_table(test, attributes, groups, positive_index(field, classes), n_boot=min(n_boot, 500), seed=seed), worst=worst_slices(test, attributes, groups, seed=seed), groups=groups, decisions=read_json(folder.parent/"thresholds.json"))
+    found |= dict(by_class=class_table(test), slices=slice_table(test, attributes, groups, positive_index(field, classes), n_boot=min(n_boot, 500), seed=seed), worst=worst_slices(test, attributes, groups, seed=seed), groups=groups, decisions=read_json(folder.parent/"thresholds.json"))
     found["metrics"] = flat_metrics(found)
     _write(Path(out)/"Step_5"/task, found)
     return found
@@ -504,7 +514,7 @@ def flat_metrics(
 
 def _write(folder, found):
     "Every table of the stage; the errors lie beside the report, for those who look for them"
-    tables = {f"report/{name}": found[name] for name in ("table", "confusion", "kinds", "windows", "functions", "slices", "worst")} | {"report/roc": found["curves"].get("calibrated"), "errors": errors_of(found["judged"])}
+    tables = {f"report/{name}": found[name] for name in ("table", "confusion", "kinds", "windows", "functions", "by_class", "slices", "worst")} | {"report/roc": found["curves"].get("calibrated"), "errors": errors_of(found["judged"])}
     for name, table in tables.items():
         if table is None: continue
         with atomic_path(folder/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
@@ -673,7 +683,7 @@ def confusion_section(found):
     pairs = found["confusion"].query("actual != predicted").value_counts(["actual", "predicted"])
     finding = f"Most often {pairs.index[0][0]} is taken for {pairs.index[0][1]}, {pairs.iloc[0]} times." if len(pairs) else "No test post is answered wrongly."
     counts = found["confusion"].value_counts(["actual", "predicted"]).reset_index(name="posts")
-    return Section("Confusion", finding, [_drawn("Confusion matrix: shares of each true class by answer; the largest counts are in the table below.", draw_confusion, found["confusion"], found["classes"]), (counts if len(found["classes"]) <= 3 else counts.query("actual != predicted")).head(12)])
+    return Section("Confusion", finding, [class_table(found["test"]), _drawn("Confusion matrix: shares of each true class by answer; the largest counts are in the table below.", draw_confusion, found["confusion"], found["classes"]), (counts if len(found["classes"]) <= 3 else counts.query("actual != predicted")).head(12)])
 
 def roc_section(found):
     "Every threshold at once; none beyond two classes"
@@ -765,6 +775,19 @@ def seeds_table(
         return {"model": model, "runs": str(len(part))} | {m: "" if mean is None else f"{mean:.3f}" + (f" ± {sd:.3f}" if sd is not None else "") for m, (mean, sd) in found.items()}
     return pd.DataFrame([line(model, part) for model, part in table.groupby("model", sort=False)])
 
+def across_runs(
+    runs:dict,   # name → project folder of a run
+    task:str,    # its name
+    metric="accuracy",   # a column of table.csv
+) -> pd.DataFrame: # of strings: first what differs, a row a field of the protocol, then a row a model; a column a run
+    "Runs that differ in anything, and in what"
+    table = compare(runs, task, across=True)
+    fields = [c for c in table.columns[1:] if "." in c or c in ("data", "code", "versions")]
+    first = table.groupby("run", sort=False).first()
+    differs = pd.DataFrame([{"": f"differs: {f}"} | {run: str(first[f][run])[:40] for run in first.index} for f in fields])
+    shown = side_by_side(table, metric).map(lambda v: "" if pd.isna(v) else f"{v:.3f}").rename_axis(columns=None).reset_index(names="")
+    return pd.concat([differs, shown], ignore_index=True).rename(columns={"": metric})
+
 def crossed(
     homes,       # project, or name → project
     field:str,   # of the taxonomy
@@ -779,11 +802,13 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m multimodal_fakes.report", description=main.__doc__)
     parser.add_argument("projects", nargs="*", help="folders that hold Step_5, the current project if none")
     parser.add_argument("--field", help="train x test: every detector of this label field on every dataset")
-    parser.add_argument("--task", help="mean and standard deviation over runs that differ in their seeds alone")
+    parser.add_argument("--task", help="mean and standard deviation over runs of a task that differ in their seeds alone")
+    parser.add_argument("--across", metavar="METRIC", nargs="?", const="accuracy", help="with --task: runs that differ in anything side by side, and what differs")
     args = parser.parse_args(argv)
     runs = {str(p): Path(p) for p in args.projects or [root()]}
     try:
-        if args.task: table = seeds_table(runs, args.task)
+        if args.across and args.task: table = across_runs(runs, args.task, args.across)
+        elif args.task: table = seeds_table(runs, args.task)
         elif args.field: table = crossed(runs if len(runs) > 1 else next(iter(runs.values())), args.field)
         elif len(runs) > 1: raise FakesError("One project at a time, unless --task or --field is given.")
         else: table = format_table(summary_table(*runs.values())).pipe(lambda t: t.assign(task=t.task.where(t.task != t.task.shift(), "")))
