@@ -166,7 +166,8 @@ def _weak(run):
 def _robustness(run):
     path = run.home/f"Step_5/{run.task}/robustness/metrics.json"
     if not path.exists(): return [f"Not measured in this run: there is no Step_5/{run.task}/robustness. Expect worse on cropped, compressed, translated or misspelt posts."]
-    return [{k: in_list(v) if isinstance(v, float) else str(v) for k, v in read_json(path).items()}]
+    r = read_json(path)
+    return [f"Accuracy on {r['n']} test posts: {r['clean_accuracy']:.0%} untouched, {r['clean_accuracy'] - r['mean_drop']:.0%} on average over all corruptions and severities, {r['worst_accuracy']:.0%} under the worst, {r['worst']} at severity {r['worst_severity']}. Of all answers to corrupted posts {r['flipped']:.0%} differ from those to the posts as they were."]
 
 def _cost(run):
     notebooks = [*(f"Step_4/{run.task}/{m}/04a_expert.ipynb" for m in run.modalities), *(f"Step_5/{run.task}/{s}.ipynb" for s in ("fusion/05_fusion", "calibrate/05a_calibrate"))]
@@ -182,7 +183,7 @@ def _seconds(path):
 def _protocol(run):
     p = run.json("Step_5/{task}/calibrate/protocol.json")
     return [{"Hash": p["hash"], "Splits": f"{p['splits']['hash']}: " + ", ".join(f"{p['splits'][s]:,} {s}" for s in ("train", "val", "test")), "Seeds": ", ".join(f"{k} {v}" for k, v in p["seeds"].items()),
-             **{f"Chosen: {k.replace('_', ' ')}": str(v) for k, v in p["selection"].items()}, "Versions": ", ".join(f"{k} {v}" for k, v in p["versions"].items() if v)}]
+             **{f"Chosen: {k.replace('_', ' ')}": ", ".join(f"{o} {w}" for o, w in v.items() if w is not None) if isinstance(v, dict) else str(v) for k, v in p["selection"].items()}, "Versions": ", ".join(f"{k} {v}" for k, v in p["versions"].items() if v)}]
 
 MODEL_CARD = [  # title, function, file to look at
     ("In short", _short, "conf/task/{task}.yaml"),

@@ -664,7 +664,7 @@ def slices_section(found):
     if not len(shown): return Section("Slices", "No slice of this test split is large enough to be told.", [])
     columns = {"attribute": "attribute", "value": "value", "n": "n", "accuracy": "accuracy", "accuracy_low": "from", "accuracy_high": "to", "difference": "against the rest", "q": "q"}
     return Section("Slices", what_was_found(found["worst"], found["groups"]), [_drawn("Accuracy of each slice with its 95 % interval; the numbers are in the table below.", draw_slices, found["slices"]),
-                   shown.sort_values("q")[list(columns)].rename(columns=columns).head(20), "The search for slices of more errors, found on one half of the posts and confirmed on the other:", format_worst(found["worst"])])
+                   shown.sort_values("q")[list(columns)].rename(columns=columns).head(20), *(["The search for slices of more errors, found on one half of the posts and confirmed on the other:", format_worst(found["worst"])] if len(found["worst"]) else [])])
 
 def robustness_section(found):
     "What corruptions cost; none where the stage has not run"
