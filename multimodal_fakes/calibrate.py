@@ -109,7 +109,7 @@ def threshold_of(
     return found
 
 # %% ../nbs/05a_calibrate.ipynb #1d574e72
-N_BOOT = 500     # resamples of the intervals in thresholds.json
+N_BOOT = 200     # resamples of the intervals in thresholds.json
 
 def weigh_purposes(
     purposes,   # of `decisions.read_purpose`

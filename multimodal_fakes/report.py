@@ -25,7 +25,7 @@ from .calibrate import draw_decisions, draw_reliability, labelled, positive_inde
 from .cards import DATA_CARD, MODEL_CARD, Run, build_card, write_card
 from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
 from .decisions import draw_risk_coverage, draw_thresholds
-from .metrics import METRICS, auroc, bit_masks, bits, class_names, decide, delong, detectable, f1_per_class, intervals, mcnemar, noise_range, over_seeds, paired_bootstrap, score_table, truth
+from .metrics import BOOTED, METRICS, auroc, bit_masks, bits, class_names, decide, delong, detectable, f1_per_class, intervals, mcnemar, noise_range, over_seeds, paired_bootstrap, score_table, truth
 from .page import Example, Gallery, Section, block_html, picture, thumbnail, write_page
 from .protocol import compare, read_confs, same_protocol, side_by_side
 from .record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
@@ -82,10 +82,11 @@ def measure(
     n_boot:int=1000,            # resamples
     seed:int=0,
     n_bins:int=15,              # of the ECE
+    metrics=METRICS,            # that get an interval
 ) -> dict: # metric, metric_low and metric_high, flat
     "Every metric of one model with its interval"
     row = score_table(y, probs, positive, threshold, n_bins)
-    around = intervals(y, probs, decide(probs, positive, threshold, y.ndim == 2), positive, [m for m in METRICS if row.get(m) is not None], groups, n_boot, seed, n_bins=n_bins)
+    around = intervals(y, probs, decide(probs, positive, threshold, y.ndim == 2), positive, [m for m in metrics if row.get(m) is not None], groups, n_boot, seed, n_bins=n_bins)
     for m, (low, high) in around.items(): row |= {f"{m}_low": low, f"{m}_high": high}
     return row
 
@@ -126,7 +127,8 @@ def model_table(
     probs = {name: probabilities(f)[test] for name, f in (models | strategies).items()}
     def row(model, kind, name, frame, q, threshold=None, over=None):
         about = dict(model=model, kind=kind, chosen=kind == "fusion" and name == fusion["chosen"], ships=name == fusion["ships"], present=float(frame.present.to_numpy()[test].mean()))
-        return about | measure(y, q, positive, threshold, n_bins=n_bins, **options) | (difference(y, q, probs[over], over, positive, **options) if over else {})
+        tried = kind == "fusion" and not about["chosen"]                # of a dozen strategies that do not ship nobody asks for the interval of each metric
+        return about | measure(y, q, positive, threshold, n_bins=n_bins, metrics=BOOTED if tried else METRICS, **options) | (difference(y, q, probs[over], over, positive, **options) if over else {})
     rows = [row(n, "expert" if n in BASELINES else "baseline", n, f, probs[n], over=BASELINES.get(n)) for n, f in models.items()]
     rows += [row(f"fusion: {n}", "fusion", n, f, probs[n], over=best) for n, f in strategies.items()]
     rows.append(row("calibrated", "detector", None, done, done[[f"prob_{c}" for c in class_names(done)]].to_numpy()[test], calibration["threshold"]))
