@@ -402,7 +402,7 @@ def stage_cells(
     imports = lambda source: all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source).body)
     def runs(c):
         if c.cell_type != "code" or "parameters" in c.metadata.get("tags", []): return True
-        return c.source.startswith(("#| export", "#| stage")) or imports(c.source)
+        return c.source.startswith(("#| export", "#| stage")) or (imports(c.source) and not c.source.startswith("#| hide"))     # what only tests need costs a second a stage
     nb.cells = [c for c in nb.cells if runs(c)]
     for c in nb.cells:
         if c.cell_type == "code": c.outputs = []
