@@ -618,8 +618,9 @@ def noise_section(found):
     accuracy, k = found["table"].iloc[-1]["accuracy"], len(class_names(found["test"]))
     if found["run"].field in MULTI_LABEL: return None
     rows = [(share, noise_range(accuracy, share, k)) for share in (0.01, 0.05, 0.1)]
+    chance = lambda r: {} if k > 2 else {"if wrong by chance": "impossible" if r["corrected"] is None else f"{r['corrected']:.1%}"}
     return Section("If labels are wrong", f"The measured accuracy, {accuracy:.1%}, is agreement with the labels; people who label such posts do not all agree either.",
-                   [pd.DataFrame([{"share of wrong labels": f"{share:.0%}", "at worst": f"{r['low']:.1%}", "at best": f"{r['high']:.1%}", "if wrong by chance": "impossible" if r["corrected"] is None else f"{r['corrected']:.1%}"} for share, r in rows])])
+                   [pd.DataFrame([{"share of wrong labels": f"{share:.0%}", "at worst": f"{r['low']:.1%}", "at best": f"{r['high']:.1%}", **chance(r)} for share, r in rows])])
 
 def calibration_section(found):
     "Claim and outcome, before and after"
