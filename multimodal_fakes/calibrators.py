@@ -310,8 +310,9 @@ def choose(
         if found is None: told.append((None, dict(map=name, refused=why))); continue
         cost = losses(y, probs)
         told.append((found, row := _row(name, found, y, probs, first - cost, groups)))
+        needed = 0 if base is None and found.n_parameters == 1 else margin      # a temperature changes no answer and costs 1 / 2n nats: to be ahead is enough
         if row["gain"] < 0: row["refused"] = f"on held-out examples worse than {told[0][1]['map']}, by {-row['gain']:.4f} nats"
-        elif (ahead := lost - cost).mean() > margin * mean_error(ahead, groups): best, lost = found, cost
+        elif (ahead := lost - cost).mean() > needed * mean_error(ahead, groups): best, lost = found, cost
     return best, [row | dict(chosen=found is best) for found, row in told]
 
 def _held_out(name, logits, y, fold):
