@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from PIL import Image
+from safetensors.numpy import save_file
 from sklearn import metrics as sk
 
 from multimodal_fakes.calibrate import calibrate_all
@@ -27,6 +28,7 @@ def make_project(home):
     base = pd.DataFrame(dict(id=[f"made_unsplit_{i}" for i in range(n)], dataset="made", split=np.repeat(["train", "val", "test"], [2000, 2000, N]), y=rng.integers(0, 2, n), present=True))
     models = {f"Step_4/made/{m}/{name}": predictions(rng, base, s) for m in ("text", "vision") for name, s in (("baseline", 0.5), ("predictions", 1.0))} | {"Step_5/made/fusion/predictions": predictions(rng, base, 1.5)}
     tried = [predictions(rng, base, 1.3).assign(strategy=f"s{i}") for i in range(STRATEGIES - 1)] + [models["Step_5/made/fusion/predictions"].assign(strategy="concat")]
+    for m in ("text", "vision"): (home/f"Step_4/made/{m}").mkdir(parents=True); save_file(dict(pooled=rng.normal(size=(n, 128)).astype("float32")), home/f"Step_4/made/{m}/features.safetensors")
     for name, frame in (models | {"Step_5/made/fusion/strategies": pd.concat(tried)}).items(): (home/name).parent.mkdir(parents=True, exist_ok=True); frame.to_parquet(home/f"{name}.parquet")
     gate = dict(metric="accuracy", against="text", gain=0.1, low=0.05, high=0.15, passed=True)
     write_json(home/"Step_5/made/fusion/fusion.json", dict(experts=["text", "vision"], chosen="concat", ships="concat", forced=False, best_expert="text", settings=dict(seed=0), strategies=dict(concat={}), gate=gate))
@@ -48,7 +50,7 @@ def make_papers(home, base):
     none = dict.fromkeys(["exact_images", "near_images", "exact_texts", "near_texts", "groups", "largest_group", "straddling_published_splits"], 0)
     write_json(home/"Step_1/inventory.json", dict(made=dict(title="Made up", licence="Apache-2.0", homepage="", obtain="made here", languages=dict(en=len(base)), modalities=dict(text=len(base)), problems={}, duplicates=none)))
     write_json(home/"Step_3/stats.json", dict(datasets=dict(made=dict(how="made by group", groups=len(base), repeated=0, dropped={}, splits=dict(test=dict(packed=N, unlabelled=0, labels=dict(fake=dict(real=N // 2, fake=N // 2))))))))
-    for m, seen in dict(text=dict(max_tokens=96, long_text="head", vocab_size=3000), vision=dict(size=96)).items(): write_json(home/f"models/made/{m}_expert/expert.json", dict(encoder=f"small_{m}", preprocess=dict(source=None, licence="Apache-2.0") | seen, settings=dict(seed=0)))
+    for m, seen in dict(text=dict(max_tokens=96, long_text="head", vocab_size=3000), vision=dict(size=96)).items(): write_json(home/f"models/made/{m}_expert/expert.json", dict(encoder=f"small_{m}", preprocess=dict(name=f"small_{m}", source=None, licence="Apache-2.0") | seen, settings=dict(seed=0)))
     conf = dict(name="made", title="Made up", licence="Apache-2.0", obtain="made here", files=[dict(path="rows.csv")], kinds="kind", labels=dict(fake=dict(column="label", map={0: "real", 1: "fake"})))
     words = dict(title="Made up for a measurement", decides="Nothing; it is here to be measured.", classes=dict(real="so", fake="not so"), users="Whoever measures the evaluation.", use=["to measure"], never=["to judge"], limits=["made up"], ethics=["nobody"], data=dict(made="Made up."), unpleasant=False)
     for name, about in {"dataset": conf, "task": words}.items(): (home/"conf"/name).mkdir(parents=True); (home/"conf"/name/"made.yaml").write_text(yaml.safe_dump(about))
@@ -75,7 +77,7 @@ def run() -> list:
     try:
         make_project(home)
         began = time.perf_counter()
-        calibrate_all(home, home, ARGUMENTS[0], *ARGUMENTS[1:])
+        calibrate_all(home, home, *ARGUMENTS, purposes=["best_f1", *(dict(name=m, target=t) for m, t in (("precision", 0.8), ("recall", 0.8), ("fpr", 0.2)))])
         page_all(home, home, *ARGUMENTS, report_all(home, home, *ARGUMENTS, n_boot=BOOT), 12)
         return [*found, entry("evaluation of a task, against its limit", time.perf_counter() - began, LIMIT, f"{N:,} predictions, {STRATEGIES + 5} models, five kinds, {BOOT} resamples: calibration, report, cards and page of {(home/'Step_5/made/report.html').stat().st_size:,} bytes")]
     finally: shutil.rmtree(home)
