@@ -19,7 +19,7 @@ from .core import FakesError, atomic_path, nearest, read_json, read_jsonl, root,
 from .decisions import Conformal, Unreachable, abstain_below, at_confidence, at_threshold, aurc, choose_threshold, coverage_over_splits, draw_risk_coverage, draw_thresholds, e_aurc, measure_sets, read_purpose, threshold_curve, threshold_for
 from .metrics import bit_masks, claims, class_names, decide, reliability, score_table, to_probs, truth, yes_no
 from .ood import fit_task
-from .protocol import make_protocol
+from .protocol import group_of, make_protocol
 from .record import FIELDS, MULTI_LABEL
 
 # %% ../nbs/05a_calibrate.ipynb #dfeef95f
@@ -72,8 +72,8 @@ def groups_of(
     home,    # project
     frame,   # predictions
 ) -> np.ndarray: # (n,) names
-    "What must not be separated when examples are held out: the group within its dataset, or the post alone"
-    known = {row["id"]: f"{row['dataset']}/{row.get('group') or row['id']}" for row in read_jsonl(Path(home)/"Step_2/data_manifest.jsonl")}
+    "The group of each example"
+    known = {row["id"]: group_of(row) for row in read_jsonl(Path(home)/"Step_2/data_manifest.jsonl")}
     if len(missing := set(frame.id) - set(known)): raise FakesError(f"Step_2/data_manifest.jsonl lacks {len(missing)} examples that have predictions, such as {min(missing)!r}. Run `dvc repro`.")
     return frame.id.map(known).to_numpy()
 
@@ -296,7 +296,7 @@ def _curves(home, task, modalities, datasets, parts, classes, positive):
     "The curve of the detector, and of each expert as it came, of the posts that it saw"
     def of(m):
         frame = read_predictions(Path(home)/f"Step_4/{task}/{m}/predictions.parquet").query("present").reset_index(drop=True)
-        return {s: (truth(part), probabilities(frame)[part.index], None) for s in parts if (part := labelled(frame, s, datasets)) is not None}
+        return {s: (truth(part := labelled(frame, s, datasets)), probabilities(frame)[part.index], None) for s in parts}
     found = {"detector": curves_of(parts, classes, positive)} | {m: curves_of(of(m), classes, positive) for m in modalities}
     return {name: curve for name, curve in found.items() if len(curve)}
 

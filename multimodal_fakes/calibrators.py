@@ -378,8 +378,8 @@ class PatternCalibrator:
         names, counts = np.unique(patterns.astype(str), return_counts=True)
         self.n_, self.maps_, self.candidates_ = dict(zip(names.tolist(), counts.tolist())), {}, {"all": rows}
         for name, n in self.n_.items():
-            if not ENOUGH <= n < len(y): continue
             at = patterns == name
+            if not ENOUGH <= n < len(y) or len(set(groups[at])) < 5: continue      # so few groups cannot be held out in turn
             own, self.candidates_[name] = choose(logits[at], y[at], groups[at], base=self.all_, **dict(candidates=tuple(CALIBRATORS)) | options)
             if own.to_dict() != self.all_.to_dict(): self.maps_[name] = own
         return self

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'ABSENT', 'LIBRARIES', 'STAGES', 'seal', 'conditions', 'flat', 'varying', 'differences', 'told', 'versions',
-           'code_state', 'made_by', 'read_confs', 'split_hash', 'data_state', 'ocr_settings', 'make_protocol',
-           'fusion_rule', 'read_protocol', 'same_protocol', 'refuse_mixed', 'read_run', 'compare', 'side_by_side']
+           'code_state', 'made_by', 'read_confs', 'group_of', 'split_hash', 'data_state', 'ocr_settings',
+           'make_protocol', 'fusion_rule', 'read_protocol', 'same_protocol', 'refuse_mixed', 'read_run', 'compare',
+           'side_by_side']
 
 # %% ../nbs/05_protocol.ipynb #eacefa79
 import json, os, platform, shutil, subprocess, textwrap
@@ -109,6 +110,12 @@ def read_confs(
     "The configurations of some datasets"
     own = Path(home)/"conf/dataset"
     return {name: load_dataset_conf(name, own if own.is_dir() else None) for name in names}
+
+def group_of(
+    post:dict,   # manifest row
+) -> str: # such as fakeddit/g12
+    "What is held out, split and drawn together: the group within its dataset, or the post alone"
+    return f"{post['dataset']}/{post.get('group') or post['id']}"
 
 def split_hash(
     home,    # project

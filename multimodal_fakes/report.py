@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SECTIONS', 'SUMMED', 'align', 'read_models', 'read_strategies', 'measure', 'difference', 'model_table', 'verdict',
-           'format_table', 'draw_forest', 'draw_differences', 'read_posts', 'group_of', 'in_words', 'confused',
-           'class_table', 'judge', 'errors_of', 'example_groups', 'still', 'small_picture', 'galleries',
-           'draw_confusion', 'roc_points', 'draw_roc', 'kind_of', 'kind_table', 'draw_kinds', 'right_answers',
-           'functional_tests', 'draw_functions', 'report_all', 'window_scores', 'roc_curves', 'flat_metrics',
-           'per_thousand', 'in_thousands', 'weakest', 'short_section', 'models_section', 'differences_section',
-           'noise_section', 'calibration_section', 'thresholds_section', 'purposes_section', 'abstention_section',
-           'sets_section', 'slices_section', 'robustness_section', 'confusion_section', 'roc_section', 'kinds_section',
+           'format_table', 'draw_forest', 'draw_differences', 'read_posts', 'in_words', 'confused', 'class_table',
+           'judge', 'errors_of', 'example_groups', 'still', 'small_picture', 'galleries', 'draw_confusion',
+           'roc_points', 'draw_roc', 'kind_of', 'kind_table', 'draw_kinds', 'right_answers', 'functional_tests',
+           'draw_functions', 'report_all', 'window_scores', 'roc_curves', 'flat_metrics', 'per_thousand',
+           'in_thousands', 'weakest', 'short_section', 'models_section', 'differences_section', 'noise_section',
+           'calibration_section', 'thresholds_section', 'purposes_section', 'abstention_section', 'sets_section',
+           'slices_section', 'robustness_section', 'confusion_section', 'roc_section', 'kinds_section',
            'windows_section', 'functions_section', 'errors_section', 'page_all', 'show', 'summary_table', 'seeds_table',
            'across_runs', 'crossed', 'main', 'aligned']
 
@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .calibrate import draw_decisions, draw_reliability, labelled, positive_index, probabilities, purposes_table, read_predictions
+from .calibrate import draw_reliability, labelled, positive_index, probabilities, purposes_table, read_predictions
 from .cards import DATA_CARD, MODEL_CARD, Run, build_card, write_card
 from .core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
 from .decisions import draw_risk_coverage, draw_thresholds
 from .metrics import BOOTED, METRICS, auroc, bit_masks, bits, class_names, decide, delong, detectable, f1_per_class, intervals, mcnemar, noise_range, over_seeds, paired_bootstrap, score_table, truth
 from .page import Example, Gallery, Section, block_html, picture, thumbnail, write_page
-from .protocol import compare, read_confs, same_protocol, side_by_side
+from .protocol import compare, group_of, read_confs, same_protocol, side_by_side
 from .record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
 from .slices import cross_table, describe, draw_slices, format_worst, ocr_confidence, slice_table, what_was_found, worst_slices
 from .windows import window_metrics
@@ -205,10 +205,6 @@ def read_posts(
     posts = {row["id"]: row for row in read_jsonl(Path(home)/"Step_2/data_manifest.jsonl") if row["id"] in ids}
     if len(posts) < len(ids): raise FakesError(f"Step_2/data_manifest.jsonl lacks {len(ids) - len(posts)} examples that have predictions, such as {min(ids - set(posts))!r}. Run `dvc repro`.")
     return posts
-
-def group_of(post) -> str:
-    "What is drawn together: the group within its dataset, or the post alone"
-    return f"{post['dataset']}/{post.get('group') or post['id']}"
 
 def in_words(
     answers,   # (n,) class indices; (n, k) of 0 and 1 where several classes may hold
@@ -686,7 +682,7 @@ def confusion_section(found):
     pairs = found["confusion"].query("actual != predicted").value_counts(["actual", "predicted"])
     finding = f"Most often {pairs.index[0][0]} is taken for {pairs.index[0][1]}, {pairs.iloc[0]} times." if len(pairs) else "No test post is answered wrongly."
     counts = found["confusion"].value_counts(["actual", "predicted"]).reset_index(name="posts")
-    return Section("Confusion", finding, [class_table(found["test"]), _drawn("Confusion matrix: shares of each true class by answer; the largest counts are in the table below.", draw_confusion, found["confusion"], found["classes"]), (counts if len(found["classes"]) <= 3 else counts.query("actual != predicted")).head(12)])
+    return Section("Confusion", finding, [found["by_class"], _drawn("Confusion matrix: shares of each true class by answer; the largest counts are in the table below.", draw_confusion, found["confusion"], found["classes"]), (counts if len(found["classes"]) <= 3 else counts.query("actual != predicted")).head(12)])
 
 def roc_section(found):
     "Every threshold at once; none beyond two classes"

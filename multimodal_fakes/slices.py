@@ -17,8 +17,8 @@ import pandas as pd
 
 from .core import FakesError, read_jsonl
 from .metrics import bits, claims, class_names, confusions, from_confusions, rank_auroc, resamples, truth, yes_no
-from .protocol import read_protocol
-from .record import FIELDS, in_one_word, unify_labels
+from .protocol import group_of, read_protocol
+from .record import in_one_word, unify_labels
 
 # %% ../nbs/05_slices.ipynb #37d93796
 def binned(
@@ -347,7 +347,7 @@ def cross_table(
 def _crossed(detector, p, done, home, n_boot, seed):
     "A detector on each dataset of which it has labelled test posts"
     test, rows = done[(done.split == "test") & (done.y >= 0)], []
-    groups = {r["id"]: f"{r['dataset']}/{r.get('group') or r['id']}" for r in read_jsonl(home/"Step_2/data_manifest.jsonl")}
+    groups = {r["id"]: group_of(r) for r in read_jsonl(home/"Step_2/data_manifest.jsonl")}
     positive = p["classes"].index(p["positive"]) if p["positive"] and len(p["classes"]) == 2 else None
     for dataset, part in test.groupby("dataset"):
         drawn = slice_table(part, pd.DataFrame(index=part.index), [groups[i] for i in part.id], positive, n_boot=n_boot, seed=seed)
