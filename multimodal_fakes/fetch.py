@@ -144,7 +144,9 @@ def connect(
         except OSError:
             if n == len(addresses) - 1: raise
         else: break
-    try: return net.context().wrap_socket(plain, server_hostname=target.host)
+    try:
+        plain.settimeout(left())                   # the whole handshake, however it is drawn out
+        return net.context().wrap_socket(plain, server_hostname=target.host)
     except BaseException: plain.close(); raise
 
 class _Timed(io.RawIOBase):
