@@ -87,13 +87,10 @@ def read_frame(
 def load_detector(
     folder,        # models/<task>
     runtime:str,   # onnx or torch
-): # with `bundle`, `predict_batch(posts)` and `golden() -> (ok, reason)`
-    "The detector of a worker, where nothing else is named"
-    from inspect import signature
+): # with `bundle`, `version`, `predict_batch(posts)` and `golden() -> (ok, reason)`
+    "The detector of a worker, where nothing else is named; as many threads as OMP_NUM_THREADS says"
     from multimodal_fakes.predict import Detector
-    detector = Detector.load(folder, **({"runtime": runtime} if "runtime" in signature(Detector.load).parameters else {}))
-    if not hasattr(detector, "golden"): detector.golden = lambda: (True, "")
-    return detector
+    return Detector.load(folder, runtime, threads=int(os.environ.get("OMP_NUM_THREADS") or 0))
 
 def load_all(
     setup:dict,   # of `Engine`: load, models, tasks, runtime
@@ -113,10 +110,10 @@ def load_all(
     return detectors, tasks, reasons
 
 def describe(
-    detector,   # with a `bundle`
+    detector,   # with a `bundle` and a `version`
 ) -> dict: # classes, positive, modalities, threshold, purpose, protocol, model
     "What the world may know of a detector"
-    return {k: detector.bundle.get(k) for k in ("classes", "multi_label", "positive", "modalities", "threshold", "purpose", "protocol", "model")}
+    return {k: detector.bundle.get(k) for k in ("classes", "multi_label", "positive", "modalities", "threshold", "purpose", "protocol")} | {"model": getattr(detector, "version", None)}
 
 # %% ../nbs/07_engine.ipynb #ac4c29af
 def judge(
