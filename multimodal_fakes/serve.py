@@ -6,10 +6,10 @@
 __all__ = ['LEAK', 'MEDIA', 'METHODS', 'LOOKS', 'HEADERS', 'POLICY', 'NUMBER', 'POST_FIELDS', 'BAD', 'BODIES', 'CONF', 'HttpConf',
            'ServeConf', 'read_conf', 'harmless', 'as_problem', 'Meters', 'labelled', 'as_histogram', 'Service',
            'idempotency', 'Front', 'Visit', 'allow', 'service_of', 'said', 'problem_response', 'pay', 'add_predict',
-           'add_classify', 'add_jobs', 'add_health', 'add_docs', 'make_app', 'Served', 'run', 'serve']
+           'add_classify', 'add_jobs', 'add_health', 'add_docs', 'make_app', 'Served', 'server_of', 'serve']
 
 # %% ../nbs/07_serve.ipynb #8317a99b
-import argparse, asyncio, hashlib, json, re, secrets, sys, time
+import argparse, asyncio, hashlib, json, os, re, secrets, sys, time
 from base64 import b64encode
 from contextlib import asynccontextmanager
 from itertools import accumulate
@@ -398,8 +398,8 @@ class Front:
         "Count and log"
         seconds, route, scope = time.perf_counter() - visit.start, visit.route, visit.scope
         self.service.meters.count(route, scope["method"], visit.status, seconds)
-        who = scope["state"].get("key") or "-"
-        log.bind(component="access").info("{} {} {}", scope["method"], route, visit.status, ms=round(seconds * 1000, 1), bytes=visit.sent, key=who, client=(scope.get("client") or ("-",))[0])
+        log.bind(component="access").log("DEBUG" if route.startswith(("/health", "/metrics")) and visit.status < 500 else "INFO", "{} {} {}", scope["method"], route, visit.status, ms=round(seconds * 1000, 1), sent=visit.sent,
+                                         by=scope["state"].get("key") or "-", client=(scope.get("client") or ("-",))[0])
 
 class Visit:
     "One request on its way out"
@@ -684,16 +684,14 @@ class Served(uvicorn.Server):
 
     def stop(self): self.should_exit = True
 
-def run(
+def server_of(
     conf:ServeConf,
     engine=None,   # another `Engine`
-):
-    "Serve until told to stop"
-    setup_log(conf.log)
-    app = make_app(conf, engine)
-    service, http = app.state.service, conf.http
-    Served(uvicorn.Config(app, host=http.host, port=http.port, http=guarded(service.intake), ws="none", log_config=None, access_log=False, server_header=False, timeout_keep_alive=http.keep_alive,
-                          timeout_graceful_shutdown=max(1, round(http.drain_seconds)), backlog=2048), service).run()
+) -> Served: # `run()` serves until told to stop
+    "The service with its socket"
+    app, http = make_app(conf, engine), conf.http
+    return Served(uvicorn.Config(app, host=http.host, port=http.port, http=guarded(app.state.service.intake), ws="none", log_config=None, access_log=False, server_header=False, timeout_keep_alive=http.keep_alive,
+                                 timeout_graceful_shutdown=max(1, round(http.drain_seconds)), backlog=2048), app.state.service)
 
 CONF = "conf/serve.yaml"
 
@@ -711,7 +709,11 @@ def serve(
     parser.add_argument("--open", action="store_true", default=None, help="serve whoever comes without a key")
     args = parser.parse_args(argv)
     given = lambda *names: {k: v for k in names if (v := getattr(args, k)) is not None}
-    try: run(read_conf(args.conf or (CONF if Path(CONF).exists() else None), http=given("host", "port"), engine=given("models", "tasks", "runtime"), access=given("open")))
+    try:
+        conf = read_conf(args.conf or (CONF if Path(CONF).exists() else None), http=given("host", "port"), engine=given("models", "tasks", "runtime"), access=given("open"))
+        setup_log(conf.log, [os.environ.get(conf.access.secret_env)])
+        server = server_of(conf)
     except FakesError as e: sys.exit(f"Error: {e}")
+    server.run()
 
 if __name__ == "__main__" and "__file__" in globals(): serve()
