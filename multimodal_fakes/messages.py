@@ -50,7 +50,7 @@ class TrainIn(Asked):
 class FeedbackIn(Asked):
     "What a prediction should have been"
     prediction_id:str = Field(min_length=1, max_length=100, description="`id` of an answer", examples=["01J9Z3K7Q2"])
-    label:str = Field(min_length=1, max_length=200, description="The true class", examples=["real"])
+    label:str|list[str] = Field(min_length=1, max_length=200, description="The true class; all that hold where several may", examples=["real"])
 
 # %% ../nbs/07_messages.ipynb #8abd2a18
 class Told(BaseModel):
@@ -137,7 +137,7 @@ class ModelsOut(Told):
 class FeedbackOut(Told):
     "A label that was stored"
     prediction_id:str = Field(examples=["01J9Z3K7Q2"])
-    label:str = Field(examples=["real"])
+    label:str|list[str] = Field(examples=["real"])
 
 # %% ../nbs/07_messages.ipynb #3641c4f9
 def as_answer(

@@ -11,6 +11,7 @@ __all__ = ['LEAK', 'MEDIA', 'METHODS', 'LOOKS', 'HEADERS', 'POLICY', 'NUMBER', '
 # %% ../nbs/07_serve.ipynb #8317a99b
 import argparse, asyncio, hashlib, json, os, re, secrets, sys, time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -31,7 +32,7 @@ from .access import AccessConf, Denied, Keys, RateLimit, check_signed, client_na
 from .core import FakesError, Section, check_section, nearest, read_yaml
 from .engine import Busy, DetectorFailed, Engine, EngineConf, TimeLimit, WorkerDied
 from .fetch import FetchError, UrlPolicy, fetch
-from .history import History, HistoryConf
+from .history import History, HistoryConf, HistoryError, UnknownPrediction
 from .intake import KINDS, Intake, Limits, Part, Problem, faults, guarded
 from .jobs import ENDED, Jobs, JobsConf, Runs, TrainConf
 from .log import LogConf, log, request_id, setup_log
@@ -102,6 +103,8 @@ def as_problem(
     if isinstance(e, Denied): return Problem(e.status, str(e), headers={"WWW-Authenticate": 'Bearer realm="mmfakes"'} if e.status == 401 else None)
     if isinstance(e, Busy): return Problem(503, harmless(str(e)), retry_after=e.retry_after)
     if isinstance(e, TimeLimit): return Problem(504, harmless(str(e)))
+    if isinstance(e, UnknownPrediction): return Problem(404, harmless(str(e)))
+    if isinstance(e, HistoryError): return Problem(503, "The label could not be stored just now. Send it again in a minute.", retry_after=30)
     if isinstance(e, WorkerDied): return Problem(503, "The post could not be judged: the process that tried ended. Try once more; if it happens again, something in this post does it.", retry_after=2)
     if isinstance(e, DetectorFailed): return Problem(500, "The detector failed on this post. Tell the operator the request_id.")
     if isinstance(e, FakesError): return _fault(e)
@@ -162,9 +165,10 @@ class Service:
     "The rooms of one running service"
     def __init__(self, conf:ServeConf, engine=None):
         self.conf, self.engine, self.intake, self.draining = conf, engine or Engine(conf.engine), Intake(conf.limits), False
-        self.keys, self.rate, self.history = Keys.load(conf.access, conf.http.host), RateLimit(conf.access), History(conf.history)
+        self.keys, self.rate = Keys.load(conf.access, conf.http.host), RateLimit(conf.access)
+        self.history, self.writers = History(conf.history) if conf.history.url else None, ThreadPoolExecutor(4, "history")
         self.videos, self.runs, self.others = Jobs(conf.jobs, self.explain), Runs(conf.train, self.explain), {}
-        self.meters, self.writing = Meters(self), set()
+        self.meters = Meters(self)
 
     def explain(self, e:Exception) -> dict:
         "A job's error as it is told, and in the log"
@@ -182,7 +186,8 @@ class Service:
         self.draining = True
         await asyncio.gather(self.videos.close(), self.runs.jobs.close())
         await asyncio.gather(*(e.drain(self.conf.http.drain_seconds) for e in (self.engine, *self.others.values())))
-        if self.writing: await asyncio.wait(self.writing, timeout=10)
+        self.writers.shutdown()
+        if self.history: self.history.close()
         log.info("stopped")
 
     def ready(self) -> dict: # task → none or why not
@@ -226,17 +231,22 @@ async def judge(
     engine = engine or self.engine
     said = await engine.predict(task, post, seconds)
     answer = as_answer(said, engine.tasks.get(task, {}).get("positive"), filename, request.state.id)
-    if self.conf.history.url: answer["id"] = await self.keep(answer, post, request)
+    if self.history: answer["id"] = await self.keep(answer, post, request)
     return answer
 
 @patch
 async def keep(self:Service, answer, post, request) -> str|None: # the number under which it is kept
-    "Write an answer down, outside the event loop; a service whose disk is full still answers"
-    try: return await asyncio.to_thread(self.history.add, answer, post)
-    except Exception as e:
+    "Write an answer down; where that fails it is counted, and the answer goes out without a number"
+    try: return await self.in_history("add", answer, post, client=request.state.key, request_id=request.state.id)
+    except HistoryError as e:
         self.meters.lost.inc()
-        log.opt(exception=e).error("a prediction could not be stored")
+        log.error("a prediction was not stored: {}", e)
         return None
+
+@patch
+async def in_history(self:Service, what:str, *args, **options):
+    "Something that `history` does, outside the event loop"
+    return await asyncio.get_running_loop().run_in_executor(self.writers, lambda: getattr(self.history, what)(*args, **options))
 
 # %% ../nbs/07_serve.ipynb #6c196911
 @patch
@@ -365,12 +375,8 @@ def idempotency(request) -> str|None:
 @patch
 async def label(self:Service, said:FeedbackIn, by:str):
     "POST /feedback: what a prediction should have been"
-    if not self.conf.history.url: raise Problem(403, "This server stores no predictions, so it takes no labels. Its operator can turn that on with history.url.")
-    row = await asyncio.to_thread(self.history.get, said.prediction_id)
-    if not row: raise Problem(404, "No such prediction. `id` of an answer names it.")
-    classes = self.engine.tasks.get(row["task"], {}).get("classes")
-    if classes and said.label not in classes: raise Problem(422, f"No class {said.label!r} of {row['task']}{nearest(said.label, classes)}")
-    await asyncio.to_thread(self.history.label, said.prediction_id, said.label, by)
+    if not self.history: raise Problem(403, "This server stores no predictions, so it takes no labels. Its operator can turn that on with history.url.")
+    await self.in_history("label", said.prediction_id, said.label, by)
     return {"prediction_id": said.prediction_id, "label": said.label}
 
 # %% ../nbs/07_serve.ipynb #db3964ff
