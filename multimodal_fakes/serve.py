@@ -623,7 +623,8 @@ def add_health(app:FastAPI):
         service = service_of(request)
         return said({"models": [{"task": t, **about} for t, about in sorted(service.engine.tasks.items())], "default_task": service.conf.http.default_task})
 
-    @app.get("/metrics", dependencies=allow("metrics"), tags=["health"], response_class=Response, **described(scope="metrics"))
+    text = {200: {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+    @app.get("/metrics", dependencies=allow("metrics"), tags=["health"], response_class=Response, **(about := described(scope="metrics")) | {"responses": about["responses"] | text})
     async def metrics(request:Request):
         "Counters for Prometheus"
         return Response(generate_latest(service_of(request).meters.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
