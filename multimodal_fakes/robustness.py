@@ -58,7 +58,7 @@ def read_confidence(
     home,   # folder that holds Step_2
 ) -> dict: # id → mean confidence of the words that OCR read
     "How sure OCR was of each picture"
-    from multimodal_fakes.fusion import ocr_confidence
+    from multimodal_fakes.combine import ocr_confidence
     return {row["id"]: ocr_confidence(row["ocr"]["lines"]) for row in read_jsonl(Path(home)/"Step_2/ocr.jsonl")}
 
 def open_posts(
@@ -94,7 +94,7 @@ def read_pictures(
     posts,   # of `open_posts`
 ) -> list:
     "The posts with what OCR reads in their pictures now"
-    from multimodal_fakes.fusion import ocr_confidence
+    from multimodal_fakes.combine import ocr_confidence
     from multimodal_fakes.ocr import ocr_text, read_image
     def again(p):
         lines = read_image(p["vision"], detector.bundle["ocr"]["side"], detector.bundle["ocr"]["min_confidence"])["lines"]

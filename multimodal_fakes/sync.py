@@ -77,7 +77,7 @@ class Clips(Dataset):
         if self.seed is not None:
             g = generator_of(self.seed, epoch, i)
             clip, sound = self.window(clip, sound, g)
-            seen, heard = self.video.prepare(clip, True, g), self.audio.item(torch.as_tensor(sound), True, g)
+            seen, heard = self.video.prepare(clip, True, g), self.audio.with_gaps(sound, g)
         else: seen, heard = self.video.prepare(clip), self.audio.prepare(sound)
         return {"frames": seen["frames"], "frames_mask": seen["mask"], "mel": heard["mel"], "mel_mask": heard["mask"], "labels": 1}
 
