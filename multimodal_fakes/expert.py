@@ -59,6 +59,19 @@ class Expert(Classifier):
 
     def parameter_groups(self, lr, weight_decay): return parameter_groups(self.encoder, self.head, lr, weight_decay, self.layer_decay)
 
+    @property
+    def dim(self): return self.encoder.dim
+
+    @torch.inference_mode()
+    def look(self,
+        samples:list,         # texts, pictures, (frames, times) or waveforms
+        tokens:bool=False,    # whether they are wanted
+    ) -> tuple: # features (n, D), logits (n, C), tokens: (T, D) float16 each, the real ones; none where they were not asked for
+        "Judge samples"
+        seen = self.encoder.encode(self.encoder.preprocess(samples))
+        real = [t[m].numpy() for t, m in zip(seen.tokens.half(), seen.mask.bool())] if tokens else []
+        return seen.pooled.float().numpy(), self.head(seen.pooled).float().numpy(), real
+
 class HeadOnly(Classifier):
     "The head of an expert on features that were computed before"
     def __init__(self, expert:Expert):
