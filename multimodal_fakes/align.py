@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from .core import FakesError, read_json, seed_everything, write_json
-from .encoder import EncoderConf, has_bf16, load_encoder_conf, make_vision_encoder, train_tokenizer
+from .encoder import EncoderConf, has_bf16, load_encoder_conf, make_vision_encoder, tensors, train_tokenizer
 from .preprocess import Words, squares
 from .train import Classifier, fit, generator_of
 
@@ -95,12 +95,16 @@ class Alignment:
         aligned.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs, weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live)
         return aligned
 
+    def batch(self, captions, pictures) -> dict: # pixels (n, 3, S, S) uint8, said (n, V) float32
+        "What the model reads of pairs"
+        return {"pixels": squares(pictures, self.model.vision.conf.size), "said": self.words.said(captions)}
+
     @torch.inference_mode()
     def mismatch(self, captions, pictures, batch_size:int=256) -> np.ndarray: # (n,) the higher, the less caption and picture agree
         "Hold captions against pictures"
         model, device = self.model.eval(), self.model.bias.device
-        parts = [model.mismatch(torch.from_numpy(squares(pictures[i:i + batch_size], model.vision.conf.size)).to(device), torch.from_numpy(self.words.said(captions[i:i + batch_size])).to(device))
-                 for i in range(0, len(captions), batch_size)]
+        read = [tensors(self.batch(captions[i:i + batch_size], pictures[i:i + batch_size])) for i in range(0, len(captions), batch_size)]
+        parts = [model.mismatch(*(x.to(device) for x in b.values())) for b in read]
         return torch.cat(parts).cpu().numpy() if parts else np.zeros(0, "float32")
 
     def save(self, folder):

@@ -137,12 +137,17 @@ def load_graphs(
     folder,        # models/<task>
     bundle:dict,   # its detector.json
     threads:int=0,
+    graphs=None,   # folder of graphs that are on trial; those of the bundle, if they are its own, if none
 ) -> tuple: # modality → GraphExpert; Strategy or none
     "What a detector runs instead of torch"
-    folder = Path(folder)
+    folder, graphs = Path(folder), Path(graphs) if graphs else _exported(Path(folder), bundle)
+    needed = [bundle["ships"]] if bundle["fusion"] is None else bundle["modalities"]
+    experts = {m: GraphExpert(folder/bundle["experts"][m], Graph(graphs/f"{m}_expert.onnx", threads)) for m in needed}
+    return experts, load_graph_fusion(folder/bundle["fusion"], graphs/"mm_fusion", threads) if bundle["fusion"] else None
+
+def _exported(folder, bundle):
+    "Where its graphs lie, made from this very bundle"
     if not (folder/"onnx/export.json").exists(): raise FakesError(f"{folder} has not been exported: `python -m multimodal_fakes.core export {bundle['task']}` writes its ONNX graphs; or use the runtime torch.")
     made_from = read_json(folder/"onnx/export.json")["protocol"]
     if made_from != bundle["protocol"]: raise FakesError(f"{folder}/onnx was exported from run {made_from}, detector.json is of run {bundle['protocol']}: run the stage export again.")
-    needed = [bundle["ships"]] if bundle["fusion"] is None else bundle["modalities"]
-    experts = {m: GraphExpert(folder/bundle["experts"][m], Graph(folder/f"onnx/{m}_expert.onnx", threads)) for m in needed}
-    return experts, load_graph_fusion(folder/bundle["fusion"], folder/"onnx/mm_fusion", threads) if bundle["fusion"] else None
+    return folder/"onnx"
