@@ -1,14 +1,14 @@
 "A detector of the Fakeddit recipe with random weights, saved as a bundle, and posts to ask it about"
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter
+import yaml
 
+from bench.serve_posts import SEED, TASK, make_posts, make_texts
 from multimodal_fakes.calibrate import make_bundle
 from multimodal_fakes.calibrators import PatternCalibrator
-from multimodal_fakes.core import Recipe, digest, read_json, seed_everything, write_json
+from multimodal_fakes.core import Recipe, digest, read_json, seed_everything, write_json, write_jsonl
 from multimodal_fakes.decisions import Conformal
 from multimodal_fakes.encoder import load_encoder_conf, make_encoder
 from multimodal_fakes.expert import Expert, save_expert
@@ -17,38 +17,8 @@ from multimodal_fakes.metrics import softmax
 from multimodal_fakes.ood import Familiar
 from multimodal_fakes.record import Task, text_field
 
-TASK, CLASSES, SEED = "fakeddit_recipe", ["real", "fake"], 0
-VOCABULARY, LAYERS, KNOWN, READ = 30_522, 6, 192, 4000      # DistilBERT's word pieces and layers; posts from which the detector learns what is usual; titles that the tokenizer is trained on
-
-
-def make_texts(n, seed=SEED):
-    "Titles of 3 to 60 words, 11 in the middle, as those of Fakeddit: words of syllables, a few of them frequent"
-    rng = np.random.default_rng(seed)
-    syllables = [c + v for c in "bcdfghklmnprstvw" for v in ("a", "e", "i", "o", "u", "an", "er", "is", "ou")]
-    language = np.random.default_rng(SEED)           # the same words, whatever is said with them
-    words = ["".join(language.choice(syllables, language.integers(1, 4))) for _ in range(8000)]
-    lengths = np.clip(np.round(np.exp(rng.normal(np.log(11), 0.55, n))), 3, 60).astype(int)
-    ranks = rng.zipf(1.3, lengths.sum()) % len(words)
-    starts = np.r_[0, lengths.cumsum()]
-    return [" ".join(words[r] for r in ranks[a:b]) for a, b in zip(starts, starts[1:])]
-
-def draw_photo(rng):
-    "JPEG of 480 to 960 pixels a side, about as many bytes as a photograph of that size: large shapes, small ones, grain"
-    w, h = (int(v) for v in rng.integers(480, 961, 2))
-    image = Image.fromarray(rng.integers(0, 256, (h // 40, w // 40, 3), dtype=np.uint8)).resize((w, h), Image.Resampling.BICUBIC)
-    d = ImageDraw.Draw(image)
-    for _ in range(40):
-        x, y, r = int(rng.integers(0, w)), int(rng.integers(0, h)), int(rng.integers(4, 90))
-        d.ellipse((x, y, x + r, y + r), fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
-    grain = rng.normal(0, 9, (h, w, 1))
-    out = io.BytesIO()
-    Image.fromarray(np.clip(np.asarray(image.filter(ImageFilter.SMOOTH)) + grain, 0, 255).astype("uint8")).save(out, "JPEG", quality=85)
-    return out.getvalue()
-
-def make_posts(n, seed=SEED):
-    "Posts with text and picture; no picture twice"
-    rng = np.random.default_rng(seed)
-    return [dict(text=t, image=draw_photo(rng)) for t in make_texts(n, seed)]
+CLASSES = ["real", "fake"]
+VOCABULARY, LAYERS, KNOWN, READ = 30_522, 6, 256, 4000      # DistilBERT's word pieces and layers; posts of its project; titles that the tokenizer is trained on
 
 
 def settle(encoder, batches):
@@ -85,19 +55,34 @@ def make_fusion(features):
         last.weight.mul_(2 / odds.std()); last.bias.copy_(torch.tensor([odds.mean(), -odds.mean()]) / odds.std() + last.bias * 2 / odds.std())
     return fusion, softmax(fusion.logits(evidence)), present
 
-def make_detector(models, layers=LAYERS):
-    "models/fakeddit_recipe, by the project's own classes"
+def make_detector(models, posts, layers=LAYERS):
+    "models/fakeddit_recipe, by the project's own classes; and the posts' chances to be fake by it"
     seed_everything(SEED)
-    folder, posts = Path(models)/TASK, make_posts(KNOWN, SEED + 1)
+    folder, n = Path(models)/TASK, len(posts)
     experts, features = make_experts([p["text"] for p in posts], [p["image"] for p in posts], layers)
     fusion, probs, present = make_fusion(features)
-    task, y = Task(name=TASK, field="fake", datasets=["made"], modalities=list(experts), classes=CLASSES), np.random.default_rng(SEED).integers(0, 2, KNOWN)
+    y = (np.random.default_rng(SEED).random(n) < probs[:, 1]).astype(int)        # so that the detector is right as often as it claims
+    task = Task(name=TASK, field="fake", datasets=["made"], modalities=list(experts), classes=CLASSES)
     recipe = dict(frozen_epochs=1, epochs=1, frozen_lr=1e-4, lr=5e-5, weight_decay=0.01, batch_size=32, patience=1, loss="cross_entropy", label_smoothing=0.0, n_workers=0, seed=SEED)
     for m, e in experts.items(): save_expert(e, folder/f"{m}_expert", task, Recipe(encoder=e.encoder.conf.name, **recipe), {"version": 1})
     fusion.save(folder/"mm_fusion")
-    Familiar().fit(features, present, y, np.where(np.arange(KNOWN) % 3, "train", "val")).save(folder)
+    Familiar().fit(features, present, y, np.where(np.arange(n) % 3, "train", "val")).save(folder)
     decisions = dict(abstention=dict(below=None), sets={"all": dict(conformal=Conformal().fit(probs, y).to_dict())})
     protocol = dict(task=TASK, field="fake", classes=CLASSES, ships="concat", clip=None, hash=digest(TASK, layers, SEED), versions=read_json(folder/"text_expert/expert.json")["versions"])
     identity = PatternCalibrator.from_dict(dict(all=dict(name="none")))
-    write_json(folder/"detector.json", make_bundle(protocol, list(experts), identity, 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=[None])))
-    return folder
+    write_json(folder/"detector.json", make_bundle(protocol, list(experts), identity, 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=["en"])))
+    return folder, y
+
+def make_project(home, n=KNOWN, layers=LAYERS):
+    "A project with posts, their shards, the detector, and its graphs as the stage export chooses them"
+    from multimodal_fakes.export import export_all
+    from multimodal_fakes.shard import shard_all
+    home, posts = Path(home), make_posts(n, SEED + 1)
+    folder, y = make_detector(home/"models", posts, layers)
+    for d in ("Datasets/made", "conf/dataset"): (home/d).mkdir(parents=True, exist_ok=True)
+    (home/"conf/dataset/made.yaml").write_text(yaml.safe_dump(dict(name="made", title="made here", licence="Apache-2.0", obtain="made here", files=[dict(path="rows.csv")], labels=dict(fake=dict(column="label", map={0: "real", 1: "fake"})))))
+    for i, p in enumerate(posts): (home/f"Datasets/made/{i}.jpg").write_bytes(p["image"])
+    write_jsonl(home/"Step_2/data_manifest.jsonl", [dict(id=f"made_{i}", dataset="made", split="train" if i < n // 4 else "test", text_raw=p["text"], image_path=f"made/{i}.jpg", labels_raw=dict(label=int(y[i])), group=str(i), meta=dict(lang="en")) for i, p in enumerate(posts)])
+    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    shard_all(home, home, val_share=0.0, test_share=0.0)
+    return folder, export_all(home, home, TASK, ["made"])
