@@ -351,7 +351,12 @@ def export_all(
     batches = training_batches(home, detector, datasets, n_fixed, seed) if int8 else {}
     for before in sorted(rows, key=lambda r: -r["ms_32"]) if int8 else []:
         if not before["graph"].endswith("/network"): rows += try_int8(before["graph"], trial, graphs, nets[before["graph"]], batches[before["graph"]], before, gates)      # a network on vectors takes no time worth saving
-    return _keep(detector, folder, graphs, pd.DataFrame(rows), trial, gates, len(y))
+    table, about = _keep(detector, folder, graphs, pd.DataFrame(rows), trial, gates, len(y))
+    step = Path(out)/"Step_5"/task/"export"
+    with atomic_path(step/"variants.csv") as f: table.to_csv(f, index=False)
+    write_json(step/"metrics.json", {"n": len(y), "mb": round(float(table[table.chosen].mb.sum()), 3), "int8": int((table[table.chosen].variant != "float").sum()), **{k: round(v, 6) for k, v in about["cost"].items()}, "protocol": about["protocol"]})
+    write_golden(detector, folder)
+    return table
 
 def _keep(detector, folder, graphs, table, trial, gates, n):
     "Put the folder in place, with what was chosen and why"
@@ -363,8 +368,7 @@ def _keep(detector, folder, graphs, table, trial, gates, n):
     write_json(graphs/"export.json", about)
     shutil.rmtree(folder/"onnx", ignore_errors=True)
     graphs.rename(folder/"onnx")
-    write_golden(detector if detector.folder == folder else Detector.load(folder))
-    return table
+    return table, about
 
 # %% ../nbs/06a_export.ipynb #06b35a62
 def draw_variants(
