@@ -44,11 +44,11 @@ pilot: export  ## the embedded pilot datasets and their checklists
 
 ifeq ($(PROFILE),pilot)
 run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data
-	dvc repro
+	python -m multimodal_fakes.core reproduce
 	@python -m multimodal_fakes.report
 else
 run: export setup-bench
-	work=$$(python -m multimodal_fakes.core workspace $(PROFILE) $(DATASETS) $(WEIGHTS)) && cd $$work && dvc repro && python -m multimodal_fakes.report
+	work=$$(python -m multimodal_fakes.core workspace $(PROFILE) $(DATASETS) $(WEIGHTS)) && cd $$work && python -m multimodal_fakes.core reproduce && python -m multimodal_fakes.report
 endif
 
 test: setup  ## every notebook's tests
