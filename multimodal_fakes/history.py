@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'metadata', 'predictions', 'feedback', 'facts', 'HistoryConf', 'HistoryError', 'UnknownPrediction',
-           'told_plainly', 'read_url', 'media_sha256', 'History', 'facts_statement', 'find_statement',
+           'plain_database_errors', 'history_url', 'media_sha256', 'History', 'facts_statement', 'find_statement',
            'forget_statements']
 
 # %% ../nbs/07_history.ipynb #730b4132
@@ -78,7 +78,7 @@ _REASONS = {"locked|busy": "another program holds it. Try again", "full|no space
             "unable to open|refused|could not connect|connection|timeout|timed out|closed|terminat": "it cannot be reached. Check that it runs, and the `url`"}
 
 @contextlib.contextmanager
-def told_plainly(
+def plain_database_errors(
     doing:str,   # written to, read
 ):
     "Errors of a database in words that hold nothing of its address and its content"
@@ -89,7 +89,7 @@ def told_plainly(
         raise HistoryError(f"The history could not be {doing}: {reason}.") from None
 
 # %% ../nbs/07_history.ipynb #32a89229
-def read_url(
+def history_url(
     conf:HistoryConf,
 ): # sqlalchemy.engine.URL
     "The URL, checked; an error does not repeat it"
@@ -150,9 +150,9 @@ def media_sha256(
 class History:
     "Predictions and what became of them: `History(HistoryConf(url='sqlite:///history.db'))`; may be used by several threads"
     def __init__(self, conf:HistoryConf):
-        self.conf, url = conf, read_url(conf)
-        self.lock = threading.Lock() if url.get_backend_name() == "sqlite" else contextlib.nullcontext()       # SQLite has one writer; waiting here is fairer than waiting there
-        with told_plainly("opened"):
+        self.conf, url = conf, history_url(conf)
+        self.turns = threading.Semaphore(1 if url.get_backend_name() == "sqlite" else 15)       # SQLite has one writer, and waiting here is fairer than waiting there; 15 is what the engine's pool holds
+        with plain_database_errors("opened"):
             self.engine, self.key = _connect(url, conf.seconds), _hash_key(conf, url)
             with self.writing("opened") as connection: self._prepare(connection)
         self.cleaned = 0.0
@@ -160,12 +160,15 @@ class History:
     @contextlib.contextmanager
     def writing(self, doing="written to"):
         "A transaction: all of it or nothing"
-        with told_plainly(doing), self.lock, self.engine.begin() as connection: yield connection
+        if not self.turns.acquire(timeout=self.conf.seconds): raise HistoryError(f"The history could not be {doing}: too many wait for it. Try again.")
+        try:
+            with plain_database_errors(doing), self.engine.begin() as connection: yield connection
+        finally: self.turns.release()
 
     @contextlib.contextmanager
     def reading(self):
         "A connection that only reads"
-        with told_plainly("read"), self.engine.connect() as connection: yield connection
+        with plain_database_errors("read"), self.engine.connect() as connection: yield connection
 
     def hash_text(self,
         text:str|None,
@@ -180,7 +183,7 @@ class History:
             for index in table.indexes: connection.execute(CreateIndex(index, if_not_exists=True))
         ours = {"schema": SCHEMA, "key": self.hash_text("which key this is")[:16]}
         connection.execute(facts_statement(connection.dialect.name), [{"name": k, "value": v} for k, v in ours.items()])
-        found = dict(connection.execute(select(facts.c.name, facts.c.value)).tuples().all())
+        found = {name: value for name, value in connection.execute(select(facts.c.name, facts.c.value))}
         if found["schema"] != SCHEMA: raise FakesError(f"This history has tables of version {found['schema']}, and this program knows version {SCHEMA}. Use the program that wrote it, or name another `url`.")
         if found["key"] != ours["key"]: raise FakesError(f"This history was begun with another key. Set {self.conf.key_env} to that one, or put back the .key file beside the database, or name another `url`.")
 
@@ -262,7 +265,7 @@ def label(self:History,
 # %% ../nbs/07_history.ipynb #97c95866
 def _seconds(moment):
     "Seconds since 1970 of a number, a datetime, or a text such as 2026-05-01T00:00:00Z"
-    if moment is None or isinstance(moment, (int, float)): return moment
+    if isinstance(moment, (int, float)): return float(moment)      # a whole number would be sent to PostgreSQL as one of 32 bits
     try: moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     except ValueError: raise FakesError(f"{moment!r} is no time. Write it as 2026-05-01T00:00:00Z.") from None
     if moment.tzinfo is None: raise FakesError(f"{moment} has no time zone. Write it as 2026-05-01T00:00:00Z.")
