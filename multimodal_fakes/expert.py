@@ -21,9 +21,10 @@ from torch.utils.data import Dataset
 
 from .core import FakesError, Recipe, atomic_path, check_section, describe_device, digest, nearest, pick_device, read_json, root, seed_everything, write_json
 from . import encoder_av          # enters the encoders of audio and video
-from .encoder import add_lora, encoder_conf, freeze_below, has_bf16, load_encoder, load_encoder_conf, make_encoder, merge_lora, mix, parameter_groups, to_square
+from .encoder import add_lora, encoder_conf, freeze_below, has_bf16, load_encoder, load_encoder_conf, make_encoder, merge_lora, mix, parameter_groups
 from .features import FeatureStore, content_key, encode, encoder_key
 from .metrics import bits, score_table, to_probs, truth
+from .preprocess import log_mel
 from .record import FIELDS, Task
 from .shard import HAS, ShardReader, class_numbers
 from .train import Classifier, Features, fit, generator_of, is_main_process, live_curves, make_loss
@@ -57,6 +58,19 @@ class Expert(Classifier):
         return {"loss": loss if seen.extra_loss is None else loss + seen.extra_loss, "logits": logits}     # such as the consistency of a video's frames
 
     def parameter_groups(self, lr, weight_decay): return parameter_groups(self.encoder, self.head, lr, weight_decay, self.layer_decay)
+
+    @property
+    def dim(self): return self.encoder.dim
+
+    @torch.inference_mode()
+    def look(self,
+        samples:list,         # texts, pictures, (frames, times) or waveforms
+        tokens:bool=False,    # whether they are wanted
+    ) -> tuple: # features (n, D), logits (n, C), tokens: (T, D) float16 each, the real ones; none where they were not asked for
+        "Judge samples"
+        seen = self.encoder.encode(self.encoder.preprocess(samples))
+        real = [t[m].numpy() for t, m in zip(seen.tokens.half(), seen.mask.bool())] if tokens else []
+        return seen.pooled.float().numpy(), self.head(seen.pooled).float().numpy(), real
 
 class HeadOnly(Classifier):
     "The head of an expert on features that were computed before"
@@ -108,7 +122,7 @@ class Items(Dataset):
 
     def _picture(self, i):
         if len(self.filled) and self.filled[i]: return self.pixels[i]
-        pixels = to_square(self.reader.image_bytes(self.rows[i]), self.encoder.conf.size)
+        pixels = self.encoder.prepare(self.reader.image_bytes(self.rows[i]))["pixels"]
         if len(self.filled): self.pixels[i] = pixels; self.filled[i] = True
         return pixels
 
@@ -217,9 +231,9 @@ def mel_bands(
 ) -> np.ndarray: # (n, 2·n_mels)
     "Loudness of each mel band, its mean over time and its standard deviation"
     def summary(sample):
-        mel = encoder_av.log_mel(torch.from_numpy(sample), items.encoder.conf)
-        return torch.cat([mel.mean(1), mel.std(1)])
-    return torch.stack([summary(items._stream(i)) for i in range(len(items))]).numpy()
+        mel = log_mel(sample, items.encoder.conf)
+        return np.r_[mel.mean(1), mel.std(1, ddof=1)]
+    return np.stack([summary(items._stream(i)) for i in range(len(items))])
 
 SUMMARIES = {"vision": thumbnails, "video": tiles_over_time, "audio": mel_bands}     # modality → what its linear baseline sees; texts have TF-IDF
 

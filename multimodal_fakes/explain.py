@@ -79,8 +79,8 @@ class Case:
     @cached_property
     def square(self):
         "(S, S, 3) uint8, the picture at the size its expert reads"
-        from multimodal_fakes.encoder import to_square
-        return to_square(self.samples["vision"], self.detector.experts["vision"].encoder.conf.size).permute(1, 2, 0).numpy()
+        from multimodal_fakes.preprocess import to_square
+        return to_square(self.samples["vision"], self.detector.experts["vision"].encoder.conf.size).transpose(1, 2, 0)
 
     def score(self, logits): # (n, C) tensor → (n,)
         "Log-odds of the class, of an expert alone"
@@ -207,7 +207,7 @@ def token_words(
     field:str,
 ) -> np.ndarray: # (T,) number of the word of each token of `encoder.prepare(field)`; -1 for special tokens, markers and language
     "Whose pieces the tokens are"
-    from multimodal_fakes.encoder import long_parts
+    from multimodal_fakes.preprocess import long_parts
     conf, words, parts = encoder.conf, words_in(field), [part_of(field, p) for p in PARTS]
     segments = [(field, 0)] if conf.markers else [p for p in parts if p[0]] or [("", 0)]
     cut = dict(truncation=True, max_length=conf.max_tokens) if conf.long_text == "head" else dict(verbose=False)

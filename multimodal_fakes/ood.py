@@ -9,7 +9,6 @@ __all__ = ['MOST', 'whitening', 'distances', 'Familiar', 'fit_task', 'read_task'
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from .core import FakesError, atomic_path
 
@@ -115,6 +114,7 @@ def read_task(
     home, task:str, modalities,
 ) -> tuple: # predictions of one expert, {modality: (n, D)}, {modality: (n,)}
     "Features of every post, and who has which"
+    import pandas as pd
     from safetensors.numpy import load_file
     folders = {m: Path(home)/"Step_4"/task/m for m in modalities}
     frames = {m: pd.read_parquet(f/"predictions.parquet") for m, f in folders.items()}

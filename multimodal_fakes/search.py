@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .combine import STRATEGIES
 from .core import FakesError, atomic_path, progress, root, write_json
 from .expert import load_task
-from .fusion import STRATEGIES, Neural, fresh, read_evidence
+from .fusion import Neural, fresh, read_evidence
 
 # %% ../nbs/05_search.ipynb #2baf3cf0
 def networks() -> list: # names

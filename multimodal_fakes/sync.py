@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from . import encoder_av          # enters the encoders of audio and video
 from .core import FakesError, read_json, seed_everything, write_json
-from .encoder import encoder_conf, has_bf16, load_encoder, load_encoder_conf, make_encoder
+from .encoder import encoder_conf, has_bf16, load_encoder, load_encoder_conf, make_encoder, tensors
 from .media import RATE
 from .train import Classifier, fit, generator_of
 
@@ -77,7 +77,7 @@ class Clips(Dataset):
         if self.seed is not None:
             g = generator_of(self.seed, epoch, i)
             clip, sound = self.window(clip, sound, g)
-            seen, heard = self.video.prepare(clip, True, g), self.audio.item(torch.as_tensor(sound), True, g)
+            seen, heard = self.video.prepare(clip, True, g), self.audio.with_gaps(sound, g)
         else: seen, heard = self.video.prepare(clip), self.audio.prepare(sound)
         return {"frames": seen["frames"], "frames_mask": seen["mask"], "mel": heard["mel"], "mel_mask": heard["mask"], "labels": 1}
 
@@ -117,13 +117,17 @@ class Sync:
         made.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs, weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live)
         return made
 
+    def batch(self, clips, sounds) -> dict: # frames (n, T, 3, S, S) uint8, mel (n, M, F), and the mask of each
+        "What the model reads of pairs"
+        seen, heard = self.model.video.preprocessor.preprocess(clips), self.model.audio.preprocessor.preprocess(sounds)
+        return {"frames": seen["frames"], "frames_mask": seen["mask"], "mel": heard["mel"], "mel_mask": heard["mask"]}
+
     @torch.inference_mode()
     def mismatch(self, clips, sounds, batch_size:int=64) -> np.ndarray: # (n,) one minus the correlation of their movement, in [0, 2]
         "Hold lips against sound"
         model, device, found = self.model.eval(), self.model.sharpness.device, []
         for i in range(0, len(clips), batch_size):
-            part = Clips(model.video, model.audio, clips[i:i + batch_size], sounds[i:i + batch_size])
-            batch = part.collate([part[k] for k in range(len(part))]); batch.pop("labels")
+            batch = tensors(self.batch(clips[i:i + batch_size], sounds[i:i + batch_size]))
             found.append(1 - model.agreement({k: v.to(device) for k, v in batch.items()}).cpu().numpy())
         return np.concatenate(found) if found else np.zeros(0, "float32")
 
