@@ -6,8 +6,8 @@
 __all__ = ['Share', 'Count', 'STAGES', 'FakesError', 'nearest', 'root', 'atomic_path', 'write_json', 'read_json', 'write_jsonl',
            'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'seed_everything', 'pick_device', 'describe_device',
            'progress', 'Section', 'Prepare', 'Ocr', 'Clip', 'Shard', 'Recipe', 'Fusion', 'Search', 'Calibrate',
-           'Report', 'Robustness', 'TaskParams', 'check_section', 'stage_params', 'declared_parameters', 'publish',
-           'stage_cells', 'run_notebook', 'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
+           'Report', 'Export', 'Robustness', 'TaskParams', 'check_section', 'stage_params', 'declared_parameters',
+           'publish', 'stage_cells', 'run_notebook', 'run_stage', 'scan_datasets', 'overlay', 'make_workspace', 'main']
 
 # %% ../nbs/00_core.ipynb #dc2c362c
 import argparse, ast, contextlib, difflib, hashlib, json, os, random, shutil, subprocess, sys, uuid
@@ -271,6 +271,17 @@ class Report(Section):
     n_errors:int = Count                        # examples shown of each group of errors
     seed:int = Count
 
+class Export(Section):
+    "Networks as ONNX graphs, and what 8 bits may cost"
+    int8:bool                                   # whether 8 bits are tried
+    n_posts:int = Count                         # test posts judged, all if zero
+    n_fixed:int = Field(ge=1)                   # training posts that scales are fixed on
+    max_difference:Share                        # of a probability
+    max_flips:Share                             # share of labels that change
+    max_auroc:Share                             # change of the AUROC
+    max_ece:Share                               # change of the ECE
+    seed:int = Count
+
 class Robustness(Section):
     "What is left of a detector when posts are corrupted"
     n_posts:int = Count                         # test posts drawn, all if zero
@@ -318,6 +329,7 @@ STAGES = {  # name: (notebook, schema, folder that receives the executed noteboo
     "fusion":    ("05_fusion",     Fusion,    "Step_5/{task}/fusion",      ["Step_5/{task}/fusion", "models/{task}"]),
     "search":    ("05_search",     Search,    "Step_5/{task}/search",      ["Step_5/{task}/search"]),
     "calibrate": ("05a_calibrate", Calibrate, "Step_5/{task}/calibrate",   ["Step_5/{task}", "models/{task}"]),
+    "export":    ("06a_export",    Export,    "Step_5/{task}/export",      ["Step_5/{task}/export", "models/{task}"]),
     "robustness": ("06c_robustness", Robustness, "Step_5/{task}/robustness", ["Step_5/{task}/robustness"]),
     "report":    ("05b_report",    Report,    "Step_5/{task}/report",      ["Step_5/{task}"]),
 }
