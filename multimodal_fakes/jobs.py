@@ -8,7 +8,7 @@ __all__ = ['ENDED', 'FIXED', 'RUN_NAME', 'KEPT', 'BEGUN', 'OVER', 'JobsConf', 'n
            'Runs']
 
 # %% ../nbs/07_jobs.ipynb #6df5c04e
-import asyncio, contextlib, hashlib, json, os, re, secrets, shutil, signal, subprocess, sys, time
+import asyncio, contextlib, json, os, re, secrets, shutil, signal, subprocess, sys, time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import yaml
-from fastcore.basics import patch
 from pydantic import Field
 
 from .core import FakesError, Section, nearest, overlay, read_json, read_yaml, stage_params, write_json
@@ -51,13 +50,15 @@ class Job:
     started:str|None = None
     ended:str|None = None
     task:object = None            # of asyncio
+    then:Callable = lambda: None  # gives back what it holds; called once
 
     def tell(self, progress:float, step:str):
         "Where the work stands"
         self.progress, self.step = round(float(progress), 3), step
 
     def end(self, state:str, **what):
-        "Once and for all"
+        "Once and for all; what it held is given back before anybody can see that it has ended"
+        self.then()
         self.state, self.ended = state, now()
         for k, v in what.items(): setattr(self, k, v)
         if state == "done": self.progress = 1.
@@ -90,11 +91,11 @@ class Jobs:
         known = self._known(owner, kind, key, body)
         if known: then(); return known
         if len(self.open()) >= self.conf.running + self.conf.queued: raise Problem(503, "Too many jobs are waiting. Try again in a minute.", retry_after=30)
-        job = Job(kind, owner, **more)
+        job = Job(kind, owner, then=then, **more)
         self.jobs[job.id] = job
         if key is not None: self.keys[owner, kind, key] = (body, job.id)
         job.task = asyncio.create_task(self._run(job, work))
-        job.task.add_done_callback(lambda _: self._ended(job, then))
+        job.task.add_done_callback(lambda _: self._ended(job))
         return job
 
     def _known(self, owner, kind, key, body):
@@ -113,10 +114,9 @@ class Jobs:
             except TimeoutError: job.end("failed", error=self.explain(Problem(504, f"The job took longer than {self.conf.seconds:g} s and was ended.")))
             except Exception as e: job.end("failed", error=self.explain(e))
 
-    def _ended(self, job, then):
-        "Give back what it held, forget the oldest"
+    def _ended(self, job):
+        "Cancelled, if it did not end by itself; and the oldest are forgotten"
         if job.state not in ENDED: job.end("cancelled")
-        then()
         old = [j for j in self.jobs.values() if j.state in ENDED][:-self.conf.kept]
         for j in old: del self.jobs[j.id]
         if old: self.keys = {k: v for k, v in self.keys.items() if v[1] in self.jobs}
