@@ -34,7 +34,7 @@ class AccessConf(Section):
 
 class Denied(FakesError):
     "No key, a wrong key, or one that may not do this; `status` is 401 or 403"
-    def __init__(self, message, status): super().__init__(message); self.status = status
+    def __init__(self, message, status=401): super().__init__(message); self.status = status
 
 # %% ../nbs/07_access.ipynb #6c0ea653
 class Key(Section):

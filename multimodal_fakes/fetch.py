@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAME', 'NOT_PUBLIC', 'FetchError', 'UrlPolicy', 'host_allowed', 'Target', 'read_url', 'is_public', 'Net', 'time_left',
-           'addresses_of', 'told_plainly', 'connect', 'ask', 'read_body', 'fetch']
+           'addresses_of', 'plain_network_errors', 'connect', 'ask', 'read_body', 'fetch']
 
 # %% ../nbs/06_fetch.ipynb #bcd56b1d
 import contextlib, functools, http.client, io, queue, re, socket, ssl, threading, time
@@ -124,7 +124,7 @@ def addresses_of(
 
 # %% ../nbs/06_fetch.ipynb #068ce5fe
 @contextlib.contextmanager
-def told_plainly(host):
+def plain_network_errors(host):
     "Errors of the network in words that reveal nothing of it"
     try: yield
     except ssl.SSLCertVerificationError: raise FetchError(f"The certificate of {host} is not valid, so nothing is fetched from it.") from None
@@ -144,7 +144,9 @@ def connect(
         except OSError:
             if n == len(addresses) - 1: raise
         else: break
-    try: return net.context().wrap_socket(plain, server_hostname=target.host)
+    try:
+        plain.settimeout(left())                   # the whole handshake, however it is drawn out
+        return net.context().wrap_socket(plain, server_hostname=target.host)
     except BaseException: plain.close(); raise
 
 class _Timed(io.RawIOBase):
@@ -197,7 +199,7 @@ def fetch(
     for _ in range(policy.max_redirects + 1):
         target = read_url(url, policy)
         addresses = addresses_of(target, net, left)
-        with told_plainly(target.host), connect(target, addresses, net, left) as sock:
+        with plain_network_errors(target.host), connect(target, addresses, net, left) as sock:
             response = ask(sock, target, left)
             if response.status not in (301, 302, 303, 307, 308): return read_body(response, target.host, policy)
             url = urljoin(url, response.headers.get("location", ""))

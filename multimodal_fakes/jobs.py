@@ -8,7 +8,7 @@ __all__ = ['ENDED', 'FIXED', 'RUN_NAME', 'KEPT', 'BEGUN', 'OVER', 'JobsConf', 'n
            'Runs']
 
 # %% ../nbs/07_jobs.ipynb #6df5c04e
-import asyncio, contextlib, hashlib, json, os, re, secrets, shutil, signal, subprocess, sys, time
+import asyncio, contextlib, json, os, re, secrets, shutil, signal, subprocess, sys, time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import yaml
-from fastcore.basics import patch
 from pydantic import Field
 
 from .core import FakesError, Section, nearest, overlay, read_json, read_yaml, stage_params, write_json
