@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from .core import FakesError, Section, nearest, overlay, read_json, read_yaml, stage_params, write_json
+from .core import PER_TASK, FakesError, Section, nearest, overlay, read_json, read_yaml, stage_params, task_stages, write_json
 from .intake import Problem
 
 # %% ../nbs/07_jobs.ipynb #010ee2cc
@@ -184,8 +184,8 @@ def plan_run(
     changes = {"experts": {name: settings}} if settings else {}
     try: stage_params("expert", overlay(params, changes), task, modality)
     except FakesError as e: raise Problem(422, str(e).replace("params.yaml does not fit", "The settings do not fit")) from None
-    targets = (f"expert@{name}", *(f"{stage}@{task}" for stage in ("fusion", "calibrate", "robustness", "report")))
-    return Plan(task, modality, targets, 4 + len(experts) + len(targets) - 1, changes)     # scan, prepare, ocr and shard come before
+    targets = (f"expert@{name}", *(f"{stage}@{task}" for stage in PER_TASK))
+    return Plan(task, modality, targets, 4 + len(task_stages(params)[task]), changes)     # scan, prepare, ocr and shard come before
 
 # %% ../nbs/07_jobs.ipynb #196d8151
 def make_run(
@@ -283,7 +283,7 @@ async def run_stages(
 
 def run_metrics(work:Path, plan:Plan) -> dict: # stage → what its metrics.json says
     "What a finished run achieved"
-    files = {"expert": work/"Step_4"/plan.task/plan.modality, **{s: work/"Step_5"/plan.task/s for s in ("fusion", "calibrate", "report")}}
+    files = {"expert": work/"Step_4"/plan.task/plan.modality, **{s: work/"Step_5"/plan.task/s for s in PER_TASK}}
     return {stage: read_json(folder/"metrics.json") for stage, folder in files.items() if (folder/"metrics.json").exists()}
 
 # %% ../nbs/07_jobs.ipynb #79543421
