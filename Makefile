@@ -13,7 +13,7 @@ export PYTHONHASHSEED = 0
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export pilot run test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
+.PHONY: help setup setup-bench export pilot run quick test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,12 +44,16 @@ pilot: export  ## the embedded pilot datasets and their checklists
 
 ifeq ($(PROFILE),pilot)
 run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data
-	dvc repro
+	python -m multimodal_fakes.core reproduce
 	@python -m multimodal_fakes.report
 else
 run: export setup-bench
-	work=$$(python -m multimodal_fakes.core workspace $(PROFILE) $(DATASETS) $(WEIGHTS)) && cd $$work && dvc repro && python -m multimodal_fakes.report
+	work=$$(python -m multimodal_fakes.core workspace $(PROFILE) $(DATASETS) $(WEIGHTS)) && cd $$work && python -m multimodal_fakes.core reproduce && python -m multimodal_fakes.report
 endif
+
+quick: export  ## one detector, of the pilot's headlines, in a few minutes: runs/headlines
+	@python -m multimodal_fakes.pilot Datasets --dataset pilot_clickbait
+	work=$$(python -m multimodal_fakes.core workspace headlines Datasets) && cd $$work && python -m multimodal_fakes.core reproduce && python -m multimodal_fakes.report
 
 test: setup  ## every notebook's tests
 	@rm -rf _scratch

@@ -117,7 +117,7 @@ def addresses_of(
         except (OSError, UnicodeError): found.put([])
     threading.Thread(target=look, daemon=True).start()       # the system's resolver knows no time limit
     try: addresses = list(dict.fromkeys(found.get(timeout=left())))
-    except queue.Empty: addresses = left()
+    except queue.Empty: addresses = []; left()
     if not addresses: raise FetchError(f"{target.host} was not found.")
     if not all(map(net.public, addresses)): raise FetchError(f"{target.host} does not lead to the public internet and is not fetched from.")
     return addresses

@@ -282,7 +282,7 @@ class Attention(Neural):
 
     def join(self, x, shown, batch):
         words = torch.stack(list(x.values()), 1) + self.kind                           # (B, k, W)
-        words = torch.cat([self.first.expand(len(words), 1, -1), words], 1)
+        words = torch.cat([self.first.expand(words.shape[0], 1, -1), words], 1)         # `len` would fix the number of posts in an exported graph
         absent = torch.cat([torch.zeros_like(shown[:, :1]), ~shown], 1)
         return self.out(self.encoder(words, src_key_padding_mask=absent)[:, 0])
 

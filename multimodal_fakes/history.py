@@ -74,7 +74,7 @@ facts = Table("history_facts", metadata, Column("name", String(50), primary_key=
 
 # %% ../nbs/07_history.ipynb #7f35bf79
 _REASONS = {"locked|busy": "another program holds it. Try again", "full|no space": "its disk is full. Make room, or set `keep_days`", "readonly|read-only|permission": "it may not be written to. Check whose it is",
-            "malformed|not a database|corrupt": "its file is damaged. Restore it, or name another", "no such table|does not exist|undefined": "its tables are not there. Start the service again",
+            "malformed|not a database|corrupt|disk i/o": "its file is damaged. Restore it, or name another", "no such table|does not exist|undefined": "its tables are not there. Start the service again",
             "unable to open|refused|could not connect|connection|timeout|timed out|closed|terminat": "it cannot be reached. Check that it runs, and the `url`"}
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ def media_sha256(
     return hashlib.sha256(f"{media.mode} {media.size} ".encode() + media.tobytes()).hexdigest()
 
 class History:
-    "Predictions and what became of them: `History(HistoryConf(url='sqlite:///history.db'))`; may be used by several threads"
+    "Predictions and what became of them: `History(HistoryConf(url='sqlite:///history.db'))`; may be used by several threads. Every method blocks, so call it outside the event loop"
     def __init__(self, conf:HistoryConf):
         self.conf, url = conf, history_url(conf)
         self.turns = threading.Semaphore(1 if url.get_backend_name() == "sqlite" else 15)       # SQLite has one writer, and waiting here is fairer than waiting there; 15 is what the engine's pool holds
@@ -178,14 +178,15 @@ class History:
 
     def _prepare(self, connection):
         "Make the tables where there are none; refuse those of another version or another key"
-        for table in metadata.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes: connection.execute(CreateIndex(index, if_not_exists=True))
+        connection.execute(CreateTable(facts, if_not_exists=True))
         ours = {"schema": SCHEMA, "key": self.hash_text("which key this is")[:16]}
         connection.execute(facts_statement(connection.dialect.name), [{"name": k, "value": v} for k, v in ours.items()])
         found = {name: value for name, value in connection.execute(select(facts.c.name, facts.c.value))}
         if found["schema"] != SCHEMA: raise FakesError(f"This history has tables of version {found['schema']}, and this program knows version {SCHEMA}. Use the program that wrote it, or name another `url`.")
         if found["key"] != ours["key"]: raise FakesError(f"This history was begun with another key. Set {self.conf.key_env} to that one, or put back the .key file beside the database, or name another `url`.")
+        for table in metadata.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+            for index in table.indexes: connection.execute(CreateIndex(index, if_not_exists=True))
 
     def close(self):
         "Let go of all connections"
@@ -282,6 +283,7 @@ def find_statement(
     **equal,               # task, prediction, client, model, protocol, request_id, text_hash, image_sha256, video_sha256
 ):
     "The query behind `find`"
+    if not 1 <= limit <= 100_000: raise FakesError(f"limit should be between 1 and 100000, not {limit}. Ask for the next page with `after`.")
     latest = select(feedback.c.prediction_id, func.max(feedback.c.n).label("n")).group_by(feedback.c.prediction_id).subquery()
     said = [c for c in feedback.c if c.name not in ("n", "prediction_id")]
     query = select(predictions, *said).select_from(predictions.outerjoin(latest, latest.c.prediction_id == predictions.c.id).outerjoin(feedback, feedback.c.n == latest.c.n))

@@ -55,8 +55,8 @@ class GraphExpert:
         tokens:bool=False,    # whether they are wanted
     ) -> tuple: # features (n, D), logits (n, C), tokens: of `real_tokens`, none where they were not asked for
         "Judge samples"
-        found = self.graph(self.preprocessor.preprocess(samples), ["features", "logits"] + (["tokens", "mask"] if tokens else []))
-        return found["features"], found["logits"], real_tokens(found["tokens"], found["mask"]) if tokens else []
+        found = self.graph(self.preprocessor.preprocess(samples), ["features", "logits"] + (["tokens", "real"] if tokens else []))
+        return found["features"], found["logits"], real_tokens(found["tokens"], found["real"]) if tokens else []
 
 # %% ../nbs/06_inference.ipynb #f9217813
 class GraphNetwork(Strategy):

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from .core import FakesError, Section, nearest, overlay, read_json, read_yaml, stage_params, write_json
+from .core import PER_TASK, FakesError, Section, nearest, overlay, read_json, read_yaml, stage_params, task_stages, write_json
 from .intake import Problem
 
 # %% ../nbs/07_jobs.ipynb #010ee2cc
@@ -50,13 +50,15 @@ class Job:
     started:str|None = None
     ended:str|None = None
     task:object = None            # of asyncio
+    then:Callable = lambda: None  # gives back what it holds; called once
 
     def tell(self, progress:float, step:str):
         "Where the work stands"
         self.progress, self.step = round(float(progress), 3), step
 
     def end(self, state:str, **what):
-        "Once and for all"
+        "Once and for all; what it held is given back before anybody can see that it has ended"
+        self.then()
         self.state, self.ended = state, now()
         for k, v in what.items(): setattr(self, k, v)
         if state == "done": self.progress = 1.
@@ -89,11 +91,11 @@ class Jobs:
         known = self._known(owner, kind, key, body)
         if known: then(); return known
         if len(self.open()) >= self.conf.running + self.conf.queued: raise Problem(503, "Too many jobs are waiting. Try again in a minute.", retry_after=30)
-        job = Job(kind, owner, **more)
+        job = Job(kind, owner, then=then, **more)
         self.jobs[job.id] = job
         if key is not None: self.keys[owner, kind, key] = (body, job.id)
         job.task = asyncio.create_task(self._run(job, work))
-        job.task.add_done_callback(lambda _: self._ended(job, then))
+        job.task.add_done_callback(lambda _: self._ended(job))
         return job
 
     def _known(self, owner, kind, key, body):
@@ -112,10 +114,9 @@ class Jobs:
             except TimeoutError: job.end("failed", error=self.explain(Problem(504, f"The job took longer than {self.conf.seconds:g} s and was ended.")))
             except Exception as e: job.end("failed", error=self.explain(e))
 
-    def _ended(self, job, then):
-        "Give back what it held, forget the oldest"
+    def _ended(self, job):
+        "Cancelled, if it did not end by itself; and the oldest are forgotten"
         if job.state not in ENDED: job.end("cancelled")
-        then()
         old = [j for j in self.jobs.values() if j.state in ENDED][:-self.conf.kept]
         for j in old: del self.jobs[j.id]
         if old: self.keys = {k: v for k, v in self.keys.items() if v[1] in self.jobs}
@@ -183,8 +184,8 @@ def plan_run(
     changes = {"experts": {name: settings}} if settings else {}
     try: stage_params("expert", overlay(params, changes), task, modality)
     except FakesError as e: raise Problem(422, str(e).replace("params.yaml does not fit", "The settings do not fit")) from None
-    targets = (f"expert@{name}", *(f"{stage}@{task}" for stage in ("fusion", "calibrate", "robustness", "report")))
-    return Plan(task, modality, targets, 4 + len(experts) + len(targets) - 1, changes)     # scan, prepare, ocr and shard come before
+    targets = (f"expert@{name}", *(f"{stage}@{task}" for stage in PER_TASK))
+    return Plan(task, modality, targets, 4 + len(task_stages(params)[task]), changes)     # scan, prepare, ocr and shard come before
 
 # %% ../nbs/07_jobs.ipynb #196d8151
 def make_run(
@@ -282,7 +283,7 @@ async def run_stages(
 
 def run_metrics(work:Path, plan:Plan) -> dict: # stage → what its metrics.json says
     "What a finished run achieved"
-    files = {"expert": work/"Step_4"/plan.task/plan.modality, **{s: work/"Step_5"/plan.task/s for s in ("fusion", "calibrate", "report")}}
+    files = {"expert": work/"Step_4"/plan.task/plan.modality, **{s: work/"Step_5"/plan.task/s for s in PER_TASK}}
     return {stage: read_json(folder/"metrics.json") for stage, folder in files.items() if (folder/"metrics.json").exists()}
 
 # %% ../nbs/07_jobs.ipynb #79543421

@@ -336,22 +336,24 @@ def golden_post(
     if "text" in modalities: post["text"] = "A red kite over the harbour"
     if "vision" in modalities:
         from PIL import Image
-        post["image"] = "golden.png"
-        with atomic_path(Path(folder)/"golden.png") as f: Image.fromarray(pixels).save(f, format="png")
+        post["image"] = "picture.png"
+        with atomic_path(Path(folder)/"picture.png") as f: Image.fromarray(pixels).save(f, format="png")
     if {"video", "audio"} & set(modalities):
-        post["video"] = "golden.mp4"
+        post["video"] = "clip.mp4"
         hum = 0.2 * np.sin(2 * np.pi * 220 * np.arange(48_000) / 16_000).astype("float32")
-        write_clip(Path(folder)/"golden.mp4", (np.roll(pixels, 2 * t, 1) for t in range(75)), 25, hum)
+        write_clip(Path(folder)/"clip.mp4", (np.roll(pixels, 2 * t, 1) for t in range(75)), 25, hum)
     return post
 
 def write_golden(
     detector:Detector,
+    folder,                  # models/<task>
     tolerance:float=0.05,    # of each probability
-) -> dict: # golden.json
+) -> dict: # golden/golden.json
     "Let a detector answer the known post, and keep it beside the bundle"
-    post = golden_post(detector.folder, detector.experts)
-    known = dict(post=post, probabilities=detector.predict_batch([_beside(post, detector.folder)])[0]["probabilities"], tolerance=tolerance, model=detector.version)
-    write_json(detector.folder/"golden.json", known)
+    folder = Path(folder)/"golden"
+    post = golden_post(folder, detector.experts)
+    known = dict(post=post, probabilities=detector.predict_batch([_beside(post, folder)])[0]["probabilities"], tolerance=tolerance, model=detector.version)
+    write_json(folder/"golden.json", known)
     return known
 
 def _beside(post, folder):
@@ -363,11 +365,11 @@ def golden(
     self:Detector,
 ) -> tuple: # whether it gives the known answer, and why not
     "Try the known post"
-    path = self.folder/"golden.json"
+    path = self.folder/"golden/golden.json"
     if not path.exists(): return False, f"{self.bundle['task']}: no known answer to compare with; run the stage export"
     known = read_json(path)
     if known["model"] != self.version: return False, f"{self.bundle['task']}: the known answer is of model {known['model']}, this is {self.version}; run the stage export again"
-    said = self.predict_batch([_beside(known["post"], self.folder)])[0]["probabilities"]
+    said = self.predict_batch([_beside(known["post"], path.parent)])[0]["probabilities"]
     off = max(abs(said[c] - p) for c, p in known["probabilities"].items())
     return off <= known["tolerance"], None if off <= known["tolerance"] else f"{self.bundle['task']}: the known post is judged {off:.3f} off, {known['tolerance']:g} is allowed"
 

@@ -264,7 +264,8 @@ async def by_run(
 async def _load(self:Service, run_id, folder, task):
     "Put a run's detector beside those of the service, in place of another run's"
     for old in list(self.others): await self.others.pop(old).drain(self.conf.engine.request_seconds)
-    engine = self.others[run_id] = Engine(self.conf.engine.model_copy(update=dict(models=str(folder), tasks=[task], n_workers=1, runtime="torch")))
+    runtime = self.conf.engine.runtime if (folder/task/"onnx/export.json").exists() else "torch"
+    engine = self.others[run_id] = Engine(self.conf.engine.model_copy(update=dict(models=str(folder), tasks=[task], n_workers=1, runtime=runtime)))
     await engine.start()
     end = time.monotonic() + self.conf.engine.start_seconds
     while any(engine.ready().values()) and time.monotonic() < end: await asyncio.sleep(0.1)
