@@ -13,7 +13,7 @@ export PYTHONHASHSEED = 0
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export pilot run quick test check lab readme book bench bench-gpu clean
+.PHONY: help setup setup-bench export pilot run quick test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ bench: setup-bench  ## measure against peers, write bench/results.json
 
 bench-gpu: setup-bench  ## end-to-end fine-tuning on this machine's GPU
 	python -m bench gpu
+
+bench-serve: setup-bench  ## the service beside its peers, under load, among hostile input
+	python -m bench serve
 
 clean:  ## remove the environment, scratch, caches and results, not Datasets
 	rm -rf $(VENV) _scratch .cache runs

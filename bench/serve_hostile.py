@@ -1,5 +1,5 @@
 "What strangers send who mean no good: each is sent to the running service, and what it said is counted"
-import gzip, io, json, re, socket, struct, subprocess, sys, tempfile, threading, time, wave, zipfile, zlib
+import gzip, io, json, re, select, socket, struct, subprocess, sys, tempfile, threading, time, wave, zipfile, zlib
 from collections import Counter
 from pathlib import Path
 
@@ -16,8 +16,10 @@ def say(port, raw, seconds=30):
     "Status and whole answer to bytes as they are; zero where the connection was only closed"
     with socket.create_connection(("127.0.0.1", port), seconds) as s:
         s.settimeout(seconds)
-        try: s.sendall(raw)
-        except (BrokenPipeError, ConnectionResetError): pass          # refused before all of it was sent; the answer is there to be read
+        for at in range(0, len(raw), 16384):
+            if select.select([s], [], [], 0)[0]: break                # refused before all of it was sent
+            try: s.sendall(raw[at:at + 16384])
+            except (BrokenPipeError, ConnectionResetError): break     # likewise; the answer may still be there to be read
         return hear(s)
 
 def hear(s):
@@ -66,7 +68,7 @@ def png(w, h, *chunks, rows=b""):
 
 def damaged(rng, data, kind):
     "Cut short, without its beginning, its middle overwritten, or its header turned to noise"
-    n, how = len(data), int(rng.integers(4))
+    n, how = len(data), int(rng.choice([0, 1, 3] if kind == "GIF" else 4))          # noise in the palette of a GIF is a GIF
     if how == 0: return f"{kind}, cut short", data[:int(rng.integers(12, n // 3))]
     if how == 1: return f"{kind}, without its beginning", data[int(rng.integers(9, 40)):]
     if how == 2: return f"{kind}, header of noise", data[:12] + rng.bytes(min(200, n - 12)) + data[212:]
@@ -144,7 +146,8 @@ def ssrf(port):
 # ---- slowly
 def slow(port, n=60, seconds=25):
     "Clients that send a byte now and then, a third each in the line, the headers and the body; what they were told in the end, and after how long"
-    starts = [b"POST /predict HT", b"POST /predict HTTP/1.1\r\nHost: a\r\nX-A: ", b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 900000\r\n\r\n--x"]
+    head = b"POST /predict HTTP/1.1\r\nHost: a\r\n"
+    starts = [b"POST /predict/", head + b"X-A: ", head + b'Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 900000\r\n\r\n--x\r\nContent-Disposition: form-data; name="text"\r\n\r\n']
     told, began, open_ = {}, time.monotonic(), {}
     for i in range(n):
         s = socket.create_connection(("127.0.0.1", port)); s.sendall(starts[i % 3]); s.setblocking(False); open_[i] = s

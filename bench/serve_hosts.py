@@ -21,7 +21,8 @@ class Host:
     def start(self, seconds=180):
         "Seconds from the command to the first good answer about its health"
         self.log = open(self.home/f"{self.name}.log", "ab")
-        began, environment = time.perf_counter(), os.environ | {"BENTOML_HOME": str(self.home/"bentoml"), "HF_HUB_OFFLINE": "1"}
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {"BENTOML_HOME": str(self.home/"bentoml"), "HF_HUB_OFFLINE": "1"}      # torch takes all cores
+        began = time.perf_counter()
         self.process = subprocess.Popen([sys.executable, "-m", *map(str, self.arguments())], cwd=root(), env=environment, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
         while not self.is_ready():
             if self.process.poll() is not None or time.perf_counter() - began > seconds: self.stop(); raise FakesError(f"{self.name} did not start: {self.told()[-2000:]}")
