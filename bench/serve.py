@@ -12,7 +12,7 @@ import numpy as np
 from bench import serve_hostile as hostile
 from bench.serve_hosts import Bento, Lit, Ours, Probe, Reference, running
 from bench.serve_load import as_form, drive, request
-from bench.serve_posts import draw_photo, make_texts, with_comment
+from bench.serve_posts import TASK, draw_photo, make_texts, with_comment
 from multimodal_fakes.core import FakesError, read_json, root, write_json
 
 CLIENTS, ROUNDS, PICTURES = 32, 3, 256
@@ -143,7 +143,9 @@ def group(name, told):
 
 def hostile_part(home, stock) -> list:
     "Everything that is meant to break it; the service must be there afterwards, and have told nothing"
-    rows, host = [], Ours(home, limits=dict(header_seconds=5.0, body_seconds=20.0))
+    from bench.serve_made import make_clips
+    make_clips(home)
+    rows, host = [], Ours(home, limits=dict(header_seconds=5.0, body_seconds=20.0), engine=dict(tasks=[TASK, "clips"]))
     with running(host), Probe(host) as probe:
         rows += group("malformed file", [(f"{what}, as {field}", hostile.upload(host.port, data, field)) for what, field, data in hostile.malformed()])
         rows += group("bomb", [(what, send(host.port)) for what, send in hostile.bombs().items()])

@@ -1,4 +1,5 @@
-"A detector of the Fakeddit recipe with random weights, saved as a bundle, and posts to ask it about"
+"A detector of the Fakeddit recipe with random weights, saved as a bundle; and a small one of videos"
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,16 @@ import yaml
 from bench.serve_posts import SEED, TASK, make_posts, make_texts
 from multimodal_fakes.calibrate import make_bundle
 from multimodal_fakes.calibrators import PatternCalibrator
-from multimodal_fakes.core import Recipe, digest, read_json, seed_everything, write_json, write_jsonl
+from multimodal_fakes.combine import Mean
+from multimodal_fakes.core import Clip, Recipe, digest, read_json, seed_everything, write_json, write_jsonl
 from multimodal_fakes.decisions import Conformal
 from multimodal_fakes.encoder import load_encoder_conf, make_encoder
 from multimodal_fakes.expert import Expert, save_expert
 from multimodal_fakes.fusion import Concat, Evidence
+from multimodal_fakes.media import write_clip
 from multimodal_fakes.metrics import softmax
 from multimodal_fakes.ood import Familiar
+from multimodal_fakes.predict import Detector, write_golden
 from multimodal_fakes.record import Task, text_field
 
 CLASSES = ["real", "fake"]
@@ -86,3 +90,33 @@ def make_project(home, n=KNOWN, layers=LAYERS):
     write_jsonl(home/"Step_2/ocr.jsonl", [])
     shard_all(home, home, val_share=0.0, test_share=0.0)
     return folder, export_all(home, home, TASK, ["made"])
+
+
+def make_clips(home, n=12):
+    "models/clips, a detector of video and sound with random weights: so that damaged videos reach a decoder. Its graphs are written, and not judged: nothing is measured of it"
+    from multimodal_fakes.export import networks, write_all
+    seed_everything(SEED)
+    folder, modalities, encoder = Path(home)/"models/clips", ["video", "audio"], lambda m: make_encoder(load_encoder_conf(f"small_{m}"))
+    task = Task(name="clips", field="fake", datasets=["made"], modalities=modalities, classes=CLASSES)
+    recipe = dict(frozen_epochs=1, epochs=1, frozen_lr=1e-4, lr=5e-5, weight_decay=0.01, batch_size=32, patience=1, loss="cross_entropy", label_smoothing=0.0, n_workers=0, seed=SEED)
+    for m in modalities: save_expert(Expert(encoder(m), len(CLASSES)).eval(), folder/f"{m}_expert", task, Recipe(encoder=f"small_{m}", **recipe), {"version": 1})
+    Mean(modalities, len(CLASSES)).save(folder/"mm_fusion")
+    y, clip = np.arange(n) % 2, Clip(seconds=3.0, rate=12.5, side=96, face="none", rule="largest", margin=0.3).model_dump()
+    rng, dims = np.random.default_rng(SEED), {m: encoder(m).dim for m in modalities}
+    Familiar().fit({m: rng.normal(size=(n, d)).astype("float32") for m, d in dims.items()}, {m: np.ones(n, bool) for m in modalities}, y, np.where(np.arange(n) % 3, "train", "val")).save(folder)
+    decisions = dict(abstention=dict(below=None), sets={"all": dict(conformal=Conformal().fit(np.full((n, 2), 0.5), y).to_dict())})
+    protocol = dict(task="clips", field="fake", classes=CLASSES, ships="mean", clip=clip, hash=digest("clips", SEED), versions=read_json(folder/"video_expert/expert.json")["versions"])
+    write_json(folder/"detector.json", make_bundle(protocol, modalities, PatternCalibrator.from_dict(dict(all=dict(name="none"))), 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=[None])))
+    detector = Detector.load(folder)
+    samples, quality = zip(*(detector.look(dict(video=draw_clip(k))) for k in range(2)))
+    write_all(networks(detector, list(samples), list(quality)), folder/"onnx", None)
+    write_json(folder/"onnx/export.json", dict(format=1, protocol=detector.bundle["protocol"]))
+    write_golden(detector, folder)
+    return folder
+
+def draw_clip(seed):
+    "Four seconds of noise that slides, with a hum, as MP4"
+    ground = np.random.default_rng(seed).integers(0, 256, (24, 60, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    with tempfile.TemporaryDirectory() as d:
+        write_clip(Path(d)/"a.mp4", (ground[:, 3 * t:3 * t + 256] for t in range(60)), 15, 0.2 * np.sin(np.arange(64_000) / 10).astype("float32"))
+        return (Path(d)/"a.mp4").read_bytes()
