@@ -11,6 +11,7 @@ export WDS_SECURE = 1
 export TOKENIZERS_PARALLELISM = false
 export PYTHONHASHSEED = 0
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
+export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-bench export pilot run quick test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean

@@ -7,6 +7,7 @@ __all__ = ['Graph', 'real_tokens', 'GraphExpert', 'GraphNetwork', 'GraphEndToEnd
            'load_graph_fusion', 'load_graphs']
 
 # %% ../nbs/06_inference.ipynb #b701208e
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,8 @@ from .preprocess import AudioPreprocessor, VideoPreprocessor, Words, load_prepro
 from .record import split_text_field
 
 # %% ../nbs/06_inference.ipynb #ec5e46cc
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")      # ONNX Runtime can report home; nothing of a post, not even that there was one, should leave the machine
+
 class Graph:
     "An ONNX file that answers arrays with arrays"
     def __init__(self, path, threads:int=0):
