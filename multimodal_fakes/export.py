@@ -113,7 +113,7 @@ def write_graph(
     batch = resized(net.batch, n, length)
     axes = tuple({a: torch.export.Dim.DYNAMIC for a in free_axes(k)} for k in batch)
     with warnings.catch_warnings(), torch.no_grad(), atomic_path(path) as temporary:
-        warnings.simplefilter("ignore"); logging.getLogger("onnxscript").setLevel(logging.ERROR)       # of the exporter about its own parts
+        warnings.simplefilter("ignore"); logging.getLogger("onnxscript").setLevel(logging.ERROR); logging.getLogger("torch.export").setLevel(logging.CRITICAL)       # of the exporter about its own parts; what fails is raised
         torch.onnx.export(net.module.eval(), tuple(torch.from_numpy(np.ascontiguousarray(v)) for v in batch.values()), str(temporary), dynamo=True, dynamic_shapes=(axes,), input_names=list(batch),
                           output_names=list(net.outputs), external_data=False, verbose=False)
 
@@ -374,14 +374,13 @@ def _keep(detector, folder, graphs, table, trial, gates, n):
 def draw_variants(
     table:pd.DataFrame,   # of `export_all`
 ):
-    "Time of a post against how far its probabilities move, a panel a graph"
+    "Time of a post for every variant tried: chosen, fit, or refused and why"
     import matplotlib.pyplot as plt
-    names = list(dict.fromkeys(table.graph))
-    fig, axes = plt.subplots(1, len(names), figsize=(3 * len(names), 2.6), dpi=75, squeeze=False)
-    for ax, name in zip(axes[0], names):
-        for r in table[table.graph == name].itertuples():
-            ax.plot(r.ms_32, r.mb, "o" if r.chosen else "x", color="seagreen" if r.chosen else "firebrick", ms=8)
-            ax.annotate(f"{r.variant}{'' if not r.refused else ': ' + r.refused}", (r.ms_32, r.mb), fontsize=7, xytext=(4, 4), textcoords="offset points")
-        ax.set(title=name, xlabel="ms a post, 32 at once", ylabel="MB", xlim=(0, None), ylim=(0, None)); ax.margins(x=0.3, y=0.2)
+    fig, ax = plt.subplots(figsize=(8, 0.7 + 0.28 * len(table)), dpi=75)
+    for i, r in enumerate(table.itertuples()):
+        ax.barh(i, r.ms_32, height=0.6, color="seagreen" if r.chosen else "firebrick" if r.refused else "silver")
+        ax.text(r.ms_32, i, f" {r.ms_32:.2g} ms, {r.mb:.2g} MB" + (f"; refused: {r.refused}" if r.refused else ""), va="center", fontsize=8)
+    ax.set_yticks(range(len(table)), [f"{r.graph}, {r.variant}" for r in table.itertuples()], fontsize=8)
+    ax.set(xlabel="ms a post, 32 at once, one core", xlim=(0, table.ms_32.max() * 1.6 + 1e-3)); ax.invert_yaxis()
     fig.tight_layout()
     return fig
