@@ -29,12 +29,12 @@ class Stock:
     def __init__(self, home):
         self.folder = Path(home)/"pictures"; self.folder.mkdir(exist_ok=True)
         rng = np.random.default_rng(7)
-        self.pictures = [draw_photo(rng) for _ in range(PICTURES)]
+        self.pictures = [draw_photo(rng, i % 2) for i in range(PICTURES)]
         for i, p in enumerate(self.pictures): (self.folder/f"{i:04d}.jpg").write_bytes(p)
 
     def posts(self, n, seed):
         "The same seed gives the same posts, however many"
-        return [dict(text=t, image=with_comment(self.pictures[(i + 31 * seed) % PICTURES], f"{seed}.{i}")) for i, t in enumerate(make_texts(MOST, 100 + seed)[:n])]
+        return [dict(text=t, image=with_comment(self.pictures[(i + 32 * seed) % PICTURES], f"{seed}.{i}")) for i, t in enumerate(make_texts(MOST, 100 + seed)[:n])]
 
     def about(self): return f"titles of 11 words in the middle, JPEG of 480 to 960 px ({np.mean([len(p) for p in self.pictures]) / 1024:.0f} KB on average), drawn from a seed, no post twice"
 
