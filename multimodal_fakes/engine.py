@@ -160,6 +160,7 @@ def work(
 ):
     "A worker's life"
     signal.signal(signal.SIGINT, signal.SIG_IGN)      # the parent decides
+    os.nice(5)                                        # and goes first: a request that waits costs nothing, a probe that waits costs the service
     with socket.socket(fileno=fd) as pipe, pipe.makefile("rb") as stream:
         setup = read_frame(stream)[0]
         detectors, tasks, reasons = load_all(setup)

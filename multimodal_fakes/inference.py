@@ -28,6 +28,7 @@ class Graph:
         if not Path(path).exists(): raise FakesError(f"No graph {path}. `python -m multimodal_fakes.core export <task>` writes it; until then use the runtime torch.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False      # without them a detector of DistilBERT and EfficientNet-B0 holds 472 MiB instead of 849, at the same speed (51 and 49 ms a post, measured)
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.inputs, self.outputs = [i.name for i in self.session.get_inputs()], [o.name for o in self.session.get_outputs()]
 
