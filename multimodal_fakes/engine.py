@@ -29,7 +29,7 @@ class EngineConf(Section):
     runtime:Literal["onnx", "torch"] = "onnx"
     n_workers:int = Field(0, ge=0, le=256)                    # processes, one per core that may be used if zero
     threads:int = Field(1, ge=1, le=256)                      # of each of them, within a layer
-    max_batch:int = Field(16, ge=1, le=1024)                  # posts that are judged together
+    max_batch:int = Field(4, ge=1, le=1024)                   # posts that are judged together; more save nothing where a worker has one core, and its caches suffer
     max_wait_ms:float = Field(5.0, ge=0, le=1000)             # that a post waits for company while a worker has nothing to do
     max_queue:int = Field(256, ge=1)                          # posts that may wait, further ones are refused
     max_queue_mb:int = Field(512, ge=1)                       # of text, pictures and videos that may wait
