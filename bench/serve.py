@@ -13,7 +13,7 @@ from bench import serve_hostile as hostile
 from bench.serve_hosts import Bento, Lit, Ours, Probe, Reference, running
 from bench.serve_load import as_form, drive, request
 from bench.serve_posts import TASK, draw_photo, make_texts, with_comment
-from multimodal_fakes.core import FakesError, read_json, root, write_json
+from multimodal_fakes.core import FakesError, read_json, root
 
 CLIENTS, ROUNDS, PICTURES = 32, 3, 256
 POSTS = {"reference": 96, "bentoml": 640, "litserve": 640, "ours": 640}       # of a round; the slow one gets fewer

@@ -1,5 +1,5 @@
 "Servers as processes: started, timed until they answer, weighed, stopped"
-import os, signal, socket, subprocess, sys, threading, time, urllib.error, urllib.request
+import os, socket, subprocess, sys, threading, time, urllib.error, urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 

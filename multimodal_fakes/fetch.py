@@ -7,14 +7,14 @@ __all__ = ['NAME', 'NOT_PUBLIC', 'FetchError', 'UrlPolicy', 'host_allowed', 'Tar
            'addresses_of', 'plain_network_errors', 'connect', 'ask', 'read_body', 'fetch']
 
 # %% ../nbs/06_fetch.ipynb #bcd56b1d
-import contextlib, functools, http.client, io, queue, re, socket, ssl, threading, time
+import contextlib, http.client, io, queue, re, socket, ssl, threading, time
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Callable, NamedTuple
 from urllib.parse import urljoin
 
 from pydantic import Field, field_validator
 
-from .core import FakesError, Section, nearest
+from .core import FakesError, Section
 
 # %% ../nbs/06_fetch.ipynb #ea7427fd
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

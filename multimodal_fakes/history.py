@@ -9,7 +9,7 @@ __all__ = ['SCHEMA', 'metadata', 'predictions', 'feedback', 'facts', 'HistoryCon
 
 # %% ../nbs/07_history.ipynb #730b4132
 import contextlib, hashlib, hmac, os, re, secrets, threading, time, uuid
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 
 from fastcore.basics import patch

@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'MAGIC', 'FORMATS', 'Problem', 'Limits', 'Intake', 'Hold', '
            'Parts', 'faults', 'raw_answer', 'GuardedProtocol', 'guarded']
 
 # %% ../nbs/07_intake.ipynb #75aa37e0
-import asyncio, json, time
+import asyncio, json
 from collections import Counter
 from dataclasses import dataclass, field
 from http import HTTPStatus
