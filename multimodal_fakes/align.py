@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from .core import FakesError, read_json, seed_everything, write_json
 from .encoder import EncoderConf, has_bf16, load_encoder_conf, make_vision_encoder, tensors, train_tokenizer
-from .preprocess import Words, squares
+from .preprocess import Words, caption_and_picture, squares
 from .train import Classifier, fit, generator_of
 
 # %% ../nbs/04b_align.ipynb #8e5bad60
@@ -97,7 +97,7 @@ class Alignment:
 
     def batch(self, captions, pictures) -> dict: # pixels (n, 3, S, S) uint8, said (n, V) float32
         "What the model reads of pairs"
-        return {"pixels": squares(pictures, self.model.vision.conf.size), "said": self.words.said(captions)}
+        return caption_and_picture(self.words, self.model.vision.conf.size, captions, pictures)
 
     @torch.inference_mode()
     def mismatch(self, captions, pictures, batch_size:int=256) -> np.ndarray: # (n,) the higher, the less caption and picture agree

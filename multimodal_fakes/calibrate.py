@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .calibrators import PatternCalibrator, draw_candidates, pattern_names
-from .core import FakesError, atomic_path, nearest, read_json, read_jsonl, root, write_json
+from .core import FakesError, atomic_path, nearest, read_json, read_jsonl, write_json
 from .decisions import Conformal, Unreachable, abstain_below, at_confidence, at_threshold, aurc, choose_threshold, coverage_over_splits, draw_risk_coverage, draw_thresholds, e_aurc, measure_sets, read_purpose, threshold_curve, threshold_for
 from .metrics import bit_masks, claims, class_names, decide, reliability, score_table, to_probs, truth, yes_no
 from .ood import fit_task

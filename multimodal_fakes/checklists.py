@@ -8,7 +8,7 @@ __all__ = ['LOUD', 'POSTS', 'HEADLINES', 'SPANISH', 'TELLING', 'OFFERS', 'MEMES'
            'write_checklist', 'up_to_date', 'main']
 
 # %% ../nbs/01c_checklists.ipynb #b45d58d3
-import argparse, json, random, shutil, sys
+import argparse, random, shutil, sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.util import find_spec

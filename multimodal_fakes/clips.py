@@ -10,7 +10,7 @@ __all__ = ['STEP', 'SKINS', 'HAIRS', 'IRISES', 'STYLES', 'VOWELS', 'CONSONANTS',
            'build_clips', 'up_to_date', 'main']
 
 # %% ../nbs/01b_clips.ipynb #e7ae969a
-import argparse, hashlib, json, random, shutil, sys
+import argparse, hashlib, random, shutil, sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial

@@ -207,7 +207,7 @@ def noise(samples, snr, rng):
 def codec(samples, bit_rate, rng):
     "AAC, which platforms and telephones speak"
     import av
-    file, size = io.BytesIO(), 1024
+    file = io.BytesIO()
     with av.open(file, "w", format="mp4") as out:
         stream = out.add_stream("aac", rate=RATE, layout="mono", bit_rate=bit_rate, options={"aac_coder": "fast"})
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None], np.float32), format="fltp", layout="mono")

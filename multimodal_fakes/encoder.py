@@ -11,7 +11,7 @@ __all__ = ['CONFS', 'ENCODERS', 'EncoderConf', 'encoder_conf', 'load_encoder_con
            'lora_targets', 'add_lora', 'merge_lora', 'has_bf16']
 
 # %% ../nbs/04_encoder.ipynb #fc6e0318
-import importlib.util, json, math
+import importlib.util, math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
-from .core import FakesError, nearest, read_json, read_yaml, root, write_json
+from .core import FakesError, nearest, read_yaml, root
 from .preprocess import TextPreprocessor, VisionPreprocessor
 
 # %% ../nbs/04_encoder.ipynb #9f0091e3

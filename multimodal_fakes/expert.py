@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from .core import FakesError, Recipe, atomic_path, check_section, describe_device, digest, nearest, pick_device, read_json, root, seed_everything, write_json
+from .core import FakesError, Recipe, atomic_path, describe_device, digest, nearest, pick_device, read_json, root, seed_everything, write_json
 from . import encoder_av          # enters the encoders of audio and video
 from .encoder import add_lora, encoder_conf, freeze_below, has_bf16, load_encoder, load_encoder_conf, make_encoder, merge_lora, mix, parameter_groups
 from .features import FeatureStore, content_key, encode, encoder_key

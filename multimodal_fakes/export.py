@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['WORDS', 'SIZES', 'QUANTISED', 'FLOAT', 'KEPT', 'Flat', 'of_expert', 'of_encoder', 'of_network', 'of_alignment', 'Net',
            'networks', 'free_axes', 'resized', 'write_graph', 'difference', 'layers_of', 'quantise', 'rounded',
-           'sensitive_first', 'Gates', 'moved', 'too_much', 'milliseconds', 'Trial', 'variant_row', 'try_int8',
-           'training_batches', 'write_all', 'export_all', 'draw_variants']
+           'sensitive_first', 'Gates', 'moved', 'too_much', 'kept_layers', 'milliseconds', 'Trial', 'variant_row',
+           'try_int8', 'seen_posts', 'in_eights', 'write_float', 'float_rows', 'export_all', 'draw_variants']
 
 # %% ../nbs/06a_export.ipynb #b5c70f10
-import logging, shutil, tempfile, time, warnings
+import logging, math, shutil, tempfile, time, warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def networks(
         batch = expert.encoder.preprocessor.preprocess([s[m] for s in samples if m in s])
         found[f"{m}_expert"] = Net(Flat(expert, of_expert, batch), batch, ("features", "logits", "tokens", "real"))
     if detector.fusion is None: return found
-    evidence = detector._evidence(samples, quality)
+    evidence = detector.evidence(samples, quality)
     parts = getattr(detector.fusion, "parts", None)                      # where several classes may hold, a fusion for each
     for name, fusion, seen in [("mm_fusion", detector.fusion, evidence)] if parts is None else [(f"mm_fusion/{k}", p, evidence.of_class(k)) for k, p in enumerate(parts)]:
         found |= {f"{name}/{part}": net for part, net in _of_fusion(fusion, seen).items()}
@@ -220,7 +220,7 @@ def moved(
     answers = [decide(p, positive, bundle["threshold"], bundle["multi_label"]) for p in (probs, reference)]
     flipped = (answers[0] != answers[1]).reshape(len(y), -1).any(1).mean()
     new, old = (score_table(y, p, positive) for p in (probs, reference))
-    change = lambda k: 0.0 if old.get(k) is None or new.get(k) is None else abs(new[k] - old[k])
+    change = lambda k: 0.0 if old[k] is None else abs(new[k] - old[k])                             # none: these labels do not define it, whatever the scores
     return Gates(float(np.abs(probs - reference).max()), float(flipped), change("auroc"), change("ece"))
 
 def too_much(
@@ -233,6 +233,12 @@ def too_much(
 # %% ../nbs/06a_export.ipynb #e4f21f7e
 FLOAT = Gates(1e-3, 0.0, 1e-3, 1e-3)     # what graphs in float may cost; rounding differs, nothing else
 KEPT = (0.0, 0.1, 0.25, 0.5)             # shares of the layers that stay in float, tried in this order
+
+def kept_layers(
+    n:int,   # layers of a graph that could go to 8 bits
+) -> list: # how many stay in float, fewest first
+    "What is tried: never all of them, never the same twice"
+    return sorted({k for share in KEPT if (k := math.ceil(share * n)) < n})
 
 def milliseconds(
     graph:Graph,
@@ -287,11 +293,11 @@ def try_int8(
     gates:Gates,
 ) -> list: # rows of the table
     "Layer by layer less, until the gates are passed"
-    path, rows, order = graphs/f"{name}.onnx", [], None
+    path, rows, order = graphs/f"{name}.onnx", [], []
     plain = path.with_suffix(".float"); shutil.copy(path, plain)
-    for share in KEPT:
-        if share and order is None: order = sensitive_first(plain, net.batch, net.outputs[-1] if len(net.outputs) == 1 else "logits")
-        keep = (order or [])[:round(share * len(order or []))]
+    for n in kept_layers(len(layers_of(plain))):
+        if n and not order: order = sensitive_first(plain, net.batch, net.outputs[-1] if len(net.outputs) == 1 else "logits")
+        keep = order[:n]
         quantise(plain, path, batches, keep)
         cost = trial.cost(graphs, name)
         row = variant_row(name, "int8" if not keep else f"int8, {len(keep)} layers in float", path, net.batch, cost, too_much(cost, gates))
@@ -299,21 +305,25 @@ def try_int8(
         if not row["refused"] and not faster: row["refused"] = "not faster"
         rows.append(row)
         if not row["refused"] or not faster: break                         # fewer layers in 8 bits are slower still
-    if rows[-1]["refused"]: plain.replace(path)
+    if not rows or rows[-1]["refused"]: plain.replace(path)
     else: trial.cost(graphs); plain.unlink()                               # what the experts see from now on
     return rows
 
-# %% ../nbs/06a_export.ipynb #d1934b2d
-def training_batches(
-    home, detector:Detector, datasets, n, seed,
-) -> dict: # graph → batches of 8
-    "What each network reads of training posts"
-    reader, y, _ = test_posts(home, detector.bundle, datasets, n, seed, split="train")
-    samples, quality = as_seen(detector, open_posts(reader, detector.experts, read_confidence(home), range(len(reader))))
-    cut = lambda batch: [{k: v[i:i + 8] for k, v in batch.items()} for i in range(0, len(next(iter(batch.values()))), 8)]
-    return {name: cut(net.batch) for name, net in networks(detector, samples, quality).items()}
+# %% ../nbs/06a_export.ipynb #75398403
+def seen_posts(
+    home, detector:Detector, datasets, n, seed, split="test",
+) -> tuple: # samples and quality of `as_seen`, labels
+    "Posts of a split as the detector sees them"
+    reader, y, _ = test_posts(home, detector.bundle, datasets, n, seed, split=split)
+    return *as_seen(detector, open_posts(reader, detector.experts, read_confidence(home), range(len(reader)))), y
 
-def write_all(
+def in_eights(
+    batch:dict,   # name → array
+) -> list: # of such
+    "A batch in pieces of 8 posts"
+    return [{k: v[i:i + 8] for k, v in batch.items()} for i in range(0, len(next(iter(batch.values()))), 8)]
+
+def write_float(
     nets:dict,      # of `networks`
     folder:Path,
     max_tokens,     # of the text expert, none if there is none
@@ -325,6 +335,15 @@ def write_all(
         write_graph(net, path)
         off = difference(net, Graph(path), max_tokens if any(k.startswith(WORDS) for k in net.batch) else None)
         if off > 1e-3: raise FakesError(f"The graph of {name} is {off:.2g} off from torch, relative to its largest score: it is not exported. Serve this detector with the runtime torch.")
+
+def float_rows(
+    trial:Trial,
+    nets:dict,     # of `networks`
+    graphs:Path,   # folder of `write_float`
+) -> list: # rows of the table
+    "The detector with its graphs must answer as with torch"
+    if failed := too_much(cost := trial.cost(graphs), FLOAT): raise FakesError(f"{trial.detector.bundle['task']}: with its graphs the detector does not answer as with torch ({', '.join(failed)}): {cost}. Nothing is exported.")
+    return [variant_row(name, "float", graphs/f"{name}.onnx", net.batch, cost, []) for name, net in nets.items()]
 
 def export_all(
     home,                  # project that is read
@@ -340,23 +359,25 @@ def export_all(
     "Export a bundle: graphs, the table of what was tried, and the known answer"
     home, folder = Path(home), Path(out)/"models"/task
     detector = Detector.load(home/"models"/task)
-    reader, y, _ = test_posts(home, detector.bundle, datasets, n_posts, seed)
-    samples, quality = as_seen(detector, open_posts(reader, detector.experts, read_confidence(home), range(len(reader))))
+    samples, quality, y = seen_posts(home, detector, datasets, n_posts, seed)
     trial, nets, graphs = Trial(detector, samples, quality, y), networks(detector, samples[:32], quality[:32]), folder/"onnx.new"
     shutil.rmtree(graphs, ignore_errors=True)
-    write_all(nets, graphs, detector.experts["text"].encoder.conf.max_tokens if "text" in detector.experts else None)
-    cost = trial.cost(graphs)
-    if too_much(cost, FLOAT): raise FakesError(f"{task}: with its graphs the detector does not answer as with torch ({', '.join(too_much(cost, FLOAT))}): {cost}. Nothing is exported.")
-    rows = [variant_row(name, "float", graphs/f"{name}.onnx", net.batch, cost, []) for name, net in nets.items()]
-    batches = training_batches(home, detector, datasets, n_fixed, seed) if int8 else {}
-    for before in sorted(rows, key=lambda r: -r["ms_32"]) if int8 else []:
-        if not before["graph"].endswith("/network"): rows += try_int8(before["graph"], trial, graphs, nets[before["graph"]], batches[before["graph"]], before, gates)      # a network on vectors takes no time worth saving
+    write_float(nets, graphs, detector.experts["text"].encoder.conf.max_tokens if "text" in detector.experts else None)
+    rows = float_rows(trial, nets, graphs)
+    if int8:
+        fixed = networks(detector, *seen_posts(home, detector, datasets, n_fixed, seed, "train")[:2])
+        slow = sorted((r for r in rows if not r["graph"].endswith("/network")), key=lambda r: -r["ms_32"])                       # a network on vectors takes no time worth saving
+        for before in slow: rows += try_int8(name := before["graph"], trial, graphs, nets[name], in_eights(fixed[name].batch), before, gates)
     table, about = _keep(detector, folder, graphs, pd.DataFrame(rows), trial, gates, len(y))
-    step = Path(out)/"Step_5"/task/"export"
-    with atomic_path(step/"variants.csv") as f: table.to_csv(f, index=False)
-    write_json(step/"metrics.json", {"n": len(y), "mb": round(float(table[table.chosen].mb.sum()), 3), "int8": int((table[table.chosen].variant != "float").sum()), **{k: round(v, 6) for k, v in about["cost"].items()}, "protocol": about["protocol"]})
+    _write_step(Path(out)/"Step_5"/task/"export", table, about)
     write_golden(detector, folder)
     return table
+
+def _write_step(step, table, about):
+    "What the pipeline compares"
+    won = table[table.chosen]
+    with atomic_path(step/"variants.csv") as f: table.to_csv(f, index=False)
+    write_json(step/"metrics.json", {"n": about["n"], "mb": round(float(won.mb.sum()), 3), "int8": int((won.variant != "float").sum()), **{k: round(v, 6) for k, v in about["cost"].items()}, "protocol": about["protocol"]})
 
 def _keep(detector, folder, graphs, table, trial, gates, n):
     "Put the folder in place, with what was chosen and why"

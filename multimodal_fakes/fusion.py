@@ -26,7 +26,7 @@ from .align import Alignment
 from .combine import QUALITY, STRATEGIES, Conjunctive, Evidence, PerClass, Strategy, find_strategy, ocr_confidence, quality_signals
 from .core import FakesError, atomic_path, digest, nearest, read_json, read_jsonl, seed_everything, write_json
 from .encoder import encoder_conf, has_bf16, load_encoder, parameter_groups
-from .expert import Items, load_expert, load_task, prediction_table, read_features, task_examples, write_parquet
+from .expert import Items, load_expert, prediction_table, read_features, task_examples, write_parquet
 from .features import FeatureStore, encode, encoder_key
 from .metrics import decide, intervals, paired_bootstrap, score_table, to_probs
 from .record import Task, split_text_field

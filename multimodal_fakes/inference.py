@@ -15,7 +15,7 @@ import numpy as np
 
 from .combine import Conjunctive, PerClass, Strategy, find_strategy
 from .core import FakesError, read_json
-from .preprocess import AudioPreprocessor, VideoPreprocessor, Words, load_preprocessor, squares
+from .preprocess import AudioPreprocessor, VideoPreprocessor, Words, caption_and_picture, lips_and_sound, load_preprocessor
 from .record import split_text_field
 
 # %% ../nbs/06_inference.ipynb #ec5e46cc
@@ -110,9 +110,8 @@ class GraphAlignment:
 
     def batch(self, first, second) -> dict: # inputs of the graph
         "What the graph reads of some pairs"
-        if self.pair == ("text", "vision"): return {"pixels": squares(second, self.size), "said": self.words.said([caption or ocr for caption, ocr in map(split_text_field, first)])}
-        seen, heard = self.see.preprocess(first), self.hear.preprocess(second)
-        return {"frames": seen["frames"], "frames_mask": seen["mask"], "mel": heard["mel"], "mel_mask": heard["mask"]}
+        if self.pair == ("text", "vision"): return caption_and_picture(self.words, self.size, [caption or ocr for caption, ocr in map(split_text_field, first)], second)
+        return lips_and_sound(self.see, self.hear, first, second)
 
     def mismatch(self, first, second) -> np.ndarray: # (n,)
         "Hold samples of the first modality against those of the second"

@@ -166,6 +166,10 @@ def setup_log(
     try: logger.add(conf.path or sys.stderr, level=conf.level, format="{extra[line]}", colorize=False, backtrace=False, diagnose=False, enqueue=conf.enqueue, **files)
     except OSError as e: raise FakesError(f"The log cannot be written to {conf.path}: {e.strerror.lower()}. Give another `path`, or none for standard error.") from None
     except ValueError as e: raise FakesError(f"rotation: {e}. Write it as `10 MB`.") from None
-    logging.root.handlers, logging.root.level = [_Standard()], max(logger.level(conf.level).no, logging.INFO)      # the details of libraries are not ours
+    logging.root.handlers = [_Standard()]
+    logging.root.setLevel(max(logger.level(conf.level).no, logging.INFO))               # the details of libraries are not ours
     for name in list(logging.root.manager.loggerDict):
-        if name.partition(".")[0] == "uvicorn": logging.getLogger(name).handlers.clear(); logging.getLogger(name).propagate = True
+        if name.partition(".")[0] == "uvicorn":                  # it may have been set up by its own configuration before
+            other = logging.getLogger(name)
+            other.handlers, other.propagate = [], True
+            other.setLevel(logging.NOTSET)

@@ -247,7 +247,7 @@ def curl(
     key=False,   # whether one may be needed
 ) -> str:
     "The route as a line for a terminal"
-    line = ["curl"] + ([f"-X {method.upper()}"] if method not in ("get", "post") or (method == "post" and not body) else []) + ([f'-H "Authorization: Bearer $KEY"'] if key else [])
+    line = ["curl"] + ([f"-X {method.upper()}"] if method not in ("get", "post") or (method == "post" and not body) else []) + (['-H "Authorization: Bearer $KEY"'] if key else [])
     if body and body[0] == "application/json": line += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(body[1].get('example', {}))}'"]
     elif body: line += [f"-F {n}={'@file' if n in FILES else 'true' if n == 'pair' else 'fake_news' if n == 'task' else chr(39) + 'A headline' + chr(39)}" for n in body[1]["schema"]["properties"] if n not in ("audio", "task", "pair", "video_url") and (n != "video" or path.endswith("video"))]
     return " ".join([*line, f"http://localhost:8000{path.replace('{task}', 'fake_news').replace('{modality}', 'text')}"])

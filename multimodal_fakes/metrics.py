@@ -90,20 +90,18 @@ def softmax(
     return e / e.sum(-1, keepdims=True)
 
 def sigmoid(
-    logits,              # (n, k) scores of classes that do not exclude each other
-    temperature=1.0,     # one for all, or one a class
+    logits,   # (n, k) scores of classes that do not exclude each other
 ) -> np.ndarray: # (n, k) probabilities
     "The same where several classes may hold"
-    z = np.asarray(logits, dtype=float) / temperature
+    z = np.asarray(logits, dtype=float)
     return softmax(np.stack([np.zeros_like(z), z], -1))[..., 1]
 
 def to_probs(
     logits,              # (n, k)
     multi_label:bool,    # whether several classes may hold
-    temperature=1.0,     # above 1 makes them less sure; one for all, or one a class where several may hold
 ) -> np.ndarray: # (n, k)
     "Scores to probabilities, as the question wants them"
-    return (sigmoid if multi_label else softmax)(logits, temperature)
+    return (sigmoid if multi_label else softmax)(logits)
 
 # %% ../nbs/00c_metrics.ipynb #8b9ac2f2
 def decide(

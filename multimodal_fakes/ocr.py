@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .core import FakesError, atomic_path, digest, progress, read_jsonl, root, sha256_file, write_json, write_jsonl
+from .core import FakesError, atomic_path, digest, progress, read_jsonl, sha256_file, write_json, write_jsonl
 from .media import KillablePool, open_image
 from .record import Example, load_dataset_conf
 

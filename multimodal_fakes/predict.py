@@ -135,7 +135,7 @@ class Detector:
         seen=None,    # modality → `Seen` that is known already
     ) -> np.ndarray: # (n, C) calibrated probabilities
         "Judge what was looked at"
-        logits = self._score(self._evidence(samples, quality, seen))
+        logits = self._score(self.evidence(samples, quality, seen))
         return self.calibration.transform(logits, pattern_names({m: [s.get(m) is not None for s in samples] for m in self.experts}))
 
     def look(self,
@@ -196,8 +196,12 @@ class Detector:
         for i, t in zip(rows, pieces): found.pieces[i] = t
         return found
 
-    def _evidence(self, samples, quality, seen=None):
-        "Evidence as fusion takes it; what is in `seen` is not looked at again"
+    def evidence(self,
+        samples:list,   # as `look` gives them: modality → what was seen
+        quality:list,   # of each post, likewise
+        seen=None,      # modality → `Seen` of it, not looked at again
+    ) -> Evidence:
+        "What all experts make of some posts, as fusion takes it"
         seen = {m: (seen or {}).get(m) or self.see(m, [s.get(m) for s in samples]) for m in self.experts}
         signals = {q: v for q, v in quality_signals(*zip(*quality)).items() if QUALITY[q] in self.experts}
         tokens = lambda m: (np.concatenate(seen[m].pieces), np.r_[0, np.cumsum([len(p) for p in seen[m].pieces])])

@@ -11,7 +11,7 @@ __all__ = ['REASONS', 'LISTED', 'READERS', 'Raw', 'PLAIN', 'COLOUR', 'MIN_WORDS'
            'plot_shortcuts', 'plot_properties', 'duplicate_pairs', 'problem_table']
 
 # %% ../nbs/01_prepare.ipynb #19a7c4ce
-import csv, gzip, hashlib, html, io, itertools, json, os, re, unicodedata, urllib.error, urllib.request, zlib
+import csv, gzip, hashlib, io, itertools, json, os, re, unicodedata, urllib.error, urllib.request, zlib
 from collections import Counter, defaultdict, namedtuple
 from html.parser import HTMLParser
 from pathlib import Path

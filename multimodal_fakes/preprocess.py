@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PREPROCESSORS', 'cut_out', 'long_parts', 'TextPreprocessor', 'Words', 'to_square', 'squares', 'VisionPreprocessor',
            'pick_frames', 'to_clip', 'VideoPreprocessor', 'mel_filters', 'log_mel', 'to_wave', 'padded',
-           'AudioPreprocessor', 'load_preprocessor']
+           'AudioPreprocessor', 'caption_and_picture', 'lips_and_sound', 'load_preprocessor']
 
 # %% ../nbs/03a_preprocess.ipynb #7f84a510
 from functools import lru_cache
@@ -235,6 +235,26 @@ class AudioPreprocessor:
 
     def collate(self, items:list) -> dict: return {k: np.stack([i[k] for i in items]) for k in items[0]}
     def preprocess(self, samples) -> dict: return self.collate([self.prepare(s) for s in samples])
+
+# %% ../nbs/03a_preprocess.ipynb #c5310072
+def caption_and_picture(
+    words:Words,
+    size:int,      # side of a picture
+    captions,
+    pictures,
+) -> dict: # pixels (n, 3, S, S) uint8, said (n, V) float32
+    "Whether a picture shows what is said"
+    return {"pixels": squares(pictures, size), "said": words.said(captions)}
+
+def lips_and_sound(
+    see:VideoPreprocessor,
+    hear:AudioPreprocessor,
+    clips,         # (frames, times)
+    sounds,        # waveforms
+) -> dict: # frames (n, T, 3, S, S) uint8, mel (n, M, F), and the mask of each
+    "Whether a mouth moves as it sounds"
+    seen, heard = see.preprocess(clips), hear.preprocess(sounds)
+    return {"frames": seen["frames"], "frames_mask": seen["mask"], "mel": heard["mel"], "mel_mask": heard["mask"]}
 
 # %% ../nbs/03a_preprocess.ipynb #2153f386
 PREPROCESSORS = {"vision": VisionPreprocessor, "video": VideoPreprocessor, "audio": AudioPreprocessor}

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 
 from . import corruptions
-from .core import FakesError, atomic_path, digest, progress, read_jsonl, root, sha256_file, write_json
+from .core import atomic_path, digest, progress, sha256_file, write_json
 from .corruptions import CORRUPTIONS, corrupt
 from .metrics import bits, decide, resamples, score_table
 from .posts import as_seen, open_posts, read_confidence, test_posts
 from .predict import Detector, Seen
-from .record import in_one_word, split_text_field, text_field
-from .shard import HAS, ShardReader, class_numbers
+from .record import in_one_word
+from .shard import ShardReader
 
 # %% ../nbs/06c_robustness.ipynb #df249359
 def read_pictures(

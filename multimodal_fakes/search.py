@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .combine import STRATEGIES
-from .core import FakesError, atomic_path, progress, root, write_json
-from .expert import load_task
+from .core import FakesError, atomic_path, progress, write_json
 from .fusion import Neural, fresh, read_evidence
 
 # %% ../nbs/05_search.ipynb #2baf3cf0
@@ -101,7 +100,7 @@ def draw_search(
 def search_task(
     home,       # folder that holds Step_2, Step_3, Step_4 and models
     out,        # folder written: Step_5/<task>/search
-    task,       # of `load_task`
+    task,       # of `expert.load_task`
     n_trials:int, seconds:float, epochs:int, seed:int,
 ):              # optuna's study
     "Search for one task; write trials.csv, importance.csv and best.json, which goes into params.yaml"

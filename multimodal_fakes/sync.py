@@ -17,6 +17,7 @@ from . import encoder_av          # enters the encoders of audio and video
 from .core import FakesError, read_json, seed_everything, write_json
 from .encoder import encoder_conf, has_bf16, load_encoder, load_encoder_conf, make_encoder, tensors
 from .media import RATE
+from .preprocess import lips_and_sound
 from .train import Classifier, fit, generator_of
 
 # %% ../nbs/04c_sync.ipynb #b656255f
@@ -119,8 +120,7 @@ class Sync:
 
     def batch(self, clips, sounds) -> dict: # frames (n, T, 3, S, S) uint8, mel (n, M, F), and the mask of each
         "What the model reads of pairs"
-        seen, heard = self.model.video.preprocessor.preprocess(clips), self.model.audio.preprocessor.preprocess(sounds)
-        return {"frames": seen["frames"], "frames_mask": seen["mask"], "mel": heard["mel"], "mel_mask": heard["mask"]}
+        return lips_and_sound(self.model.video.preprocessor, self.model.audio.preprocessor, clips, sounds)
 
     @torch.inference_mode()
     def mismatch(self, clips, sounds, batch_size:int=64) -> np.ndarray: # (n,) one minus the correlation of their movement, in [0, 2]
