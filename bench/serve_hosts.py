@@ -1,5 +1,5 @@
 "Servers as processes: started, timed until they answer, weighed, stopped"
-import os, socket, subprocess, sys, threading, time, urllib.error, urllib.request
+import os, socket, subprocess, sys, threading, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import yaml
 
 from bench.serve_load import as_form, as_json
 from bench.serve_posts import TASK
+from bench.serve_probe import ask
 from multimodal_fakes.core import FakesError, root
 
 N_WORKERS = os.cpu_count()      # processes with a detector, of ours and of the peers that have them
@@ -34,10 +35,7 @@ class Host:
 
     def get(self, path, seconds=10):
         "Status and body; zero where nobody answers"
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=seconds) as r: return r.status, r.read()
-        except urllib.error.HTTPError as e: return e.code, e.read()
-        except OSError: return 0, b""
+        return ask(f"http://127.0.0.1:{self.port}{path}", seconds)
 
     def requests(self, posts): return [self.asks(self.path, p) for p in posts]
 
@@ -110,11 +108,14 @@ def running(host):
 
 
 class Probe(threading.Thread):
-    "Asks /health/ready four times a second and remembers how long each answer took"
-    def __init__(self, host, path="/health/ready", every=0.25): super().__init__(daemon=True); self.host, self.path, self.every, self.seconds, self.statuses, self.over = host, path, every, [], [], threading.Event()
+    "Asks /health/ready four times a second, from a process of its own as a cluster does, and remembers how long each answer took"
+    def __init__(self, host, path="/health/ready", every=0.25):
+        super().__init__(daemon=True)
+        self.seconds, self.statuses = [], []
+        self.process = subprocess.Popen([sys.executable, "-m", "bench.serve_probe", f"http://127.0.0.1:{host.port}{path}", str(every)], cwd=root(), stdout=subprocess.PIPE, text=True)
+
     def run(self):
-        while not self.over.wait(self.every):
-            began = time.perf_counter()
-            self.statuses.append(self.host.get(self.path)[0]); self.seconds.append(time.perf_counter() - began)
+        for line in self.process.stdout: self.statuses.append(int(line.split()[0])); self.seconds.append(float(line.split()[1]))
+
     def __enter__(self): self.start(); return self
-    def __exit__(self, *_): self.over.set(); self.join()
+    def __exit__(self, *_): self.process.terminate(); self.process.wait(); self.join()
