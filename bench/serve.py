@@ -16,7 +16,7 @@ from bench.serve_posts import TASK, draw_photo, make_texts, with_comment
 from multimodal_fakes.core import FakesError, read_json, root
 
 CLIENTS, ROUNDS, PICTURES = 32, 3, 256
-POSTS = {"reference": 96, "bentoml": 640, "litserve": 640, "ours": 640}       # of a round; the slow one gets fewer
+POSTS = {"reference": 192, "bentoml": 640, "litserve": 640, "ours": 640}       # of a round; the slow one gets fewer
 FIRST, LAST = ("users", 10, 30), ("users", 200, 60)                          # users and seconds of Locust
 MOST, MANY = 1000, 20_000                                                                # posts of one seed; requests over which memory is watched
 LIMITS = dict(start=4.0, memory=1536.0, rate=8.0, p95=0.25, ahead=1.0, probe=0.1, growth=0.05, difference=0.05, flips=0.003)

@@ -90,7 +90,7 @@ def make_project(home, n=KNOWN, layers=LAYERS):
 
 def make_clips(home, n=12):
     "models/clips, a detector of video and sound with random weights: so that damaged videos reach a decoder. Its graphs are written, and not judged: nothing is measured of it"
-    from multimodal_fakes.export import networks, write_all
+    from multimodal_fakes.export import networks, write_float
     seed_everything(SEED)
     folder, modalities, encoder = Path(home)/"models/clips", ["video", "audio"], lambda m: make_encoder(load_encoder_conf(f"small_{m}"))
     task = Task(name="clips", field="fake", datasets=["made"], modalities=modalities, classes=CLASSES)
@@ -105,7 +105,7 @@ def make_clips(home, n=12):
     write_json(folder/"detector.json", make_bundle(protocol, modalities, PatternCalibrator.from_dict(dict(all=dict(name="none"))), 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=[None])))
     detector = Detector.load(folder)
     samples, quality = zip(*(detector.look(dict(video=draw_clip(k))) for k in range(2)))
-    write_all(networks(detector, list(samples), list(quality)), folder/"onnx", None)
+    write_float(networks(detector, list(samples), list(quality)), folder/"onnx", None)
     write_json(folder/"onnx/export.json", dict(format=1, protocol=detector.bundle["protocol"]))
     write_golden(detector, folder)
     return folder

@@ -17,7 +17,7 @@ import pandas as pd
 from .calibrators import PatternCalibrator, draw_candidates, pattern_names
 from .core import FakesError, atomic_path, nearest, read_json, read_jsonl, write_json
 from .decisions import Conformal, Unreachable, abstain_below, at_confidence, at_threshold, aurc, choose_threshold, coverage_over_splits, draw_risk_coverage, draw_thresholds, e_aurc, measure_sets, read_purpose, threshold_curve, threshold_for
-from .metrics import bit_masks, claims, class_names, decide, reliability, score_table, to_probs, truth, yes_no
+from .metrics import bit_masks, calibration_chance, claims, class_names, decide, reliability, score_table, to_probs, truth, yes_no
 from .ood import fit_task
 from .protocol import group_of, make_protocol
 from .record import FIELDS, MULTI_LABEL
@@ -251,7 +251,7 @@ def before_after(frame, probs, rows, positive, n_bins) -> dict:
     at, found, y = frame.index.get_indexer(rows), {}, truth(frame)
     for name, q in (("before", probabilities(frame)), ("after", probs)):
         scores = score_table(y[at], q[at], positive, n_bins=n_bins)
-        found[name] = {m: scores[m] for m in ("n", "nll", "brier", "ece", "ece_adaptive", "ece_debiased")}
+        found[name] = {m: scores[m] for m in ("n", "nll", "brier", "ece", "ece_adaptive", "ece_debiased")} | calibration_chance(y[at], q[at], positive)
     return found
 
 def reliability_table(frame, probs, rows, positive, n_bins) -> pd.DataFrame:
@@ -271,7 +271,7 @@ def _write(out, task, done, summary, p, bundle, table):
     each = lambda name: {f"{name}_{c}": v for c, v in zip(p["classes"], summary[name])} if isinstance(summary[name], list) else {name: summary[name]}
     numbers = dict(method=summary["method"], n=test["after"]["n"])
     numbers |= {} if summary["threshold"] is None else each("threshold")
-    numbers |= {f"{m}_{when}": test[when][m] for m in ("ece", "ece_debiased", "nll") for when in ("before", "after") if test[when][m] is not None}
+    numbers |= {f"{m}_{when}": test[when][m] for m in ("ece", "ece_adaptive", "ece_chance", "ece_p", "ece_debiased", "nll") for when in ("before", "after") if test[when][m] is not None}
     write_json(folder/"metrics.json", {k: round(v, 6) if isinstance(v, float) else v for k, v in numbers.items()} | dict(protocol=p["hash"]))
     write_json(out/"models"/task/"detector.json", bundle)
 
@@ -306,8 +306,9 @@ def draw_reliability(
     datasets,       # whose test split is drawn
     n_bins:int=15,  # of equal width
 ):
-    "Claim against outcome on the test split, before and after calibration"
+    "Claim against outcome on the test split, before and after calibration, and where outcomes lie when claims are true"
     import matplotlib.pyplot as plt
+    from scipy.stats import binom
     summary, p, done = read_json(Path(folder)/"calibration.json"), read_json(Path(folder)/"protocol.json"), read_predictions(Path(folder)/"predictions.parquet")
     rows = labelled(done, "test", datasets)
     at, positive = done.index.get_indexer(rows.index), positive_index(p["field"], p["classes"])
@@ -318,6 +319,7 @@ def draw_reliability(
         claimed, happened = claims(truth(rows), q[at], positive)
         r, scores = reliability(claimed, happened, n_bins), summary["before_after"]["test"][name]
         left.plot(r["confidence"], r["accuracy"], color=color, lw=0.8, label=f"{name}: ECE {scores['ece']:.3f}, NLL {scores['nll']:.3f}")
+        if name == "after": left.vlines(r["confidence"], *(binom.interval(0.9, r["n"], r["confidence"]) / r["n"]), color="silver", lw=4, zorder=0, label="9 of 10 times, were claims true")
         left.scatter(r["confidence"], r["accuracy"], color=color, s=18, alpha=np.where(r["n"] < 10, 0.25, 1.0))
         right.stairs(r["n"], np.linspace(0, 1, n_bins + 1), color=color, fill=name == "after", alpha=1 if name == "before" else 0.5, label=name)
     claim = f"probability of {p['classes'][positive]!r}" if positive is not None else "probability of each class" if p["field"] in MULTI_LABEL else "probability of the answer"

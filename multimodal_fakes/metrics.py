@@ -6,9 +6,9 @@
 __all__ = ['ANSWERED', 'METRICS', 'BOOTED', 'bits', 'bit_masks', 'yes_no', 'class_names', 'truth', 'check_scores', 'softmax',
            'sigmoid', 'to_probs', 'decide', 'accuracy', 'balanced_accuracy', 'macro_f1', 'precision', 'recall',
            'f1_per_class', 'auroc', 'average_precision', 'false_alarms', 'eer', 'nll', 'brier', 'claims', 'reliability',
-           'ece', 'ece_adaptive', 'ece_debiased', 'from_claims', 'score_table', 'resamples', 'confusions',
-           'from_confusions', 'rank_auroc', 'from_curve', 'from_losses', 'intervals', 'paired_bootstrap', 'mcnemar',
-           'delong', 'detectable', 'over_seeds', 'noise_range']
+           'ece', 'ece_adaptive', 'ece_debiased', 'from_claims', 'calibration_chance', 'score_table', 'resamples',
+           'confusions', 'from_confusions', 'rank_auroc', 'from_curve', 'from_losses', 'intervals', 'paired_bootstrap',
+           'mcnemar', 'delong', 'detectable', 'over_seeds', 'noise_range']
 
 # %% ../nbs/00c_metrics.ipynb #e4a83f6d
 import numpy as np
@@ -322,6 +322,24 @@ def _equal_mass(claimed, gap, weights):
     bin = np.minimum(upto[:, np.searchsorted(claimed, claimed)] * k // n, k - 1)          # by the share that claims less
     cell, wide = (bin + k.max() * rows).ravel(), w * gap[order]
     return [np.bincount(cell, v.ravel(), len(w) * k.max()).reshape(len(w), -1) for v in (w, wide, w * w, wide * wide)]
+
+# %% ../nbs/00c_metrics.ipynb #a6445905
+def calibration_chance(
+    y,                       # (n,) class indices, or (n, k) of 0 and 1 where several may hold: all claims together then
+    probs,                   # (n, k) probabilities
+    positive:int|None=None,  # with two classes, the one the claim is about
+    n_draws:int=1000,        # sets of labels drawn
+    level:float=0.95,        # share of them that `ece_chance_high` is above
+    seed:int=0,
+) -> dict: # ece_chance: mean adaptive ECE were every claim true; ece_chance_high: its quantile; ece_p: how often it would be at least what it is
+    "What the adaptive calibration error of a perfect model would be on such posts, taking posts one by one"
+    claimed, happened = claims(y, probs, positive)
+    n, k, rng = len(claimed), round(np.cbrt(len(claimed))), np.random.default_rng(seed)
+    bin = np.minimum(np.searchsorted(np.sort(claimed), claimed) * k // n, k - 1)
+    error = lambda came: np.abs((claimed - came) @ (bin[:, None] == np.arange(k))).sum(-1) / n
+    block = max(1, 2**22 // n)                                             # sets of labels at once: 32 MB of random numbers
+    drawn = np.concatenate([error(rng.random((min(block, n_draws - i), n)) < claimed) for i in range(0, n_draws, block)])
+    return dict(ece_chance=float(drawn.mean()), ece_chance_high=float(np.quantile(drawn, level)), ece_p=float((1 + (drawn >= error(happened) - 1e-12).sum()) / (1 + n_draws)))
 
 # %% ../nbs/00c_metrics.ipynb #0b27e712
 def score_table(

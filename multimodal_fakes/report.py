@@ -623,9 +623,10 @@ def calibration_section(found):
     run, c = found["run"], found["calibration"]
     before, after = (c["before_after"]["test"][when] for when in ("before", "after"))
     better = "improved" if after["nll"] < before["nll"] else "did not improve"
-    rows = [{"split": s, "when": when, **{name: numbers[k] for k, name in (("n", "n"), ("nll", "NLL"), ("brier", "Brier score"), ("ece", "ECE"), ("ece_adaptive", "adaptive ECE"), ("ece_debiased", "debiased ECE"))}} for s, both in c["before_after"].items() for when, numbers in both.items()]
+    blame = "more than chance makes of claims that are true: they are off" if after["ece_p"] < 0.05 else "no more than chance makes of claims that are true"
+    rows = [{"split": s, "when": when, **{name: numbers[k] for k, name in (("n", "n"), ("nll", "NLL"), ("brier", "Brier score"), ("ece", "ECE"), ("ece_adaptive", "adaptive ECE"), ("ece_chance", "by chance"), ("ece_chance_high", "seldom above"), ("ece_p", "p"), ("ece_debiased", "debiased ECE"))}} for s, both in c["before_after"].items() for when, numbers in both.items()]
     return Section("Calibration", f"Calibration {better} the likelihood on test: NLL {before['nll']:.3f} before, {after['nll']:.3f} after; ECE {before['ece']:.3f} before, {after['ece']:.3f} after.",
-                   [_drawn("Reliability diagram: share that came true against the probability claimed, before and after calibration.", draw_reliability, run.home/f"Step_5/{run.task}/calibrate", run.datasets), pd.DataFrame(rows), f"The map from scores to probabilities: {c['method']}. The debiased error takes off what chance alone makes of a perfect model."])
+                   [_drawn("Reliability diagram: share that came true against the probability claimed, before and after calibration.", draw_reliability, run.home/f"Step_5/{run.task}/calibrate", run.datasets), pd.DataFrame(rows), f"On test the adaptive error is {after['ece_adaptive']:.3f}, {blame} ({after['ece_chance']:.3f} on average on these posts, in one of twenty cases over {after['ece_chance_high']:.3f}). The debiased error takes that off. The map from scores to probabilities: {c['method']}."])
 
 def thresholds_section(found):
     "Counts of 1,000 posts, also where the positive class is rarer"
