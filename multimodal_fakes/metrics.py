@@ -325,7 +325,7 @@ def _equal_mass(claimed, gap, weights):
 
 # %% ../nbs/00c_metrics.ipynb #a6445905
 def calibration_chance(
-    y,                       # (n,) class indices, or (n, k) of 0 and 1 where several may hold: all claims together then
+    y,                       # (n,) class indices, or (n, k) of 0 and 1 where several may hold: the mean over classes then, as `ece_adaptive` of `score_table`
     probs,                   # (n, k) probabilities
     positive:int|None=None,  # with two classes, the one the claim is about
     n_draws:int=1000,        # sets of labels drawn
@@ -333,13 +333,23 @@ def calibration_chance(
     seed:int=0,
 ) -> dict: # ece_chance: mean adaptive ECE were every claim true; ece_chance_high: its quantile; ece_p: how often it would be at least what it is
     "What the adaptive calibration error of a perfect model would be on such posts, taking posts one by one"
-    claimed, happened = claims(y, probs, positive)
-    n, k, rng = len(claimed), round(np.cbrt(len(claimed))), np.random.default_rng(seed)
+    y, probs = check_scores(y, probs)
+    made, rng = [claims(y, probs, positive)] if y.ndim == 1 else list(zip(probs.T, y.T)), np.random.default_rng(seed)
+    seen = np.mean([_adaptive_error(claimed)(happened) for claimed, happened in made])
+    drawn = np.mean([_if_true(claimed, n_draws, rng) for claimed, _ in made], axis=0)
+    return dict(ece_chance=float(drawn.mean()), ece_chance_high=float(np.quantile(drawn, level)), ece_p=float((1 + (drawn >= seen - 1e-12).sum()) / (1 + n_draws)))
+
+def _adaptive_error(claimed):
+    "The adaptive calibration error of these claims, as a function of what came true, (…, n); faster than `ece_adaptive` for many outcomes of the same claims"
+    n, k = len(claimed), round(np.cbrt(len(claimed)))
     bin = np.minimum(np.searchsorted(np.sort(claimed), claimed) * k // n, k - 1)
-    error = lambda came: np.abs((claimed - came) @ (bin[:, None] == np.arange(k))).sum(-1) / n
+    return lambda came: np.abs((claimed - came) @ (bin[:, None] == np.arange(k))).sum(-1) / n
+
+def _if_true(claimed, n_draws, rng):
+    "That error for labels drawn from the claims"
+    n, error = len(claimed), _adaptive_error(claimed)
     block = max(1, 2**22 // n)                                             # sets of labels at once: 32 MB of random numbers
-    drawn = np.concatenate([error(rng.random((min(block, n_draws - i), n)) < claimed) for i in range(0, n_draws, block)])
-    return dict(ece_chance=float(drawn.mean()), ece_chance_high=float(np.quantile(drawn, level)), ece_p=float((1 + (drawn >= error(happened) - 1e-12).sum()) / (1 + n_draws)))
+    return np.concatenate([error(rng.random((min(block, n_draws - i), n)) < claimed) for i in range(0, n_draws, block)])
 
 # %% ../nbs/00c_metrics.ipynb #0b27e712
 def score_table(
