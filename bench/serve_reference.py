@@ -1,13 +1,12 @@
 """The design that most projects of this field ship, as a server of its own: FastAPI, torch, every text padded to 128 tokens, one post at a time inside the event loop. `python -m bench.serve_reference models/<task> PORT`
 
 It runs the same weights with the same preprocessing, in inference mode, on all cores, and answers only the prediction: nothing is added that would slow it down."""
-import io, sys
+import sys
 from contextlib import asynccontextmanager
 
 import torch
 import uvicorn
 from fastapi import FastAPI, File, Form, UploadFile
-from PIL import Image
 
 from multimodal_fakes.predict import Detector
 
@@ -22,7 +21,7 @@ class Reference:
     @torch.inference_mode()
     def predict(self, text, image):
         tokens = self.tokenizer(text, padding="max_length", truncation=True, max_length=128, return_tensors="pt")
-        pixels = self.experts["vision"].encoder.preprocess([Image.open(io.BytesIO(image)).convert("RGB")])
+        pixels = self.experts["vision"].encoder.preprocess([image])
         features = {"features_text": self.experts["text"].encoder.encode(tokens).pooled, "features_vision": self.experts["vision"].encoder.encode(pixels).pooled}
         p = self.fusion(present=torch.ones(1, 2, dtype=torch.bool), quality=torch.zeros(1, 0), **features)["logits"].softmax(1)[0].tolist()
         label = int(p[1] >= self.threshold)

@@ -38,7 +38,7 @@ def corruption(
 def corrupt(
     modality:str,    # text, vision, audio or video
     name:str,        # of the corruption
-    sample,          # string; PIL image; samples (n,) at 16 kHz; frames (T, H, W, 3) and their times (T,)
+    sample,          # string; picture as `open_image` takes it, given back as a PIL image; samples (n,) at 16 kHz; frames (T, H, W, 3) and their times (T,)
     severity:int,    # 0 (as it came) to 5
     id:str="",       # of the example
     seed:int=0,
@@ -47,6 +47,7 @@ def corrupt(
     known = CORRUPTIONS.get(modality, {})
     if name not in known: raise FakesError(f"No corruption {name!r} of {modality}{nearest(name, known)}")
     if severity not in (0, *SEVERITIES): raise FakesError(f"A severity is a whole number from 0 (as it came) to 5, not {severity!r}.")
+    if modality == "vision": sample = open_image(sample)
     return known[name](sample, severity, np.random.default_rng(int(digest(seed, id, name, severity), 16)))
 
 # %% ../nbs/00d_corruptions.ipynb #06dedc92

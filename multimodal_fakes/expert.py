@@ -62,6 +62,9 @@ class Expert(Classifier):
     @property
     def dim(self): return self.encoder.dim
 
+    @property
+    def preprocessor(self): return self.encoder.preprocessor
+
     @torch.inference_mode()
     def look(self,
         samples:list,         # texts, pictures, (frames, times) or waveforms

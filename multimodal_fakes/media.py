@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_BYTES', 'MUXERS', 'RATE', 'TICKS', 'CONTAINERS', 'LARGEST', 'JUMP', 'DECODERS', 'GAP', 'MediaError',
-           'read_bytes', 'open_image', 'contact_sheet', 'KillablePool', 'write_clip', 'write_sound', 'Limits',
-           'Picture', 'Sound', 'Media', 'decoder_name', 'probe_media', 'sample_times', 'read_frames', 'read_audio',
-           'read_clip']
+           'read_bytes', 'open_image', 'PictureFile', 'contact_sheet', 'KillablePool', 'write_clip', 'write_sound',
+           'Limits', 'Picture', 'Sound', 'Media', 'decoder_name', 'probe_media', 'sample_times', 'read_frames',
+           'read_audio', 'read_clip']
 
 # %% ../nbs/00b_media.ipynb #0011aaad
 import contextlib, io, itertools, os, resource, signal, time, warnings
@@ -49,11 +49,12 @@ def read_bytes(
     return data
 
 def open_image(
-    source,                     # path, bytes, or a PIL image (returned as RGB)
+    source,                     # path, bytes, a PIL image (returned as RGB), or a `PictureFile`
     max_pixels:int=MAX_PIXELS,  # width × height beyond which nothing is decoded
     side:int|None=None,         # a JPEG may be decoded at a fraction of its size, its shorter side no less than this
 ) -> Image.Image: # RGB, upright; transparency on white
     "Decode a picture within bounds; raises `MediaError`"
+    if isinstance(source, PictureFile): return source.decoded(side)
     if isinstance(source, Image.Image): return source.convert("RGB")
     data = read_bytes(source)
     name = "picture" if isinstance(source, (bytes, bytearray)) else str(source)
@@ -84,6 +85,20 @@ def _upright(image):
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+class PictureFile:
+    "A picture that several read, each at a size of its own; decoded once for each size, when first asked for"
+    def __init__(self, source): self.source, self.known = source, {}      # source: as `open_image` takes it
+
+    def decoded(self, side=None):
+        "What `open_image` says of it"
+        if side not in self.known: self.known[side] = open_image(self.source, side=side)
+        return self.known[side]
+
+    @property
+    def size(self) -> tuple: # pixels as stored, whatever it was decoded at
+        if isinstance(self.source, Image.Image): return self.source.size
+        return Image.open(io.BytesIO(self.source) if isinstance(self.source, (bytes, bytearray)) else self.source).size
 
 # %% ../nbs/00b_media.ipynb #cf1913c5
 def contact_sheet(

@@ -6,6 +6,7 @@
 __all__ = ['draw_posts', 'test_posts', 'read_confidence', 'open_posts', 'as_seen']
 
 # %% ../nbs/06_posts.ipynb #4ce5e994
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 
 from .combine import ocr_confidence
 from .core import FakesError, read_jsonl
-from .media import open_image
+from .media import PictureFile
 from .record import split_text_field, text_field
 from .shard import HAS, ShardReader, class_numbers
 
@@ -59,14 +60,14 @@ def open_posts(
     modalities,   # that are looked at
     read:dict,    # of `read_confidence`
     rows,         # numbers of posts
-) -> list: # of dicts: id, text (caption) and ocr, conf, vision (PIL image), audio, video; what a post lacks is none
+) -> list: # of dicts: id, text (caption) and ocr, conf, vision (`PictureFile`), audio, video; what a post lacks is none
     "Posts taken apart"
     texts, has = reader.where(rows).texts(), reader.frame[list(HAS.values())].to_numpy(bool)[rows]
     def opened(i, text, there):
         parts = {m: reader.sample(m, i) if m in modalities and there[list(HAS).index(m)] else None for m in ("vision", "audio", "video")}
         caption, ocr = split_text_field(text or "")
         id = reader.frame.id.iloc[i]
-        return dict(parts, id=id, text=caption or None, ocr=ocr, conf=read.get(id, np.nan), vision=open_image(parts["vision"]) if parts["vision"] else None)
+        return dict(parts, id=id, text=caption or None, ocr=ocr, conf=read.get(id, np.nan), vision=PictureFile(parts["vision"]) if parts["vision"] else None)
     return [opened(i, *of) for i, *of in zip(rows, texts, has)]
 
 def as_seen(
@@ -78,5 +79,5 @@ def as_seen(
     known, captions = detector.bundle["lang"], [p["text"] for p in posts]
     langs = known * len(posts) if len(known) == 1 else detect_languages(captions, known)
     whole = [p | {"text": text_field(p["text"], p["ocr"], lang) or None} for p, lang in zip(posts, langs)]
-    quality = [(len(f"{p['text'] or ''} {p['ocr']}".split()), p["conf"], np.nan if p["vision"] is None else p["vision"].width * p["vision"].height) for p in posts]
+    quality = [(len(f"{p['text'] or ''} {p['ocr']}".split()), p["conf"], np.nan if p["vision"] is None else math.prod(p["vision"].size)) for p in posts]
     return [{m: p[m] for m in detector.experts if p[m] is not None} for p in whole], quality

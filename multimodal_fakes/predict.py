@@ -7,7 +7,7 @@ __all__ = ['RUNTIMES', 'BESIDE', 'ANSWERS', 'with_torch', 'given', 'Seen', 'Dete
            'write_golden', 'predict_table', 'main']
 
 # %% ../nbs/06_predict.ipynb #88544c89
-import argparse, csv, json, sys
+import argparse, csv, json, math, sys
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from .core import FakesError, atomic_path, digest, nearest, progress, read_json,
 from .decisions import Conformal
 from .fetch import UrlPolicy, fetch
 from .inference import load_graphs
-from .media import MediaError, open_image, write_clip
+from .media import MediaError, PictureFile, write_clip
 from .metrics import decide, yes_no
 from .ood import Familiar
 from .record import text_field
@@ -78,7 +78,7 @@ class Detector:
 
     def predict(self,
         text:str|None=None,   # caption, headline, title
-        image=None,           # path, URL, bytes or PIL image
+        image=None,           # path, URL, bytes, PIL image or `PictureFile`
         video=None,           # path, URL or bytes, of a video or of sound alone
     ) -> dict: # see `answer`; of a video also `timeline`
         "Judge one post, and tell of a video where in it the evidence is"
@@ -123,11 +123,18 @@ class Detector:
     ) -> tuple: # the post with its picture decoded and its video cut; part → the `MediaError` why it could not be
         "Decode what an expert looks at"
         opened, failed = dict(text=post.get("text")), {}
-        for part, decode in (("image", open_image), ("video", self._streams)):
+        for part, decode in (("image", self._picture), ("video", self._streams)):
             if not (given(post, part) and self._looks_at(part)): continue
             try: opened[part] = decode(self._file(post[part]))
             except MediaError as e: failed[part] = e
         return opened, failed
+
+    def _picture(self, source):
+        "A picture as training read it: for the expert no larger than it looks, for OCR whole; what is damaged is found here"
+        picture = source if isinstance(source, PictureFile) else PictureFile(source)
+        if "vision" in self.experts: picture.decoded(self.experts["vision"].preprocessor.conf.size)
+        if self.bundle["ocr"] and "text" in self.experts: picture.decoded()
+        return picture
 
     def judge(self,
         samples,      # of each post, as `look` gives them
@@ -157,7 +164,7 @@ class Detector:
             if failed: raise next(iter(failed.values()))
             words = {"text": "a text", "vision": "an image", "video": "a video", "audio": "a video with sound"}
             raise FakesError(f"The {self.bundle['task']} detector needs {' or '.join(words[m] for m in self.experts)}, and the post has none.")
-        return samples, (len(f"{caption or ''} {ocr_text(lines)}".split()), ocr_confidence(lines), np.nan if image is None else image.width * image.height)
+        return samples, (len(f"{caption or ''} {ocr_text(lines)}".split()), ocr_confidence(lines), np.nan if image is None else math.prod(image.size))
 
     def _read(self, image):
         "Lines of text in the picture, where the detector was trained with them"
