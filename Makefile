@@ -39,22 +39,22 @@ export: setup
 	@nbdev_export
 
 pilot: export  ## the embedded pilot datasets and their checklists
-	@python -m multimodal_fakes.pilot Datasets
-	@python -m multimodal_fakes.clips Datasets
-	@python -m multimodal_fakes.checklists Datasets
+	@python -m multimodal_fakes.pilots.pilot Datasets
+	@python -m multimodal_fakes.pilots.clips Datasets
+	@python -m multimodal_fakes.pilots.checklists Datasets
 
 ifeq ($(PROFILE),pilot)
 run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data
-	python -m multimodal_fakes.core reproduce
-	@python -m multimodal_fakes.report
+	python -m multimodal_fakes.line reproduce
+	@python -m multimodal_fakes.reports.report
 else
 run: export setup-bench
-	work=$$(python -m multimodal_fakes.core workspace $(PROFILE) $(DATASETS) $(WEIGHTS)) && cd $$work && python -m multimodal_fakes.core reproduce && python -m multimodal_fakes.report
+	work=$$(python -m multimodal_fakes.line workspace $(PROFILE) $(DATASETS) $(WEIGHTS)) && cd $$work && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes.reports.report
 endif
 
 quick: export  ## one detector, of the pilot's headlines, in a few minutes: runs/headlines
-	@python -m multimodal_fakes.pilot Datasets --dataset pilot_clickbait
-	work=$$(python -m multimodal_fakes.core workspace headlines Datasets) && cd $$work && python -m multimodal_fakes.core reproduce && python -m multimodal_fakes.report
+	@python -m multimodal_fakes.pilots.pilot Datasets --dataset pilot_clickbait
+	work=$$(python -m multimodal_fakes.line workspace headlines Datasets) && cd $$work && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes.reports.report
 
 test: setup  ## every notebook's tests
 	@rm -rf _scratch

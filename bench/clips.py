@@ -1,5 +1,11 @@
 "What cutting videos out once is worth: extraction beside a script that searches every frame, training from what was cut out beside cutting in each epoch, and decoding beside PyAV's plain loop and beside the decoder alone"
-import io, os, platform, shutil, statistics, tempfile, time
+import io
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -10,14 +16,17 @@ import numpy as np
 from PIL import Image
 
 from bench.reader import interleaved
-from multimodal_fakes.core import Clip, FakesError, Recipe, read_json, root, seed_everything, sha256_file, write_jsonl
-from multimodal_fakes.encoder import load_encoder_conf, make_encoder
-from multimodal_fakes.expert import Expert, Items
-from multimodal_fakes.extract import SEARCHED, extract_all, to_flac
-from multimodal_fakes.face import face_clip
+from multimodal_fakes.core import FakesError, read_json, root, seed_everything, sha256_file, write_jsonl
+from multimodal_fakes.data.extract import SEARCHED, extract_all, to_flac
+from multimodal_fakes.data.face import face_clip
+from multimodal_fakes.data.reader import ShardReader
+from multimodal_fakes.data.shard import shard_all
+from multimodal_fakes.experts.encoder import load_encoder_conf, make_encoder
+from multimodal_fakes.experts.expert import Expert
+from multimodal_fakes.experts.items import Items
+from multimodal_fakes.experts.train import fit
 from multimodal_fakes.media import RATE, read_audio, read_frames, write_clip
-from multimodal_fakes.shard import ShardReader, shard_all
-from multimodal_fakes.train import fit
+from multimodal_fakes.settings import Clip, Recipe
 
 PILOT = root()/"Datasets/pilot_deepfake"
 N, SCRIPTED, WORKERS = 100, 16, 2           # clips, of which the script extracts so many, processes
@@ -28,7 +37,7 @@ CUT = dict(seconds=3.0, rate=12.5, side=96, face="cascade", rule="largest", marg
 def pilot():
     "So many clips, evenly out of all"
     clips = sorted(PILOT.glob("*/*/video.mp4"))
-    if len(clips) < N: raise FakesError(f"{PILOT} holds {len(clips)} clips, {N} are needed: python -m multimodal_fakes.clips Datasets")
+    if len(clips) < N: raise FakesError(f"{PILOT} holds {len(clips)} clips, {N} are needed: python -m multimodal_fakes.pilots.clips Datasets")
     return [clips[i] for i in np.linspace(0, len(clips) - 1, N).astype(int)]
 
 
@@ -54,7 +63,7 @@ def make_shards(home, clips, decode, face):
     row = lambda i, p: dict(id=f"pilot_{i}", dataset="pilot_deepfake", split="train" if i < N - 8 else "val", video_path=str(p.relative_to(PILOT.parent)), audio_path=str(p.relative_to(PILOT.parent)),
                             labels_raw=read_json(p.parent/"meta.json"), group=str(i), meta={"sha256": sha256_file(p)})
     write_jsonl(home/"Step_2/data_manifest.jsonl", (row(i, p) for i, p in enumerate(clips))); write_jsonl(home/"Step_2/ocr.jsonl", [])
-    shard_all(home, home, test_share=0.0, clip=CUT | dict(decode=decode, face=face))
+    shard_all(home, home, test_share=0.0, clip=Clip(**CUT | dict(decode=decode, face=face)).model_dump())
     return ShardReader(home/"Step_3", "pilot_deepfake")
 
 def train(reader, modality):

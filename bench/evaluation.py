@@ -1,5 +1,9 @@
 "How long one task's whole evaluation takes: 10,000 predictions of 18 models, 1,000 resamples, every picture, page and cards; and one model's intervals beside scikit-learn"
-import os, platform, shutil, tempfile, time
+import os
+import platform
+import shutil
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +13,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 from sklearn import metrics as sk
 
-from multimodal_fakes.calibrate import calibrate_all
 from multimodal_fakes.core import write_json, write_jsonl
 from multimodal_fakes.metrics import BOOTED, intervals, softmax
-from multimodal_fakes.report import page_all, report_all
+from multimodal_fakes.reports.report import report_all
+from multimodal_fakes.reports.sections import page_all
+from multimodal_fakes.trust.calibrate import calibrate_all
 
 N, STRATEGIES, BOOT, LIMIT = 10_000, 13, 1000, 60.0     # predictions, fusion strategies, resamples, seconds that it may take
 ARGUMENTS = ("made", "fake", ["made"], ["text", "vision"], [])

@@ -1,5 +1,8 @@
 "What storing features is worth: an epoch of a head over stored features beside an epoch that encodes, and filling the store beside encoding alone"
-import os, platform, tempfile, time
+import os
+import platform
+import tempfile
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,11 +10,12 @@ import torch
 
 from bench.text_training import headlines
 from multimodal_fakes.core import seed_everything
-from multimodal_fakes.encoder import load_encoder_conf, make_encoder
-from multimodal_fakes.expert import Expert, HeadOnly, Items
-from multimodal_fakes.features import FeatureStore, encode, encoder_key
+from multimodal_fakes.experts.encoder import load_encoder_conf, make_encoder
+from multimodal_fakes.experts.expert import Expert, HeadOnly
+from multimodal_fakes.experts.features import FeatureStore, encode, encoder_key
+from multimodal_fakes.experts.items import Items
+from multimodal_fakes.experts.train import Classifier, Features, fit
 from multimodal_fakes.record import text_field
-from multimodal_fakes.train import Classifier, Features, fit
 
 N, EPOCHS = 20_000, 5      # headlines, epochs of the head over stored features
 

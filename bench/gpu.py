@@ -1,5 +1,10 @@
 "`make bench-gpu`: EfficientNet-B0 and DistilBERT fine-tuned end to end from shards, beside the published 40 samples/s and 10 GB at batch 32 on one V100"
-import os, platform, resource, shutil, tempfile, time
+import os
+import platform
+import resource
+import shutil
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +13,13 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from bench.reader import draw_jpegs, make_shards
-from multimodal_fakes.core import Recipe, describe_device, pick_device, seed_everything
-from multimodal_fakes.encoder import EncoderConf, has_bf16, make_encoder
-from multimodal_fakes.expert import Items, make_head
-from multimodal_fakes.shard import ShardReader
-from multimodal_fakes.train import Classifier, fit
+from multimodal_fakes.core import describe_device, pick_device, seed_everything
+from multimodal_fakes.data.reader import ShardReader
+from multimodal_fakes.experts.encoder import EncoderConf, has_bf16, make_encoder
+from multimodal_fakes.experts.expert import make_head
+from multimodal_fakes.experts.items import Items
+from multimodal_fakes.experts.train import Classifier, fit
+from multimodal_fakes.settings import Recipe
 
 PUBLISHED = dict(rate=40.0, memory_gb=10.0)      # fine-tuning at batch 32 on one V100
 GPU = dict(n=8000, batch_size=256, epochs=2, size=224, layers=6, n_workers=14)

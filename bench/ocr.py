@@ -3,7 +3,14 @@
 The pictures are drawn here from a seed: outlined captions in several fonts and sizes over noisy scenes, some slanted, some in
 French, all through JPEG; and screenshots, wider, with small print. Errors are counted on letters and digits.
 """
-import argparse, io, os, random, re, resource, tempfile, time
+import argparse
+import io
+import os
+import random
+import re
+import resource
+import tempfile
+import time
 from pathlib import Path
 
 import matplotlib
@@ -11,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
-from multimodal_fakes.ocr import engine, ocr_text, read_lines, reading_order, reading_pool
+from multimodal_fakes.data.ocr import engine, ocr_text, read_lines, reading_order, reading_pool
 
 FONTS = Path(matplotlib.get_data_path())/"fonts/ttf"
 CAPTIONS = ["DejaVuSans-Bold", "DejaVuSans-Bold", "DejaVuSerif-Bold", "DejaVuSansMono-Bold", "STIXGeneralBol", "DejaVuSans", "STIXGeneral"]

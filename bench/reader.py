@@ -1,5 +1,10 @@
 "How fast the reader of the shards is: beside loose files, and beside the raw decoder"
-import os, platform, shutil, statistics, tempfile, time
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -11,8 +16,9 @@ from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from multimodal_fakes.core import write_jsonl
+from multimodal_fakes.data.reader import ShardReader
+from multimodal_fakes.data.shard import shard_all
 from multimodal_fakes.media import open_image
-from multimodal_fakes.shard import ShardReader, shard_all
 
 N, WORKERS, BATCH, ROUNDS, TAKE = 2000, 2, 32, 9, 512     # pictures, processes, pictures of a batch, rounds, pictures of a round
 CONF = """name: drawn

@@ -2,7 +2,18 @@
 
 `python -m bench serve` does all of it, `python -m bench serve speed load hostile kill` parts. One detector of the Fakeddit recipe with random weights is made for it (`serve_made`). Everything runs on this machine: the
 client shares its cores with the servers, so it is made to cost little (`serve_load`), and is the same for all."""
-import csv, json, os, platform, re, shutil, statistics, subprocess, sys, tempfile, threading, time
+import csv
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path

@@ -1,5 +1,19 @@
 "What strangers send who mean no good: each is sent to the running service, and what it said is counted"
-import gzip, io, json, re, select, socket, struct, subprocess, sys, tempfile, threading, time, wave, zipfile, zlib
+import gzip
+import io
+import json
+import re
+import select
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import wave
+import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
 

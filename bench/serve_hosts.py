@@ -1,5 +1,10 @@
 "Servers as processes: started, timed until they answer, weighed, stopped"
-import os, socket, subprocess, sys, threading, time
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,7 +81,7 @@ class Lit(Host):
     name = "litserve"
     def arguments(self): return adapter(self)
 
-def adapter(host): return ["multimodal_fakes.adapters", host.name, host.home/"models"/TASK, "--port", host.port, "--runtime", "onnx", "--workers", N_WORKERS]
+def adapter(host): return ["multimodal_fakes.service.adapters", host.name, host.home/"models"/TASK, "--port", host.port, "--runtime", "onnx", "--workers", N_WORKERS]
 
 class Ours(Host):
     name, ready = "ours", "/health/ready"
@@ -88,7 +93,7 @@ class Ours(Host):
         models = dict(models=str(self.home/"models"), tasks=[TASK])
         conf = self.sections | dict(http=dict(port=self.port, default_task=TASK) | self.sections.get("http", {}), engine=models | self.sections.get("engine", {}))
         (self.home/"serve.yaml").write_text(yaml.safe_dump(conf))
-        return ["multimodal_fakes.serve", "--conf", self.home/"serve.yaml"]
+        return ["multimodal_fakes.service.serve", "--conf", self.home/"serve.yaml"]
 
     def workers(self):
         "Processes that judge, by what they hold: the parent loads no detector"

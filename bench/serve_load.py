@@ -1,5 +1,8 @@
 "A load generator that costs little: bodies made beforehand, one raw connection a client, kept open"
-import asyncio, base64, json, time
+import asyncio
+import base64
+import json
+import time
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -1,7 +1,8 @@
 """Users as Locust knows them: each sends a post, waits a moment, sends the next. `locust -f bench/serve_locust.py --headless`
 
 Two of three posts have a picture. A 503 with Retry-After is what an overloaded service should say, and the user waits as it asks; anything else that is no answer is a failure."""
-import json, os
+import json
+import os
 from itertools import count
 from pathlib import Path
 

@@ -8,19 +8,20 @@ import torch
 import yaml
 
 from bench.serve_posts import SEED, TASK, make_posts, make_texts
-from multimodal_fakes.calibrate import make_bundle
-from multimodal_fakes.calibrators import PatternCalibrator
-from multimodal_fakes.combine import Mean
-from multimodal_fakes.core import Clip, Recipe, digest, read_json, seed_everything, write_json, write_jsonl
-from multimodal_fakes.decisions import Conformal
-from multimodal_fakes.encoder import load_encoder_conf, make_encoder
-from multimodal_fakes.expert import Expert, save_expert
-from multimodal_fakes.fusion import Concat, Evidence
+from multimodal_fakes.core import digest, read_json, seed_everything, write_json, write_jsonl
+from multimodal_fakes.detect.predict import Detector, write_golden
+from multimodal_fakes.experts.encoder import load_encoder_conf, make_encoder
+from multimodal_fakes.experts.expert import Expert, save_expert
+from multimodal_fakes.fuse.combine import Mean
+from multimodal_fakes.fuse.fusion import Concat, Evidence
 from multimodal_fakes.media import write_clip
 from multimodal_fakes.metrics import softmax
-from multimodal_fakes.ood import Familiar
-from multimodal_fakes.predict import Detector, write_golden
 from multimodal_fakes.record import Task, text_field
+from multimodal_fakes.settings import Clip, Recipe
+from multimodal_fakes.trust.calibrate import make_bundle
+from multimodal_fakes.trust.calibrators import PatternCalibrator
+from multimodal_fakes.trust.decisions import Conformal
+from multimodal_fakes.trust.ood import Familiar
 
 CLASSES = ["real", "fake"]
 VOCABULARY, LAYERS, KNOWN, READ = 30_522, 6, 1152, 4000     # DistilBERT's word pieces and layers; posts of its project, half of them to train on, half for the gates, so that one label in 576 is less than the 0.3 % allowed; titles that the tokenizer is trained on
@@ -75,8 +76,8 @@ def make_detector(models, posts, layers=LAYERS):
 
 def make_project(home, n=KNOWN, layers=LAYERS):
     "A project with posts, their shards, the detector, and its graphs as the stage export chooses them"
-    from multimodal_fakes.export import export_all
-    from multimodal_fakes.shard import shard_all
+    from multimodal_fakes.data.shard import shard_all
+    from multimodal_fakes.detect.export import export_all
     home, posts = Path(home), make_posts(n, SEED + 1)
     folder, y = make_detector(home/"models", posts, layers)
     for d in ("Datasets/made", "conf/dataset"): (home/d).mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def make_project(home, n=KNOWN, layers=LAYERS):
 
 def make_clips(home, n=12):
     "models/clips, a detector of video and sound with random weights: so that damaged videos reach a decoder. Its graphs are written, and not judged: nothing is measured of it"
-    from multimodal_fakes.export import networks, write_float
+    from multimodal_fakes.detect.export import networks, write_float
     seed_everything(SEED)
     folder, modalities, encoder = Path(home)/"models/clips", ["video", "audio"], lambda m: make_encoder(load_encoder_conf(f"small_{m}"))
     task = Task(name="clips", field="fake", datasets=["made"], modalities=modalities, classes=CLASSES)

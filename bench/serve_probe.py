@@ -1,5 +1,8 @@
 "Asks whether a service is ready, again and again, and prints status and seconds: `python -m bench.serve_probe URL EVERY`"
-import sys, time, urllib.error, urllib.request
+import sys
+import time
+import urllib.error
+import urllib.request
 
 
 def ask(url, seconds=10):

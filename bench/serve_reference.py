@@ -8,7 +8,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI, File, Form, UploadFile
 
-from multimodal_fakes.predict import Detector
+from multimodal_fakes.detect.predict import Detector
 
 
 class Reference:

@@ -1,10 +1,11 @@
 "How right a text expert gets with more than one plain epoch: recipes beside TF-IDF with logistic regression"
-import os, platform
+import os
+import platform
 
 import numpy as np
 
 from bench.text_training import headlines, ours
-from multimodal_fakes.expert import linear_baseline, tfidf
+from multimodal_fakes.experts.baselines import linear_baseline, tfidf
 
 RECIPES = {
     "one epoch": dict(epochs=1, lr=1e-4),

@@ -1,5 +1,13 @@
 "How fast a text expert is trained: beside a loop padded to 128 tokens, a loop padded to the longest text of each batch, and AutoGluon MultiModal"
-import gzip, json, os, platform, shutil, subprocess, sys, tempfile, time
+import gzip
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,11 +15,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from multimodal_fakes.core import FakesError, Recipe, root, seed_everything
-from multimodal_fakes.encoder import freeze_below, has_bf16, load_encoder_conf, make_encoder, resolve_source
-from multimodal_fakes.expert import Expert, Items, run_over
+from multimodal_fakes.core import FakesError, root, seed_everything
+from multimodal_fakes.experts.encoder import freeze_below, has_bf16, load_encoder_conf, make_encoder, resolve_source
+from multimodal_fakes.experts.expert import Expert, run_over
+from multimodal_fakes.experts.items import Items
+from multimodal_fakes.experts.train import fit
 from multimodal_fakes.record import text_field
-from multimodal_fakes.train import fit
+from multimodal_fakes.settings import Recipe
 
 DATASETS = Path(os.environ.get("DATASETS", root().parent/"shared/Datasets"))
 AUTOGLUON = "autogluon.multimodal==1.6.3"

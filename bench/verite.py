@@ -1,5 +1,6 @@
 "Honest fusion: VERITE, whose texts and pictures each stand under both labels; frozen CLIP vectors, folds of whole articles, true against the rest"
-import os, platform
+import os
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from multimodal_fakes.core import FakesError, root
-from multimodal_fakes.features import FeatureStore, content_key
-from multimodal_fakes.fusion import Conjunctive, Evidence
+from multimodal_fakes.experts.features import FeatureStore, content_key
+from multimodal_fakes.fuse.fusion import Conjunctive, Evidence
 
 DATASETS = Path(os.environ.get("DATASETS", root().parent/"shared/Datasets"))
 SEEDS, FOLDS = range(10), 5

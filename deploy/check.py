@@ -1,10 +1,11 @@
 "What no linter sees: that the files in this folder agree with each other, with requirements.lock and with the service; run by `make deploy-lint`"
-import re, sys
+import re
+import sys
 from pathlib import Path
 
 import yaml
 
-from multimodal_fakes.respond import read_conf
+from multimodal_fakes.service.respond import read_conf
 
 HERE = Path(__file__).parent
 HEAVY = re.compile(r"(torch|transformers|timm|nvidia|cuda|triton|dvc|jupyter)")
