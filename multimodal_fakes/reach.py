@@ -54,7 +54,7 @@ def imports(
     package:str="multimodal_fakes",
 ) -> set: # module names
     "The modules of the library that a source imports, inside functions too"
-    found = set()
+    imported = set()
     for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Import): asked = [a.name.removeprefix(f"{package}.") for a in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -62,8 +62,8 @@ def imports(
             if origin is None: continue
             asked = [origin, *(f"{origin}.{a.name}".lstrip(".") for a in node.names)]
         else: continue
-        found |= {name for name in asked if name in names}
-    return found
+        imported |= {name for name in asked if name in names}
+    return imported - {importer}
 
 # %% ../nbs/00a_reach.ipynb #bf9c4d33
 def graph(
