@@ -14,7 +14,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export pilot run quick test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
+.PHONY: help setup setup-bench export settings pilot run quick compare plots test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,8 +35,12 @@ $(VENV)/.ready-bench: $(VENV)/.ready bench/requirements.lock
 
 setup-bench: $(VENV)/.ready-bench
 
-export: setup
+export: setup  ## notebooks to library
 	@nbdev_export
+
+settings: export  ## comments of params.yaml and of parameters cells, conf/params.schema.json: from the schemas
+	@python -m multimodal_fakes.line settings
+	@nbdev_clean
 
 pilot: export  ## the embedded pilot datasets and their checklists
 	@python -m multimodal_fakes.pilots.pilot Datasets
@@ -56,21 +60,33 @@ quick: export  ## one detector, of the pilot's headlines, in a few minutes: runs
 	@python -m multimodal_fakes.pilots.pilot Datasets --dataset pilot_clickbait
 	work=$$(python -m multimodal_fakes.line workspace headlines Datasets) && cd $$work && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes.reports.report
 
+COLUMNS_APART = ^(Created$$|Step_|models/|conf/|Datasets|(scan|prepare|ocr|shard|expert|fusion|calibrate|report|export|robustness|search)$$)
+
+compare: setup  ## this workspace beside the experiments of `dvc exp run`: what was changed, and the headline of each task
+	@dvc exp show --no-pager --only-changed --drop '$(COLUMNS_APART)'
+
+plots: setup  ## curves and confusion tables of this workspace as one page that needs no network
+	@python -m multimodal_fakes.line scan
+	@dvc plots show
+
 test: setup  ## every notebook's tests
 	@rm -rf _scratch
 	nbdev_test --n_workers 2 --do_print --timing
 
-check: setup  ## notebooks are clean, and the library is what they export
+check: setup  ## notebooks are clean, the library is what they export, and both read as they should
 	@nbdev_clean && nbdev_export && git diff --exit-code -- nbs multimodal_fakes
+	@ruff check nbs multimodal_fakes bench deploy .ci
+	@mypy
+	@python .ci/house.py
 
-lab: setup  ## JupyterLab on this project
-	jupyter lab --notebook-dir=nbs
+lab: setup  ## JupyterLab on this project; it prints its address
+	jupyter lab --notebook-dir=nbs --no-browser $(if $(filter 0,$(shell id -u)),--allow-root)
 
 readme: setup  ## README.md from nbs/index.ipynb
 	@bash -c 'cd nbs && jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir .. --output README index.ipynb'
 
 book: setup  ## run every notebook by hand, as it were, and keep its pictures
-	jupyter nbconvert --log-level=WARN --to notebook --execute --inplace nbs/0*.ipynb && nbdev_clean
+	jupyter nbconvert --log-level=WARN --to notebook --execute --inplace nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb && nbdev_clean
 
 bench: setup-bench  ## measure against peers, write bench/results.json
 	python -m bench

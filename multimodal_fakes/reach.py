@@ -47,6 +47,7 @@ def _statements(tree):
         yield child
         yield from _statements(child)
 
+# %% ../nbs/00a_reach.ipynb #50d6bb82
 def imports(
     source:str,                         # Python
     names,                              # of all modules
@@ -56,14 +57,16 @@ def imports(
     "The modules of the library that a source imports, inside functions too"
     imported = set()
     for node in _statements(ast.parse(source)):
-        if isinstance(node, ast.Import): asked = [a.name.removeprefix(f"{package}.") for a in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            origin = _target(node, importer, package)
-            if origin is None: continue
-            asked = [origin, *(f"{origin}.{a.name}".lstrip(".") for a in node.names)]
-        else: continue
-        imported |= {name for name in asked if name in names}
+        imported |= {name for name in _named(node, importer, package) if name in names}
     return imported - {importer}
+
+def _named(node, importer, package):
+    "What an import statement may mean, as names of modules"
+    if isinstance(node, ast.Import): return [alias.name.removeprefix(f"{package}.") for alias in node.names]
+    if not isinstance(node, ast.ImportFrom): return []
+    origin = _target(node, importer, package)
+    if origin is None: return []
+    return [origin, *(f"{origin}.{alias.name}".lstrip(".") for alias in node.names)]
 
 # %% ../nbs/00a_reach.ipynb #bf9c4d33
 def graph(
@@ -93,9 +96,11 @@ def _bare(tree):
         body = getattr(node, "body", None)
         if not isinstance(body, list) or not body: continue
         first = body[0]
-        is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
-        if is_text: node.body = body[1:] or [ast.Pass()]
+        if isinstance(first, ast.Expr) and _is_text(first.value): node.body = body[1:] or [ast.Pass()]
     return tree
+
+def _is_text(node):
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 def code_digest(
     source:str,   # Python

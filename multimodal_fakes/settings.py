@@ -50,8 +50,8 @@ class Prepare(Section):
     max_rows:int = count("rows read of each file, all if zero")
     error_budget:float = share("share of a dataset's rows that may be rejected")
     max_megapixels:float = Field(gt=0, le=1000, description="larger pictures are refused before decoding")
-    image_distance:int = Field(ge=0, le=16, description="bits of 64 in which hashes of near-duplicate pictures may differ")
-    text_similarity:float = Field(gt=0, le=1, description="Jaccard similarity of word pairs from which texts are near-duplicates")
+    image_distance:int = Field(ge=0, le=16, description="bits of 64 in which hashes of near-duplicates may differ")
+    text_similarity:float = Field(gt=0, le=1, description="Jaccard similarity of word pairs of near-duplicate texts")
 
 class Ocr(Section):
     "Read the text inside each image"
@@ -105,7 +105,7 @@ class Recipe(Section):
     lora_rank:int = Field(0, ge=0, le=512, description="of low-rank additions trained instead of weights, none if zero")
     frozen_lr:float = Field(gt=0, le=1, description="peak learning rate of the head alone")
     lr:float = Field(gt=0, le=1, description="peak learning rate of everything")
-    layer_decay:float = Field(1.0, gt=0, le=1, description="factor of the learning rate from each layer to the one below")
+    layer_decay:float = Field(1.0, gt=0, le=1, description="factor of the rate from each layer to the one below")
     schedule:SCHEDULES = text("cosine, onecycle, restarts, plateau, constant", "cosine")
     weight_decay:float = Field(ge=0, le=10, description="of AdamW")
     clip:float = Field(1.0, ge=0, description="largest norm of the gradient, no limit if zero")
@@ -154,7 +154,7 @@ class Calibrate(Section):
     "Scores to probabilities"
     n_bins:int = Field(ge=2, le=100, description="of the reliability diagram and the ECE")
     method:str = text("auto: the map with the best held-out likelihood; or its name, taken unless refused", "auto")
-    purpose:str|dict = text("what the threshold of the detector is for: a name, or {name: …, and its options}", "best_f1")
+    purpose:str|dict = text("what the detector's threshold is for: a name, or {name: …, and its options}", "best_f1")
     purposes:list[str|dict] = text("whose thresholds are written to thresholds.json", ["best_f1"])
     risk:float = Field(0.1, gt=0, lt=1, description="highest share of wrong answers among those given")
     level:float = Field(0.9, gt=0, lt=1, description="share of posts whose set of possible classes holds the true one")
@@ -198,7 +198,7 @@ class TaskParams(Section):
     modalities:list[MODALITY] = Field(min_length=1, description="that its experts see")
     tests:list[str] = text("datasets that are only ever tested on")
 
-SECTIONS = dict(  # section of params.yaml: its schema; `expert` has a section per modality, `tasks` and `experts` an entry each
+SECTIONS = dict(  # section of params.yaml: its schema; `expert` has one a modality, `tasks` one a task
     prepare=Prepare, ocr=Ocr, shard=Shard, expert=Recipe, fusion=Fusion, search=Search,
     calibrate=Calibrate, report=Report, export=Export, robustness=Robustness, tasks=TaskParams)
 
@@ -277,15 +277,20 @@ def comment_cell(
     schema,       # of the notebook's stage
 ) -> str:
     "The same parameters, each with the comment that its schema gives"
-    lines = []
-    for node in ast.parse(source).body:
-        name = node.targets[0].id
-        stated = ast.get_source_segment(source, node)
-        own = source.splitlines()[node.end_lineno - 1].partition(stated.splitlines()[-1])[2].strip().removeprefix("#").strip()
-        field = schema.model_fields.get(name)
-        lines.append((stated, field.description if field else own))
-    column = min(34, 2 + max(len(stated) for stated, _ in lines if len(stated) <= 32))
-    return "\n".join(f"{stated:{column}}  # {about}" if about else stated for stated, about in lines)
+    lines = [_line_of_cell(source, node, schema) for node in ast.parse(source).body]
+    widths = [len(stated) for stated, _ in lines]
+    column = max(width for width in widths if width <= 32) + 2      # a longer line has its comment right behind
+    commented = [f"{stated:{column}}  # {about}" if about else stated for stated, about in lines]
+    return "\n".join(commented)
+
+def _line_of_cell(source, node, schema):
+    "One parameter as it is stated, and what it means"
+    stated = ast.get_source_segment(source, node)
+    field = schema.model_fields.get(node.targets[0].id)
+    if field: return stated, field.description
+    last_line = source.splitlines()[node.end_lineno - 1]
+    comment = last_line.partition(stated.splitlines()[-1])[2].strip()
+    return stated, comment.removeprefix("#").strip()
 
 # %% ../nbs/00b_settings.ipynb #6653001d
 def _per_task(schema):
@@ -303,9 +308,10 @@ def editor_schema() -> dict: # JSON schema of params.yaml
         schema = _per_task(schema)
         several = name in ("expert", "tasks")
         sections[name] = {"type": "object", "additionalProperties": schema} if several else schema
-    one = Recipe.model_json_schema()["properties"]
-    names = {"task": {"type": "string"}, "modality": {"type": "string"}}
     sections["expert"]["additionalProperties"] |= {"required": []}     # what `experts` states need not stand there
-    sections["experts"] = {"type": "object", "additionalProperties": {"type": "object", "required": list(names), "properties": names | one}}
+    names = {"task": {"type": "string"}, "modality": {"type": "string"}}
+    recipe = names | Recipe.model_json_schema()["properties"]
+    one_expert = {"type": "object", "required": list(names), "properties": recipe}
+    sections["experts"] = {"type": "object", "additionalProperties": one_expert}
     top = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "params.yaml", "type": "object"}
     return top | {"properties": sections, "additionalProperties": False, "$defs": definitions}

@@ -1,0 +1,121 @@
+"""What no linter sees: that notebooks, library and helpers stay as readable as they are. Run by `make check`.
+
+Directions of imports are held by nbs/00a_reach.ipynb, widths by ruff, types by mypy.
+"""
+import ast
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+FUNCTION_LINES = 40      # of a function, at most
+CELL_LINES = 14, 35      # of an exported cell: half of them are shorter than the first, nine in ten than the second
+NODES = 15, 22           # of syntax a line, over functions of three lines and more, likewise
+NESTED = 1               # comprehensions inside comprehensions, in 1,000 lines
+TWIN_LINES = 6           # lines that stand twice make a twin
+TWINS = 0                # of the library, at most
+
+
+def notebooks():
+    "Every notebook of the book"
+    return sorted(p for p in (ROOT/"nbs").rglob("[0-9]*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+
+
+def exported_cells():
+    "(where, source) of each exported cell"
+    for path in notebooks():
+        for i, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+            source = "".join(cell["source"])
+            if source.startswith("#| export"): yield f"{path.relative_to(ROOT)}, cell {i}", source
+
+
+def functions(tree):
+    "Every function below"
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def density(function):
+    "Syntax nodes a line of its body, and how many lines that is"
+    nodes = [node for statement in function.body for node in ast.walk(statement)]
+    lines = {node.lineno for node in nodes if hasattr(node, "lineno")}
+    return len(nodes) / max(len(lines), 1), len(lines)
+
+
+def share(values, part):
+    "The value below which that part of them lies"
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def too_long():
+    "Functions longer than half a screen"
+    for where, source in exported_cells():
+        for function in functions(ast.parse(source)):
+            lines = function.end_lineno - function.lineno + 1
+            if lines > FUNCTION_LINES: yield f"{where}: {function.name} has {lines} lines, {FUNCTION_LINES} at most"
+
+
+def too_dense():
+    "Cells, lines and comprehensions beyond what the project set itself"
+    lengths, densities, nested, lines = [], [], 0, 0
+    for _, source in exported_cells():
+        tree = ast.parse(source)
+        lengths.append(sum(bool(line.strip()) for line in source.splitlines()))
+        lines += lengths[-1]
+        densities += [nodes for nodes, n in map(density, functions(tree)) if n >= 3]
+        nested += sum(is_nested(node) for node in ast.walk(tree) if isinstance(node, COMPREHENSIONS))
+    measures = ("lines an exported cell", lengths, CELL_LINES), ("nodes a line", densities, NODES)
+    for name, values, (half, most) in measures:
+        measured = share(values, 0.5), share(values, 0.9)
+        print(f"{name}: {measured[0]:.0f} and {measured[1]:.0f} (half, nine in ten)")
+        if measured[0] > half or measured[1] > most: yield f"{name}: more than {half} and {most}"
+    print(f"nested comprehensions in 1,000 lines: {1000 * nested / lines:.1f}")
+    if 1000 * nested / lines > NESTED: yield f"{nested} nested comprehensions in {lines} lines"
+
+
+def is_nested(comprehension):
+    "Whether a comprehension holds another"
+    return any(isinstance(node, COMPREHENSIONS) for node in ast.walk(comprehension) if node is not comprehension)
+
+
+def telling(path):
+    "(line number, line) of those that say something: no blanks, comments, imports or lone punctuation"
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        line = line.strip()
+        if line.startswith(("#", "import ", "from ")) or not any(c.isalnum() for c in line): continue
+        yield number, line
+
+
+def twins():
+    "Places of the library that share lines with another"
+    seen = defaultdict(list)
+    for path in sorted((ROOT/"multimodal_fakes").rglob("*.py")):
+        if path.name == "_modidx.py": continue
+        lines = list(telling(path))
+        for i in range(len(lines) - TWIN_LINES + 1):
+            run = tuple(line for _, line in lines[i:i + TWIN_LINES])
+            seen[run].append(f"{path.relative_to(ROOT)}:{lines[i][0]}")
+    return [places for places in seen.values() if len(places) > 1]
+
+
+def repeated():
+    "More twins than there were"
+    pairs = twins()
+    print(f"runs of {TWIN_LINES} lines that stand twice: {len(pairs)}")
+    if len(pairs) > TWINS: yield from (" and ".join(places) + " share six lines" for places in pairs)
+
+
+def untagged():
+    "Stage notebooks without exactly one parameters cell"
+    for path in notebooks():
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        is_stage = any("".join(cell["source"]).startswith("#| stage") for cell in cells)
+        tagged = sum("parameters" in cell["metadata"].get("tags", []) for cell in cells)
+        if is_stage and tagged != 1: yield f"{path.relative_to(ROOT)}: {tagged} cells tagged `parameters`, not one"
+
+
+if __name__ == "__main__":
+    wrong = [*too_long(), *too_dense(), *repeated(), *untagged()]
+    if wrong: sys.exit("\n".join(wrong))
