@@ -31,8 +31,9 @@ def _target(
     if node.level:
         chapter = importer.split(".")[:-node.level]
         return ".".join([*chapter, *filter(None, [node.module])])
-    if node.module == package: return ""
-    return node.module.removeprefix(f"{package}.") if node.module.startswith(f"{package}.") else None
+    module = node.module or ""
+    if module == package: return ""
+    return module.removeprefix(f"{package}.") if module.startswith(f"{package}.") else None
 
 def _for_types(
     node,   # a statement
