@@ -187,7 +187,7 @@ class RateLimit:
         self.burst = float(conf.burst)
         self.most = conf.clients
         self.clock = clock
-        self.buckets:OrderedDict = OrderedDict()      # name → tokens and when they were counted, the longest untouched first
+        self.buckets:OrderedDict = OrderedDict()      # name → tokens, and when they were counted; in order of use
         self.lock = threading.Lock()
 
     def take(self,
@@ -249,7 +249,8 @@ def sign_url(
     expires = math.floor(expires)
     message = f"multimodal_fakes url 1\n{expires}\n{url}".encode("utf-8", "surrogatepass")
     signature = hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
-    return f"{url}{'&' if '?' in url else '?'}mmf_expires={expires}&mmf_signature={signature}"
+    joint = "&" if "?" in url else "?"
+    return f"{url}{joint}mmf_expires={expires}&mmf_signature={signature}"
 
 # %% ../../nbs/service/07_access.ipynb #9e3ba58c
 _SIGNED = re.compile(r"([^#]*)[?&]mmf_expires=([1-9][0-9]{9,11})&mmf_signature=[0-9a-f]{64}")
