@@ -347,14 +347,14 @@ async def run_stages(
     work:Path,         # folder of the run
     job:Job,           # told where it stands
     plan:Plan,
-    command:list|None=None,      # what is started, `dvc repro` of the targets if none
+    command:list|None=None,   # what is started, `dvc repro` of the targets if none
     seconds:float=5.,  # that its processes have for ending by themselves
 ) -> dict: # metrics of the stages
     "Run the stages of a plan; a cancelled one ends with everything that it started"
     command = command or [sys.executable, "-m", "dvc", "repro", *plan.targets]
-    pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     child = await asyncio.create_subprocess_exec(
-        *command, cwd=work, env=run_env(job.id, work), start_new_session=True, **pipes)
+        *command, cwd=work, env=run_env(job.id, work), start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     progress = Progress(plan.n_stages)
     try:
         await _follow(child, progress, job, work/"log.txt")
