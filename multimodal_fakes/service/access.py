@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import yaml
+from fastcore.basics import patch
 from pydantic import Field, ValidationError
 
 from ..core import FakesError, nearest
@@ -35,7 +36,7 @@ class AccessConf(Section):
     "Who may ask what, and how often"
     keys:str = ""                                # file of keys, as `make_key` prints them
     keys_env:str = "MMFAKES_KEYS"                # environment variable that holds the same lines
-    open:bool = False                            # serve whoever comes without a key, even where others can reach the service
+    open:bool = False                            # serve clients without a key, even where others can reach the service
     open_scopes:list[Scope] = ["predict"]        # what these may do then
     per_minute:float = Field(600.0, ge=0)        # requests of one key or client, no limit if zero
     burst:int = Field(100, ge=1)                 # that may come at once
@@ -44,7 +45,9 @@ class AccessConf(Section):
 
 class Denied(FakesError):
     "No key, a wrong key, or one that may not do this; `status` is 401 or 403"
-    def __init__(self, message, status=401): super().__init__(message); self.status = status
+    def __init__(self, message, status=401):
+        super().__init__(message)
+        self.status = status
 
 # %% ../../nbs/service/07_access.ipynb #6c0ea653
 class Key(Section):
@@ -60,10 +63,10 @@ def hash_key(
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 def make_key(
-    name:str="me",           # of who will use it; stands in the log
+    name:str="me",           # of its user; stands in the log
     scopes:tuple=("predict",),
 ) -> tuple: # the key, and its line for the file of keys
-    "A new key, printed with its line; only the line is to be kept by the service"
+    "A new key, printed with its line; the service should keep the line alone"
     key = "mmf_" + secrets.token_urlsafe(32)
     entry = Key(name=name, sha256=hash_key(key), scopes=list(scopes))
     line = f"- {{name: {entry.name}, scopes: [{', '.join(entry.scopes)}], sha256: {entry.sha256}}}"
@@ -71,24 +74,35 @@ def make_key(
     return key, line
 
 # %% ../../nbs/service/07_access.ipynb #db94bc03
+def _yaml(text, where):
+    "YAML, read; an error does not repeat it"
+    try: return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise FakesError(f"{where} is not YAML{line}.") from None
+
 def read_keys(
     text:str,    # YAML, a list of lines of `make_key`
     where:str,   # it came from, for the message
 ) -> list: # of `Key`
-    "Read keys; an error tells what is wrong and repeats no value"
-    try: lines = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        raise FakesError(f"{where} is not YAML{f', line {mark.line + 1}' if mark else ''}.") from None
-    if not isinstance(lines, list) or not lines: raise FakesError(f"{where} should be a list of keys, one `- {{name: …, scopes: […], sha256: …}}` a line. `python -m multimodal_fakes.service.access NAME SCOPE …` makes one.")
-    wrong, keys = [], []
+    "Read keys; an error lists what is wrong and repeats no value"
+    lines = _yaml(text, where)
+    if not isinstance(lines, list) or not lines:
+        raise FakesError(f"{where} should be a list of keys, one `- {{name: …, scopes: […], sha256: …}}` a line. "
+                         "`python -m multimodal_fakes.service.access NAME SCOPE …` makes one.")
+    problems, keys = [], []
     for n, line in enumerate(lines, 1):
         try: keys.append(Key.model_validate(line))
-        except ValidationError as e: wrong += [f"key {n}: {'.'.join(map(str, err['loc']))} {err['msg'].lower()}" for err in e.errors()]
-    for what in ("name", "sha256"):
-        if len({getattr(k, what) for k in keys}) < len(keys): wrong.append(f"the same {what} twice")
-    if hash_key("") in {k.sha256 for k in keys}: wrong.append("the hash of an empty key")
-    if wrong: raise FakesError(f"{where} does not fit:\n  " + "\n  ".join(wrong))
+        except ValidationError as e:
+            for error in e.errors():
+                field = ".".join(map(str, error["loc"]))
+                problems.append(f"key {n}: {field} {error['msg'].lower()}")
+    names, hashes = {k.name for k in keys}, {k.sha256 for k in keys}
+    if len(names) < len(keys): problems.append("the same name twice")
+    if len(hashes) < len(keys): problems.append("the same sha256 twice")
+    if hash_key("") in hashes: problems.append("the hash of an empty key")
+    if problems: raise FakesError(f"{where} does not fit:\n  " + "\n  ".join(problems))
     return keys
 
 # %% ../../nbs/service/07_access.ipynb #29be99e5
@@ -105,56 +119,76 @@ def check_exposed(
 ):
     "Refuse to serve others without keys"
     if conf.keys or os.environ.get(conf.keys_env) or conf.open or is_loopback(host): return
-    raise FakesError(f"At {host or 'every address'} others can reach the service, and no key is set. `python -m multimodal_fakes.service.access NAME predict` makes one: name its file as `keys`, or put its line into {conf.keys_env}. "
-                     "Or set `open: true` to serve whoever comes, or listen at 127.0.0.1.")
+    raise FakesError(
+        f"At {host or 'every address'} others can reach the service, and no key is set. "
+        "`python -m multimodal_fakes.service.access NAME predict` makes one: name its file as `keys`, "
+        f"or put its line into {conf.keys_env}. "
+        "Or set `open: true` to serve whoever comes, or listen at 127.0.0.1.")
 
 # %% ../../nbs/service/07_access.ipynb #4785204e
 class Keys:
     "The keys of a service: `Keys.load(conf, host).check(presented, 'predict')`"
     def __init__(self,
         keys:list,      # of `Key`
-        without=(),     # scopes of whoever comes without one
-    ): self.keys, self.without = list(keys), frozenset(without)
+        without=(),     # scopes of clients that come without one
+    ):
+        self.keys = list(keys)
+        self.without = frozenset(without)
 
     @classmethod
     def load(cls,
         conf:AccessConf,
         host:str,   # that the service listens at
-    ): # Keys
+    ) -> "Keys":
         "Read the keys that the settings name; an error where others could come without"
         check_exposed(conf, host)
-        keys, text = [], os.environ.get(conf.keys_env)
+        keys = []
         if conf.keys:
-            try: keys += read_keys(Path(conf.keys).read_text(encoding="utf-8"), conf.keys)
-            except OSError as e: raise FakesError(f"{conf.keys}: {e.strerror.lower()}. It should be the file of keys.") from None
-        if text: keys += read_keys(text, conf.keys_env)
-        if len({k.name for k in keys}) < len(keys): raise FakesError(f"{conf.keys} and {conf.keys_env} both name a key alike. Rename one.")
-        return cls(keys, conf.open_scopes if conf.open else () if keys else get_args(Scope))
+            try: text = Path(conf.keys).read_text(encoding="utf-8")
+            except OSError as e:
+                reason = f"{e.strerror}".lower()
+                raise FakesError(f"{conf.keys}: {reason}. It should be the file of keys.") from None
+            keys += read_keys(text, conf.keys)
+        lines = os.environ.get(conf.keys_env)
+        if lines: keys += read_keys(lines, conf.keys_env)
+        if len({k.name for k in keys}) < len(keys):
+            raise FakesError(f"{conf.keys} and {conf.keys_env} both name a key alike. Rename one.")
+        if conf.open: return cls(keys, conf.open_scopes)
+        return cls(keys, () if keys else get_args(Scope))
 
-    def check(self,
-        presented:str|None,   # key of the request, none if it has none
-        scope:str,            # one of `Scope`
-    ) -> str: # name of the key; `anonymous` where none was needed
-        "Let a request pass, or say why not"
-        if scope not in get_args(Scope): raise FakesError(f"No scope {scope!r}{nearest(scope, get_args(Scope))}")
-        if not presented:
-            if scope in self.without: return "anonymous"
-            raise Denied("This needs a key: send it as `Authorization: Bearer …`.", 401)
-        guess, found = hash_key(presented).encode(), None
-        for key in self.keys: found = key if hmac.compare_digest(guess, key.sha256.encode()) else found
-        if found is None: raise Denied("This key is not known here. Check it, or ask who runs the service for a new one.", 401)
-        if not {scope, "admin"} & set(found.scopes) | ({scope} & self.without): raise Denied(f"This key may not {scope}; it is for {', '.join(found.scopes)}.", 403)
-        return found.name
+# %% ../../nbs/service/07_access.ipynb #c3637f3e
+@patch
+def check(self:Keys,
+    presented:str|None,   # key of the request, none if it has none
+    scope:str,            # one of `Scope`
+) -> str: # name of the key; `anonymous` where none was needed
+    "Let a request pass, or raise `Denied`"
+    if scope not in get_args(Scope): raise FakesError(f"No scope {scope!r}{nearest(scope, get_args(Scope))}")
+    if not presented:
+        if scope in self.without: return "anonymous"
+        raise Denied("This needs a key: send it as `Authorization: Bearer …`.", 401)
+    guess, fits = hash_key(presented).encode(), None
+    for key in self.keys:
+        if hmac.compare_digest(guess, key.sha256.encode()): fits = key
+    if fits is None:
+        raise Denied("This key is not known here. Check it, or ask who runs the service for a new one.", 401)
+    if scope not in self.without and not {scope, "admin"} & set(fits.scopes):
+        raise Denied(f"This key may not {scope}; it is for {', '.join(fits.scopes)}.", 403)
+    return fits.name
 
-# %% ../../nbs/service/07_access.ipynb #e782cc72
+# %% ../../nbs/service/07_access.ipynb #64f186ef
 class RateLimit:
-    "A bucket of tokens for each name: `take` says how long to wait, 0 where the request may pass"
+    "A bucket of tokens for each name: `take` returns how long to wait, 0 where the request may pass"
     def __init__(self,
         conf:AccessConf,
         clock:Callable=time.monotonic,   # → seconds
     ):
-        self.rate, self.burst, self.most, self.clock = conf.per_minute / 60, float(conf.burst), conf.clients, clock
-        self.buckets, self.lock = OrderedDict(), threading.Lock()        # name → tokens and when they were counted, the longest untouched first
+        self.rate = conf.per_minute / 60     # tokens a second
+        self.burst = float(conf.burst)
+        self.most = conf.clients
+        self.clock = clock
+        self.buckets:OrderedDict = OrderedDict()      # name → tokens, and when they were counted; in order of use
+        self.lock = threading.Lock()
 
     def take(self,
         name,            # of a key, or `client_name`
@@ -165,7 +199,8 @@ class RateLimit:
         with self.lock:
             now, cost = self.clock(), min(cost, self.burst)
             self._forget(now)
-            if name not in self.buckets and len(self.buckets) >= self.most: name = None          # the bucket of those who find no room
+            is_full = name not in self.buckets and len(self.buckets) >= self.most
+            if is_full: name = None          # the bucket of those who find no room
             tokens, then = self.buckets.pop(name, (self.burst, now))
             tokens = min(self.burst, tokens + (now - then) * self.rate)
             passes = tokens >= cost - 1e-9
@@ -179,24 +214,27 @@ class RateLimit:
             if now - then < self.burst / self.rate: return
             del self.buckets[name]
 
+# %% ../../nbs/service/07_access.ipynb #e782cc72
 def client_name(
     address:str,   # of the client, as the socket gives it
 ) -> str: # the same for all addresses of one IPv6 network
     "Who a client without a key is"
     try: ip = ip_address(address.partition("%")[0])
     except ValueError: return address
-    if ip.version == 6: ip = ip.ipv4_mapped or ip_network((int(ip) >> 64 << 64, 64))
-    return str(ip)
+    if ip.version == 4: return str(ip)
+    if ip.ipv4_mapped: return str(ip.ipv4_mapped)
+    upper = int(ip) >> 64 << 64
+    return str(ip_network((upper, 64)))
 
-# %% ../../nbs/service/07_access.ipynb #4d3afc97
-_SIGNED = re.compile(r"([^#]*)[?&]mmf_expires=([1-9][0-9]{9,11})&mmf_signature=[0-9a-f]{64}")
-
+# %% ../../nbs/service/07_access.ipynb #7150d6df
 def signing_secret(
     conf:AccessConf,
 ) -> str:
     "The secret of signed URLs, from the environment"
     secret = os.environ.get(conf.secret_env, "")
-    if len(secret) < 32: raise FakesError(f"Signed URLs need a secret of at least 32 characters in {conf.secret_env}. `python -c 'import secrets; print(secrets.token_urlsafe(32))'` makes one.")
+    if len(secret) < 32:
+        raise FakesError(f"Signed URLs need a secret of at least 32 characters in {conf.secret_env}. "
+                         "`python -c 'import secrets; print(secrets.token_urlsafe(32))'` makes one.")
     return secret
 
 def sign_url(
@@ -206,28 +244,41 @@ def sign_url(
 ) -> str: # the URL with `mmf_expires` and `mmf_signature`
     "Vouch for a URL for some time: `sign_url(url, secret, time.time() + 600)`"
     if "#" in url: raise FakesError("A URL is signed without its #part, which is never sent.")
-    if not 1e9 <= expires < 1e12: raise FakesError("`expires` should be seconds since 1970, such as time.time() + 600.")
+    if not 1e9 <= expires < 1e12:
+        raise FakesError("`expires` should be seconds since 1970, such as time.time() + 600.")
     expires = math.floor(expires)
-    signature = hmac.new(secret.encode(), f"multimodal_fakes url 1\n{expires}\n{url}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-    return f"{url}{'&' if '?' in url else '?'}mmf_expires={expires}&mmf_signature={signature}"
+    message = f"multimodal_fakes url 1\n{expires}\n{url}".encode("utf-8", "surrogatepass")
+    signature = hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+    joint = "&" if "?" in url else "?"
+    return f"{url}{joint}mmf_expires={expires}&mmf_signature={signature}"
+
+# %% ../../nbs/service/07_access.ipynb #9e3ba58c
+_SIGNED = re.compile(r"([^#]*)[?&]mmf_expires=([1-9][0-9]{9,11})&mmf_signature=[0-9a-f]{64}")
 
 def check_signed(
     url:str,                # of `sign_url`
     secret:str,             # of `signing_secret`
     now:float|None=None,    # seconds since 1970, the clock's if none
 ) -> str: # the URL as it was before it was signed
-    "Take a signature off, or say why it does not hold"
-    found = _SIGNED.fullmatch(url)
-    if not found: raise Denied("This URL is not signed. Sign it with the secret that the service shares, or send the file itself.", 403)
-    plain, expires = found.groups()
-    if not hmac.compare_digest(*(u.encode("utf-8", "surrogatepass") for u in (sign_url(plain, secret, int(expires)), url))): raise Denied("The signature does not fit this URL. Sign it as it is, with the secret of this service.", 403)
-    if (time.time() if now is None else now) >= int(expires): raise Denied("The signature of this URL has expired. Sign it anew.", 403)
+    "Take a signature off, or raise `Denied` where it does not hold"
+    match = _SIGNED.fullmatch(url)
+    if not match:
+        raise Denied("This URL is not signed. Sign it with the secret that the service shares, "
+                     "or send the file itself.", 403)
+    plain, expires = match[1], int(match[2])
+    ours = sign_url(plain, secret, expires)
+    if not hmac.compare_digest(ours.encode("utf-8", "surrogatepass"), url.encode("utf-8", "surrogatepass")):
+        raise Denied("The signature does not fit this URL. Sign it as it is, with the secret of this service.", 403)
+    if (time.time() if now is None else now) >= expires:
+        raise Denied("The signature of this URL has expired. Sign it anew.", 403)
     return plain
 
 # %% ../../nbs/service/07_access.ipynb #00c3f1ed
 def main(argv=None):
     "Make a key"
-    parser = argparse.ArgumentParser(prog="python -m multimodal_fakes.service.access", description="Make a key; its line goes into the file that `keys` names, or into MMFAKES_KEYS")
+    parser = argparse.ArgumentParser(
+        prog="python -m multimodal_fakes.service.access",
+        description="Make a key; its line goes into the file that `keys` names, or into MMFAKES_KEYS")
     parser.add_argument("name", help="who will use it; stands in the log")
     parser.add_argument("scopes", nargs="+", choices=get_args(Scope))
     args = parser.parse_args(argv)

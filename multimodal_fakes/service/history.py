@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'metadata', 'predictions', 'feedback', 'facts', 'HistoryConf', 'HistoryError', 'UnknownPrediction',
-           'plain_database_errors', 'history_url', 'media_sha256', 'History', 'facts_statement', 'find_statement',
+           'plain_database_errors', 'history_url', 'History', 'facts_statement', 'media_sha256', 'find_statement',
            'forget_statements']
 
 # %% ../../nbs/service/07b_history.ipynb #730b4132
@@ -42,7 +42,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -52,11 +52,11 @@ from ..settings import Section
 # %% ../../nbs/service/07b_history.ipynb #3651e8b4
 class HistoryConf(Section):
     "Where predictions are kept"
-    url:str = ""                                 # sqlite:///history.db, or postgresql://user:password@host/name; nothing is kept if empty
-    keep_text:bool = False                       # texts as they are, beside their hashes
-    key_env:str = "MMFAKES_HISTORY_KEY"          # environment variable that holds the key of the hashes; SQLite can do without
-    keep_days:int = Field(0, ge=0)               # after which predictions are forgotten, never if zero
-    seconds:float = Field(5.0, gt=0, le=60)      # to wait for a database that is busy
+    url:str = ""                           # sqlite:///history.db or postgresql://user:password@host/name; off if empty
+    keep_text:bool = False                 # texts as they are, beside their hashes
+    key_env:str = "MMFAKES_HISTORY_KEY"    # environment variable with the key of the hashes; SQLite can do without
+    keep_days:int = Field(0, ge=0)         # after which predictions are forgotten, never if zero
+    seconds:float = Field(5.0, gt=0, le=60)   # to wait for a database that is busy
 
 class HistoryError(FakesError):
     "The history cannot be written or read just now; predictions need not wait for it"
@@ -67,17 +67,18 @@ class UnknownPrediction(FakesError):
 # %% ../../nbs/service/07b_history.ipynb #b6d348b0
 SCHEMA = "1"             # of the tables below; to be raised with every change to them
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")      # SQLite counts up by itself only what it calls INTEGER
+
 metadata = MetaData()
 predictions = Table("predictions", metadata,
     Column("n", _NUMBER, primary_key=True),                 # in order of arrival; pages go by it
-    Column("id", String(32), nullable=False, unique=True),  # what the user is told
+    Column("id", String(32), nullable=False, unique=True),  # that the user gets
     Column("time", Double, nullable=False, index=True),
     Column("task", String(100), nullable=False, index=True),
     Column("client", String(100), nullable=False),          # name of the key
     Column("request_id", String(100), nullable=False),
     Column("model", String(100), nullable=False),
     Column("protocol", String(100), nullable=False),
-    Column("prediction", Text, nullable=False),             # a class; those that hold, joined by commas, where several may
+    Column("prediction", Text, nullable=False),             # a class, or several joined by commas
     Column("multi_label", Boolean, nullable=False),
     Column("probability", Double, nullable=False),
     Column("confidence", Double, nullable=False),
@@ -90,104 +91,136 @@ predictions = Table("predictions", metadata,
     Column("text", Text),                                   # only with `keep_text`
     Column("image_sha256", String(64)),
     Column("video_sha256", String(64)))
+
+# %% ../../nbs/service/07b_history.ipynb #d0b15d89
+_OF = ForeignKey("predictions.id", ondelete="CASCADE")
 feedback = Table("feedback", metadata,
     Column("n", _NUMBER, primary_key=True),
-    Column("prediction_id", String(32), ForeignKey("predictions.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("prediction_id", String(32), _OF, nullable=False, index=True),
     Column("label_time", Double, nullable=False),
     Column("label", Text, nullable=False),                  # as `prediction`
     Column("labelled_by", String(100), nullable=False),
     Column("note", Text, nullable=False))
-facts = Table("history_facts", metadata, Column("name", String(50), primary_key=True), Column("value", Text, nullable=False))
+
+facts = Table("history_facts", metadata,                    # about the history itself
+    Column("name", String(50), primary_key=True),
+    Column("value", Text, nullable=False))
 
 # %% ../../nbs/service/07b_history.ipynb #7f35bf79
-_REASONS = {"locked|busy": "another program holds it. Try again", "full|no space": "its disk is full. Make room, or set `keep_days`", "readonly|read-only|permission": "it may not be written to. Check whose it is",
-            "malformed|not a database|corrupt|disk i/o": "its file is damaged. Restore it, or name another", "no such table|does not exist|undefined": "its tables are not there. Start the service again",
-            "unable to open|refused|could not connect|connection|timeout|timed out|closed|terminat": "it cannot be reached. Check that it runs, and the `url`"}
+_REASONS = {  # pattern of the driver's message → what is wrong and what to do; the first that fits
+    "locked|busy": "another program holds it. Try again",
+    "full|no space": "its disk is full. Make room, or set `keep_days`",
+    "readonly|read-only|permission": "it may not be written to. Check whose it is",
+    "malformed|not a database|corrupt|disk i/o": "its file is damaged. Restore it, or name another",
+    "no such table|does not exist|undefined": "its tables are not there. Start the service again",
+    "unable to open|refused|could not connect|connection|timeout|timed out|closed|terminat":
+        "it cannot be reached. Check that it runs, and the `url`",
+}
+
+def _reason(error):
+    "What is wrong, without a word of the driver's message"
+    cause = getattr(error, "orig", None) or error
+    message = f"{cause}".lower()
+    for words, reason in _REASONS.items():
+        if re.search(words, message): return reason
+    return f"{type(cause).__name__}, which is not known here"
 
 @contextlib.contextmanager
 def plain_database_errors(
     doing:str,   # written to, read
 ):
-    "Errors of a database in words that hold nothing of its address and its content"
+    "Raise errors of a database as `HistoryError`, whose words hold nothing of its address and its content"
     try: yield
     except (SQLAlchemyError, OSError) as e:
-        text = f"{getattr(e, 'orig', None) or e}".lower()
-        reason = next((r for words, r in _REASONS.items() if re.search(words, text)), f"{type(getattr(e, 'orig', None) or e).__name__}, which is not known here")
-        raise HistoryError(f"The history could not be {doing}: {reason}.") from None
+        raise HistoryError(f"The history could not be {doing}: {_reason(e)}.") from None
 
-# %% ../../nbs/service/07b_history.ipynb #32a89229
+# %% ../../nbs/service/07b_history.ipynb #20ff04f6
+_BAD_URL = ("The history's `url` cannot be read. Write it as sqlite:///history.db or "
+            "postgresql://user:password@host/name, special characters of the password as %XX.")
+
 def history_url(
     conf:HistoryConf,
-): # sqlalchemy.engine.URL
+) -> URL:
     "The URL, checked; an error does not repeat it"
     if not conf.url: raise FakesError("The history is off. Give it a `url`, such as sqlite:///history.db.")
     try: url = make_url(conf.url)
-    except ArgumentError: raise FakesError("The history's `url` cannot be read. Write it as sqlite:///history.db or postgresql://user:password@host/name, special characters of the password as %XX.") from None
+    except ArgumentError: raise FakesError(_BAD_URL) from None
     kind = url.get_backend_name()
-    if kind not in ("sqlite", "postgresql"): raise FakesError(f"The history's `url` begins with {url.drivername!r}; it should begin with sqlite or postgresql.")
-    if kind == "sqlite" and url.database in (None, "", ":memory:"): raise FakesError("The history needs a file, such as sqlite:///history.db.")
+    if kind not in ("sqlite", "postgresql"):
+        raise FakesError(f"The history's `url` begins with {url.drivername!r}; "
+                         "it should begin with sqlite or postgresql.")
+    if kind == "sqlite" and url.database in (None, "", ":memory:"):
+        raise FakesError("The history needs a file, such as sqlite:///history.db.")
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+# %% ../../nbs/service/07b_history.ipynb #32a89229
+_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON")
 
 def _connect(url, seconds):
     "An engine; no connection is made yet"
-    if url.get_backend_name() == "sqlite":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
-        engine = create_engine(url, hide_parameters=True, pool_timeout=seconds, connect_args={"timeout": seconds})
-        @event.listens_for(engine, "connect")
-        def prepare(connection, _):
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON"): connection.execute(f"PRAGMA {pragma}")
-        return engine
-    try: return create_engine(url, hide_parameters=True, pool_timeout=seconds, pool_pre_ping=True, connect_args={"connect_timeout": max(1, round(seconds))})
-    except (ModuleNotFoundError, NoSuchModuleError): raise FakesError(f"No driver for {url.drivername}. Install one: `pip install 'psycopg[binary]'`.") from None
+    return _sqlite(url, seconds) if url.get_backend_name() == "sqlite" else _postgresql(url, seconds)
+
+def _sqlite(url, seconds):
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
+    engine = create_engine(url, hide_parameters=True, pool_timeout=seconds, connect_args={"timeout": seconds})
+    @event.listens_for(engine, "connect")
+    def prepare(connection, _):
+        for pragma in _PRAGMAS: connection.execute(f"PRAGMA {pragma}")
+    return engine
+
+def _postgresql(url, seconds):
+    wait = {"connect_timeout": max(1, round(seconds))}
+    try:
+        return create_engine(url, hide_parameters=True, pool_timeout=seconds, pool_pre_ping=True, connect_args=wait)
+    except (ModuleNotFoundError, NoSuchModuleError):
+        message = f"No driver for {url.drivername}. Install one: `pip install 'psycopg[binary]'`."
+        raise FakesError(message) from None
+
+# %% ../../nbs/service/07b_history.ipynb #8d05ee66
+_MAKE_KEY = "`python -c 'import secrets; print(secrets.token_urlsafe(32))'` makes"
 
 def _hash_key(conf, url):
     "The key of the hashes: from the environment, or from a file beside SQLite's"
     key = os.environ.get(conf.key_env, "")
     if key:
-        if len(key) < 32: raise FakesError(f"{conf.key_env} should have at least 32 characters. `python -c 'import secrets; print(secrets.token_urlsafe(32))'` makes a key.")
+        if len(key) < 32: raise FakesError(f"{conf.key_env} should have at least 32 characters. {_MAKE_KEY} a key.")
         return key.encode()
-    if url.get_backend_name() != "sqlite": raise FakesError(f"A history in PostgreSQL needs a key in {conf.key_env}, so that texts can be hashed. `python -c 'import secrets; print(secrets.token_urlsafe(32))'` makes one.")
+    if url.get_backend_name() != "sqlite":
+        raise FakesError(f"A history in PostgreSQL needs a key in {conf.key_env}, so that texts can be hashed. "
+                         f"{_MAKE_KEY} one.")
     path = Path(f"{url.database}.key")
-    if not path.exists():
-        made = path.with_name(f".{path.name}.{uuid.uuid4().hex[:6]}")
-        with os.fdopen(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as f: f.write(secrets.token_urlsafe(32))
-        with contextlib.suppress(FileExistsError): os.link(made, path)      # whole or not at all, and the first of two that start together wins
-        made.unlink()
+    if not path.exists(): _write_key(path)
     return path.read_bytes()
 
-# %% ../../nbs/service/07b_history.ipynb #8d05ee66
-def _words(classes):
-    "One class, or several joined by commas"
-    return classes if isinstance(classes, str) else ", ".join(sorted(classes))
+def _write_key(path):
+    "Write a new key, whole or not at all; of two that do so together the first wins"
+    made = path.with_name(f".{path.name}.{uuid.uuid4().hex[:6]}")
+    with os.fdopen(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as f:
+        f.write(secrets.token_urlsafe(32))
+    with contextlib.suppress(FileExistsError): os.link(made, path)
+    made.unlink()
 
-def _storable(text):
-    "What both databases take: PostgreSQL refuses NUL and half characters"
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
-
-def media_sha256(
-    media,   # bytes, path, PIL image, or none
-) -> str|None: # 64 hex digits; of a PIL image those of its pixels
-    "What is kept of a picture or a video"
-    if media is None or isinstance(media, str) and not media: return None
-    if isinstance(media, (bytes, bytearray, memoryview)): return hashlib.sha256(media).hexdigest()
-    if isinstance(media, (str, Path)): return sha256_file(media)
-    return hashlib.sha256(f"{media.mode} {media.size} ".encode() + media.tobytes()).hexdigest()
-
+# %% ../../nbs/service/07b_history.ipynb #1ccbb6a0
 class History:
-    "Predictions and what became of them: `History(HistoryConf(url='sqlite:///history.db'))`; may be used by several threads. Every method blocks, so call it outside the event loop"
+    """Predictions and what became of them: `History(HistoryConf(url='sqlite:///history.db'))`
+
+    It may be used by several threads. Every method blocks, so call it outside the event loop."""
     def __init__(self, conf:HistoryConf):
-        self.conf, url = conf, history_url(conf)
-        self.turns = threading.Semaphore(1 if url.get_backend_name() == "sqlite" else 15)       # SQLite has one writer, and waiting here is fairer than waiting there; 15 is what the engine's pool holds
+        self.conf = conf
+        url = history_url(conf)
+        self.turns = threading.Semaphore(1 if url.get_backend_name() == "sqlite" else 15)   # 15: the engine's pool
         with plain_database_errors("opened"):
-            self.engine, self.key = _connect(url, conf.seconds), _hash_key(conf, url)
+            self.engine = _connect(url, conf.seconds)
+            self.key = _hash_key(conf, url)
             with self.writing("opened") as connection: self._prepare(connection)
-        self.cleaned = 0.0
+        self.cleaned = 0.0     # seconds since 1970, when old predictions were last removed
 
     @contextlib.contextmanager
     def writing(self, doing="written to"):
         "A transaction: all of it or nothing"
-        if not self.turns.acquire(timeout=self.conf.seconds): raise HistoryError(f"The history could not be {doing}: too many wait for it. Try again.")
+        if not self.turns.acquire(timeout=self.conf.seconds):
+            raise HistoryError(f"The history could not be {doing}: too many wait for it. Try again.")
         try:
             with plain_database_errors(doing), self.engine.begin() as connection: yield connection
         finally: self.turns.release()
@@ -197,44 +230,88 @@ class History:
         "A connection that only reads"
         with plain_database_errors("read"), self.engine.connect() as connection: yield connection
 
-    def hash_text(self,
-        text:str|None,
-    ) -> str|None: # 64 hex digits, the same for the same text
-        "What is kept of a text"
-        return hmac.new(self.key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest() if text else None
-
-    def _prepare(self, connection):
-        "Make the tables where there are none; refuse those of another version or another key"
-        connection.execute(CreateTable(facts, if_not_exists=True))
-        ours = {"schema": SCHEMA, "key": self.hash_text("which key this is")[:16]}
-        connection.execute(facts_statement(connection.dialect.name), [{"name": k, "value": v} for k, v in ours.items()])
-        found = {name: value for name, value in connection.execute(select(facts.c.name, facts.c.value))}
-        if found["schema"] != SCHEMA: raise FakesError(f"This history has tables of version {found['schema']}, and this program knows version {SCHEMA}. Use the program that wrote it, or name another `url`.")
-        if found["key"] != ours["key"]: raise FakesError(f"This history was begun with another key. Set {self.conf.key_env} to that one, or put back the .key file beside the database, or name another `url`.")
-        for table in metadata.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes: connection.execute(CreateIndex(index, if_not_exists=True))
-
     def close(self):
         "Let go of all connections"
         self.engine.dispose()
 
+# %% ../../nbs/service/07b_history.ipynb #6dc7006b
+@patch
+def hash_text(self:History,
+    text:str|None,
+) -> str|None: # 64 hex digits, the same for the same text
+    "What is kept of a text"
+    if not text: return None
+    return hmac.new(self.key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
 def facts_statement(
     dialect:str,   # sqlite or postgresql
-):
+): # sqlalchemy.Insert
     "Note the facts of a new history; those of an old one stay"
     return {"sqlite": sqlite, "postgresql": postgresql}[dialect].insert(facts).on_conflict_do_nothing()
 
-# %% ../../nbs/service/07b_history.ipynb #809647f6
+# %% ../../nbs/service/07b_history.ipynb #2f794cb3
 @patch
-def add(self:History,
-    answer:dict,         # of `Detector.predict`
-    post:dict,           # that it was given: text, image, video
-    **told,              # client, request_id, at
-) -> str: # id of the prediction
-    "Keep one prediction"
-    return self.add_many([answer], [post], **told)[0]
+def _prepare(self:History, connection):
+    "Make the tables where there are none; refuse those of another version or another key"
+    connection.execute(CreateTable(facts, if_not_exists=True))
+    ours = {"schema": SCHEMA, "key": self.hash_text("which key this is")[:16]}
+    rows = [{"name": name, "value": value} for name, value in ours.items()]
+    connection.execute(facts_statement(connection.dialect.name), rows)
+    theirs = dict(connection.execute(select(facts.c.name, facts.c.value)).all())
+    if theirs["schema"] != SCHEMA:
+        raise FakesError(f"This history has tables of version {theirs['schema']}, and this program knows "
+                         f"version {SCHEMA}. Use the program that wrote it, or name another `url`.")
+    if theirs["key"] != ours["key"]:
+        raise FakesError(f"This history was begun with another key. Set {self.conf.key_env} to that one, "
+                         "or put back the .key file beside the database, or name another `url`.")
+    for table in metadata.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))
+        for index in table.indexes: connection.execute(CreateIndex(index, if_not_exists=True))
 
+# %% ../../nbs/service/07b_history.ipynb #b379362c
+def media_sha256(
+    media,   # bytes, path, PIL image, or none
+) -> str|None: # 64 hex digits; of a PIL image those of its pixels
+    "What is kept of a picture or a video"
+    if media is None or isinstance(media, str) and not media: return None
+    if isinstance(media, (bytes, bytearray, memoryview)): return hashlib.sha256(media).hexdigest()
+    if isinstance(media, (str, Path)): return sha256_file(media)
+    return hashlib.sha256(f"{media.mode} {media.size} ".encode() + media.tobytes()).hexdigest()
+
+# %% ../../nbs/service/07b_history.ipynb #268f442d
+def _words(classes):
+    "One class, or several joined by commas"
+    return classes if isinstance(classes, str) else ", ".join(sorted(classes))
+
+def _storable(text):
+    "What both databases take: PostgreSQL refuses NUL and half characters"
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+@patch
+def _row(self:History, answer, post):
+    "A row of `predictions`"
+    text, ood = post.get("text"), answer.get("ood")
+    return dict(
+        id=uuid.uuid4().hex,
+        task=answer["task"],
+        model=str(answer.get("model") or ""),
+        protocol=str(answer.get("protocol") or ""),
+        prediction=_words(answer["prediction"]),
+        multi_label=not isinstance(answer["prediction"], str),
+        probability=float(answer["probability"]),
+        confidence=float(answer["confidence"]),
+        probabilities={c: float(p) for c, p in answer["probabilities"].items()},
+        abstained=bool(answer.get("abstained")),
+        degraded=bool(answer.get("degraded")),
+        ood=None if ood is None else float(ood),
+        modalities=list(answer.get("modalities") or []),
+        text_hash=self.hash_text(text),
+        text=_storable(text) if text and self.conf.keep_text else None,
+        image_sha256=media_sha256(post.get("image")),
+        video_sha256=media_sha256(post.get("video")),
+    )
+
+# %% ../../nbs/service/07b_history.ipynb #edbe91c1
 @patch
 def add_many(self:History,
     answers:list,             # of `Detector.predict_batch`
@@ -245,60 +322,92 @@ def add_many(self:History,
 ) -> list: # of ids, in their order
     "Keep predictions, all of them or none"
     now = time.time()
-    if self.conf.keep_days and now - self.cleaned > 86_400: self.forget()         # once a day
-    rows = [self._row(a, p) | dict(time=now if at is None else at, client=client[:100], request_id=_storable(request_id)[:100]) for a, p in zip(answers, posts, strict=True)]
+    day_over = now - self.cleaned > 86_400
+    if self.conf.keep_days and day_over: self.forget()
+    shared = dict(
+        time=now if at is None else at,
+        client=client[:100],
+        request_id=_storable(request_id)[:100],
+    )
+    rows = [self._row(answer, post) | shared for answer, post in zip(answers, posts, strict=True)]
     if rows:
         with self.writing() as connection: connection.execute(insert(predictions), rows)
     return [row["id"] for row in rows]
 
 @patch
-def _row(self:History, answer, post):
-    "A row of `predictions`"
-    text, number = post.get("text"), lambda v: None if v is None else float(v)
-    return dict(id=uuid.uuid4().hex, task=answer["task"], model=str(answer.get("model") or ""), protocol=str(answer.get("protocol") or ""),
-                prediction=_words(answer["prediction"]), multi_label=not isinstance(answer["prediction"], str), probability=float(answer["probability"]), confidence=float(answer["confidence"]),
-                probabilities={c: float(p) for c, p in answer["probabilities"].items()}, abstained=bool(answer.get("abstained")), degraded=bool(answer.get("degraded")), ood=number(answer.get("ood")),
-                modalities=list(answer.get("modalities") or []), text_hash=self.hash_text(text), text=_storable(text) if text and self.conf.keep_text else None,
-                image_sha256=media_sha256(post.get("image")), video_sha256=media_sha256(post.get("video")))
+def add(self:History,
+    answer:dict,         # of `Detector.predict`
+    post:dict,           # that it was given: text, image, video
+    **origin,            # client, request_id, at
+) -> str: # id of the prediction
+    "Keep one prediction"
+    return self.add_many([answer], [post], **origin)[0]
+
+# %% ../../nbs/service/07b_history.ipynb #e43de3f3
+_NO_SUCH_ID = ("No prediction has this id. It may have been forgotten; "
+               "ids stand in the answers, as 32 letters and digits.")
 
 @patch
 def get(self:History,
     id:str,   # of `add`
 ) -> dict: # the columns of `predictions`, and `feedback`: a list, oldest first
-    "One prediction, with all that was said of it"
+    "One prediction, with all its labels; raises `UnknownPrediction`"
+    of_id = select(predictions).where(predictions.c.id == id)
+    labels_of_id = select(feedback).where(feedback.c.prediction_id == id).order_by(feedback.c.n)
     with self.reading() as connection:
-        row = connection.execute(select(predictions).where(predictions.c.id == id)).mappings().first()
-        said = connection.execute(select(feedback).where(feedback.c.prediction_id == id).order_by(feedback.c.n)).mappings().all()
-    if row is None: raise UnknownPrediction("No prediction has this id. It may have been forgotten; ids stand in the answers, as 32 letters and digits.")
-    return {k: v for k, v in row.items() if k != "n"} | {"feedback": [{k: v for k, v in s.items() if k not in ("n", "prediction_id")} for s in said]}
+        row = connection.execute(of_id).mappings().first()
+        labels = connection.execute(labels_of_id).mappings().all()
+    if row is None: raise UnknownPrediction(_NO_SUCH_ID)
+    return _without(row, "n") | {"feedback": [_without(label, "n", "prediction_id") for label in labels]}
 
-# %% ../../nbs/service/07b_history.ipynb #d32f2322
+def _without(row, *names): return {k: v for k, v in row.items() if k not in names}
+
+# %% ../../nbs/service/07b_history.ipynb #5eaa1520
 @patch
 def label(self:History,
-    id:str,        # of `add`
-    label,         # class; where several may hold, a list of them
-    by:str,        # who says so, name of a key or a person
+    id:str,                       # of `add`
+    label:str|list|tuple,         # class; where several may hold, a list of them
+    by:str,                       # who says so, name of a key or a person
     note:str="",
 ):
-    "Say what a prediction should have been"
-    found = self.get(id)
-    said = [label] if isinstance(label, str) else label
-    if not isinstance(said, (list, tuple)) or not (found["multi_label"] or len(said) == 1): raise FakesError(f"The label should be one class of {', '.join(found['probabilities'])}.")
-    for name in said:
-        if name not in found["probabilities"]: raise FakesError(f"{found['task']} has no class {name!r}{nearest(name, found['probabilities'])}")
+    "Say what a prediction should have been; raises `FakesError` for a class that the detector does not know"
+    kept = self.get(id)
+    known_classes = kept["probabilities"]
+    classes = [label] if isinstance(label, str) else label
+    if not isinstance(classes, (list, tuple)) or not (kept["multi_label"] or len(classes) == 1):
+        raise FakesError(f"The label should be one class of {', '.join(known_classes)}.")
+    for name in classes:
+        if name not in known_classes:
+            raise FakesError(f"{kept['task']} has no class {name!r}{nearest(name, known_classes)}")
     if not by: raise FakesError("A label needs somebody who gave it: `by` is empty.")
-    row = dict(prediction_id=id, label_time=time.time(), label=_words(list(said)), labelled_by=_storable(by)[:100], note=_storable(note)[:2000])
+    row = dict(
+        prediction_id=id,
+        label_time=time.time(),
+        label=_words(list(classes)),
+        labelled_by=_storable(by)[:100],
+        note=_storable(note)[:2000],
+    )
     with self.writing() as connection: connection.execute(insert(feedback), row)
 
 # %% ../../nbs/service/07b_history.ipynb #97c95866
 def _seconds(moment):
     "Seconds since 1970 of a number, a datetime, or a text such as 2026-05-01T00:00:00Z"
-    if isinstance(moment, (int, float)): return float(moment)      # a whole number would be sent to PostgreSQL as one of 32 bits
+    if isinstance(moment, (int, float)): return float(moment)      # PostgreSQL would get an integer as one of 32 bits
     try: moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
     except ValueError: raise FakesError(f"{moment!r} is no time. Write it as 2026-05-01T00:00:00Z.") from None
     if moment.tzinfo is None: raise FakesError(f"{moment} has no time zone. Write it as 2026-05-01T00:00:00Z.")
     return moment.timestamp()
 
+def _with_labels():
+    "All predictions, beside each the last of its labels where it has one"
+    of = feedback.c.prediction_id
+    last = select(of, func.max(feedback.c.n).label("n")).group_by(of).subquery()
+    rows = predictions.outerjoin(last, last.c.prediction_id == predictions.c.id)
+    rows = rows.outerjoin(feedback, feedback.c.n == last.c.n)
+    of_label = [c for c in feedback.c if c.name not in ("n", "prediction_id")]
+    return select(predictions, *of_label).select_from(rows)
+
+# %% ../../nbs/service/07b_history.ipynb #cbfb95de
 def find_statement(
     limit:int=1000,        # rows
     after:int=0,           # column `n` of the last row of the page before
@@ -307,54 +416,65 @@ def find_statement(
     labelled=None,         # true: only those with a label; false: only those without
     label=None,            # latest label
     abstained=None,        # true or false
-    **equal,               # task, prediction, client, model, protocol, request_id, text_hash, image_sha256, video_sha256
-):
+    **equal,               # columns of `predictions` and their values: task, prediction, client, model, …
+): # sqlalchemy.Select
     "The query behind `find`"
-    if not 1 <= limit <= 100_000: raise FakesError(f"limit should be between 1 and 100000, not {limit}. Ask for the next page with `after`.")
-    latest = select(feedback.c.prediction_id, func.max(feedback.c.n).label("n")).group_by(feedback.c.prediction_id).subquery()
-    said = [c for c in feedback.c if c.name not in ("n", "prediction_id")]
-    query = select(predictions, *said).select_from(predictions.outerjoin(latest, latest.c.prediction_id == predictions.c.id).outerjoin(feedback, feedback.c.n == latest.c.n))
-    where = [predictions.c.n > after] + [predictions.c[name] == value for name, value in equal.items() if value is not None]
+    if not 1 <= limit <= 100_000:
+        raise FakesError(f"limit should be between 1 and 100000, not {limit}. Ask for the next page with `after`.")
+    where = [predictions.c.n > after]
+    for name, value in equal.items():
+        if value is not None: where.append(predictions.c[name] == value)
     if since is not None: where.append(predictions.c.time >= _seconds(since))
     if until is not None: where.append(predictions.c.time < _seconds(until))
     if label is not None: where.append(feedback.c.label == _words(label))
     if labelled is not None: where.append(feedback.c.n.is_not(None) if labelled else feedback.c.n.is_(None))
     if abstained is not None: where.append(predictions.c.abstained == abstained)
-    return query.where(*where).order_by(predictions.c.n).limit(limit)
+    return _with_labels().where(*where).order_by(predictions.c.n).limit(limit)
 
-_EQUAL = ("task", "prediction", "client", "model", "protocol", "request_id", "text_hash", "image_sha256", "video_sha256")
+# %% ../../nbs/service/07b_history.ipynb #1e02600a
+_FILTERS = (
+    "limit", "after", "since", "until", "labelled", "label", "abstained",
+    # columns, to be equal to
+    "task", "prediction", "client", "model", "protocol", "request_id", "text_hash", "image_sha256", "video_sha256",
+)
 
 @patch
 def find(self:History,
     text:str|None=None,   # of the post
-    **filters,            # of `find_statement`
+    **filters,            # of `find_statement`; its columns are task, prediction, client, model, protocol, request_id,
+                          # text_hash, image_sha256, video_sha256
 ): # pandas.DataFrame, in order of arrival; `time` and `label_time` with time zone
     "Predictions that pass all filters, with the latest label of each"
     import pandas as pd
-    known = ("limit", "after", "since", "until", "labelled", "label", "abstained", *_EQUAL)
     for name in filters:
-        if name not in known: raise FakesError(f"No filter {name!r}{nearest(name, ('text', *known))}")
-    query = find_statement(**filters | ({"text_hash": self.hash_text(text)} if text else {}))
-    with self.reading() as connection: found = connection.execute(query).mappings().all()
-    frame = pd.DataFrame([dict(row) for row in found], columns=[c.name for c in query.selected_columns])
-    for name in ("time", "label_time"): frame[name] = pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
+        if name not in _FILTERS: raise FakesError(f"No filter {name!r}{nearest(name, ('text', *_FILTERS))}")
+    if text: filters["text_hash"] = self.hash_text(text)
+    query = find_statement(**filters)
+    with self.reading() as connection: rows = connection.execute(query).mappings().all()
+    frame = pd.DataFrame([dict(row) for row in rows], columns=[c.name for c in query.selected_columns])
+    for name in ("time", "label_time"):
+        frame[name] = pd.to_datetime(frame[name].astype("float64"), unit="s", utc=True)
     return frame
 
-# %% ../../nbs/service/07b_history.ipynb #30c704da
+# %% ../../nbs/service/07b_history.ipynb #eb0bc936
+def forget_statements(
+    before:float,   # seconds since 1970
+) -> list: # labels of old predictions, then these
+    "The statements behind `forget`"
+    old = predictions.c.time < before
+    old_ids = select(predictions.c.id).where(old)
+    return [delete(feedback).where(feedback.c.prediction_id.in_(old_ids)), delete(predictions).where(old)]
+
 @patch
 def forget(self:History,
     older_than_days:float|None=None,   # `keep_days` of the settings if none
-) -> int: # predictions that are gone
-    "Remove old predictions and what was said of them"
-    days = self.conf.keep_days or None if older_than_days is None else older_than_days
+) -> int: # predictions that were removed
+    "Remove old predictions and their labels"
+    days = (self.conf.keep_days or None) if older_than_days is None else older_than_days
     if days is None: raise FakesError("How old? Give `older_than_days`, or set `keep_days`.")
-    with self.writing() as connection: gone = [connection.execute(s).rowcount for s in forget_statements(time.time() - 86_400 * days)][-1]
+    of_labels, of_predictions = forget_statements(time.time() - 86_400 * days)
+    with self.writing() as connection:
+        connection.execute(of_labels)
+        n_removed = connection.execute(of_predictions).rowcount
     self.cleaned = time.time()
-    return gone
-
-def forget_statements(
-    before:float,   # seconds since 1970
-) -> list: # what was said of predictions, then these
-    "The statements behind `forget`"
-    old = predictions.c.time < before
-    return [delete(feedback).where(feedback.c.prediction_id.in_(select(predictions.c.id).where(old))), delete(predictions).where(old)]
+    return n_removed

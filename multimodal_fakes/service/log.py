@@ -14,9 +14,10 @@ import re
 import sys
 import traceback
 from contextvars import ContextVar
-from datetime import UTC, timezone
+from datetime import UTC
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from loguru import logger
 from pydantic import Field
@@ -26,7 +27,11 @@ from ..settings import Section
 
 # %% ../../nbs/service/07d_log.ipynb #2d57990e
 HIDDEN = "[redacted]"
-_WORDS = r"(?i:passw(?:or)?ds?|passphrases?|pwd|secrets?|tokens?|api[_-]?keys?|authori[sz]ation|cookies?|signatures?|credentials?|jwt)|(?<![a-zA-Z])(?i:keys?|sig|auth|pin)|(?<=[a-z])Keys?"
+_WORDS = (
+    r"(?i:passw(?:or)?ds?|passphrases?|pwd|secrets?|tokens?|api[_-]?keys?|authori[sz]ation|cookies?|signatures?"
+    r"|credentials?|jwt)"
+    r"|(?<![a-zA-Z])(?i:keys?|sig|auth|pin)|(?<=[a-z])Keys?"
+)
 _NAME = re.compile(rf"(?:{_WORDS})\Z")
 
 def is_secret(
@@ -36,29 +41,47 @@ def is_secret(
     "Whether a field is a secret by its name"
     if isinstance(name, bytes): name = name.decode("latin-1")
     if not isinstance(name, str) or not _NAME.search(name): return False
-    return not (name.lower().endswith("s") and isinstance(value, (int, float)))
+    is_count = name.lower().endswith("s") and isinstance(value, (int, float))
+    return not is_count
 
 # %% ../../nbs/service/07d_log.ipynb #e8ee37f3
-_VALUE = r"""(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[\[{(][^\]})]*[\]})]?|(?:(?i:bearer|basic)\s+)?[^\s,;&()\[\]{}"'<>]+)"""
-_RULES = [(re.compile(pattern, re.DOTALL), put) for pattern, put in (
+_VALUE = (
+    r"""(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?"""                      # in quotes, whose end may be cut off
+    r"""|[\[{(][^\]})]*[\]})]?"""                                       # in brackets
+    r"""|(?:(?i:bearer|basic)\s+)?[^\s,;&()\[\]{}"'<>]+)"""             # a word
+)
+_HEADER = (
+    r"""\b(?i:((?:proxy-)?authorization|(?:set-)?cookie)(["']?\s{0,3}[:=]\s{0,3}))"""
+    r"""(?!["'])[^\r\n]+"""                                             # secret to the end of its line
+)
+_NAMED = (
+    rf"""({_WORDS})(["']?\]?\s{{0,3}}[:=]\s{{0,3}})"""
+    r"""(?!(?<=s[:=])[0-9]{1,9}\b)(?!(?<=s[:=] )[0-9]{1,9}\b)"""        # a plural with a number is a count
+    rf"""{_VALUE}"""
+)
+_PATTERNS = (  # what is looked for, what is put in its place
     (r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", HIDDEN),
-    (r"""\bb(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?)""", "[bytes]"),                                          # as Python prints them
+    (r"""\bb(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?)""", "[bytes]"),   # as Python prints them
     (r"""(?i:data):[^\s"'<>(),]{0,200},[^\s"'<>()]*""", "[data: URI]"),
-    (r"""://[^\s"'<>]{0,512}@""", f"://{HIDDEN}@"),                                                            # user:password@, also where these hold a slash
-    (r"""\b(?i:((?:proxy-)?authorization|(?:set-)?cookie)(["']?\s{0,3}[:=]\s{0,3}))(?!["'])[^\r\n]+""", rf"\1\2{HIDDEN}"),     # headers are secret to the end of their line
-    (rf"""({_WORDS})(["']?\]?\s{{0,3}}[:=]\s{{0,3}})(?!(?<=s[:=])[0-9]{{1,9}}\b)(?!(?<=s[:=] )[0-9]{{1,9}}\b){_VALUE}""", rf"\1\2{HIDDEN}"),
+    (r"""://[^\s"'<>]{0,512}@""", f"://{HIDDEN}@"),                     # user:password@, also where these hold a slash
+    (_HEADER, rf"\1\2{HIDDEN}"),
+    (_NAMED, rf"\1\2{HIDDEN}"),
     (r"(?i:\bbearer)\s{1,3}[\w.~+/=-]{6,}", f"Bearer {HIDDEN}"),
-    (r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?", HIDDEN),                                                          # JSON web tokens
-    (r"\b(?:mmf_|hf_|gh[a-z]_|sk-)[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b", HIDDEN),                                   # our keys, and those of services used beside us
-)]
-_PLAIN = re.compile(r"(?i)(?!.*(?:bearer|eyj|mmf_|hf_|gh[a-z]_|sk-|akia))[\w .,%/-]{0,59}\Z")       # no rule finds anything in these, and most fields are such
+    (r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?", HIDDEN),                   # JSON web tokens
+    (r"\b(?:mmf_|hf_|gh[a-z]_|sk-)[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b", HIDDEN),   # our keys, and those of other services
+)
+_RULES = [(re.compile(pattern, re.DOTALL), put) for pattern, put in _PATTERNS]
+
+# %% ../../nbs/service/07d_log.ipynb #03283df5
+_PLAIN = re.compile(r"(?i)(?!.*(?:bearer|eyj|mmf_|hf_|gh[a-z]_|sk-|akia))[\w .,%/-]{0,59}\Z")    # no rule applies
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{60,}={0,2}")
 
-def _long_run(found):
-    "Base64 and long hexadecimal go; digests and paths stay"
-    run = found[0]
-    mixed = all(re.search(kind, run) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
-    return f"[{len(run)} characters]" if mixed or (len(run) > 128 and re.fullmatch("[0-9a-fA-F]+", run)) else run
+def _long_run(match):
+    "What stays of a long run of characters"
+    run = match[0]
+    is_mixed = all(re.search(kind, run) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
+    is_dump = len(run) > 128 and re.fullmatch("[0-9a-fA-F]+", run)
+    return f"[{len(run)} characters]" if is_mixed or is_dump else run
 
 def redact_text(
     text:str,
@@ -73,30 +96,48 @@ def redact_text(
     text = _RUN.sub(_long_run, text)
     return text.encode("utf-8", "backslashreplace").decode()
 
-# %% ../../nbs/service/07d_log.ipynb #587b2c27
+# %% ../../nbs/service/07d_log.ipynb #2e1b13a6
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+
 def redact(
     value,       # anything
     known=(),    # values that are secret whatever they look like
     depth:int=6, # containers in containers
 ): # what JSON can hold
     "A value without secrets and bytes"
+    kind = type(value).__name__
     if value is None or isinstance(value, (bool, int)): return value
     if isinstance(value, float): return float(value) if math.isfinite(value) else str(value)
     if isinstance(value, str): return redact_text(value, known)
     if isinstance(value, (bytes, bytearray, memoryview)): return f"[{len(value)} bytes]"
-    if isinstance(value, (dict, list, tuple, set, frozenset)): return _container(value, known, depth - 1) if depth else f"[{type(value).__name__}]"
-    if isinstance(value, BaseException): return redact_text("".join(traceback.format_exception_only(value)).strip(), known)
+    if isinstance(value, _CONTAINERS): return _container(value, known, depth - 1) if depth else f"[{kind}]"
     if isinstance(value, Path): return redact_text(str(value), known)
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"): return redact(value.item(), known, depth)       # a number of NumPy
-    return f"[{type(value).__name__}]"
-
-def _container(value, known, depth):
-    "The first hundred of what a container holds; pairs such as headers are read as name and value"
-    if isinstance(value, tuple) and len(value) == 2 and is_secret(value[0], value[1]): return [redact(value[0] if isinstance(value[0], str) else "", known), HIDDEN]
-    if not isinstance(value, dict): return [redact(v, known, depth) for v, _ in zip(value, range(100))]
-    return {redact_text(str(k) if isinstance(k, (str, int, float)) else f"[{type(k).__name__}]", known): HIDDEN if is_secret(k, v) else redact(v, known, depth) for (k, v), _ in zip(value.items(), range(100))}
+    if isinstance(value, BaseException):
+        last_lines = traceback.format_exception_only(value)
+        return redact_text("".join(last_lines).strip(), known)
+    is_number = getattr(value, "ndim", None) == 0 and hasattr(value, "item")       # of NumPy
+    return redact(value.item(), known, depth) if is_number else f"[{kind}]"
 
 # %% ../../nbs/service/07d_log.ipynb #6650b2b4
+_MOST = 100      # of a container
+
+def _container(value, known, depth):
+    "What a container holds, redacted"
+    if isinstance(value, dict): return _dict(value, known, depth)
+    if isinstance(value, tuple) and len(value) == 2 and is_secret(*value):
+        name = value[0] if isinstance(value[0], str) else ""
+        return [redact(name, known), HIDDEN]
+    return [redact(item, known, depth) for item in islice(value, _MOST)]
+
+def _dict(value, known, depth):
+    "A dict, whose names are texts afterwards"
+    clean = {}
+    for name, item in islice(value.items(), _MOST):
+        text = str(name) if isinstance(name, (str, int, float)) else f"[{type(name).__name__}]"
+        clean[redact_text(text, known)] = HIDDEN if is_secret(name, item) else redact(item, known, depth)
+    return clean
+
+# %% ../../nbs/service/07d_log.ipynb #b5de1aca
 request_id:ContextVar[str] = ContextVar("request_id", default="")      # set where a request arrives
 log = logger.bind(component="mmfakes")                                 # `log.bind(component="engine")` for another
 
@@ -105,36 +146,59 @@ def as_json(
 ) -> str:
     "A record as one line of JSON"
     extra = dict(record["extra"])
-    line = dict(time=record["time"].astimezone(UTC).isoformat(timespec="milliseconds"), level=record["level"].name, component=extra.pop("component", ""), request_id=extra.pop("request_id", ""),
-                message=record["message"], where=f"{record['name']}:{record['function']}:{record['line']}", process=record["process"].id)
-    if error := extra.pop("exception", None): line["exception"] = error
-    return json.dumps(line | ({"extra": extra} if extra else {}), allow_nan=False)
+    line = dict(
+        time=record["time"].astimezone(UTC).isoformat(timespec="milliseconds"),
+        level=record["level"].name,
+        component=extra.pop("component", ""),
+        request_id=extra.pop("request_id", ""),
+        message=record["message"],
+        where=f"{record['name']}:{record['function']}:{record['line']}",
+        process=record["process"].id,
+    )
+    error = extra.pop("exception", None)
+    if error: line["exception"] = error
+    if extra: line["extra"] = extra
+    return json.dumps(line, allow_nan=False)
+
+# %% ../../nbs/service/07d_log.ipynb #f8c1dd21
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 def as_text(
     record:dict,   # of loguru, redacted
 ) -> str:
     "A record as one line to be read, and below it its traceback"
     extra = dict(record["extra"])
-    head = [f"{record['time']:YYYY-MM-DD HH:mm:ss.SSS}", f"{record['level'].name:<8}", extra.pop("component", ""), extra.pop("request_id", "") or "-", record["message"]]
+    head = [
+        f"{record['time']:YYYY-MM-DD HH:mm:ss.SSS}",
+        f"{record['level'].name:<8}",
+        extra.pop("component", ""),
+        extra.pop("request_id", "") or "-",
+        record["message"],
+    ]
     error = extra.pop("exception", None)
-    line = " | ".join(head) + "".join(f" {k}={v!r}" for k, v in extra.items())
-    line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda c: c[0].encode("unicode_escape").decode(), line)
-    return line + (f"\n{error['trace'].strip()}".replace("\n", "\n  ") if error else "")
+    fields = "".join(f" {k}={v!r}" for k, v in extra.items())
+    line = _CONTROL.sub(lambda c: c[0].encode("unicode_escape").decode(), " | ".join(head) + fields)
+    if error: line += f"\n{error['trace'].strip()}".replace("\n", "\n  ")
+    return line
 
+# %% ../../nbs/service/07d_log.ipynb #ae4d0d8a
 def clean_record(
     record:dict,   # of loguru; changed in place
     hide=(),       # values that are secret whatever they look like
 ):
     "Take secrets out of a record: its message, its extra fields, its exception"
     extra = record["extra"]
-    known = [v for v in hide if v] + [v for k, v in extra.items() if is_secret(k, v) and isinstance(v, str) and len(v) > 3]      # `log.info("for {token}", token=…)` has put it into the message
+    secrets = [value for value in hide if value]
+    for name, value in extra.items():
+        if is_secret(name, value) and isinstance(value, str) and len(value) > 3: secrets.append(value)
     record.update(extra.pop("_place", {}))           # of `_Standard`, whose own place is of no use
-    record["message"] = redact_text(record["message"], known)
-    record["extra"] = _container(extra, known, 6)
-    record["extra"].setdefault("request_id", redact_text(request_id.get(), known))
+    record["message"] = redact_text(record["message"], secrets)
+    record["extra"] = _container(extra, secrets, 6)
+    record["extra"].setdefault("request_id", redact_text(request_id.get(), secrets))
     if record["exception"] and record["exception"].type:
         kind, value, trace = record["exception"]
-        record["extra"]["exception"] = dict(type=kind.__name__, trace=redact_text("".join(traceback.format_exception(kind, value, trace)), known, 50_000))
+        lines = "".join(traceback.format_exception(kind, value, trace))
+        record["extra"]["exception"] = dict(type=kind.__name__, trace=redact_text(lines, secrets, 50_000))
     record["exception"] = None                     # loguru's own form would show the values of variables
 
 # %% ../../nbs/service/07d_log.ipynb #7e39d4c8
@@ -144,38 +208,57 @@ class LogConf(Section):
     format:Literal["text", "json"] = "text"
     path:str = ""                                # file, standard error if empty; one process a file
     rotation:str = "10 MB"                       # size at which a new file is begun
-    retention:int = Field(3, ge=1)               # files of before that are kept
+    retention:int = Field(3, ge=1)               # earlier files that are kept
     enqueue:bool = True                          # write in a thread of its own, so that no request waits for the disk
 
 class _Standard(logging.Handler):
-    "What the standard library's loggers say, said to loguru"
+    "Passes on to loguru what the standard library's loggers get"
     def emit(self, record):
         try: message = record.getMessage()
-        except (TypeError, ValueError): message = f"{record.msg!r} with arguments that do not fit it"       # a slip in a library must not end a request
+        except (TypeError, ValueError):      # a slip in a library must not end a request
+            message = f"{record.msg!r} with arguments that do not fit it"
         level = record.levelname if record.levelname in logger._core.levels else record.levelno
         place = dict(name=record.name, function=record.funcName, line=record.lineno)
         error = record.exc_info if record.exc_info and record.exc_info[0] else None
         logger.bind(component=record.name, _place=place).opt(exception=error).log(level, "{}", message)
 
+# %% ../../nbs/service/07d_log.ipynb #89fa2443
+def _add_sink(conf):
+    "Say where loguru writes"
+    options:dict[str, Any] = dict(level=conf.level, format="{extra[line]}", enqueue=conf.enqueue)
+    options |= dict(colorize=False, backtrace=False, diagnose=False)
+    if conf.path: options |= dict(rotation=conf.rotation, retention=conf.retention, encoding="utf-8")
+    try: logger.add(conf.path or sys.stderr, **options)
+    except OSError as e:
+        reason = f"{e.strerror}".lower()
+        raise FakesError(f"The log cannot be written to {conf.path}: {reason}. "
+                         "Give another `path`, or none for standard error.") from None
+    except ValueError as e: raise FakesError(f"rotation: {e}. Write it as `10 MB`.") from None
+
+def _lead_standard(level):
+    "Lead the standard library's loggers into loguru"
+    logging.root.handlers = [_Standard()]
+    logging.root.setLevel(max(logger.level(level).no, logging.INFO))    # the details of libraries are not ours
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] != "uvicorn": continue
+        other = logging.getLogger(name)           # uvicorn's own configuration may have set it up before
+        other.handlers = []
+        other.propagate = True
+        other.setLevel(logging.NOTSET)
+
+# %% ../../nbs/service/07d_log.ipynb #1620eefd
 def setup_log(
     conf:LogConf,
     hide=(),       # values that are secret whatever they look like, such as a signing secret
 ):
-    "Begin to log as the settings say; called again, it begins anew. At the end of a process loguru writes what still waits; `log.complete()` waits for it earlier"
+    """Begin to log as the settings say; called again, it begins anew
+
+    At the end of a process loguru writes what still waits; `log.complete()` waits for it earlier."""
     form = as_json if conf.format == "json" else as_text
     def patch(record):
         clean_record(record, hide)
         record["extra"]["line"] = form(record)
     logger.remove()
     logger.configure(extra={"component": "mmfakes"}, patcher=patch)
-    files = dict(rotation=conf.rotation, retention=conf.retention, encoding="utf-8") if conf.path else {}
-    try: logger.add(conf.path or sys.stderr, level=conf.level, format="{extra[line]}", colorize=False, backtrace=False, diagnose=False, enqueue=conf.enqueue, **files)
-    except OSError as e: raise FakesError(f"The log cannot be written to {conf.path}: {e.strerror.lower()}. Give another `path`, or none for standard error.") from None
-    except ValueError as e: raise FakesError(f"rotation: {e}. Write it as `10 MB`.") from None
-    logging.root.handlers = [_Standard()]
-    logging.root.setLevel(max(logger.level(conf.level).no, logging.INFO))               # the details of libraries are not ours
-    for name in list(logging.root.manager.loggerDict):
-        if name.partition(".")[0] == "uvicorn":                  # it may have been set up by its own configuration before
-            other = logging.getLogger(name)
-            other.handlers, other.propagate = [], True
-            other.setLevel(logging.NOTSET)
+    _add_sink(conf)
+    _lead_standard(conf.level)

@@ -6,8 +6,10 @@
 __all__ = ['METHODS', 'Meters', 'labelled', 'as_histogram']
 
 # %% ../../nbs/service/07f_meters.ipynb #a6a2ce50
+from collections.abc import Iterator
 from itertools import accumulate
 
+from fastcore.basics import patch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
@@ -15,20 +17,30 @@ from .jobs import ENDED
 
 # %% ../../nbs/service/07f_meters.ipynb #20ba1595
 METHODS = {"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"}
+_SECONDS = (.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30)      # bounds of the histogram of requests
 
 class Meters:
     "Counters of a service, and what Prometheus reads of the others"
     def __init__(self, service):
-        self.service, self.registry = service, CollectorRegistry()
-        self.requests = Counter("mmfakes_requests", "Requests answered", ["route", "method", "status"], registry=self.registry)
-        self.seconds = Histogram("mmfakes_request_seconds", "From the first byte of a request to the last of its answer", ["route"], registry=self.registry, buckets=(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30))
-        self.open = Gauge("mmfakes_requests_open", "Requests under way", registry=self.registry)
-        self.lost = Counter("mmfakes_history_lost", "Predictions that could not be stored", registry=self.registry)
-        self.registry.register(self)
-        ProcessCollector(registry=self.registry)
+        self.service = service
+        self.registry = own = CollectorRegistry()
+        self.requests = Counter(
+            "mmfakes_requests", "Requests answered", ["route", "method", "status"], registry=own)
+        self.seconds = Histogram(
+            "mmfakes_request_seconds", "From the first byte of a request to the last of its answer", ["route"],
+            registry=own, buckets=_SECONDS)
+        self.open = Gauge("mmfakes_requests_open", "Requests under way", registry=own)
+        self.lost = Counter("mmfakes_history_lost", "Predictions that could not be stored", registry=own)
+        own.register(self)
+        ProcessCollector(registry=own)
 
-    def count(self, route, method, status, seconds):
-        "One request"
+    def count(self,
+        route:str,        # its template
+        method:str,
+        status:int,
+        seconds:float,    # that the answer took
+    ):
+        "Count one request"
         self.requests.labels(route, method if method in METHODS else "other", status).inc()
         self.seconds.labels(route).observe(seconds)
 
@@ -36,25 +48,55 @@ class Meters:
         "All of it in Prometheus' text format"
         return generate_latest(self.registry)
 
-    def describe(self): return []
+    def describe(self) -> list: # empty: the names are not asked for before the values
+        return []
 
-    def collect(self):
-        "What the other rooms count"
-        s = self.service
-        yield labelled(CounterMetricFamily, "mmfakes_engine_events", "What became of posts, batches and workers", "event", s.engine.counts)
-        yield labelled(GaugeMetricFamily, "mmfakes_engine", "Posts that wait or are worked on, workers, answers in the cache", "what", s.engine.gauges())
-        for name, h in s.engine.times.items(): yield as_histogram(f"mmfakes_engine_{name}" if name == "batch_size" else f"mmfakes_engine_{name}_seconds", h)
-        yield labelled(CounterMetricFamily, "mmfakes_refused", "Requests refused at the door", "reason", s.intake.refused)
-        yield labelled(GaugeMetricFamily, "mmfakes_upload_bytes", "Bytes of requests under way", "where", {"held": s.intake.held})
-        yield labelled(GaugeMetricFamily, "mmfakes_jobs", "Jobs by state", "state", {k: sum(j.state == k for jobs in (s.videos, s.runs.jobs) for j in jobs.jobs.values()) for k in ("queued", "running", *ENDED)})
-        yield labelled(GaugeMetricFamily, "mmfakes_ready", "Whether a task's golden sample is answered as it should be", "task", {t: float(why is None) for t, why in s.engine.ready().items()})
-
-def labelled(kind, name, about, label, values):
+# %% ../../nbs/service/07f_meters.ipynb #a8ed102c
+def labelled(
+    kind,            # class of the metric
+    name:str,
+    about:str,
+    label:str,
+    values:dict,     # value of the label → number
+): # the metric
     "One metric with one label"
     family = kind(name, about, labels=[label])
-    for k, v in values.items(): family.add_metric([k], v)
+    for value, number in values.items(): family.add_metric([value], number)
     return family
 
-def as_histogram(name, h):
-    "A histogram of the engine as Prometheus has it"
-    return HistogramMetricFamily(name, "Measured by the engine", buckets=[(str(b), n) for b, n in zip((*h.bounds, "+Inf"), accumulate(h.counts))], sum_value=h.sum)
+def as_histogram(
+    name:str,
+    h,             # `engine.Histogram`
+) -> HistogramMetricFamily:
+    "A histogram of the engine as Prometheus has it: counts of all that is not above a bound"
+    bounds = (*h.bounds, "+Inf")
+    buckets = [(str(bound), n) for bound, n in zip(bounds, accumulate(h.counts))]
+    return HistogramMetricFamily(name, "Measured by the engine", buckets=buckets, sum_value=h.sum)
+
+# %% ../../nbs/service/07f_meters.ipynb #0e9edafd
+@patch
+def collect(self:Meters) -> Iterator: # of metrics
+    "What the engine, the intake and the jobs count"
+    engine, intake = self.service.engine, self.service.intake
+    yield labelled(CounterMetricFamily, "mmfakes_engine_events",
+                   "What became of posts, batches and workers", "event", engine.counts)
+    yield labelled(GaugeMetricFamily, "mmfakes_engine",
+                   "Posts that wait or are worked on, workers, answers in the cache", "what", engine.gauges())
+    for name, h in engine.times.items():
+        unit = "" if name == "batch_size" else "_seconds"
+        yield as_histogram(f"mmfakes_engine_{name}{unit}", h)
+    yield labelled(CounterMetricFamily, "mmfakes_refused", "Requests refused at the door", "reason", intake.refused)
+    yield labelled(GaugeMetricFamily, "mmfakes_upload_bytes",
+                   "Bytes of requests under way", "where", {"held": intake.held})
+    yield labelled(GaugeMetricFamily, "mmfakes_jobs", "Jobs by state", "state", self._states())
+    ready = {task: float(problem is None) for task, problem in engine.ready().items()}
+    yield labelled(GaugeMetricFamily, "mmfakes_ready",
+                   "Whether a task's golden sample is answered as it should be", "task", ready)
+
+@patch
+def _states(self:Meters):
+    "Jobs and runs by state; every state is there, also with none"
+    counts = dict.fromkeys(("queued", "running", *ENDED), 0)
+    for jobs in (self.service.videos, self.service.runs.jobs):
+        for job in jobs.jobs.values(): counts[job.state] += 1
+    return counts
