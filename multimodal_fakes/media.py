@@ -110,24 +110,27 @@ class PictureFile:
 # %% ../nbs/00d_media.ipynb #cf1913c5
 def contact_sheet(
     images,              # paths, bytes or PIL images
-    titles=None,         # a line each
+    titles=None,         # a line each, or several
     columns:int=6,
     size:float=1.6,      # inches of one picture
-):
+): # a figure of matplotlib's
     "Draw pictures in rows; one that cannot be decoded is drawn as its reason"
     import matplotlib.pyplot as plt
-    images, titles = list(images), list(titles or [])
+    images, titles = list(images), [str(title) for title in titles or []]
     rows = -(-len(images) // columns) or 1
-    fig, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * (size + 0.35)), dpi=70, squeeze=False)
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
+    height = size + 0.15 + 0.14 * lines     # with room for titles of 8 points
+    fig, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), dpi=110, squeeze=False)
     for ax in axes.flat: ax.axis("off")
-    for i, (ax, source) in enumerate(zip(axes.flat, images)):
+    for ax, source in zip(axes.flat, images):
         try: ax.imshow(_thumbnail(source))
         except MediaError as e: ax.text(0.5, 0.5, e.reason, ha="center", va="center", color="firebrick")
-        if i < len(titles): ax.set_title(titles[i], fontsize=7)
+    for ax, title in zip(axes.flat, titles): ax.set_title(title, fontsize=8, parse_math=False)
     fig.tight_layout()
     return fig
 
 def _thumbnail(source, side=160):
+    "A picture small enough for a sheet"
     image = open_image(source, side=side).copy()
     image.thumbnail((side, side))
     return image
