@@ -424,7 +424,8 @@ def decoder_name(
 
 def _torchcodec():
     "The package, or what to do where it does not load"
-    try: import torchcodec.decoders
+    try:
+        import torchcodec.decoders
     except (ImportError, OSError, RuntimeError) as e:
         why = (str(e).strip() or type(e).__name__).splitlines()[0]
         raise FakesError(f"TorchCodec does not load here ({why}). "

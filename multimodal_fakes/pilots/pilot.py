@@ -843,8 +843,8 @@ def write_pilot(
     pool=None,    # an executor, none to paint in this process
 ) -> dict: # how many examples, pictures and broken files
     "Build one dataset and put it in its place"
-    plan, _ = PLANS[name]
-    plan = plan(seed, n)
+    planner, _ = PLANS[name]
+    plan = planner(seed, n)
     jobs, broken = plan["jobs"], plan["broken"]
     texts = plan["tables"] | {"README.txt": readme(name, seed, n), "LICENSE": LICENSE}
     with replacing(folder/name) as part:
