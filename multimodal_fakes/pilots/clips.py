@@ -76,6 +76,7 @@ def _face(rng):
         glasses=u() < .3,
         beard=u() < .2)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #bde7ae24
 def _voice(rng):
     u = rng.uniform
     deep = u()   # a long vocal tract goes with a low pitch
@@ -207,6 +208,7 @@ def sing(
     hiss = shaped(noise, column["hiss"]*np.exp(-.5*((f - column["centre"])/1100)**2)*.25*dull)
     return voiced + breath + hiss
 
+# %% ../../nbs/pilots/01b_clips.ipynb #8cbd78fb
 def _at_samples(track, n): return np.interp(np.arange(n), np.arange(0, n, STEP), track)
 def _at_windows(track, n): return np.interp(np.arange(n//HOP + 1)*HOP, np.arange(0, n, STEP), track)
 
@@ -222,10 +224,14 @@ def _tube(column, voice, f):
     centres = [column["f1"], column["f2"], column["f3"], 3600, 4700]
     ones = np.ones_like(column["f1"])
     resonances = [formant(f, c*voice["tract"], width)*ones for c, width in zip(centres, FORMANT_WIDTHS)]
-    return np.prod(resonances, 0)/(1 + (f/900)**2)**(.4*voice["tilt"])*(1 + (f/2500)**2)**2
+    falls = (1 + (f/900)**2)**(.4*voice["tilt"])
+    lifts = (1 + (f/2500)**2)**2
+    return np.prod(resonances, 0)/falls*lifts
 
 # %% ../../nbs/pilots/01b_clips.ipynb #35ad748a
-ALL_AROUND, UPPER, LOWER = (0., 2*np.pi), (np.pi, 2*np.pi), (0, np.pi)   # parts of an oval
+ALL_AROUND = (0., 2*np.pi)     # parts of an oval
+UPPER = (np.pi, 2*np.pi)
+LOWER = (0, np.pi)
 
 class Head:
     "Strokes in the axes of a head"
@@ -242,7 +248,9 @@ class Head:
         "A superellipse, or a part of it; 2 is an ellipse, more is squarer"
         t = np.linspace(*part, 40)
         def bend(v): return np.sign(v)*np.abs(v)**(2/power)
-        self.poly(c, *np.stack([x + rx*bend(np.cos(t)), y + ry*bend(np.sin(t))], 1).ravel())
+        xs = x + rx*bend(np.cos(t))
+        ys = y + ry*bend(np.sin(t))
+        self.poly(c, *np.stack([xs, ys], 1).ravel())
 
 # %% ../../nbs/pilots/01b_clips.ipynb #6f89d270
 def _hair_behind(p, c, face):
@@ -288,9 +296,11 @@ def _eye(p, x, y, r, face, skin, pose):
     if lid > .25:
         gaze = x + .3*r*pose["gaze"]
         p.oval((246, 244, 240), x, y, r*1.25, r*.9*lid)
-        p.oval(face["iris"], gaze, y, r*.6, min(r*.6, r*.88*lid))
+        height = min(r*.6, r*.88*lid)
+        p.oval(face["iris"], gaze, y, r*.6, height)
         p.oval((20, 18, 20), gaze, y, r*.28, r*.28*lid)
-    p.line(shade(skin, .5), .022, x - r*1.25, y, x, y - r*.9*lid, x + r*1.25, y)
+    lashes = (x - r*1.25, y, x, y - r*.9*lid, x + r*1.25, y)
+    p.line(shade(skin, .5), .022, *lashes)
 
 def _brow(p, x, y, r, face, pose):
     end, middle = y - .2 - .03*pose["brow"], y - .25 - .05*pose["brow"]
@@ -307,9 +317,12 @@ MOUTH_Y = .5   # where a mouth lies on its head
 
 def _nose(p, face, skin, pose):
     "A dark triangle and a light one on it"
-    x, y, n = .36*pose["yaw"] + pose["dx"], pose["dy"], face["nose"]
-    p.poly(shade(skin, .8), x - .02, y - .1, x + n, y + .27, x - n, y + .27)
-    p.poly(shade(skin, 1.12), x - .03, y - .1, x + n*.55, y + .24, x - n*.6, y + .24)
+    x = .36*pose["yaw"] + pose["dx"]
+    y, n = pose["dy"], face["nose"]
+    shadow = (x - .02, y - .1, x + n, y + .27, x - n, y + .27)
+    light = (x - .03, y - .1, x + n*.55, y + .24, x - n*.6, y + .24)
+    p.poly(shade(skin, .8), *shadow)
+    p.poly(shade(skin, 1.12), *light)
 
 def _mouth(p, face, skin, pose):
     "Lips that open from a line to an oval, with teeth and a dark inside"
@@ -317,12 +330,13 @@ def _mouth(p, face, skin, pose):
     gape = .25*pose["gape"]
     w = face["mouth"]*(1 + .18*pose["wide"] - .12*pose["gape"])
     lip = tuple(int(a*face["lip"]*b) for a, b in zip(skin, (1.02, .74, .74)))
-    p.oval(lip, x, y + .4*gape, w, .055 + .62*gape)
+    middle = y + .4*gape
+    p.oval(lip, x, middle, w, .055 + .62*gape)
     p.line(shade(lip, .6), .02, x - w, y, x + w, y)
-    if gape > .012: p.oval((52, 20, 24), x, y + .4*gape, w*.82, .5*gape)
+    if gape > .012: p.oval((52, 20, 24), x, middle, w*.82, .5*gape)
     if gape > .05:
         teeth = (np.pi*1.15, np.pi*1.85)
-        p.oval((232, 228, 220), x, y + .4*gape, w*.6, .46*gape, 2., teeth)
+        p.oval((232, 228, 220), x, middle, w*.6, .46*gape, 2., teeth)
 
 # %% ../../nbs/pilots/01b_clips.ipynb #28ffae5a
 def draw_face(
@@ -422,7 +436,10 @@ def wander(
     far:float,     # how far, roughly
 ) -> np.ndarray: # (T,) a slow movement around zero
     "A movement without haste: three sines"
-    def sine(): return rng.uniform(.3, 1.)*np.sin(2*np.pi*(rng.uniform(.15, .8)*t + rng.uniform()))
+    def sine():
+        height = rng.uniform(.3, 1.)
+        frequency = rng.uniform(.15, .8)
+        return height*np.sin(2*np.pi*(frequency*t + rng.uniform()))
     return far*sum(sine() for _ in range(3))/1.5
 
 def lids(
@@ -465,9 +482,11 @@ def microphone(
     "Dull it, add the noise of a room, and set how loud it is"
     f = np.fft.rfftfreq(len(x), 1/RATE)
     x = np.fft.irfft(np.fft.rfft(x)/(1 + (f/shot["band"])**24), len(x))
-    hum = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(x)))/(1 + f/600), len(x))
+    white = rng.standard_normal(len(x))
+    hum = np.fft.irfft(np.fft.rfft(white)/(1 + f/600), len(x))
     x = x + hum*x.std()/hum.std()*10**(shot["noise"]/20)
-    gain = min(10**(shot["loudness"]/20)/x.std(), .98/np.abs(x).max())
+    wanted = 10**(shot["loudness"]/20)/x.std()
+    gain = min(wanted, .98/np.abs(x).max())     # never over full scale
     return (x*gain).astype(np.float32)
 
 # %% ../../nbs/pilots/01b_clips.ipynb #8c337e2a
@@ -475,8 +494,8 @@ def perform(
     clip:dict, # from `plan_clips`
 ) -> tuple: # name → (T,) track of the pose, (n,) sound
     "What the camera sees and the microphone hears, forgeries of movement and sound included"
-    shot, kind, strength = clip["camera"], clip["kind"], clip["strength"]
-    rng = dice(clip["key"], "motion")
+    shot, kind = clip["camera"], clip["kind"]
+    strength, rng = clip["strength"], dice(clip["key"], "motion")
     t = np.arange(round(shot["seconds"]*shot["fps"]))/shot["fps"]
     tracks, sound = speech(clip, "words")
     start = rng.uniform(.5, MARGIN - .5)
@@ -495,6 +514,7 @@ def _lips(tracks, sound, t):
     def at(track): return np.interp(t, np.arange(len(track))*STEP/RATE, track)
     return at(mouth), at(tracks["wide"])
 
+# %% ../../nbs/pilots/01b_clips.ipynb #6c23799a
 def _pose(rng, t, lips):
     "name → (T,) where the head is, how it is turned and what the face does; the seed draws in this order"
     gape, wide = lips
@@ -539,14 +559,16 @@ def portray(
 ) -> np.ndarray: # (H, W, 3) float32 in [0, 255]
     "One frame as the lens sees it, the light on it included"
     side = 2*shot["width"]
-    x, y = ((np.clip(.025 + shake, 0, .05))*side).round().astype(int)
+    corner = np.clip(.025 + shake, 0, .05)*side
+    x, y = corner.round().astype(int)
     im = behind.crop((x, y, x+side, y+side))
     shaken = pose | dict(x=pose["x"] - shake[0], y=pose["y"] - shake[1])
     draw_face(im, face, shaken, COLOURS[shot["shirt"]][0])
     im = im.reduce(2).filter(ImageFilter.GaussianBlur(shot["focus"]))
     v = np.linspace(-1, 1, shot["width"])
     vignette = (1 - .12*(v[:, None]**2 + v**2))[..., None]     # (H, W, 1)
-    return np.asarray(im, np.float32)*(np.array(shot["light"])*vignette).astype(np.float32)
+    light = (np.array(shot["light"])*vignette).astype(np.float32)     # (H, W, 3)
+    return np.asarray(im, np.float32)*light
 
 # %% ../../nbs/pilots/01b_clips.ipynb #5ee2f318
 def inner_face(
@@ -561,7 +583,8 @@ def inner_face(
     im = Image.new("L", (w, w))
     head = Head(im, w*(pose["x"] - shake[0]), w*(pose["y"] - shake[1]), w*pose["unit"], pose["roll"])
     head.oval(255, .1*pose["yaw"], .16, face["width"]*.78, .68, 2.3)
-    return np.asarray(im.filter(ImageFilter.GaussianBlur(soft)), np.float32)[..., None]/255
+    mask = np.asarray(im.filter(ImageFilter.GaussianBlur(soft)), np.float32)
+    return mask[..., None]/255
 
 def blend(
     frame:np.ndarray,  # (H, W, 3) of the target
@@ -574,7 +597,9 @@ def blend(
     donor = Image.fromarray(other.clip(0, 255).astype(np.uint8))
     other = np.asarray(donor.filter(ImageFilter.GaussianBlur(.3 + .8*strength)), np.float32)
     def mean(x): return (x*mask).sum((0, 1))/mask.sum()
-    return frame*(1 - mask) + mask*(other + (1 - .4*strength)*(mean(frame) - mean(other)) + strength*cast)
+    difference = mean(frame) - mean(other)
+    fitted = other + (1 - .4*strength)*difference + strength*cast
+    return frame*(1 - mask) + mask*fitted
 
 # %% ../../nbs/pilots/01b_clips.ipynb #8fda66c5
 def film(
@@ -669,6 +694,7 @@ def up_to_date(
     "Whether the dataset was built from this seed, at this size, by this very code and encoder"
     return carries(folder, readme(seed, n))
 
+# %% ../../nbs/pilots/01b_clips.ipynb #8bcbb8d5
 def build_clips(
     folder,          # holds the datasets, made where missing
     seed:int=0,      # of everything random
