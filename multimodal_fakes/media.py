@@ -39,21 +39,34 @@ MAX_BYTES = 64_000_000      # of a file
 
 class MediaError(FakesError):
     "A file that cannot be decoded; `reason` is missing, empty, unreadable, truncated, too_large, no_video or no_audio"
-    def __init__(self, reason, message): super().__init__(message); self.reason = reason
+    def __init__(self, reason, message):
+        super().__init__(message)
+        self.reason = reason
 
-# %% ../nbs/00d_media.ipynb #fd90d736
 def read_bytes(
     source,     # path or bytes
 ) -> bytes:
     "The bytes of a media file, refused when missing, empty or beyond `MAX_BYTES`"
-    if isinstance(source, (bytes, bytearray)): data, name = bytes(source), "picture"
-    else:
-        path, name = Path(source), str(source)
-        if not path.is_file(): raise MediaError("missing", f"{name}: no such file")
-        if path.stat().st_size > MAX_BYTES: raise MediaError("too_large", f"{name}: {path.stat().st_size:,} bytes, at most {MAX_BYTES:,} are read")
-        data = path.read_bytes()
+    name = _name(source, "picture")
+    data = bytes(source) if _is_data(source) else _file_bytes(Path(source), name)
     if not data: raise MediaError("empty", f"{name}: the file is empty")
     return data
+
+def _file_bytes(path, name):
+    if not path.is_file(): raise MediaError("missing", f"{name}: no such file")
+    size = path.stat().st_size
+    if size > MAX_BYTES: raise MediaError("too_large", f"{name}: {size:,} bytes, at most {MAX_BYTES:,} are read")
+    return path.read_bytes()
+
+def _is_data(source): return isinstance(source, (bytes, bytearray))
+
+def _name(source, kind):
+    "What messages call it: its path, or `kind` where it is bytes"
+    return kind if _is_data(source) else str(source)
+
+# %% ../nbs/00d_media.ipynb #fd90d736
+_BROKEN = (OSError, ValueError, SyntaxError, struct_error, EOFError, MemoryError, OverflowError,
+          TypeError, IndexError, KeyError)     # what Pillow's decoders raise over damaged files
 
 def open_image(
     source,                     # path, bytes, a PIL image (returned as RGB), or a `PictureFile`
@@ -63,23 +76,27 @@ def open_image(
     "Decode a picture within bounds; raises `MediaError`"
     if isinstance(source, PictureFile): return source.decoded(side)
     if isinstance(source, Image.Image): return source.convert("RGB")
-    data = read_bytes(source)
-    name = "picture" if isinstance(source, (bytes, bytearray)) else str(source)
+    data, name = read_bytes(source), _name(source, "picture")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")   # PIL warns of bombs; the cap below decides
-        try:
-            image = Image.open(io.BytesIO(data))
-            w, h = image.size
-            if w * h > max_pixels: raise MediaError("too_large", f"{name}: {w} × {h} pixels, at most {max_pixels:,} are decoded")
-            if side: image.draft("RGB", _draft(w, h, side))
-            image.load()
-            return _upright(image)
-        except MediaError: raise
+        try: return _decode(data, name, max_pixels, side)
         except Image.DecompressionBombError as e: raise MediaError("too_large", f"{name}: {e}") from None
-        except (OSError, ValueError, SyntaxError, struct_error, EOFError, MemoryError, OverflowError, TypeError, IndexError, KeyError) as e:
-            reason = "truncated" if "truncated" in str(e).lower() or isinstance(e, EOFError) else "unreadable"
+        except _BROKEN as e:
+            is_cut = "truncated" in str(e).lower() or isinstance(e, EOFError)
+            reason = "truncated" if is_cut else "unreadable"
             raise MediaError(reason, f"{name}: {reason} ({e})") from None
 
+def _decode(data, name, max_pixels, side):
+    "The picture, after a look at its header"
+    image = Image.open(io.BytesIO(data))
+    w, h = image.size
+    if w * h > max_pixels:
+        raise MediaError("too_large", f"{name}: {w} × {h} pixels, at most {max_pixels:,} are decoded")
+    if side: image.draft("RGB", _draft(w, h, side))
+    image.load()
+    return _upright(image)
+
+# %% ../nbs/00d_media.ipynb #9cbd0dbc
 def _draft(w, h, side):
     "The size asked of the JPEG decoder: shorter side at least `side`"
     f = max(1, min(w, h) / side)
@@ -87,47 +104,52 @@ def _draft(w, h, side):
 
 def _upright(image):
     "Turned as its EXIF tag says, transparency laid on white, as RGB"
-    if image.getexif().get(0x0112, 1) != 1: image = ImageOps.exif_transpose(image)   # copies, so only where it is turned
+    orientation = image.getexif().get(0x0112, 1)
+    if orientation != 1: image = ImageOps.exif_transpose(image)   # copies, so only where it is turned
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 class PictureFile:
     "A picture that several read, each at a size of its own; decoded once for each size, when first asked for"
-    def __init__(self, source): self.source, self.known = source, {}      # source: as `open_image` takes it
+    def __init__(self, source): self.source, self.by_side = source, {}      # source: as `open_image` takes it
 
-    def decoded(self, side=None):
+    def decoded(self, side=None) -> Image.Image:
         "What `open_image` says of it"
-        if side not in self.known: self.known[side] = open_image(self.source, side=side)
-        return self.known[side]
+        if side not in self.by_side: self.by_side[side] = open_image(self.source, side=side)
+        return self.by_side[side]
 
     @property
     def size(self) -> tuple: # pixels as stored, whatever it was decoded at
         if isinstance(self.source, Image.Image): return self.source.size
-        return Image.open(io.BytesIO(self.source) if isinstance(self.source, (bytes, bytearray)) else self.source).size
+        return Image.open(io.BytesIO(self.source) if _is_data(self.source) else self.source).size
 
 # %% ../nbs/00d_media.ipynb #cf1913c5
 def contact_sheet(
     images,              # paths, bytes or PIL images
-    titles=None,         # a line each
+    titles=None,         # a line each, or several
     columns:int=6,
     size:float=1.6,      # inches of one picture
-):
+): # a figure of matplotlib's
     "Draw pictures in rows; one that cannot be decoded is drawn as its reason"
     import matplotlib.pyplot as plt
-    images, titles = list(images), list(titles or [])
+    images, titles = list(images), [str(title) for title in titles or []]
     rows = -(-len(images) // columns) or 1
-    fig, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * (size + 0.35)), dpi=70, squeeze=False)
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
+    height = size + 0.15 + 0.14 * lines     # with room for titles of 8 points
+    fig, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), dpi=110, squeeze=False)
     for ax in axes.flat: ax.axis("off")
-    for i, (ax, source) in enumerate(zip(axes.flat, images)):
+    for ax, source in zip(axes.flat, images):
         try: ax.imshow(_thumbnail(source))
         except MediaError as e: ax.text(0.5, 0.5, e.reason, ha="center", va="center", color="firebrick")
-        if i < len(titles): ax.set_title(titles[i], fontsize=7)
+    for ax, title in zip(axes.flat, titles): ax.set_title(title, fontsize=8, parse_math=False)
     fig.tight_layout()
     return fig
 
 def _thumbnail(source, side=160):
+    "A picture small enough for a sheet"
     image = open_image(source, side=side).copy()
     image.thumbnail((side, side))
     return image
@@ -145,6 +167,7 @@ def _error(e):
     if isinstance(e, MemoryError) or "alloc" in str(e): return {"reason": "memory", "message": last}
     return {"reason": type(e).__name__, "message": last}
 
+# %% ../nbs/00d_media.ipynb #093534d7
 def _serve(pipe, work, setup, seconds, memory_mb):
     "A worker's life: set up, then one task after the other until the pipe closes"
     signal.signal(signal.SIGINT, signal.SIG_IGN)      # the parent decides
@@ -160,7 +183,8 @@ def _serve(pipe, work, setup, seconds, memory_mb):
             try: kind, value = "value", work(task)
             except Exception as e: kind, value = "error", _error(e)
             signal.alarm(0)
-            pipe.send((kind, value, _memory()[1] - resident < memory_mb * 2**19))
+            fit = _memory()[1] - resident < memory_mb * 2**19
+            pipe.send((kind, value, fit))
 
 # %% ../nbs/00d_media.ipynb #32d1e5db
 class _Worker:
@@ -168,9 +192,12 @@ class _Worker:
     def __init__(self, pool):
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, pool.work, pool.setup, pool.seconds, pool.memory_mb), daemon=True)
-        self.process.start(); theirs.close()
-        self.seconds, self.starting, self.task, self.deadline = pool.seconds, True, None, time.monotonic() + 120
+        args = (theirs, pool.work, pool.setup, pool.seconds, pool.memory_mb)
+        self.process = context.Process(target=_serve, args=args, daemon=True)
+        self.process.start()
+        theirs.close()
+        self.seconds, self.starting = pool.seconds, True
+        self.task, self.deadline = None, time.monotonic() + 120
 
     def give(self, task):
         "Begin a task; if the process died meanwhile, its answer says so"
@@ -179,19 +206,26 @@ class _Worker:
 
     def answer(self, came):
         "`kind, value, fit` of the task; one that hangs or died is an error and leaves its worker unfit"
-        if not came: kind, value, fit = "error", {"reason": "timeout", "message": f"no answer within {self.seconds:g} s"}, False
-        else:
-            try: kind, value, fit = self.pipe.recv()
-            except (EOFError, OSError):
-                self.process.join(5)
-                kind, value, fit = "error", {"reason": "crash", "message": f"the process ended with code {self.process.exitcode}"}, False
-        if self.starting and kind != "ready": raise FakesError(f"A worker process could not be set up: {value['message']}")
+        kind, value, fit = self._received() if came else self._failed("timeout", f"no answer within {self.seconds:g} s")
+        if self.starting and kind != "ready":
+            raise FakesError(f"A worker process could not be set up: {value['message']}")
         self.starting = False
         return kind, value, fit
 
-    def end(self):
-        self.process.kill(); self.process.join(); self.pipe.close()
+    def _received(self):
+        try: return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join(5)
+            return self._failed("crash", f"the process ended with code {self.process.exitcode}")
 
+    def _failed(self, reason, message): return "error", {"reason": reason, "message": message}, False
+
+    def end(self):
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+# %% ../nbs/00d_media.ipynb #959ca867
 class KillablePool:
     "Processes for work that may hang, crash or eat memory: such a task costs itself, never the run"
     def __init__(self,
@@ -201,7 +235,8 @@ class KillablePool:
         memory_mb:int=2000,   # that a process may take beyond what it holds once set up
         setup=None,           # exported function called once in each process, such as one that loads a model
     ):
-        self.work, self.setup, self.seconds, self.memory_mb = work, setup, seconds, memory_mb
+        self.work, self.setup = work, setup
+        self.seconds, self.memory_mb = seconds, memory_mb
         self.n_workers = n_workers or len(os.sched_getaffinity(0))
 
     def imap(self,
@@ -212,22 +247,29 @@ class KillablePool:
         try:
             workers += [_Worker(self) for _ in range(min(self.n_workers, len(left)))]
             while workers:
-                came = wait([w.pipe for w in workers], max(0, min(w.deadline for w in workers) - time.monotonic()))
-                for w in [w for w in workers if w.pipe in came or w.deadline < time.monotonic()]:
-                    kind, value, fit = w.answer(w.pipe in came)
+                for w, came in _next_answers(workers):
+                    kind, value, fit = w.answer(came)
                     if kind == "value": yield w.task, value, None
                     if kind == "error": yield w.task, None, value
                     if fit and left: w.give(left.popleft())
                     else:
-                        w.end(); workers.remove(w)
+                        w.end()
+                        workers.remove(w)
                         if left: workers.append(_Worker(self))
         finally:
             for w in workers: w.end()
 
+def _next_answers(workers):
+    "Wait until a worker answers or its time is over: `(worker, whether it answered)` of each such"
+    earliest = min(w.deadline for w in workers)
+    came = wait([w.pipe for w in workers], max(0, earliest - time.monotonic()))
+    return [(w, w.pipe in came) for w in workers if w.pipe in came or w.deadline < time.monotonic()]
+
 # %% ../nbs/00d_media.ipynb #bfda53bd
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 RATE = 16_000      # samples a second of all sound that is looked at here
-TICKS = 60_000     # of a second, in which frames are timed: whole for 24, 25, 30, 50, 60 and 30000/1001 frames a second, and few enough for MPEG-4
+TICKS = 60_000     # of a second, in which frames are timed; few enough for MPEG-4, and
+                   # whole for 24, 25, 30, 50, 60 and 30000/1001 frames a second
 
 def write_clip(
     path,                    # to write; its ending chooses the container, see `MUXERS`
@@ -237,7 +279,7 @@ def write_clip(
     rate:int=16000,          # samples a second
     *,
     codec:str="libx264",     # of the picture: libx264, libx265, libvpx-vp9, mpeg4, ffv1, …
-    crf:int=23,              # constant quality of x264, x265 and VP9, lower is better; not used where `bit_rate` is given
+    crf:int=23,              # constant quality of x264, x265 and VP9, lower is better; not where `bit_rate` is given
     bit_rate:int|None=None,  # of the picture, bits a second
     audio_codec:str="aac",
     audio_bit_rate:int=64_000,
@@ -246,58 +288,79 @@ def write_clip(
     gop:int=50,              # frames from one key frame to the next, at most
 ):
     "Encode frames and sound; the file appears whole or not at all"
-    import av
     path, frames = Path(path), iter(frames)
     if path.suffix.lower() not in MUXERS: raise FakesError(f"{path}: a clip ends with one of {', '.join(MUXERS)}")
     first = np.asarray(next(frames))
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format=MUXERS[path.suffix.lower()], options={"fflags": "+bitexact"}) as out:
+    sound = None
+    with atomic_path(path) as temporary, _new_file(temporary, MUXERS[path.suffix.lower()]) as out:
         video = _video_stream(out, first.shape, fps, codec, crf, bit_rate, gop)
-        sound = _Sound(out, samples, rate, audio_codec, audio_bit_rate, max(0., av_offset)) if samples is not None else None
+        if samples is not None: sound = _Sound(out, samples, rate, audio_codec, audio_bit_rate, max(0., av_offset))
         for i, frame in enumerate(itertools.chain([first], frames)):
             t = (i / fps if times is None else float(times[i])) + max(0., -av_offset)
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            picture.pts, picture.time_base = round(t * TICKS), Fraction(1, TICKS)
-            out.mux(video.encode(picture))
+            out.mux(video.encode(_video_frame(frame, t)))
             if sound: sound.until(t)
         out.mux(video.encode(None))
         if sound: sound.until(None)
+
+# %% ../nbs/00d_media.ipynb #331ebb48
+def _new_file(path, container):
+    "A file to write to, without time stamps and other traces of the moment"
+    import av
+    return av.open(str(path), "w", format=container, options={"fflags": "+bitexact"})
 
 def _video_stream(out, shape, fps, codec, crf, bit_rate, gop):
     "The encoder of the picture; odd sides forbid the usual halved colour"
     options = {"threads": "1"}
     if codec in ("libx264", "libx265", "libvpx-vp9") and not bit_rate: options["crf"] = str(crf)
-    if codec == "libx264": options["mbtree"] = "0"     # with it the same frames give different bytes from one run to the next
-    if codec == "libx265": options["x265-params"] = "log-level=error:pools=none"     # it has threads of its own, and speaks
+    if codec == "libx264": options["mbtree"] = "0"     # with it the same frames give different bytes from run to run
+    if codec == "libx265": options["x265-params"] = "log-level=error:pools=none"     # it has own threads, and speaks
     video = out.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
     video.height, video.width = shape[:2]
-    video.pix_fmt = "yuv420p" if not (shape[0] % 2 or shape[1] % 2) else "yuv444p"
+    is_even = not (shape[0] % 2 or shape[1] % 2)
+    video.pix_fmt = "yuv420p" if is_even else "yuv444p"
     video.time_base = video.codec_context.time_base = Fraction(1, TICKS)
     video.codec_context.gop_size = gop
     if bit_rate: video.bit_rate = bit_rate
     return video
 
+def _video_frame(frame, t):
+    "(H, W, 3) uint8 RGB, shown from `t` seconds on"
+    import av
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    picture.pts, picture.time_base = round(t * TICKS), Fraction(1, TICKS)
+    return picture
+
+# %% ../nbs/00d_media.ipynb #c3f39f73
 class _Sound:
     "The encoder of the sound, fed up to the time of the picture"
     def __init__(self, out, samples, rate, codec, bit_rate, start):
-        self.samples = np.atleast_2d(np.asarray(samples, np.float32))
-        self.out, self.rate, self.at, self.start = out, rate, 0, start
-        layout = {1: "mono", 2: "stereo", 6: "5.1"}.get(len(self.samples))
-        if not layout: raise FakesError(f"Sound of 1, 2 or 6 channels can be written, not of {len(self.samples)}: expected (n,) or (channels, n).")
+        self.samples = np.atleast_2d(np.asarray(samples, np.float32))     # (channels, n)
+        self.out, self.rate, self.start = out, rate, start
+        self.at = 0                                                       # sample to be encoded next
+        n_channels = len(self.samples)
+        layout = {1: "mono", 2: "stereo", 6: "5.1"}.get(n_channels)
+        if not layout:
+            raise FakesError(f"Sound of 1, 2 or 6 channels can be written, not of {n_channels}: "
+                             "expected (n,) or (channels, n).")
         self.layout, self.stream = layout, out.add_stream(codec, rate=rate, layout=layout)
         self.stream.bit_rate = bit_rate
 
     def until(self, t):
         "Encode what sounds before `t` seconds; the rest if none"
-        import av
         end = self.samples.shape[1] if t is None else max(self.at, round((t - self.start) * self.rate))
         part = np.ascontiguousarray(self.samples[:, self.at:end])
-        if part.size:
-            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=self.layout)
-            frame.sample_rate, frame.pts, frame.time_base = self.rate, round(self.start * self.rate) + self.at, Fraction(1, self.rate)
-            self.out.mux(self.stream.encode(frame))
-            self.at += part.shape[1]
+        if part.size: self._encode(part)
         if t is None: self.out.mux(self.stream.encode(None))
 
+    def _encode(self, part):
+        import av
+        frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=self.layout)
+        frame.sample_rate, frame.time_base = self.rate, Fraction(1, self.rate)
+        frame.pts = round(self.start * self.rate) + self.at
+        self.out.mux(self.stream.encode(frame))
+        self.at += part.shape[1]
+
+# %% ../nbs/00d_media.ipynb #bfd23ba6
 def write_sound(
     path,              # .wav (16 bits) or .flac
     samples,           # (n,) or (channels, n) float32 in [-1, 1]
@@ -306,12 +369,10 @@ def write_sound(
     "Write sound without loss beyond 16 bits"
     import soundfile
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, np.asarray(samples).T, rate, format=Path(path).suffix[1:].upper(), subtype="PCM_16")
+        container = Path(path).suffix[1:].upper()
+        soundfile.write(temporary, np.asarray(samples).T, rate, format=container, subtype="PCM_16")
 
 # %% ../nbs/00d_media.ipynb #f5a7ab75
-CONTAINERS = "mov,mp4,m4a,3gp,matroska,webm,avi,flv,asf,mpeg,mpegts,ogg,wav,w64,mp3,aac,flac,aiff,amr,caf"   # FFmpeg's names
-LARGEST = 300_000_000    # pixels of a frame, beyond which not even its size is told: 16K has 133 million
-
 @dataclass(frozen=True)
 class Limits:
     "What is accepted of a clip; beyond any of it nothing is decoded"
@@ -352,6 +413,7 @@ class Media:
     audio:Sound|None
     av_offset:float|None           # seconds by which the sound begins after the picture; none unless there are both
 
+# %% ../nbs/00d_media.ipynb #325b9da7
 def decoder_name(
     decoder:str="pyav",   # pyav or torchcodec
 ) -> str: # such as PyAV 18.1.0, FFmpeg 8.1.2
@@ -362,51 +424,82 @@ def decoder_name(
 
 def _torchcodec():
     "The package, or what to do where it does not load"
-    try: import torchcodec, torchcodec.decoders
+    try:
+        import torchcodec.decoders
     except (ImportError, OSError, RuntimeError) as e:
-        raise FakesError(f"TorchCodec does not load here ({(str(e).strip() or type(e).__name__).splitlines()[0]}). Install the package torchcodec and FFmpeg's libraries, or set shard.clip.decoder to pyav.") from None
+        why = (str(e).strip() or type(e).__name__).splitlines()[0]
+        raise FakesError(f"TorchCodec does not load here ({why}). "
+                         "Install the package torchcodec and FFmpeg's libraries, "
+                         "or set shard.clip.decoder to pyav.") from None
     return torchcodec
 
-# %% ../nbs/00d_media.ipynb #325b9da7
+# %% ../nbs/00d_media.ipynb #aa45642f
+CONTAINERS = ("mov,mp4,m4a,3gp,matroska,webm,avi,flv,asf,mpeg,mpegts,ogg,"
+              "wav,w64,mp3,aac,flac,aiff,amr,caf")     # FFmpeg's names
+LARGEST = 300_000_000    # pixels of a frame, beyond which not even its size is told: 16K has 133 million
+
 @contextlib.contextmanager
 def _open_clip(source, limits):
     "An open container; whatever fails in the block is a `MediaError` that names the file"
     import av
-    is_data = isinstance(source, (bytes, bytearray))
-    name, size = ("clip", len(source)) if is_data else (str(source), _file_size(source))
+    name = _name(source, "clip")
+    size = len(source) if _is_data(source) else _file_size(source)
     if not size: raise MediaError("empty", f"{name}: the file is empty")
     if size > limits.bytes: raise MediaError("too_large", f"{name}: {size:,} bytes, at most {limits.bytes:,} are read")
-    options = dict(format_whitelist=CONTAINERS, protocol_whitelist="file", max_streams=str(limits.streams + 1), max_pixels=str(LARGEST))
     try:
-        with av.open(io.BytesIO(source) if is_data else f"file:{Path(source).resolve()}", options=options, metadata_errors="replace") as clip:
+        with _container(source, limits) as clip:
             _check_header(clip, name, limits)
-            for s in _decodable(clip.streams): s.codec_context.thread_count = 1
-            for s in _decodable(clip.streams.video):     # a stream may grow on its way, and a damaged frame must not be painted over with the one before
-                s.codec_context.options = {"max_pixels": str(int(limits.megapixels * 1e6)), "err_detect": "explode"}
+            _guard_decoders(clip, limits)
             yield clip
     except MediaError: raise
     except av.error.EOFError: raise MediaError("truncated", f"{name}: truncated") from None
-    except (av.FFmpegError, ValueError, MemoryError, OverflowError, TypeError) as e: raise MediaError("unreadable", f"{name}: unreadable ({getattr(e, 'strerror', None) or e})") from None
+    except (av.FFmpegError, ValueError, MemoryError, OverflowError, TypeError) as e:
+        why = getattr(e, "strerror", None) or e
+        raise MediaError("unreadable", f"{name}: unreadable ({why})") from None
 
+# %% ../nbs/00d_media.ipynb #b60bd0d7
 def _file_size(path):
     if not Path(path).is_file(): raise MediaError("missing", f"{path}: no such file")
     return Path(path).stat().st_size
 
+def _container(source, limits):
+    "The file as FFmpeg opens it: only containers that hold their own content, only files"
+    import av
+    options = dict(
+        format_whitelist=CONTAINERS,
+        protocol_whitelist="file",
+        max_streams=str(limits.streams + 1),
+        max_pixels=str(LARGEST))
+    file = io.BytesIO(source) if _is_data(source) else f"file:{Path(source).resolve()}"
+    return av.open(file, options=options, metadata_errors="replace")
+
+# %% ../nbs/00d_media.ipynb #f43b1218
 def _check_header(clip, name, limits):
     "Refuse what the header already says is too much"
     if len(clip.streams) > limits.streams: raise MediaError("too_large", f"{name}: more than {limits.streams} streams")
-    seconds = max([(clip.duration or 0) / 1e6] + [float(s.duration * s.time_base) for s in clip.streams if s.duration and s.time_base])
-    if seconds > limits.seconds: raise MediaError("too_large", f"{name}: {seconds:,.0f} s stated, at most {limits.seconds:,.0f} are decoded")
+    seconds = [float(s.duration * s.time_base) for s in clip.streams if s.duration and s.time_base]
+    stated = max([(clip.duration or 0) / 1e6, *seconds])
+    if stated > limits.seconds:
+        raise MediaError("too_large", f"{name}: {stated:,.0f} s stated, at most {limits.seconds:,.0f} are decoded")
     for s in _decodable(clip.streams.video):
         w, h = s.codec_context.width, s.codec_context.height
         if not w * h: raise MediaError("unreadable", f"{name}: frames of unknown size")
-        if w * h > limits.megapixels * 1e6: raise MediaError("too_large", f"{name}: frames of {w} × {h} pixels, at most {limits.megapixels:g} megapixels are decoded")
+        if w * h > limits.megapixels * 1e6:
+            raise MediaError("too_large", f"{name}: frames of {w} × {h} pixels, "
+                                          f"at most {limits.megapixels:g} megapixels are decoded")
+
+def _guard_decoders(clip, limits):
+    "One thread each; a stream may grow on its way, and a damaged frame must not be painted over with the one before"
+    for s in _decodable(clip.streams): s.codec_context.thread_count = 1
+    options = {"max_pixels": str(int(limits.megapixels * 1e6)), "err_detect": "explode"}
+    for s in _decodable(clip.streams.video): s.codec_context.options = options
 
 def _streams(clip):
     "The first video stream that is no cover, the first audio stream; none where there is none"
     import av
     cover = av.stream.Disposition.attached_pic
-    return next((s for s in _decodable(clip.streams.video) if not s.disposition & cover), None), next(iter(_decodable(clip.streams.audio)), None)
+    videos = (s for s in _decodable(clip.streams.video) if not s.disposition & cover)
+    return next(videos, None), next(iter(_decodable(clip.streams.audio)), None)
 
 def _decodable(streams):
     "Streams of a known codec: a phone may add sound that nobody else can read"
@@ -416,13 +509,16 @@ def _decodable(streams):
 class _Track:
     "What one stream holds, gathered packet by packet"
     def __init__(self, stream):
-        self.stream, self.time_base, self.stream_index = stream, stream.time_base, stream.index        # the stream forgets them when the file is closed
-        self.pts, self.keys, self.bytes, self.end, self.first, self.tried = [], [], 0, 0, None, 0
+        self.stream = stream
+        self.time_base, self.stream_index = stream.time_base, stream.index     # forgotten when the file is closed
+        self.pts, self.keys = [], []       # of all frames, of key frames
+        self.bytes, self.end = 0, 0        # of all packets; where the last one ends
+        self.first, self.tried = None, 0   # the first whole frame, packets decoded to find it
 
     def add(self, packet):
         "Count a packet; decode it as long as no frame was seen"
         if packet.size:
-            pts = packet.pts if packet.pts is not None else packet.dts
+            pts = _pts(packet)
             if pts is None: return
             if not packet.is_discard: self.pts.append(pts)
             if packet.is_keyframe: self.keys.append(pts)
@@ -430,12 +526,16 @@ class _Track:
             self.end = max(self.end, pts + (packet.duration or 0))
         if self.first is None and self.tried < 300:
             self.tried += 1
-            self.first = next((f for f in _decoded(packet) if not f.is_corrupt and _pts(f) is not None), None)
+            whole = (f for f in _decoded(packet) if not f.is_corrupt and _pts(f) is not None)
+            self.first = next(whole, None)
 
     def seconds(self, pts): return int(pts) * self.time_base.numerator / self.time_base.denominator
     @property
     def start(self): return self.seconds(_pts(self.first))
+    @property
+    def bit_rate(self): return round(8 * self.bytes / max(1e-3, self.seconds(self.end) - self.start))
 
+# %% ../nbs/00d_media.ipynb #1f2370a4
 def _decoded(packet, damaged=None):
     "Frames of a packet; of a damaged one none, and its size goes to the list `damaged`"
     import av
@@ -445,60 +545,105 @@ def _decoded(packet, damaged=None):
         if damaged is not None: damaged.append(packet.size)
         return []
 
-def _pts(frame): return frame.pts if frame.pts is not None else frame.dts
+def _pts(x): return x.pts if x.pts is not None else x.dts     # of a packet or a frame
 
+# %% ../nbs/00d_media.ipynb #77e2eb56
 def _scan(source, limits):
     "`Media` of a clip and its tracks, from one pass over its packets"
     with _open_clip(source, limits) as clip:
-        name = "clip" if isinstance(source, (bytes, bytearray)) else str(source)
-        tracks = [s and _Track(s) for s in _streams(clip)]
-        if not any(tracks): raise MediaError("unreadable", f"{name}: neither picture nor sound that could be decoded")
-        _demux(clip, [t for t in tracks if t], name, limits)
-        for t, what in zip(tracks, ("frame", "sound")):
-            if t and not t.pts: raise MediaError("empty", f"{name}: a stream of {t.stream.codec_context.name} without a {what}")
-            if t and t.first is None: raise MediaError("unreadable", f"{name}: no {what} of its {t.stream.codec_context.name} could be decoded")
-        return _describe(clip, *tracks, name, limits), *tracks
+        name = _name(source, "clip")
+        video, audio = (s and _Track(s) for s in _streams(clip))
+        if not (video or audio):
+            raise MediaError("unreadable", f"{name}: neither picture nor sound that could be decoded")
+        _demux(clip, [t for t in (video, audio) if t], name, limits)
+        if video: _check_track(video, "frame", name)
+        if audio: _check_track(audio, "sound", name)
+        return _describe(clip, video, audio, name, limits), video, audio
 
 def _demux(clip, tracks, name, limits):
     "Every packet to its track; a file that is shorter than its index is truncated"
     import av
-    if any(e.pos + e.size > clip.size for t in tracks for e in t.stream.index_entries): raise MediaError("truncated", f"{name}: truncated, its index points behind its end")
+    for track in tracks:
+        if any(e.pos + e.size > clip.size for e in track.stream.index_entries):
+            raise MediaError("truncated", f"{name}: truncated, its index points behind its end")
     by_index = {t.stream.index: t for t in tracks}
+    videos = [t for t in tracks if t.stream.type == "video"]
     try:
         for n, packet in enumerate(clip.demux([t.stream for t in tracks])):
-            if packet.size and packet.is_corrupt: raise MediaError("truncated", f"{name}: truncated in the middle of a packet")
+            if packet.size and packet.is_corrupt:
+                raise MediaError("truncated", f"{name}: truncated in the middle of a packet")
             by_index[packet.stream.index].add(packet)
-            if n > 10 * limits.frames or any(len(t.pts) > limits.frames for t in tracks if t.stream.type == "video"):
+            if n > 10 * limits.frames or any(len(t.pts) > limits.frames for t in videos):
                 raise MediaError("too_large", f"{name}: more than {limits.frames:,} frames")
-    except (av.error.InvalidDataError, av.error.EOFError) as e: raise MediaError("truncated", f"{name}: truncated ({e})") from None
+    except (av.error.InvalidDataError, av.error.EOFError) as e:
+        raise MediaError("truncated", f"{name}: truncated ({e})") from None
 
+# %% ../nbs/00d_media.ipynb #c4d80960
+def _check_track(track, kind, name):
+    "Refuse a stream without content, or of which nothing can be decoded"
+    codec = track.stream.codec_context.name
+    if not track.pts: raise MediaError("empty", f"{name}: a stream of {codec} without a {kind}")
+    if track.first is None: raise MediaError("unreadable", f"{name}: no {kind} of its {codec} could be decoded")
+
+# %% ../nbs/00d_media.ipynb #d33e0f6f
 def _describe(clip, video, audio, name, limits):
     "`Media` from what the tracks hold"
-    tracks = [t for t in (video, audio) if t]
-    zero, end = min(t.start for t in tracks), max(t.seconds(t.end) for t in tracks)
-    duration, stated = end - zero, (clip.duration or 0) / 1e6
-    if duration > limits.seconds: raise MediaError("too_large", f"{name}: {duration:,.0f} s found, at most {limits.seconds:,.0f} are decoded")
-    if duration < 0.9 * stated - 0.5: raise MediaError("truncated", f"{name}: truncated, {stated:.1f} s stated and {duration:.1f} s found")
-    rate = lambda t: round(8 * t.bytes / max(1e-3, t.seconds(t.end) - t.start))
-    sound = audio and Sound(audio.stream.codec_context.name, audio.stream.codec_context.sample_rate, audio.stream.codec_context.channels, rate(audio))
-    return Media(_container(clip), round(duration, 3), round(8 * clip.size / max(1e-3, duration)), video and _picture(video, rate(video)), sound,
-                 round(audio.start - video.start, 3) if video and audio else None)
+    duration = _duration(clip, [t for t in (video, audio) if t], name, limits)
+    return Media(
+        container=_format(clip),
+        duration=round(duration, 3),
+        bit_rate=round(8 * clip.size / max(1e-3, duration)),
+        video=video and _picture(video),
+        audio=audio and _sound(audio),
+        av_offset=round(audio.start - video.start, 3) if video and audio else None)
 
-def _container(clip):
+def _duration(clip, tracks, name, limits):
+    "Seconds from the first frame or sound to the end of the last, refused where the header states much more"
+    seconds = max(t.seconds(t.end) for t in tracks) - min(t.start for t in tracks)
+    stated = (clip.duration or 0) / 1e6
+    if seconds > limits.seconds:
+        raise MediaError("too_large", f"{name}: {seconds:,.0f} s found, at most {limits.seconds:,.0f} are decoded")
+    if seconds < 0.9 * stated - 0.5:
+        raise MediaError("truncated", f"{name}: truncated, {stated:.1f} s stated and {seconds:.1f} s found")
+    return seconds
+
+def _format(clip):
     "mp4 and mov are one format with two brands; the others go by their first name"
     names = clip.format.name.split(",")
-    return ("mov" if clip.metadata.get("major_brand", "").strip() == "qt" else "mp4") if "mp4" in names else names[0]
+    if "mp4" not in names: return names[0]
+    return "mov" if clip.metadata.get("major_brand", "").strip() == "qt" else "mp4"
 
-def _picture(video, bit_rate):
+def _sound(audio):
+    "The audio stream"
+    context = audio.stream.codec_context
+    return Sound(context.name, context.sample_rate, context.channels, audio.bit_rate)
+
+# %% ../nbs/00d_media.ipynb #49582672
+def _picture(video):
     "The video stream, upright"
-    frame, times = video.first, np.sort([video.seconds(p) for p in video.pts])
+    times = np.sort([video.seconds(p) for p in video.pts])
     steps = np.diff(times)
     fps = 1 / steps.mean() if len(steps) and steps.mean() > 0 else float(video.stream.average_rate or 0)
-    uneven = np.abs(steps - np.median(steps)) > 0.25 * np.median(steps) if len(steps) else np.zeros(1)
-    turned = -frame.rotation % 360
-    w, h = (frame.width, frame.height) if turned % 180 == 0 else (frame.height, frame.width)
-    return Picture(video.stream.codec_context.name, w, h, turned, len(times), round(float(fps), 3), bool(uneven.mean() > 0.01), bit_rate)
+    turned = -video.first.rotation % 360
+    w, h = video.first.width, video.first.height
+    if turned % 180: w, h = h, w
+    return Picture(
+        codec=video.stream.codec_context.name,
+        width=w,
+        height=h,
+        rotation=turned,
+        frames=len(times),
+        fps=round(float(fps), 3),
+        varies=_uneven(steps),
+        bit_rate=video.bit_rate)
 
+def _uneven(steps):
+    "Whether more than one step in a hundred is a quarter longer or shorter than the usual one"
+    if not len(steps): return False
+    off = np.abs(steps - np.median(steps)) > 0.25 * np.median(steps)
+    return bool(off.mean() > 0.01)
+
+# %% ../nbs/00d_media.ipynb #fe1721b5
 def probe_media(
     source,                    # path or bytes
     limits:Limits=Limits(),    # beyond which it is refused
@@ -515,21 +660,22 @@ def sample_times(
     seed:int=0,             # of random
     window:float|None=None, # seconds of one window; start_at and windows take all that is left if none
 ) -> np.ndarray: # (n,) seconds in order, or (windows, n)
-    """The middles of n equal parts of what follows `start` (uniform), a random moment of each part (random, as in [TSN](https://arxiv.org/abs/1608.00859)),
-    the middles of n parts of the one window at `start` (start_at), or of window after window, the last one ending with the clip (windows)"""
-    if how not in ("uniform", "random", "start_at", "windows"): raise FakesError(f"No way {how!r} to sample{nearest(how, ('uniform', 'random', 'start_at', 'windows'))}")
+    """The middles of n equal parts of what follows `start` (uniform),
+    a random moment of each part (random, as in [TSN](https://arxiv.org/abs/1608.00859)),
+    the middles of n parts of the one window at `start` (start_at),
+    or of window after window, the last one ending with the clip (windows)"""
+    ways = ("uniform", "random", "start_at", "windows")
+    if how not in ways: raise FakesError(f"No way {how!r} to sample{nearest(how, ways)}")
     start = min(max(0., start), max(0., duration - 1e-3))
     left = duration - start
     span = left if how in ("uniform", "random") else min(window or left, left)
-    within = np.full(n, 0.5) if how != "random" else np.random.default_rng(seed).random(n)
+    within = np.random.default_rng(seed).random(n) if how == "random" else np.full(n, 0.5)     # of each part
     times = start + (np.arange(n) + within) * span / n
     if how != "windows": return times
     starts = np.append(np.arange(0, left - span * 1.001, span), left - span)
     return times + starts[:, None]
 
 # %% ../nbs/00d_media.ipynb #7f37e6d6
-JUMP = 8       # frames from which on a jump to a key frame is quicker than decoding
-
 def read_frames(
     source,                    # path or bytes
     times=None,                # (n,) seconds in any order; or options of `sample_times` as a dict; all frames if none
@@ -540,33 +686,59 @@ def read_frames(
     "The frames shown at some moments; raises `MediaError`"
     if decoder not in DECODERS: raise FakesError(f"No decoder {decoder!r}{nearest(decoder, DECODERS)}")
     _, video, _ = _scan(source, limits)
-    name = "clip" if isinstance(source, (bytes, bytearray)) else str(source)
+    name = _name(source, "clip")
     if not video: raise MediaError("no_video", f"{name}: no picture, only sound")
+    wanted = _wanted(times, video)
+    size = _scaled(video.first, side)
+    _check_memory(len(wanted), size, name, limits)
+    once = np.unique(wanted)
+    taken = DECODERS[decoder](source, once, video, size, limits)
+    _check_damage(once, taken, name)
+    shown = [taken[p] for p in wanted.tolist()]
+    frames = np.stack([pixels for _, pixels in shown])
+    return frames, np.array([video.seconds(pts) - video.start for pts, _ in shown])
+
+def _wanted(times, video):
+    "(n,) pts of the frames shown at these times"
     shown = np.unique(video.pts)
-    if isinstance(times, dict): times = sample_times(video.seconds(max(video.end, shown[-1] + 1)) - video.start, **times).ravel()
-    wanted = shown if times is None else shown[np.maximum(0, np.searchsorted(shown, _ticks(times, video), "right") - 1)]
-    w, h = _scaled(video.first, side)
-    if len(wanted) * w * h * 3 > limits.memory_mb * 2**20: raise MediaError("too_large", f"{name}: {len(wanted)} frames of {w} × {h} pixels, at most {limits.memory_mb} MB are returned. Ask for fewer or smaller ones.")
-    got = DECODERS[decoder](source, np.unique(wanted), video, (w, h), limits)
-    lost = sum(got[p][0] != p for p in got) + len(np.unique(wanted)) - len(got)
-    if 2 * lost > len(np.unique(wanted)): raise MediaError("unreadable", f"{name}: {lost} of {len(np.unique(wanted))} frames are damaged")
-    return np.stack([got[p][1] for p in wanted.tolist()]), np.array([video.seconds(got[p][0]) - video.start for p in wanted.tolist()])
+    if times is None: return shown
+    if isinstance(times, dict):
+        duration = video.seconds(max(video.end, shown[-1] + 1)) - video.start
+        times = sample_times(duration, **times)
+    seconds = np.asarray(times, float).ravel() + video.start + 5e-4     # half a millisecond against rounding
+    last_before = np.searchsorted(shown, seconds / float(video.time_base), "right") - 1
+    return shown[np.maximum(0, last_before)]
 
-def _ticks(times, video):
-    "Seconds from the first frame as the stream counts them, half a millisecond added against rounding"
-    return (np.asarray(times, float).ravel() + video.start + 5e-4) / float(video.time_base)
-
+# %% ../nbs/00d_media.ipynb #6116eacd
 def _scaled(frame, side):
     "Width and height of a stored frame whose shorter side is at most `side`"
     scale = min(1., side / min(frame.width, frame.height)) if side else 1.
     return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
 
+def _check_memory(n, size, name, limits):
+    "Refuse more pixels than may be returned"
+    w, h = size
+    if n * w * h * 3 > limits.memory_mb * 2**20:
+        raise MediaError("too_large", f"{name}: {n} frames of {w} × {h} pixels, "
+                                      f"at most {limits.memory_mb} MB are returned. Ask for fewer or smaller ones.")
+
+def _check_damage(wanted, taken, name):
+    "Refuse a clip of whose wanted frames more than half are damaged"
+    replaced = sum(pts != p for p, (pts, _) in taken.items())
+    lost = replaced + len(wanted) - len(taken)
+    if 2 * lost > len(wanted): raise MediaError("unreadable", f"{name}: {lost} of {len(wanted)} frames are damaged")
+
+# %% ../nbs/00d_media.ipynb #d0e94170
+JUMP = 8       # frames from which on a jump to a key frame is quicker than decoding
+
 def _by_pyav(source, wanted, video, size, limits):
     "The wanted frames: pts → (pts of the frame taken, pixels); `wanted` in order"
     from av.video.reformatter import VideoReformatter
-    shown, keys, got, at, last = np.unique(video.pts).tolist(), np.unique(video.keys).tolist(), {}, video.pts[0], None
+    shown, keys = np.unique(video.pts).tolist(), np.unique(video.keys).tolist()
+    taken = {}
+    at, last = video.pts[0], None
     with _open_clip(source, limits) as clip:
-        stream, scaler = _streams(clip)[0], VideoReformatter()
+        (stream, _), scaler = _streams(clip), VideoReformatter()
         frames = _whole_frames(clip, stream)
         for p in wanted.tolist():
             key = keys[max(0, bisect_right(keys, p) - 1)] if keys else at
@@ -578,8 +750,8 @@ def _by_pyav(source, wanted, video, size, limits):
                 if frame is None: break
                 at = _pts(frame)
                 if at >= p: last = at, _pixels(frame, size, scaler)
-            if last: got[p] = last
-    return got
+            if last: taken[p] = last
+    return taken
 
 def _whole_frames(clip, stream):
     "Decoded frames; after a damaged one none until the next key frame, because each is drawn over the one before"
@@ -592,24 +764,35 @@ def _whole_frames(clip, stream):
             broken = frame.is_corrupt or (broken and not frame.key_frame)
             if not broken and _pts(frame) is not None: yield frame
 
+# %% ../nbs/00d_media.ipynb #0051191a
 def _pixels(frame, size, scaler):
-    "(H, W, 3) uint8 RGB, scaled and turned; one scaler for all frames, because setting one up, and threads for each frame, cost more than the work"
-    small = scaler.reformat(frame, size[0], size[1], "rgb24", interpolation="AREA", threads=1).to_ndarray()
+    "(H, W, 3) uint8 RGB, scaled and turned"
+    w, h = size     # one scaler for all frames: setting one up, and threads for each frame, cost more than the work
+    small = scaler.reformat(frame, w, h, "rgb24", interpolation="AREA", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(small, round(frame.rotation / 90)))
 
+# %% ../nbs/00d_media.ipynb #9400bdfd
 def _by_torchcodec(source, wanted, video, size, limits):
     "The same by TorchCodec, which turns frames itself"
     import av
     from av.video.reformatter import VideoReformatter
     w, h = size if round(video.first.rotation / 90) % 2 == 0 else size[::-1]
-    got, scaler, shown = {}, VideoReformatter(), np.sort(video.pts)
-    reader = _torchcodec().decoders.VideoDecoder(source if isinstance(source, (bytes, bytearray)) else str(Path(source).resolve()), stream_index=video.stream_index, dimension_order="NHWC", num_ffmpeg_threads=1)
+    shown, taken = np.sort(video.pts), {}
+    reader, scaler = _torch_reader(source, video), VideoReformatter()
     for p in wanted.tolist():
-        frame = _next_whole(reader, int(np.searchsorted(shown, p)), len(shown))      # by number: asked by time it skips frames whose length the file leaves open
+        number = int(np.searchsorted(shown, p))     # asked by time it skips frames whose length the file leaves open
+        frame = _next_whole(reader, number, len(shown))
         if frame is None: break
-        small = scaler.reformat(av.VideoFrame.from_ndarray(frame.data.numpy(), "rgb24"), w, h, "rgb24", interpolation="AREA", threads=1).to_ndarray()
-        got[p] = round(frame.pts_seconds * video.time_base.denominator / video.time_base.numerator), small
-    return got
+        whole = av.VideoFrame.from_ndarray(frame.data.numpy(), "rgb24")
+        small = scaler.reformat(whole, w, h, "rgb24", interpolation="AREA", threads=1).to_ndarray()
+        pts = round(frame.pts_seconds * video.time_base.denominator / video.time_base.numerator)
+        taken[p] = pts, small
+    return taken
+
+def _torch_reader(source, video):
+    file = source if _is_data(source) else str(Path(source).resolve())
+    options = dict(stream_index=video.stream_index, dimension_order="NHWC", num_ffmpeg_threads=1)
+    return _torchcodec().decoders.VideoDecoder(file, **options)
 
 def _next_whole(reader, i, n):
     "A frame, or where it cannot be decoded the next that can, or the last before; none where there is none"
@@ -620,49 +803,63 @@ def _next_whole(reader, i, n):
 DECODERS = {"pyav": _by_pyav, "torchcodec": _by_torchcodec}
 
 # %% ../nbs/00d_media.ipynb #c427af22
-GAP = 0.02     # seconds without sound that are filled with silence; less is rounding
-
 def read_audio(
     source,                    # path or bytes
     limits:Limits=Limits(),    # beyond which it is refused
     rate:int=16000,            # samples a second of the result
-) -> np.ndarray: # (n,) float32 in [-1, 1]; sample 0 belongs to the first frame, or begins the sound where there is no picture
+) -> np.ndarray: # (n,) float32 in [-1, 1]; sample 0 belongs to the first frame, where there is a picture
     "The sound of a clip, of one channel; raises `MediaError`"
     _, video, audio = _scan(source, limits)
-    name = "clip" if isinstance(source, (bytes, bytearray)) else str(source)
+    name = _name(source, "clip")
     if not audio: raise MediaError("no_audio", f"{name}: no sound, only picture")
     zero = video.start if video else audio.start
-    if abs(audio.start - zero) > limits.seconds: raise MediaError("too_large", f"{name}: {abs(audio.start - zero):,.0f} s between picture and sound")
-    parts, have, damaged = [], 0, []
-    for at, samples in _resampled(source, rate, limits, damaged):
-        gap = round((at - zero) * rate) - have if at is not None else 0
-        if not parts: parts, have = [np.zeros(0, np.float32)], min(0, gap)      # what begins before the picture is cut below
-        if gap > GAP * rate and have >= 0:
-            if have + gap > limits.seconds * rate: raise MediaError("too_large", f"{name}: a gap of {gap / rate:,.0f} s in the sound")
-            parts.append(np.zeros(gap, np.float32)); have += gap
-        if have + len(samples) > 0: parts.append(samples[max(0, -have):])
-        have += len(samples)
-    if 2 * len(damaged) > len(audio.pts) or not sum(map(len, parts)): raise MediaError("unreadable", f"{name}: {len(damaged)} of {len(audio.pts)} packets of sound are damaged")
+    apart = abs(audio.start - zero)
+    if apart > limits.seconds: raise MediaError("too_large", f"{name}: {apart:,.0f} s between picture and sound")
+    damaged = []     # sizes of packets
+    parts = list(_on_clock(_resampled(source, rate, limits, damaged), zero, rate, limits, name))
+    if 2 * len(damaged) > len(audio.pts) or not sum(map(len, parts)):
+        raise MediaError("unreadable", f"{name}: {len(damaged)} of {len(audio.pts)} packets of sound are damaged")
     return np.clip(np.nan_to_num(np.concatenate(parts), posinf=1, neginf=-1), -1, 1)
+
+# %% ../nbs/00d_media.ipynb #56648bc8
+GAP = 0.02     # seconds without sound that are filled with silence; less is rounding
+
+def _on_clock(stretches, zero, rate, limits, name):
+    "Stretches of sound and the silence between them, from second `zero` on"
+    have = None     # samples up to here; below 0 for what begins before the picture
+    for at, samples in stretches:
+        gap = 0 if at is None else round((at - zero) * rate) - (have or 0)
+        if have is None: have = min(0, gap)
+        if gap > GAP * rate and have >= 0:
+            if have + gap > limits.seconds * rate:
+                raise MediaError("too_large", f"{name}: a gap of {gap / rate:,.0f} s in the sound")
+            yield np.zeros(gap, np.float32)
+            have += gap
+        if have + len(samples) > 0: yield samples[max(0, -have):]
+        have += len(samples)
 
 def _resampled(source, rate, limits, damaged):
     "`(second, samples)` of each decoded stretch; second is none where it follows the one before"
     import av
     with _open_clip(source, limits) as clip:
-        stream, resampler, layout = _streams(clip)[1], None, None
+        _, stream = _streams(clip)
+        resampler, layout = None, None
         for packet in clip.demux(stream):
             for frame in _decoded(packet, damaged):
-                if layout != (frame.rate, frame.layout.name, frame.format.name):
+                own = (frame.rate, frame.layout.name, frame.format.name)
+                if layout != own:
                     yield from _mixed(resampler, None)
-                    resampler, layout = av.AudioResampler("flt", frame.layout, rate), (frame.rate, frame.layout.name, frame.format.name)
+                    resampler, layout = av.AudioResampler("flt", frame.layout, rate), own
                 yield from _mixed(resampler, frame)
         yield from _mixed(resampler, None)
 
 def _mixed(resampler, frame):
     "What the resampler gives back, its channels averaged"
+    if not resampler: return
     at = frame.time if frame is not None and frame.pts is not None else None
-    for i, out in enumerate(resampler.resample(frame) if resampler else ()):      # interleaved: as planes, damaged sound of many channels crashed PyAV
-        yield at if i == 0 else None, out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(1, dtype=np.float32)
+    for out in resampler.resample(frame):      # interleaved: as planes, damaged sound of many channels crashed PyAV
+        yield at, out.to_ndarray().reshape(-1, out.layout.nb_channels).mean(1, dtype=np.float32)
+        at = None     # what follows in one stretch has no second of its own
 
 # %% ../nbs/00d_media.ipynb #218136e1
 def read_clip(
@@ -671,8 +868,11 @@ def read_clip(
     side:int=224,              # pixels of the shorter side, at most
     rate:int=16000,            # samples a second
     limits:Limits=Limits(),    # beyond which it is refused
-) -> tuple: # frames and times as of `read_frames`, samples as of `read_audio`; frames and times, or samples, are none where the clip has none
+) -> tuple: # frames and times of `read_frames`, samples of `read_audio`; none for what the clip has not
     "Picture and sound of a clip; raises `MediaError`"
     media = probe_media(source, limits)
-    frames, at = read_frames(source, {"n": 16} if times is None else times, side, limits) if media.video else (None, None)
-    return frames, at, read_audio(source, limits, rate) if media.audio else None
+    frames, at = None, None
+    sound = None
+    if media.video: frames, at = read_frames(source, {"n": 16} if times is None else times, side, limits)
+    if media.audio: sound = read_audio(source, limits, rate)
+    return frames, at, sound

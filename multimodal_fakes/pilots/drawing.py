@@ -4,25 +4,35 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'SKIN', 'WOOD', 'INK', 'GLASS', 'LEAF', 'THINGS', 'SETTINGS', 'TIMES', 'RELATIONS', 'BESIDE', 'NUMBERS',
-           'PLURAL', 'FORGERIES', 'shade', 'Pen', 'thing', 'ramp', 'stamp', 'fitting', 'imagine', 'plural', 'name_of',
-           'gradient', 'backdrop', 'spots', 'draw_scene', 'develop', 'vivid', 'forge']
+           'PLURAL', 'FAR', 'PLACES', 'FORGERIES', 'shade', 'Pen', 'Thing', 'thing', 'ramp', 'stamp', 'fitting',
+           'imagine', 'plural', 'name_of', 'gradient', 'backdrop', 'spots', 'draw_scene', 'develop', 'vivid', 'forge']
 
 # %% ../../nbs/pilots/01_drawing.ipynb #08df7cdf
 import io
 import random
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-
 # %% ../../nbs/pilots/01_drawing.ipynb #0a24d47d
 COLOURS = dict(  # English name → RGB, French masculine, French feminine
-    red=((200, 45, 40), "rouge", "rouge"), blue=((50, 95, 190), "bleu", "bleue"), green=((60, 140, 65), "vert", "verte"),
-    yellow=((235, 195, 50), "jaune", "jaune"), white=((238, 236, 228), "blanc", "blanche"), black=((48, 46, 50), "noir", "noire"),
-    pink=((232, 130, 165), "rose", "rose"), purple=((125, 70, 155), "violet", "violette"), grey=((135, 138, 142), "gris", "grise"),
-    brown=((125, 82, 48), "brun", "brune"), orange=((232, 128, 40), "orange", "orange"))
-SKIN, WOOD, INK, GLASS, LEAF = (226, 178, 140), (120, 84, 52), (40, 38, 42), (178, 210, 226), (70, 125, 60)
+    red=((200, 45, 40), "rouge", "rouge"),
+    blue=((50, 95, 190), "bleu", "bleue"),
+    green=((60, 140, 65), "vert", "verte"),
+    yellow=((235, 195, 50), "jaune", "jaune"),
+    white=((238, 236, 228), "blanc", "blanche"),
+    black=((48, 46, 50), "noir", "noire"),
+    pink=((232, 130, 165), "rose", "rose"),
+    purple=((125, 70, 155), "violet", "violette"),
+    grey=((135, 138, 142), "gris", "grise"),
+    brown=((125, 82, 48), "brun", "brune"),
+    orange=((232, 128, 40), "orange", "orange"))
+SKIN = (226, 178, 140)
+WOOD = (120, 84, 52)
+INK = (40, 38, 42)
+GLASS = (178, 210, 226)
+LEAF = (70, 125, 60)
 
 def shade(
     c:tuple,  # RGB
@@ -31,350 +41,613 @@ def shade(
     "Darken or lighten a colour"
     return tuple(int(v*f if f <= 1 else v + (255-v)*(f-1)) for v in c)
 
+# %% ../../nbs/pilots/01_drawing.ipynb #75e68c63
 class Pen:
-    "Strokes in the unit square of an image"
+    "Strokes in the unit square of a square image; c is RGB, w a width, v are x and y by turns"
     def __init__(self, im): self.d, self.s = ImageDraw.Draw(im), im.size[0]
     def xy(self, v): return [round(x*self.s) for x in v]
+    def px(self, w): return max(1, round(w*self.s))
     def poly(self, c, *v): self.d.polygon(self.xy(v), c)
     def oval(self, c, *v): self.d.ellipse(self.xy(v), c)
     def rect(self, c, *v, r=0): self.d.rounded_rectangle(self.xy(v), round(r*self.s), c)
-    def line(self, c, w, *v): self.d.line(self.xy(v), c, max(1, round(w*self.s)), joint="curve")
-    def arc(self, c, w, a, b, *v): self.d.arc(self.xy(v), a, b, c, max(1, round(w*self.s)))
+    def line(self, c, w, *v): self.d.line(self.xy(v), c, self.px(w), joint="curve")
+    def arc(self, c, w, a, b, *v): self.d.arc(self.xy(v), a, b, c, self.px(w))
     def pie(self, c, a, b, *v): self.d.pieslice(self.xy(v), a, b, c)
     def ovals(self, c, r, *v):
         for x, y in zip(v[::2], v[1::2]): self.oval(c, x-r, y-r, x+r, y+r)
 
 # %% ../../nbs/pilots/01_drawing.ipynb #936e7cb3
-THINGS = {}
+@dataclass(frozen=True)
+class Thing:
+    "What can be drawn and named"
+    name:str        # English, singular
+    draw:object     # function of a pen and a colour
+    fr:str          # French, singular, without article
+    feminine:bool   # in French
+    tags:set        # places it fits: out, water, in, table, sky, shop, folk
+    size:float      # height as a share of the picture
+    colours:list    # names of colours it comes in
+
+THINGS = {}   # English name → thing
 
 def thing(
-    name:str,  # English name, singular
-    fr:str,  # French name with its article, which gives the gender
-    tags:str,  # places it fits: out, water, in, table, sky, shop, folk
-    size:float=.4,  # height as a share of the picture
+    name:str,        # English name, singular
+    fr:str,          # French name with its article, which gives the gender
+    tags:str,        # places it fits: out, water, in, table, sky, shop, folk
+    size:float=.4,   # height as a share of the picture
     colours:str="",  # names of colours it comes in, all if empty
 ): # decorator
     "Add a drawing function to `THINGS`"
+    article, noun = fr.split(" ", 1)
+    own_colours = colours.split() or list(COLOURS)
     def add(draw):
-        article, noun = fr.split(" ", 1)
-        THINGS[name] = SimpleNamespace(name=name, draw=draw, fr=noun, feminine=article == "une", tags=set(tags.split()),
-                                       size=size, colours=colours.split() or list(COLOURS))
+        THINGS[name] = Thing(name, draw, noun, article == "une", set(tags.split()), size, own_colours)
         return draw
     return add
 
-# %% ../../nbs/pilots/01_drawing.ipynb #6a5e2ca9
-@thing("house", "une maison", "out", .56)
-def _house(p, c):
-    p.rect(shade(c, .7), .7, .1, .8, .4); p.rect(c, .1, .42, .9, 1); p.poly(shade(c, .5), 0, .46, .5, .05, 1, .46)
-    p.rect(WOOD, .42, .65, .58, 1); p.ovals(INK, .012, .55, .83)
-    for x in (.18, .66):
-        p.rect((250, 250, 245), x-.015, .545, x+.175, .735); p.rect(GLASS, x, .56, x+.16, .72); p.line(INK, .012, x+.08, .56, x+.08, .72)
-
-@thing("barn", "une grange", "out", .55, "red brown grey green")
-def _barn(p, c):
-    p.poly(c, .08, 1, .08, .5, .25, .25, .5, .12, .75, .25, .92, .5, .92, 1); p.line(shade(c, .5), .04, .04, .53, .25, .25, .5, .12, .75, .25, .96, .53)
-    p.rect(shade(c, .7), .33, .6, .67, 1); p.line((240, 235, 225), .02, .33, .6, .67, 1); p.line((240, 235, 225), .02, .67, .6, .33, 1)
-    p.rect(INK, .43, .32, .57, .45)
-
-@thing("lighthouse", "un phare", "out water", .7, "red blue white black")
-def _lighthouse(p, c):
-    p.poly((240, 240, 235), .36, .25, .64, .25, .72, 1, .28, 1)
-    for y in (.32, .56, .8): p.poly(c, .36-.08*(y-.25), y, .64+.08*(y-.25), y, .65+.08*(y-.13), y+.12, .35-.08*(y-.13), y+.12)
-    p.rect(INK, .34, .22, .66, .26); p.rect((255, 235, 140), .4, .1, .6, .22); p.pie(c, 180, 360, .36, .0, .64, .2)
-
-@thing("tree", "un arbre", "out", .62, "green orange yellow")
-def _tree(p, c):
-    p.poly(WOOD, .45, .5, .55, .5, .6, 1, .4, 1)
-    p.ovals(shade(c, .72), .21, .3, .42, .7, .42, .5, .5); p.ovals(c, .19, .36, .28, .62, .27, .5, .36); p.ovals(shade(c, 1.2), .09, .42, .2, .58, .33)
-
-@thing("pine", "un sapin", "out", .62, "green")
-def _pine(p, c):
-    p.rect(WOOD, .45, .8, .55, 1)
-    for i in range(4): p.poly(shade(c, .6+.12*i), .5, .02+.17*(3-i), .82-.06*(3-3+i), .42+.15*(3-i), .18+.06*i, .42+.15*(3-i))
-
-@thing("car", "une voiture", "out", .3)
-def _car(p, c):
-    p.poly(shade(c, .85), .22, .62, .32, .42, .68, .42, .82, .62); p.poly(GLASS, .28, .6, .35, .46, .49, .46, .49, .6)
-    p.poly(GLASS, .53, .6, .53, .46, .66, .46, .75, .6); p.rect(c, .02, .6, .98, .85, r=.06); p.rect((255, 240, 170), .93, .65, .98, .72)
-    for x in (.23, .77): p.ovals(INK, .12, x, .87); p.ovals((190, 190, 195), .055, x, .87)
-
-@thing("bus", "un autobus", "out", .4)
-def _bus(p, c):
-    p.rect(c, .0, .3, 1, .88, r=.05); p.rect(shade(c, .6), .0, .7, 1, .76)
-    for x in (.06, .25, .44, .63): p.rect(GLASS, x, .38, x+.15, .58)
-    p.rect(GLASS, .84, .38, .97, .84)
-    for x in (.22, .72): p.ovals(INK, .1, x, .9); p.ovals((190, 190, 195), .045, x, .9)
-
-@thing("bicycle", "un vélo", "out", .3)
-def _bicycle(p, c):
-    for x in (.22, .78): p.arc(INK, .035, 0, 360, x-.2, .55, x+.2, .96); p.ovals(INK, .03, x, .76)
-    p.line(c, .045, .22, .76, .38, .45, .68, .45, .5, .78, .22, .76); p.line(c, .045, .38, .45, .5, .78); p.line(c, .045, .78, .76, .66, .34)
-    p.line(INK, .04, .58, .34, .72, .32); p.rect(INK, .3, .38, .46, .43, r=.02)
-
-@thing("tractor", "un tracteur", "out", .36, "red green blue yellow")
-def _tractor(p, c):
-    p.rect(c, .4, .45, .95, .72, r=.03); p.rect(INK, .8, .22, .84, .46); p.rect(shade(c, .8), .12, .2, .46, .26); p.rect(GLASS, .16, .26, .42, .5)
-    p.rect(c, .14, .5, .45, .75); p.ovals(INK, .24, .27, .75); p.ovals((215, 190, 70), .1, .27, .75); p.ovals(INK, .14, .8, .85); p.ovals((215, 190, 70), .06, .8, .85)
-
-@thing("tent", "une tente", "out", .34)
-def _tent(p, c):
-    p.poly(c, .02, 1, .42, .3, .62, 1); p.poly(shade(c, .68), .42, .3, .62, 1, .98, .92, .72, .32); p.poly(INK, .24, 1, .41, .5, .45, 1)
-
-@thing("sailboat", "un voilier", "water", .55)
-def _sailboat(p, c):
-    p.line(WOOD, .025, .5, .05, .5, .8); p.poly((245, 243, 236), .53, .08, .53, .7, .9, .7); p.poly(c, .47, .12, .47, .7, .15, .7)
-    p.poly(shade(c, .6), .08, .77, .92, .77, .78, .96, .2, .96)
-
-@thing("boat", "une barque", "water", .34)
-def _boat(p, c):
-    p.poly(c, .0, .62, 1, .62, .84, .95, .16, .95); p.poly(shade(c, .55), .0, .62, 1, .62, .97, .7, .03, .7)
-    p.line(WOOD, .03, .3, .52, .08, .98); p.line(WOOD, .03, .7, .52, .92, .98)
-
-@thing("duck", "un canard", "water", .24, "yellow white brown grey")
-def _duck(p, c):
-    p.oval(c, .1, .48, .85, .98); p.poly(c, .1, .62, .0, .45, .3, .6); p.oval(c, .58, .18, .92, .58); p.poly((235, 140, 40), .9, .36, 1, .42, .9, .46)
-    p.ovals(INK, .03, .79, .33); p.oval(shade(c, .8), .25, .6, .62, .85)
-
-@thing("cat", "un chat", "out in", .3, "black white grey orange brown")
-def _cat(p, c):
-    p.arc(c, .07, 90, 300, .68, .35, 1., .9); p.oval(c, .2, .45, .78, 1); p.oval(c, .1, .14, .56, .58); p.poly(c, .12, .3, .14, .02, .32, .18); p.poly(c, .35, .18, .53, .02, .54, .3)
-    p.ovals((240, 220, 90), .05, .24, .34, .43, .34); p.ovals(INK, .022, .24, .34, .43, .34); p.poly((225, 130, 140), .3, .43, .37, .43, .335, .47)
-    p.rect(shade(c, .8), .24, .86, .34, 1, r=.03); p.rect(shade(c, .8), .42, .86, .52, 1, r=.03)
-
-@thing("dog", "un chien", "out in", .34, "black white brown grey orange")
-def _dog(p, c):
-    for x in (.22, .34, .66, .76): p.rect(shade(c, .8), x, .7, x+.09, 1, r=.02)
-    p.line(c, .06, .16, .55, .02, .32); p.rect(c, .12, .46, .86, .78, r=.12); p.rect(c, .64, .14, .95, .5, r=.1); p.rect(shade(c, .9), .82, .28, 1, .46, r=.06)
-    p.oval(shade(c, .55), .6, .14, .74, .46); p.ovals(INK, .025, .83, .25, .98, .32)
-
-@thing("cow", "une vache", "out", .4, "white brown black")
-def _cow(p, c):
-    spot = INK if sum(c) > 300 else (225, 220, 210)
-    for x in (.2, .32, .62, .72): p.rect(shade(c, .8), x, .7, x+.09, 1)
-    p.line(c, .03, .14, .42, .06, .75); p.rect(c, .12, .34, .82, .76, r=.1); p.ovals(spot, .09, .3, .5, .6, .6, .5, .42); p.oval((235, 160, 160), .5, .7, .66, .82)
-    p.rect(c, .74, .2, .98, .5, r=.07); p.rect((235, 170, 165), .8, .42, 1, .54, r=.05); p.ovals(INK, .024, .86, .3); p.line((230, 220, 190), .03, .78, .2, .76, .1)
-
-@thing("horse", "un cheval", "out", .44, "brown white black grey")
-def _horse(p, c):
-    for x in (.2, .3, .6, .69): p.rect(shade(c, .78), x, .64, x+.07, 1)
-    p.line(shade(c, .5), .07, .15, .46, .06, .8); p.rect(c, .13, .4, .78, .7, r=.12); p.poly(c, .58, .5, .7, .1, .86, .14, .78, .56)
-    p.poly(c, .7, .06, .98, .3, .92, .38, .7, .26); p.line(shade(c, .5), .06, .6, .44, .69, .08); p.ovals(INK, .02, .82, .2)
-
-@thing("sheep", "un mouton", "out", .28, "white black grey")
-def _sheep(p, c):
-    for x in (.28, .4, .6, .7): p.rect(INK, x, .75, x+.06, 1)
-    p.ovals(c, .17, .3, .5, .5, .42, .68, .5, .36, .66, .6, .68, .5, .58); p.oval(shade(INK, 1.2), .72, .3, .96, .6); p.ovals((250, 250, 250), .03, .87, .41)
-
-@thing("child", "un enfant", "out in", .4)
-def _child(p, c):
-    p.rect((60, 70, 110), .36, .66, .48, 1); p.rect((60, 70, 110), .52, .66, .64, 1); p.rect(c, .31, .36, .69, .72, r=.07)
-    p.line(c, .09, .34, .42, .18, .62); p.line(c, .09, .66, .42, .82, .26); p.ovals(SKIN, .05, .17, .65, .83, .23); p.ovals(SKIN, .15, .5, .2)
-    p.pie(WOOD, 180, 360, .34, .02, .66, .34); p.ovals(INK, .02, .45, .21, .56, .21)
-
-@thing("woman", "une femme", "out in", .5)
-def _woman(p, c):
-    p.rect(SKIN, .42, .8, .48, 1); p.rect(SKIN, .53, .8, .59, 1); p.oval(shade(WOOD, .7), .35, .02, .66, .36); p.ovals(SKIN, .11, .5, .16)
-    p.poly(c, .38, .3, .62, .3, .76, .86, .25, .86); p.line(SKIN, .06, .39, .34, .24, .58); p.line(SKIN, .06, .61, .34, .77, .56); p.ovals(INK, .014, .46, .16, .55, .16)
-
-@thing("snowman", "un bonhomme de neige", "out", .42, "red blue green black purple")
-def _snowman(p, c):
-    p.ovals((245, 247, 250), .27, .5, .73); p.ovals((250, 252, 255), .19, .5, .36); p.rect(c, .32, .46, .68, .53, r=.03); p.rect(c, .36, .14, .64, .19); p.rect(c, .41, .0, .59, .16)
-    p.ovals(INK, .02, .44, .32, .57, .32, .5, .66, .5, .78); p.poly((235, 130, 40), .5, .37, .5, .42, .68, .4)
-
-@thing("windmill", "un moulin", "out", .66, "white red brown grey")
-def _windmill(p, c):
-    p.poly(c, .36, .4, .64, .4, .74, 1, .26, 1); p.pie(shade(c, .5), 180, 360, .34, .26, .66, .54); p.rect(WOOD, .44, .78, .56, 1)
-    for x, y in ((.22, .05), (.82, .12), (.78, .72), (.18, .65)): p.line((235, 230, 215), .07, .5, .38, x, y); p.line(WOOD, .02, .5, .38, x, y)
-
-@thing("flower", "une fleur", "out in table", .3, "red yellow pink purple white blue orange")
-def _flower(p, c):
-    p.line(LEAF, .04, .5, .4, .5, 1); p.oval(LEAF, .5, .7, .78, .82); p.oval(LEAF, .22, .6, .5, .72)
-    p.ovals(c, .13, *(v for i in range(6) for v in (.5+.17*np.cos(i*1.047), .27+.17*np.sin(i*1.047)))); p.ovals((240, 200, 70), .09, .5, .27)
-
-@thing("balloon", "un ballon", "sky", .34)
-def _balloon(p, c):
-    p.oval(c, .2, .02, .8, .66); p.oval(shade(c, .75), .4, .02, .6, .66); p.line(WOOD, .012, .36, .6, .44, .82); p.line(WOOD, .012, .64, .6, .56, .82); p.rect(WOOD, .42, .82, .58, .95)
-
-@thing("kite", "un cerf-volant", "sky", .3)
-def _kite(p, c):
-    p.line(INK, .01, .5, .6, .4, .8, .55, 1); p.poly(c, .5, .0, .8, .3, .5, .7, .2, .3); p.poly(shade(c, .65), .5, .0, .8, .3, .5, .3); p.poly(shade(c, .65), .2, .3, .5, .3, .5, .7)
-
-@thing("bird", "un oiseau", "sky", .22)
-def _bird(p, c):
-    p.oval(c, .2, .42, .75, .72); p.poly(c, .24, .58, .0, .5, .04, .7); p.ovals(c, .13, .76, .46); p.poly((235, 160, 50), .87, .42, 1, .48, .87, .52)
-    p.poly(shade(c, .7), .36, .52, .62, .54, .4, .1); p.ovals(INK, .025, .8, .43)
-
-@thing("plane", "un avion", "sky shop", .3)
-def _plane(p, c):
-    p.rect(c, .05, .45, .95, .6, r=.07); p.poly(shade(c, .7), .38, .52, .58, .52, .42, .88, .3, .88); p.poly(shade(c, .8), .45, .46, .6, .46, .5, .2, .4, .2)
-    p.poly(shade(c, .7), .05, .5, .2, .48, .1, .22, .0, .22); p.ovals(GLASS, .025, .3, .5, .4, .5, .5, .5, .6, .5, .7, .5); p.poly(GLASS, .86, .46, .94, .52, .84, .52)
-
-@thing("sofa", "un canapé", "in shop", .36)
-def _sofa(p, c):
-    p.rect(shade(c, .85), .1, .3, .9, .75, r=.08); p.rect(c, .15, .58, .5, .82, r=.04); p.rect(c, .5, .58, .85, .82, r=.04); p.rect(shade(c, .7), .0, .48, .17, .92, r=.06)
-    p.rect(shade(c, .7), .83, .48, 1, .92, r=.06); p.rect(shade(c, .6), .14, .8, .86, .92); p.rect(WOOD, .06, .92, .12, 1); p.rect(WOOD, .88, .92, .94, 1)
-
-@thing("chair", "une chaise", "in shop", .38)
-def _chair(p, c):
-    p.rect(c, .26, .05, .34, .6); p.rect(c, .66, .05, .74, .6); p.rect(shade(c, .8), .26, .08, .74, .2); p.rect(shade(c, .8), .26, .28, .74, .38)
-    p.poly(c, .22, .56, .78, .56, .86, .66, .14, .66); p.rect(shade(c, .7), .16, .66, .23, 1); p.rect(shade(c, .7), .77, .66, .84, 1)
-
-@thing("lamp", "une lampe", "in shop", .44)
-def _lamp(p, c):
-    p.poly(c, .32, .04, .68, .04, .84, .42, .16, .42); p.poly(shade(c, 1.5), .42, .04, .52, .04, .52, .42, .36, .42); p.rect(shade(WOOD, .8), .475, .42, .525, .92); p.oval(shade(WOOD, .6), .3, .88, .7, 1)
-
-@thing("table", "une table", "in shop", .34, "brown white black grey")
-def _table(p, c):
-    p.poly(c, .1, .4, .9, .4, 1, .54, 0, .54); p.rect(shade(c, .75), 0, .54, 1, .6)
-    for x in (.04, .9): p.rect(shade(c, .6), x, .6, x+.06, 1)
-    for x in (.18, .76): p.rect(shade(c, .45), x, .6, x+.05, .9)
-
-@thing("clock", "une horloge", "in table shop", .3)
-def _clock(p, c):
-    p.ovals(c, .46, .5, .52); p.ovals((248, 246, 238), .37, .5, .52); p.line(INK, .03, .5, .52, .5, .24); p.line(INK, .04, .5, .52, .68, .62); p.ovals(INK, .03, .5, .52)
-    p.ovals(INK, .02, .5, .2, .5, .84, .18, .52, .82, .52)
-
-@thing("vase", "un vase", "in table shop", .34)
-def _vase(p, c):
-    p.line(LEAF, .02, .5, .4, .38, .1); p.line(LEAF, .02, .5, .4, .62, .08); p.ovals((230, 120, 140), .07, .37, .1, .62, .08)
-    p.poly(c, .42, .36, .58, .36, .58, .5, .74, .7, .66, 1, .34, 1, .26, .7, .42, .5); p.line(shade(c, .6), .03, .28, .68, .72, .68); p.line(shade(c, 1.5), .03, .37, .62, .34, .8)
-
-@thing("apple", "une pomme", "table", .26, "red green yellow")
-def _apple(p, c):
-    p.ovals(c, .27, .38, .62, .62, .62); p.oval(c, .25, .5, .75, 1); p.line(WOOD, .04, .5, .4, .55, .18); p.oval(LEAF, .54, .18, .8, .32); p.ovals(shade(c, 1.5), .06, .3, .5)
-
-@thing("pear", "une poire", "table", .28, "green yellow brown")
-def _pear(p, c): p.ovals(c, .27, .5, .72); p.oval(c, .33, .2, .67, .75); p.line(WOOD, .04, .5, .24, .55, .06); p.ovals(shade(c, 1.5), .05, .4, .62)
-
-@thing("banana", "une banane", "table", .26, "yellow green")
-def _banana(p, c): p.pie(c, 10, 170, .05, .1, .95, 1); p.pie((0, 0, 0, 0), 0, 180, .1, .0, .9, .72); p.ovals(WOOD, .04, .9, .62, .1, .62)
-
-@thing("cup", "une tasse", "table", .28)
-def _cup(p, c):
-    p.arc(c, .06, 270, 90, .6, .45, .95, .8); p.poly(c, .16, .38, .78, .38, .68, 1, .26, 1); p.oval(shade(c, .6), .16, .32, .78, .44); p.oval((90, 58, 38), .2, .34, .74, .42)
-
-@thing("cake", "un gâteau", "table", .34, "pink white brown yellow")
-def _cake(p, c):
-    p.rect(shade(c, .75), .12, .55, .88, .98); p.rect(c, .12, .5, .88, .7, r=.05); p.ovals(c, .06, .2, .7, .35, .73, .5, .7, .65, .73, .8, .7)
-    for x in (.3, .5, .7): p.rect((90, 130, 200), x-.02, .28, x+.02, .5); p.oval((250, 190, 60), x-.03, .16, x+.03, .28)
-
-@thing("book", "un livre", "table in", .3)
-def _book(p, c):
-    p.poly((240, 236, 224), .24, .16, .84, .1, .88, .94, .3, 1); p.poly(c, .16, .12, .76, .06, .8, .9, .22, .98); p.poly(shade(c, .6), .16, .12, .23, .11, .29, .97, .22, .98)
-    p.line((245, 225, 160), .03, .36, .3, .66, .27); p.line((245, 225, 160), .02, .38, .42, .66, .39)
-
-@thing("teapot", "une théière", "table", .3)
-def _teapot(p, c):
-    p.arc(c, .06, 90, 270, .0, .42, .4, .86); p.poly(c, .7, .75, .98, .38, 1, .44, .76, .92); p.oval(c, .18, .38, .82, .98); p.oval(shade(c, .7), .36, .32, .64, .46); p.ovals(shade(c, .5), .05, .5, .3)
-
-@thing("umbrella", "un parapluie", "out shop", .36)
-def _umbrella(p, c):
-    p.line(WOOD, .035, .5, .1, .5, .92); p.arc(WOOD, .035, 0, 180, .38, .86, .51, .99); p.pie(c, 180, 360, .04, .08, .96, .9)
-    p.pie(shade(c, .72), 180, 360, .34, .08, .66, .9); p.ovals(INK, .02, .5, .07)
-
-# %% ../../nbs/pilots/01_drawing.ipynb #2b698848
-@thing("cushion", "un coussin", "shop", .7)
-def _cushion(p, c):
-    p.poly(c, .08, .14, .5, .2, .92, .14, .86, .52, .92, .92, .5, .86, .08, .92, .14, .52); p.ovals(shade(c, .7), .07, .32, .36, .68, .36, .32, .7, .68, .7); p.ovals(shade(c, 1.5), .07, .5, .53)
-
-@thing("pillow", "un oreiller", "shop", .7)
-def _pillow(p, c):
-    p.rect(c, .04, .3, .96, .84, r=.17)
-    for x in (.2, .34, .48, .62, .76): p.line(shade(c, .72), .03, x, .33, x+.04, .81)
-
-@thing("parasol", "un parasol", "shop", .8)
-def _parasol(p, c):
-    p.line((150, 150, 150), .03, .5, .1, .5, .94); p.poly(c, .5, .04, .98, .4, .02, .4); p.poly((245, 243, 238), .5, .04, .36, .4, .18, .4); p.poly((245, 243, 238), .5, .04, .82, .4, .64, .4); p.rect(INK, .34, .92, .66, .99, r=.02)
-
-@thing("deckchair", "un transat", "shop", .7)
-def _deckchair(p, c):
-    p.line(WOOD, .035, .1, .98, .8, .1); p.line(WOOD, .035, .25, .42, .95, .98); p.poly(c, .86, .12, .76, .1, .3, .66, .18, .98, .3, .98, .46, .68)
-    p.line((245, 243, 238), .03, .8, .14, .38, .68, .25, .96)
-
-@thing("teddy", "un ours en peluche", "shop", .75, "brown white pink grey")
-def _teddy(p, c):
-    p.ovals(c, .1, .3, .14, .7, .14); p.ovals(shade(c, .9), .12, .22, .86, .78, .86, .18, .58, .82, .58); p.oval(c, .24, .42, .76, .98); p.ovals(c, .24, .5, .28)
-    p.oval(shade(c, 1.4), .38, .28, .62, .46); p.ovals(INK, .03, .41, .23, .59, .23, .5, .33); p.oval(shade(c, 1.3), .36, .56, .64, .86)
-
-@thing("blocks", "un jeu de cubes", "shop", .7)
-def _blocks(p, c):
-    for i, (x, y) in enumerate(((.06, .66), (.38, .66), (.7, .66), (.22, .34), (.54, .34), (.38, .02))):
-        k = shade(list(COLOURS.values())[i][0], 1.1); p.rect(k, x, y, x+.29, y+.3, r=.02); p.rect(shade(k, .7), x+.08, y+.08, x+.21, y+.22)
-
-@thing("bowl", "une gamelle", "shop", .5)
-def _bowl(p, c): p.poly(c, .1, .5, .9, .5, 1, .95, 0, .95); p.oval(shade(c, .6), .1, .38, .9, .62); p.ovals((140, 90, 50), .06, .3, .47, .45, .44, .6, .46, .72, .48, .5, .5); p.ovals((245, 245, 245), .05, .5, .78)
-
-@thing("kennel", "une niche", "shop", .75)
-def _kennel(p, c): p.rect(c, .14, .4, .86, 1); p.poly(shade(c, .55), .04, .46, .5, .06, .96, .46); p.pie(INK, 180, 360, .34, .52, .66, .86); p.rect(INK, .34, .68, .66, 1)
-
-@thing("can", "un arrosoir", "shop", .6)
-def _can(p, c):
-    p.arc(c, .06, 150, 20, .2, .1, .75, .7); p.poly(c, .22, .42, .68, .42, .74, .98, .16, .98); p.poly(shade(c, .8), .7, .8, .92, .34, .98, .38, .72, .94); p.poly(shade(c, .6), .84, .3, 1, .24, 1.02, .44, .92, .44)
-
-@thing("spade", "une pelle", "shop", .85)
-def _spade(p, c): p.rect(WOOD, .46, .12, .54, .66); p.rect(shade(c, .7), .36, .02, .64, .12, r=.03); p.poly(c, .32, .6, .68, .6, .68, .84, .5, 1, .32, .84); p.line(shade(c, 1.4), .02, .5, .64, .5, .92)
-
-@thing("glorb", "un glorbe", "folk", .6, "green")
-def _glorb(p, c):
-    p.line(c, .03, .36, .3, .26, .06); p.line(c, .03, .64, .3, .74, .06); p.ovals((240, 220, 80), .05, .26, .06, .74, .06); p.oval(c, .12, .2, .88, 1)
-    p.ovals((250, 250, 250), .1, .3, .44, .52, .38, .73, .44); p.ovals(INK, .045, .31, .46, .52, .4, .72, .46); p.arc(INK, .03, 20, 160, .3, .5, .7, .76)
-
-@thing("snib", "un snibe", "folk", .66, "blue")
-def _snib(p, c):
-    p.poly(c, .5, .0, .82, 1, .18, 1); p.ovals((250, 250, 250), .15, .5, .46); p.ovals(INK, .07, .5, .48); p.line(INK, .025, .4, .72, .6, .72); p.line(c, .07, .3, .7, .06, .5); p.line(c, .07, .7, .7, .94, .5)
-
-@thing("wuzzle", "un wuzzle", "folk", .56, "purple")
-def _wuzzle(p, c):
-    p.ovals(c, .16, .24, .4, .5, .28, .76, .4, .2, .68, .8, .68, .5, .8, .5, .55); p.ovals(c, .12, .34, .9, .66, .9); p.ovals((250, 250, 250), .09, .38, .48, .62, .48); p.ovals(INK, .045, .38, .5, .62, .5)
-    p.pie(INK, 0, 180, .36, .56, .64, .78); p.rect((250, 250, 250), .44, .67, .5, .72)
-
-@thing("trindle", "un trindle", "folk", .6, "orange")
-def _trindle(p, c):
-    for x in (.26, .46, .66): p.rect(shade(c, .7), x, .78, x+.08, 1)
-    p.rect(c, .14, .3, .86, .84, r=.1); p.poly(shade(c, .7), .2, .32, .3, .06, .42, .32); p.poly(shade(c, .7), .58, .32, .7, .06, .8, .32)
-    p.ovals((250, 250, 250), .08, .36, .5, .64, .5); p.ovals(INK, .04, .36, .5, .64, .5); p.line(INK, .03, .34, .7, .5, .66, .66, .7)
-
 # %% ../../nbs/pilots/01_drawing.ipynb #3408fad5
 def ramp(
-    size:tuple,  # (width, height) in pixels
-    a:int, b:int,  # grey at one end and at the other, 0-255
-    turn:int=0,  # 0 top to bottom, 1 left to right
+    size:tuple,      # (width, height) in pixels
+    a:int, b:int,    # grey at one end and at the other, 0-255
+    turn:int=0,      # 0 top to bottom, 1 left to right
 ) -> Image.Image: # mode L
     "A grey gradient"
-    g = Image.linear_gradient("L").rotate(90*turn) if turn else Image.linear_gradient("L")
+    g = Image.linear_gradient("L")
+    if turn: g = g.rotate(90*turn)
     return g.resize(size, Image.BILINEAR).point(lambda v: a + (b-a)*v/255)
 
 def stamp(
-    name:str,  # a key of `THINGS`
-    colour:str,  # a key of `COLOURS`
-    px:int,  # side in pixels
+    name:str,           # a key of `THINGS`
+    colour:str,         # a key of `COLOURS`
+    px:int,             # side in pixels
     rng:random.Random,  # varies tint, light and direction
 ) -> Image.Image: # RGBA, transparent around the thing
     "One thing, drawn and lit"
     big = Image.new("RGBA", (2*px, 2*px))
-    c = tuple(max(0, min(255, v + rng.randint(-14, 14))) for v in COLOURS[colour][0])
-    THINGS[name].draw(Pen(big), c)
+    paint = tuple(max(0, min(255, v + rng.randint(-14, 14))) for v in COLOURS[colour][0])
+    THINGS[name].draw(Pen(big), paint)
     im = big.reduce(2)
-    lit = ramp(im.size, 255, rng.randint(120, 190), 1)
-    if rng.random() < .5: lit = ImageOps.mirror(lit)
-    im = ImageChops.multiply(im, Image.merge("RGBA", (lit, lit, lit, Image.new("L", im.size, 255))))
+    light = ramp(im.size, 255, rng.randint(120, 190), 1)
+    if rng.random() < .5: light = ImageOps.mirror(light)
+    opaque = Image.new("L", im.size, 255)
+    im = ImageChops.multiply(im, Image.merge("RGBA", (light, light, light, opaque)))
     return ImageOps.mirror(im) if rng.random() < .5 else im
 
-# %% ../../nbs/pilots/01_drawing.ipynb #9fa22479
-SETTINGS = dict(  # tags of the things that fit, ground colour, English, French
-    meadow=("out", (112, 150, 72), "in a meadow", "dans un pré"), beach=("out", (218, 196, 146), "on the beach", "sur la plage"),
-    street=("out", (122, 120, 118), "in the street", "dans la rue"), snow=("out", (228, 233, 240), "in the snow", "dans la neige"),
-    desert=("out", (214, 168, 104), "in the desert", "dans le désert"), hills=("out", (128, 140, 84), "in the hills", "dans les collines"),
-    lake=("water", (74, 122, 150), "on the lake", "sur le lac"), sea=("water", (46, 96, 138), "at sea", "en mer"),
-    room=("in", (160, 116, 78), "in the living room", "dans le salon"), kitchen=("table", (176, 132, 92), "on the kitchen table", "sur la table de la cuisine"))
-TIMES = dict(  # sky above, sky at the horizon, light, English, French
-    day=((92, 150, 214), (206, 226, 240), (1., 1., 1.), "at noon", "à midi"), sunset=((92, 80, 140), (246, 170, 108), (1., .82, .68), "at sunset", "au coucher du soleil"),
-    grey=((140, 148, 158), (206, 210, 214), (.88, .9, .94), "on a grey day", "par temps gris"), night=((18, 24, 56), (58, 66, 110), (.6, .64, .8), "at night", "la nuit"))
-RELATIONS = {"left of": "à gauche de", "right of": "à droite de", "behind": "derrière", "in front of": "devant", "above": "au-dessus de"}
-BESIDE = ["left of", "right of", "behind", "in front of"]   # relations of things on the ground
-NUMBERS = dict(en=["", "a", "two", "three"], fr=["", "un", "deux", "trois"])
-PLURAL = {"child": "children", "woman": "women", "sheep": "sheep", "bus": "buses", "cheval": "chevaux", "jeu": "jeux", "cerf-volant": "cerfs-volants"}
+# %% ../../nbs/pilots/01_drawing.ipynb #aa131ec3
+@thing("house", "une maison", "out", .56)
+def _house(p, c):
+    p.rect(shade(c, .7), .7, .1, .8, .4)  # chimney
+    p.rect(c, .1, .42, .9, 1)  # wall
+    p.poly(shade(c, .5), 0, .46, .5, .05, 1, .46)  # roof
+    p.rect(WOOD, .42, .65, .58, 1)  # door
+    p.ovals(INK, .012, .55, .83)  # doorknob
+    for x in (.18, .66):
+        p.rect((250, 250, 245), x-.015, .545, x+.175, .735)  # window frame
+        p.rect(GLASS, x, .56, x+.16, .72)  # pane
+        p.line(INK, .012, x+.08, .56, x+.08, .72)  # bar
 
+@thing("barn", "une grange", "out", .55, "red brown grey green")
+def _barn(p, c):
+    p.poly(c, .08, 1, .08, .5, .25, .25, .5, .12, .75, .25, .92, .5, .92, 1)  # wall
+    p.line(shade(c, .5), .04, .04, .53, .25, .25, .5, .12, .75, .25, .96, .53)  # roof edge
+    p.rect(shade(c, .7), .33, .6, .67, 1)  # gate
+    p.line((240, 235, 225), .02, .33, .6, .67, 1)  # planks across it
+    p.line((240, 235, 225), .02, .67, .6, .33, 1)  # planks the other way
+    p.rect(INK, .43, .32, .57, .45)  # hatch
+
+@thing("lighthouse", "un phare", "out water", .7, "red blue white black")
+def _lighthouse(p, c):
+    p.poly((240, 240, 235), .36, .25, .64, .25, .72, 1, .28, 1)  # tower
+    for y in (.32, .56, .8):
+        upper, lower = .08*(y-.25), .08*(y-.13)  # the tower widens downwards
+        p.poly(c, .36-upper, y, .64+upper, y, .65+lower, y+.12, .35-lower, y+.12)  # stripe
+    p.rect(INK, .34, .22, .66, .26)  # gallery
+    p.rect((255, 235, 140), .4, .1, .6, .22)  # light
+    p.pie(c, 180, 360, .36, .0, .64, .2)  # dome
+
+# %% ../../nbs/pilots/01_drawing.ipynb #e52e8a39
+@thing("tree", "un arbre", "out", .62, "green orange yellow")
+def _tree(p, c):
+    p.poly(WOOD, .45, .5, .55, .5, .6, 1, .4, 1)  # trunk
+    p.ovals(shade(c, .72), .21, .3, .42, .7, .42, .5, .5)  # shade
+    p.ovals(c, .19, .36, .28, .62, .27, .5, .36)  # crown
+    p.ovals(shade(c, 1.2), .09, .42, .2, .58, .33)  # where the light falls
+
+@thing("pine", "un sapin", "out", .62, "green")
+def _pine(p, c):
+    p.rect(WOOD, .45, .8, .55, 1)  # trunk
+    for i in range(4):
+        top, foot = .02+.17*(3-i), .42+.15*(3-i)
+        p.poly(shade(c, .6+.12*i), .5, top, .82-.06*i, foot, .18+.06*i, foot)  # tier, lightest on top
+
+# %% ../../nbs/pilots/01_drawing.ipynb #e5eb2b41
+@thing("car", "une voiture", "out", .3)
+def _car(p, c):
+    p.poly(shade(c, .85), .22, .62, .32, .42, .68, .42, .82, .62)  # cabin
+    p.poly(GLASS, .28, .6, .35, .46, .49, .46, .49, .6)  # rear window
+    p.poly(GLASS, .53, .6, .53, .46, .66, .46, .75, .6)  # front window
+    p.rect(c, .02, .6, .98, .85, r=.06)  # body
+    p.rect((255, 240, 170), .93, .65, .98, .72)  # headlight
+    for x in (.23, .77):
+        p.ovals(INK, .12, x, .87)  # tyre
+        p.ovals((190, 190, 195), .055, x, .87)  # hub
+
+@thing("bus", "un autobus", "out", .4)
+def _bus(p, c):
+    p.rect(c, .0, .3, 1, .88, r=.05)  # body
+    p.rect(shade(c, .6), .0, .7, 1, .76)  # stripe
+    for x in (.06, .25, .44, .63):
+        p.rect(GLASS, x, .38, x+.15, .58)  # window
+    p.rect(GLASS, .84, .38, .97, .84)  # door
+    for x in (.22, .72):
+        p.ovals(INK, .1, x, .9)  # tyre
+        p.ovals((190, 190, 195), .045, x, .9)  # hub
+
+# %% ../../nbs/pilots/01_drawing.ipynb #69f2215a
+@thing("bicycle", "un vélo", "out", .3)
+def _bicycle(p, c):
+    for x in (.22, .78):
+        p.arc(INK, .035, 0, 360, x-.2, .55, x+.2, .96)  # wheel
+        p.ovals(INK, .03, x, .76)  # axle
+    p.line(c, .045, .22, .76, .38, .45, .68, .45, .5, .78, .22, .76)  # frame
+    p.line(c, .045, .38, .45, .5, .78)  # seat tube
+    p.line(c, .045, .78, .76, .66, .34)  # fork
+    p.line(INK, .04, .58, .34, .72, .32)  # handlebar
+    p.rect(INK, .3, .38, .46, .43, r=.02)  # saddle
+
+@thing("tractor", "un tracteur", "out", .36, "red green blue yellow")
+def _tractor(p, c):
+    p.rect(c, .4, .45, .95, .72, r=.03)  # bonnet
+    p.rect(INK, .8, .22, .84, .46)  # exhaust
+    p.rect(shade(c, .8), .12, .2, .46, .26)  # roof
+    p.rect(GLASS, .16, .26, .42, .5)  # cab
+    p.rect(c, .14, .5, .45, .75)  # body
+    p.ovals(INK, .24, .27, .75)  # rear wheel
+    p.ovals((215, 190, 70), .1, .27, .75)  # its hub
+    p.ovals(INK, .14, .8, .85)  # front wheel
+    p.ovals((215, 190, 70), .06, .8, .85)  # its hub
+
+@thing("tent", "une tente", "out", .34)
+def _tent(p, c):
+    p.poly(c, .02, 1, .42, .3, .62, 1)  # front
+    p.poly(shade(c, .68), .42, .3, .62, 1, .98, .92, .72, .32)  # side
+    p.poly(INK, .24, 1, .41, .5, .45, 1)  # entrance
+
+# %% ../../nbs/pilots/01_drawing.ipynb #ffaa3e5f
+@thing("sailboat", "un voilier", "water", .55)
+def _sailboat(p, c):
+    p.line(WOOD, .025, .5, .05, .5, .8)  # mast
+    p.poly((245, 243, 236), .53, .08, .53, .7, .9, .7)  # mainsail
+    p.poly(c, .47, .12, .47, .7, .15, .7)  # jib
+    p.poly(shade(c, .6), .08, .77, .92, .77, .78, .96, .2, .96)  # hull
+
+@thing("boat", "une barque", "water", .34)
+def _boat(p, c):
+    p.poly(c, .0, .62, 1, .62, .84, .95, .16, .95)  # hull
+    p.poly(shade(c, .55), .0, .62, 1, .62, .97, .7, .03, .7)  # inside
+    p.line(WOOD, .03, .3, .52, .08, .98)  # oar
+    p.line(WOOD, .03, .7, .52, .92, .98)  # oar
+
+@thing("duck", "un canard", "water", .24, "yellow white brown grey")
+def _duck(p, c):
+    p.oval(c, .1, .48, .85, .98)  # body
+    p.poly(c, .1, .62, .0, .45, .3, .6)  # tail
+    p.oval(c, .58, .18, .92, .58)  # head
+    p.poly((235, 140, 40), .9, .36, 1, .42, .9, .46)  # beak
+    p.ovals(INK, .03, .79, .33)  # eye
+    p.oval(shade(c, .8), .25, .6, .62, .85)  # wing
+
+# %% ../../nbs/pilots/01_drawing.ipynb #04809943
+@thing("cat", "un chat", "out in", .3, "black white grey orange brown")
+def _cat(p, c):
+    p.arc(c, .07, 90, 300, .68, .35, 1., .9)  # tail
+    p.oval(c, .2, .45, .78, 1)  # body
+    p.oval(c, .1, .14, .56, .58)  # head
+    p.poly(c, .12, .3, .14, .02, .32, .18)  # ear
+    p.poly(c, .35, .18, .53, .02, .54, .3)  # ear
+    p.ovals((240, 220, 90), .05, .24, .34, .43, .34)  # eyes
+    p.ovals(INK, .022, .24, .34, .43, .34)  # pupils
+    p.poly((225, 130, 140), .3, .43, .37, .43, .335, .47)  # nose
+    p.rect(shade(c, .8), .24, .86, .34, 1, r=.03)  # paw
+    p.rect(shade(c, .8), .42, .86, .52, 1, r=.03)  # paw
+
+@thing("dog", "un chien", "out in", .34, "black white brown grey orange")
+def _dog(p, c):
+    for x in (.22, .34, .66, .76):
+        p.rect(shade(c, .8), x, .7, x+.09, 1, r=.02)  # leg
+    p.line(c, .06, .16, .55, .02, .32)  # tail
+    p.rect(c, .12, .46, .86, .78, r=.12)  # body
+    p.rect(c, .64, .14, .95, .5, r=.1)  # head
+    p.rect(shade(c, .9), .82, .28, 1, .46, r=.06)  # muzzle
+    p.oval(shade(c, .55), .6, .14, .74, .46)  # ear
+    p.ovals(INK, .025, .83, .25, .98, .32)  # eye and nose
+
+# %% ../../nbs/pilots/01_drawing.ipynb #fda495f8
+@thing("cow", "une vache", "out", .4, "white brown black")
+def _cow(p, c):
+    spot = INK if sum(c) > 300 else (225, 220, 210)
+    for x in (.2, .32, .62, .72):
+        p.rect(shade(c, .8), x, .7, x+.09, 1)  # leg
+    p.line(c, .03, .14, .42, .06, .75)  # tail
+    p.rect(c, .12, .34, .82, .76, r=.1)  # body
+    p.ovals(spot, .09, .3, .5, .6, .6, .5, .42)  # spots
+    p.oval((235, 160, 160), .5, .7, .66, .82)  # udder
+    p.rect(c, .74, .2, .98, .5, r=.07)  # head
+    p.rect((235, 170, 165), .8, .42, 1, .54, r=.05)  # muzzle
+    p.ovals(INK, .024, .86, .3)  # eye
+    p.line((230, 220, 190), .03, .78, .2, .76, .1)  # horn
+
+@thing("horse", "un cheval", "out", .44, "brown white black grey")
+def _horse(p, c):
+    for x in (.2, .3, .6, .69):
+        p.rect(shade(c, .78), x, .64, x+.07, 1)  # leg
+    p.line(shade(c, .5), .07, .15, .46, .06, .8)  # tail
+    p.rect(c, .13, .4, .78, .7, r=.12)  # body
+    p.poly(c, .58, .5, .7, .1, .86, .14, .78, .56)  # neck
+    p.poly(c, .7, .06, .98, .3, .92, .38, .7, .26)  # head
+    p.line(shade(c, .5), .06, .6, .44, .69, .08)  # mane
+    p.ovals(INK, .02, .82, .2)  # eye
+
+@thing("sheep", "un mouton", "out", .28, "white black grey")
+def _sheep(p, c):
+    for x in (.28, .4, .6, .7):
+        p.rect(INK, x, .75, x+.06, 1)  # leg
+    p.ovals(c, .17, .3, .5, .5, .42, .68, .5, .36, .66, .6, .68, .5, .58)  # fleece
+    p.oval(shade(INK, 1.2), .72, .3, .96, .6)  # head
+    p.ovals((250, 250, 250), .03, .87, .41)  # eye
+
+# %% ../../nbs/pilots/01_drawing.ipynb #b129c1ee
+@thing("child", "un enfant", "out in", .4)
+def _child(p, c):
+    p.rect((60, 70, 110), .36, .66, .48, 1)  # leg
+    p.rect((60, 70, 110), .52, .66, .64, 1)  # leg
+    p.rect(c, .31, .36, .69, .72, r=.07)  # shirt
+    p.line(c, .09, .34, .42, .18, .62)  # arm
+    p.line(c, .09, .66, .42, .82, .26)  # arm
+    p.ovals(SKIN, .05, .17, .65, .83, .23)  # hands
+    p.ovals(SKIN, .15, .5, .2)  # head
+    p.pie(WOOD, 180, 360, .34, .02, .66, .34)  # hair
+    p.ovals(INK, .02, .45, .21, .56, .21)  # eyes
+
+@thing("woman", "une femme", "out in", .5)
+def _woman(p, c):
+    p.rect(SKIN, .42, .8, .48, 1)  # leg
+    p.rect(SKIN, .53, .8, .59, 1)  # leg
+    p.oval(shade(WOOD, .7), .35, .02, .66, .36)  # hair
+    p.ovals(SKIN, .11, .5, .16)  # head
+    p.poly(c, .38, .3, .62, .3, .76, .86, .25, .86)  # dress
+    p.line(SKIN, .06, .39, .34, .24, .58)  # arm
+    p.line(SKIN, .06, .61, .34, .77, .56)  # arm
+    p.ovals(INK, .014, .46, .16, .55, .16)  # eyes
+
+# %% ../../nbs/pilots/01_drawing.ipynb #5ef99001
+@thing("snowman", "un bonhomme de neige", "out", .42, "red blue green black purple")
+def _snowman(p, c):
+    p.ovals((245, 247, 250), .27, .5, .73)  # body
+    p.ovals((250, 252, 255), .19, .5, .36)  # head
+    p.rect(c, .32, .46, .68, .53, r=.03)  # scarf
+    p.rect(c, .36, .14, .64, .19)  # brim
+    p.rect(c, .41, .0, .59, .16)  # hat
+    p.ovals(INK, .02, .44, .32, .57, .32, .5, .66, .5, .78)  # eyes and buttons
+    p.poly((235, 130, 40), .5, .37, .5, .42, .68, .4)  # carrot
+
+@thing("windmill", "un moulin", "out", .66, "white red brown grey")
+def _windmill(p, c):
+    p.poly(c, .36, .4, .64, .4, .74, 1, .26, 1)  # tower
+    p.pie(shade(c, .5), 180, 360, .34, .26, .66, .54)  # cap
+    p.rect(WOOD, .44, .78, .56, 1)  # door
+    for x, y in ((.22, .05), (.82, .12), (.78, .72), (.18, .65)):
+        p.line((235, 230, 215), .07, .5, .38, x, y)  # sail
+        p.line(WOOD, .02, .5, .38, x, y)  # its spar
+
+@thing("flower", "une fleur", "out in table", .3, "red yellow pink purple white blue orange")
+def _flower(p, c):
+    p.line(LEAF, .04, .5, .4, .5, 1)  # stem
+    p.oval(LEAF, .5, .7, .78, .82)  # leaf
+    p.oval(LEAF, .22, .6, .5, .72)  # leaf
+    for i in range(6):
+        x, y = .5+.17*np.cos(i*1.047), .27+.17*np.sin(i*1.047)
+        p.ovals(c, .13, x, y)  # petal
+    p.ovals((240, 200, 70), .09, .5, .27)  # heart
+
+# %% ../../nbs/pilots/01_drawing.ipynb #2ab02580
+@thing("balloon", "un ballon", "sky", .34)
+def _balloon(p, c):
+    p.oval(c, .2, .02, .8, .66)  # envelope
+    p.oval(shade(c, .75), .4, .02, .6, .66)  # its panel
+    p.line(WOOD, .012, .36, .6, .44, .82)  # rope
+    p.line(WOOD, .012, .64, .6, .56, .82)  # rope
+    p.rect(WOOD, .42, .82, .58, .95)  # basket
+
+@thing("kite", "un cerf-volant", "sky", .3)
+def _kite(p, c):
+    p.line(INK, .01, .5, .6, .4, .8, .55, 1)  # tail
+    p.poly(c, .5, .0, .8, .3, .5, .7, .2, .3)  # sail
+    p.poly(shade(c, .65), .5, .0, .8, .3, .5, .3)  # darker quarter
+    p.poly(shade(c, .65), .2, .3, .5, .3, .5, .7)  # darker quarter
+
+@thing("bird", "un oiseau", "sky", .22)
+def _bird(p, c):
+    p.oval(c, .2, .42, .75, .72)  # body
+    p.poly(c, .24, .58, .0, .5, .04, .7)  # tail
+    p.ovals(c, .13, .76, .46)  # head
+    p.poly((235, 160, 50), .87, .42, 1, .48, .87, .52)  # beak
+    p.poly(shade(c, .7), .36, .52, .62, .54, .4, .1)  # wing
+    p.ovals(INK, .025, .8, .43)  # eye
+
+@thing("plane", "un avion", "sky shop", .3)
+def _plane(p, c):
+    p.rect(c, .05, .45, .95, .6, r=.07)  # body
+    p.poly(shade(c, .7), .38, .52, .58, .52, .42, .88, .3, .88)  # near wing
+    p.poly(shade(c, .8), .45, .46, .6, .46, .5, .2, .4, .2)  # far wing
+    p.poly(shade(c, .7), .05, .5, .2, .48, .1, .22, .0, .22)  # tail
+    p.ovals(GLASS, .025, .3, .5, .4, .5, .5, .5, .6, .5, .7, .5)  # windows
+    p.poly(GLASS, .86, .46, .94, .52, .84, .52)  # cockpit
+
+# %% ../../nbs/pilots/01_drawing.ipynb #99aeedaf
+@thing("sofa", "un canapé", "in shop", .36)
+def _sofa(p, c):
+    p.rect(shade(c, .85), .1, .3, .9, .75, r=.08)  # back
+    p.rect(c, .15, .58, .5, .82, r=.04)  # seat
+    p.rect(c, .5, .58, .85, .82, r=.04)  # seat
+    p.rect(shade(c, .7), .0, .48, .17, .92, r=.06)  # arm
+    p.rect(shade(c, .7), .83, .48, 1, .92, r=.06)  # arm
+    p.rect(shade(c, .6), .14, .8, .86, .92)  # base
+    p.rect(WOOD, .06, .92, .12, 1)  # foot
+    p.rect(WOOD, .88, .92, .94, 1)  # foot
+
+@thing("chair", "une chaise", "in shop", .38)
+def _chair(p, c):
+    p.rect(c, .26, .05, .34, .6)  # post
+    p.rect(c, .66, .05, .74, .6)  # post
+    p.rect(shade(c, .8), .26, .08, .74, .2)  # rail
+    p.rect(shade(c, .8), .26, .28, .74, .38)  # rail
+    p.poly(c, .22, .56, .78, .56, .86, .66, .14, .66)  # seat
+    p.rect(shade(c, .7), .16, .66, .23, 1)  # leg
+    p.rect(shade(c, .7), .77, .66, .84, 1)  # leg
+
+@thing("lamp", "une lampe", "in shop", .44)
+def _lamp(p, c):
+    p.poly(c, .32, .04, .68, .04, .84, .42, .16, .42)  # shade
+    p.poly(shade(c, 1.5), .42, .04, .52, .04, .52, .42, .36, .42)  # where the light falls
+    p.rect(shade(WOOD, .8), .475, .42, .525, .92)  # stem
+    p.oval(shade(WOOD, .6), .3, .88, .7, 1)  # foot
+
+# %% ../../nbs/pilots/01_drawing.ipynb #9cc01bcc
+@thing("table", "une table", "in shop", .34, "brown white black grey")
+def _table(p, c):
+    p.poly(c, .1, .4, .9, .4, 1, .54, 0, .54)  # top
+    p.rect(shade(c, .75), 0, .54, 1, .6)  # edge
+    for x in (.04, .9):
+        p.rect(shade(c, .6), x, .6, x+.06, 1)  # front leg
+    for x in (.18, .76):
+        p.rect(shade(c, .45), x, .6, x+.05, .9)  # back leg
+
+@thing("clock", "une horloge", "in table shop", .3)
+def _clock(p, c):
+    p.ovals(c, .46, .5, .52)  # rim
+    p.ovals((248, 246, 238), .37, .5, .52)  # face
+    p.line(INK, .03, .5, .52, .5, .24)  # minute hand
+    p.line(INK, .04, .5, .52, .68, .62)  # hour hand
+    p.ovals(INK, .03, .5, .52)  # pivot
+    p.ovals(INK, .02, .5, .2, .5, .84, .18, .52, .82, .52)  # 12, 6, 9 and 3
+
+@thing("vase", "un vase", "in table shop", .34)
+def _vase(p, c):
+    p.line(LEAF, .02, .5, .4, .38, .1)  # stem
+    p.line(LEAF, .02, .5, .4, .62, .08)  # stem
+    p.ovals((230, 120, 140), .07, .37, .1, .62, .08)  # blossoms
+    p.poly(c, .42, .36, .58, .36, .58, .5, .74, .7, .66, 1, .34, 1, .26, .7, .42, .5)  # body
+    p.line(shade(c, .6), .03, .28, .68, .72, .68)  # band
+    p.line(shade(c, 1.5), .03, .37, .62, .34, .8)  # glint
+
+# %% ../../nbs/pilots/01_drawing.ipynb #350d6b42
+@thing("apple", "une pomme", "table", .26, "red green yellow")
+def _apple(p, c):
+    p.ovals(c, .27, .38, .62, .62, .62)  # sides
+    p.oval(c, .25, .5, .75, 1)  # middle
+    p.line(WOOD, .04, .5, .4, .55, .18)  # stalk
+    p.oval(LEAF, .54, .18, .8, .32)  # leaf
+    p.ovals(shade(c, 1.5), .06, .3, .5)  # glint
+
+@thing("pear", "une poire", "table", .28, "green yellow brown")
+def _pear(p, c):
+    p.ovals(c, .27, .5, .72)  # belly
+    p.oval(c, .33, .2, .67, .75)  # neck
+    p.line(WOOD, .04, .5, .24, .55, .06)  # stalk
+    p.ovals(shade(c, 1.5), .05, .4, .62)  # glint
+
+@thing("banana", "une banane", "table", .26, "yellow green")
+def _banana(p, c):
+    p.pie(c, 10, 170, .05, .1, .95, 1)  # disc
+    p.pie((0, 0, 0, 0), 0, 180, .1, .0, .9, .72)  # cut to a crescent
+    p.ovals(WOOD, .04, .9, .62, .1, .62)  # tips
+
+@thing("cup", "une tasse", "table", .28)
+def _cup(p, c):
+    p.arc(c, .06, 270, 90, .6, .45, .95, .8)  # handle
+    p.poly(c, .16, .38, .78, .38, .68, 1, .26, 1)  # body
+    p.oval(shade(c, .6), .16, .32, .78, .44)  # rim
+    p.oval((90, 58, 38), .2, .34, .74, .42)  # coffee
+
+# %% ../../nbs/pilots/01_drawing.ipynb #0ece1083
+@thing("cake", "un gâteau", "table", .34, "pink white brown yellow")
+def _cake(p, c):
+    p.rect(shade(c, .75), .12, .55, .88, .98)  # sponge
+    p.rect(c, .12, .5, .88, .7, r=.05)  # icing
+    p.ovals(c, .06, .2, .7, .35, .73, .5, .7, .65, .73, .8, .7)  # drips
+    for x in (.3, .5, .7):
+        p.rect((90, 130, 200), x-.02, .28, x+.02, .5)  # candle
+        p.oval((250, 190, 60), x-.03, .16, x+.03, .28)  # flame
+
+@thing("book", "un livre", "table in", .3)
+def _book(p, c):
+    p.poly((240, 236, 224), .24, .16, .84, .1, .88, .94, .3, 1)  # pages
+    p.poly(c, .16, .12, .76, .06, .8, .9, .22, .98)  # cover
+    p.poly(shade(c, .6), .16, .12, .23, .11, .29, .97, .22, .98)  # spine
+    p.line((245, 225, 160), .03, .36, .3, .66, .27)  # title
+    p.line((245, 225, 160), .02, .38, .42, .66, .39)  # author
+
+@thing("teapot", "une théière", "table", .3)
+def _teapot(p, c):
+    p.arc(c, .06, 90, 270, .0, .42, .4, .86)  # handle
+    p.poly(c, .7, .75, .98, .38, 1, .44, .76, .92)  # spout
+    p.oval(c, .18, .38, .82, .98)  # body
+    p.oval(shade(c, .7), .36, .32, .64, .46)  # lid
+    p.ovals(shade(c, .5), .05, .5, .3)  # knob
+
+@thing("umbrella", "un parapluie", "out shop", .36)
+def _umbrella(p, c):
+    p.line(WOOD, .035, .5, .1, .5, .92)  # stick
+    p.arc(WOOD, .035, 0, 180, .38, .86, .51, .99)  # handle
+    p.pie(c, 180, 360, .04, .08, .96, .9)  # canopy
+    p.pie(shade(c, .72), 180, 360, .34, .08, .66, .9)  # panel
+    p.ovals(INK, .02, .5, .07)  # tip
+
+# %% ../../nbs/pilots/01_drawing.ipynb #da9dd128
+@thing("cushion", "un coussin", "shop", .7)
+def _cushion(p, c):
+    p.poly(c, .08, .14, .5, .2, .92, .14, .86, .52, .92, .92, .5, .86, .08, .92, .14,
+           .52)  # cover
+    p.ovals(shade(c, .7), .07, .32, .36, .68, .36, .32, .7, .68, .7)  # patches
+    p.ovals(shade(c, 1.5), .07, .5, .53)  # button
+
+@thing("pillow", "un oreiller", "shop", .7)
+def _pillow(p, c):
+    p.rect(c, .04, .3, .96, .84, r=.17)  # cover
+    for x in (.2, .34, .48, .62, .76):
+        p.line(shade(c, .72), .03, x, .33, x+.04, .81)  # stripe
+
+@thing("parasol", "un parasol", "shop", .8)
+def _parasol(p, c):
+    p.line((150, 150, 150), .03, .5, .1, .5, .94)  # pole
+    p.poly(c, .5, .04, .98, .4, .02, .4)  # canopy
+    p.poly((245, 243, 238), .5, .04, .36, .4, .18, .4)  # pale panel
+    p.poly((245, 243, 238), .5, .04, .82, .4, .64, .4)  # pale panel
+    p.rect(INK, .34, .92, .66, .99, r=.02)  # foot
+
+@thing("deckchair", "un transat", "shop", .7)
+def _deckchair(p, c):
+    p.line(WOOD, .035, .1, .98, .8, .1)  # beam
+    p.line(WOOD, .035, .25, .42, .95, .98)  # beam
+    p.poly(c, .86, .12, .76, .1, .3, .66, .18, .98, .3, .98, .46, .68)  # cloth
+    p.line((245, 243, 238), .03, .8, .14, .38, .68, .25, .96)  # stripe
+
+# %% ../../nbs/pilots/01_drawing.ipynb #729baab4
+@thing("teddy", "un ours en peluche", "shop", .75, "brown white pink grey")
+def _teddy(p, c):
+    p.ovals(c, .1, .3, .14, .7, .14)  # ears
+    p.ovals(shade(c, .9), .12, .22, .86, .78, .86, .18, .58, .82, .58)  # arms and legs
+    p.oval(c, .24, .42, .76, .98)  # body
+    p.ovals(c, .24, .5, .28)  # head
+    p.oval(shade(c, 1.4), .38, .28, .62, .46)  # muzzle
+    p.ovals(INK, .03, .41, .23, .59, .23, .5, .33)  # eyes and nose
+    p.oval(shade(c, 1.3), .36, .56, .64, .86)  # belly
+
+@thing("blocks", "un jeu de cubes", "shop", .7)
+def _blocks(p, c):
+    places = ((.06, .66), (.38, .66), (.7, .66), (.22, .34), (.54, .34), (.38, .02))
+    for (x, y), (paint, *_) in zip(places, COLOURS.values()):
+        paint = shade(paint, 1.1)
+        p.rect(paint, x, y, x+.29, y+.3, r=.02)  # block
+        p.rect(shade(paint, .7), x+.08, y+.08, x+.21, y+.22)  # its sign
+
+@thing("bowl", "une gamelle", "shop", .5)
+def _bowl(p, c):
+    p.poly(c, .1, .5, .9, .5, 1, .95, 0, .95)  # bowl
+    p.oval(shade(c, .6), .1, .38, .9, .62)  # inside
+    p.ovals((140, 90, 50), .06, .3, .47, .45, .44, .6, .46, .72, .48, .5, .5)  # food
+    p.ovals((245, 245, 245), .05, .5, .78)  # sign
+
+# %% ../../nbs/pilots/01_drawing.ipynb #649f5a55
+@thing("kennel", "une niche", "shop", .75)
+def _kennel(p, c):
+    p.rect(c, .14, .4, .86, 1)  # wall
+    p.poly(shade(c, .55), .04, .46, .5, .06, .96, .46)  # roof
+    p.pie(INK, 180, 360, .34, .52, .66, .86)  # arch
+    p.rect(INK, .34, .68, .66, 1)  # entrance
+
+@thing("can", "un arrosoir", "shop", .6)
+def _can(p, c):
+    p.arc(c, .06, 150, 20, .2, .1, .75, .7)  # handle
+    p.poly(c, .22, .42, .68, .42, .74, .98, .16, .98)  # body
+    p.poly(shade(c, .8), .7, .8, .92, .34, .98, .38, .72, .94)  # spout
+    p.poly(shade(c, .6), .84, .3, 1, .24, 1.02, .44, .92, .44)  # rose
+
+@thing("spade", "une pelle", "shop", .85)
+def _spade(p, c):
+    p.rect(WOOD, .46, .12, .54, .66)  # stick
+    p.rect(shade(c, .7), .36, .02, .64, .12, r=.03)  # grip
+    p.poly(c, .32, .6, .68, .6, .68, .84, .5, 1, .32, .84)  # blade
+    p.line(shade(c, 1.4), .02, .5, .64, .5, .92)  # ridge
+
+# %% ../../nbs/pilots/01_drawing.ipynb #873cee66
+@thing("glorb", "un glorbe", "folk", .6, "green")
+def _glorb(p, c):
+    p.line(c, .03, .36, .3, .26, .06)  # antenna
+    p.line(c, .03, .64, .3, .74, .06)  # antenna
+    p.ovals((240, 220, 80), .05, .26, .06, .74, .06)  # tips
+    p.oval(c, .12, .2, .88, 1)  # body
+    p.ovals((250, 250, 250), .1, .3, .44, .52, .38, .73, .44)  # eyes
+    p.ovals(INK, .045, .31, .46, .52, .4, .72, .46)  # pupils
+    p.arc(INK, .03, 20, 160, .3, .5, .7, .76)  # mouth
+
+@thing("snib", "un snibe", "folk", .66, "blue")
+def _snib(p, c):
+    p.poly(c, .5, .0, .82, 1, .18, 1)  # body
+    p.ovals((250, 250, 250), .15, .5, .46)  # eye
+    p.ovals(INK, .07, .5, .48)  # pupil
+    p.line(INK, .025, .4, .72, .6, .72)  # mouth
+    p.line(c, .07, .3, .7, .06, .5)  # arm
+    p.line(c, .07, .7, .7, .94, .5)  # arm
+
+# %% ../../nbs/pilots/01_drawing.ipynb #799fe79b
+@thing("wuzzle", "un wuzzle", "folk", .56, "purple")
+def _wuzzle(p, c):
+    p.ovals(c, .16, .24, .4, .5, .28, .76, .4, .2, .68, .8, .68, .5, .8, .5, .55)  # fur
+    p.ovals(c, .12, .34, .9, .66, .9)  # feet
+    p.ovals((250, 250, 250), .09, .38, .48, .62, .48)  # eyes
+    p.ovals(INK, .045, .38, .5, .62, .5)  # pupils
+    p.pie(INK, 0, 180, .36, .56, .64, .78)  # mouth
+    p.rect((250, 250, 250), .44, .67, .5, .72)  # tooth
+
+@thing("trindle", "un trindle", "folk", .6, "orange")
+def _trindle(p, c):
+    for x in (.26, .46, .66):
+        p.rect(shade(c, .7), x, .78, x+.08, 1)  # leg
+    p.rect(c, .14, .3, .86, .84, r=.1)  # body
+    p.poly(shade(c, .7), .2, .32, .3, .06, .42, .32)  # ear
+    p.poly(shade(c, .7), .58, .32, .7, .06, .8, .32)  # ear
+    p.ovals((250, 250, 250), .08, .36, .5, .64, .5)  # eyes
+    p.ovals(INK, .04, .36, .5, .64, .5)  # pupils
+    p.line(INK, .03, .34, .7, .5, .66, .66, .7)  # mouth
+
+# %% ../../nbs/pilots/01_drawing.ipynb #9fa22479
+SETTINGS = dict(  # tag of the things that fit, ground colour, English, French
+    meadow=("out", (112, 150, 72), "in a meadow", "dans un pré"),
+    beach=("out", (218, 196, 146), "on the beach", "sur la plage"),
+    street=("out", (122, 120, 118), "in the street", "dans la rue"),
+    snow=("out", (228, 233, 240), "in the snow", "dans la neige"),
+    desert=("out", (214, 168, 104), "in the desert", "dans le désert"),
+    hills=("out", (128, 140, 84), "in the hills", "dans les collines"),
+    lake=("water", (74, 122, 150), "on the lake", "sur le lac"),
+    sea=("water", (46, 96, 138), "at sea", "en mer"),
+    room=("in", (160, 116, 78), "in the living room", "dans le salon"),
+    kitchen=("table", (176, 132, 92), "on the kitchen table", "sur la table de la cuisine"))
+TIMES = dict(  # sky above, sky at the horizon, light, English, French
+    day=((92, 150, 214), (206, 226, 240), (1., 1., 1.), "at noon", "à midi"),
+    sunset=((92, 80, 140), (246, 170, 108), (1., .82, .68), "at sunset", "au coucher du soleil"),
+    grey=((140, 148, 158), (206, 210, 214), (.88, .9, .94), "on a grey day", "par temps gris"),
+    night=((18, 24, 56), (58, 66, 110), (.6, .64, .8), "at night", "la nuit"))
+RELATIONS = {  # English → French
+    "left of": "à gauche de",
+    "right of": "à droite de",
+    "behind": "derrière",
+    "in front of": "devant",
+    "above": "au-dessus de"}
+BESIDE = ["left of", "right of", "behind", "in front of"]   # relations of things on the ground
+
+# %% ../../nbs/pilots/01_drawing.ipynb #6c793023
 def fitting(
     tag:str,  # a place: out, water, in, table, sky, shop, folk
 ) -> list: # names of things
@@ -383,208 +656,304 @@ def fitting(
 
 def imagine(
     rng:random.Random,  # source of every choice
-    a:str="",  # the thing in front of everything, chosen if empty
+    a:str="",           # the thing in front of everything, chosen if empty
 ) -> dict: # setting, time, a and b as [thing, colour, count], relation
     "A scene as data"
-    setting = rng.choice([s for s in SETTINGS if not a or SETTINGS[s][0] in THINGS[a].tags or "folk" in THINGS[a].tags])
+    setting = rng.choice(_places_for(a))
     tag = SETTINGS[setting][0]
-    sky = not a and tag in ("out", "water") and rng.random() < .2
-    a = a or rng.choice(fitting("sky" if sky else tag))
+    in_the_sky = not a and tag in ("out", "water") and rng.random() < .2
+    a = a or rng.choice(fitting("sky" if in_the_sky else tag))
     b = rng.choice([n for n in fitting(tag) if n != a])
-    hue = lambda n: rng.choice(THINGS[n].colours)
-    return dict(setting=setting, time="grey" if tag in ("in", "table") else rng.choice(list(TIMES)), a=[a, hue(a), rng.choice([1, 1, 1, 2, 3])],
-                b=[b, hue(b), 1], relation="above" if sky else rng.choice(BESIDE))
+    return dict(
+        setting=setting,
+        time="grey" if tag in ("in", "table") else rng.choice(list(TIMES)),
+        a=[a, rng.choice(THINGS[a].colours), rng.choice([1, 1, 1, 2, 3])],
+        b=[b, rng.choice(THINGS[b].colours), 1],
+        relation="above" if in_the_sky else rng.choice(BESIDE))
+
+def _places_for(name):
+    "Settings that a thing fits; folk are everywhere, and so is nobody in particular"
+    if not name or "folk" in THINGS[name].tags: return list(SETTINGS)
+    return [s for s, (tag, *_) in SETTINGS.items() if tag in THINGS[name].tags]
+
+# %% ../../nbs/pilots/01_drawing.ipynb #5927bc5c
+NUMBERS = dict(en=["", "a", "two", "three"], fr=["", "un", "deux", "trois"])
+PLURAL = {  # exceptions, of both languages
+    "child": "children",
+    "woman": "women",
+    "sheep": "sheep",
+    "bus": "buses",
+    "cheval": "chevaux",
+    "jeu": "jeux",
+    "cerf-volant": "cerfs-volants"}
 
 def plural(
     noun:str,  # singular, English or French
 ) -> str: # plural
-    "Regular plural, or the exception"
-    head, _, rest = noun.partition(" ")
+    "Regular plural, or the exception; of a French compound the first word is put into the plural"
     if noun in PLURAL: return PLURAL[noun]
+    head, _, rest = noun.partition(" ")
     if rest: return f"{plural(head)} {rest}"
-    return noun + ("x" if noun.endswith("eau") else "" if noun.endswith("s") else "s")
+    if noun.endswith("s"): return noun
+    ending = "x" if noun.endswith("eau") else "s"
+    return noun + ending
 
 def name_of(
-    part:list,  # [thing, colour, count]
+    part:list,      # [thing, colour, count]
     lang:str="en",  # en or fr
 ) -> str: # "two red cars", "deux voitures rouges"
     "A noun phrase for part of a scene, in either language"
     name, colour, n = part
-    t = THINGS[name]
-    if lang == "en":
-        article = "an" if n == 1 and colour[0] in "aeiou" else NUMBERS["en"][n]
-        return f"{article} {colour} {plural(name) if n > 1 else name}"
-    hue = COLOURS[colour][2 if t.feminine else 1]
-    if n > 1: hue += "" if colour == "orange" or hue.endswith("s") else "s"
-    article = "une" if n == 1 and t.feminine else NUMBERS["fr"][n]
-    return f"{article} {plural(t.fr) if n > 1 else t.fr} {hue}"
+    return _in_english(name, colour, n) if lang == "en" else _in_french(THINGS[name], colour, n)
+
+def _in_english(name, colour, n):
+    if n > 1: return f"{NUMBERS['en'][n]} {colour} {plural(name)}"
+    article = "an" if colour[0] in "aeiou" else "a"
+    return f"{article} {colour} {name}"
+
+def _in_french(t, colour, n):
+    _, masculine, feminine = COLOURS[colour]
+    hue = feminine if t.feminine else masculine
+    one = "une" if t.feminine else "un"
+    if n == 1: return f"{one} {t.fr} {hue}"
+    if colour != "orange" and not hue.endswith("s"): hue += "s"     # orange, a fruit, has no plural as a colour
+    return f"{NUMBERS['fr'][n]} {plural(t.fr)} {hue}"
 
 # %% ../../nbs/pilots/01_drawing.ipynb #91e55835
 def gradient(
-    size:tuple,  # (width, height) in pixels
-    top:tuple, bottom:tuple,  # RGB
+    size:tuple,                # (width, height) in pixels
+    top:tuple, bottom:tuple,   # RGB
 ) -> Image.Image: # RGB
     "A colour gradient from top to bottom"
     return Image.composite(Image.new("RGB", size, bottom), Image.new("RGB", size, top), ramp(size, 0, 255))
 
+_DISCS = dict(day=(255, 244, 190), sunset=(255, 214, 130), night=(236, 236, 220))   # sun and moon; none on a grey day
+_CLOUDS = dict(day=3, sunset=3, grey=6, night=1)
+
 def _heaven(d, w, h, time, rng):
     "Sun or moon, stars, clouds"
-    x, y, r = rng.uniform(.1, .9)*w, rng.uniform(.08, .24)*h, rng.uniform(.04, .07)*w
+    x = rng.uniform(.1, .9)*w
+    y = rng.uniform(.08, .24)*h
+    r = rng.uniform(.04, .07)*w
     if time == "night":
         for _ in range(30): d.point((rng.random()*w, rng.random()*h*.5), (230, 230, 250))
-    if time != "grey": d.ellipse((x-r, y-r, x+r, y+r), dict(day=(255, 244, 190), sunset=(255, 214, 130), night=(236, 236, 220))[time])
-    for _ in range(dict(day=3, sunset=3, grey=6, night=1)[time]):
-        x, y, r = rng.random()*w, rng.uniform(.05, .3)*h, rng.uniform(.03, .07)*w
-        for dx in (-1.2, 0, 1.1): d.ellipse((x+dx*r-1.2*r, y-r*.7, x+dx*r+1.2*r, y+r*.6), (255, 255, 255, 130))
+    if time in _DISCS: d.ellipse((x-r, y-r, x+r, y+r), _DISCS[time])
+    for _ in range(_CLOUDS[time]): _cloud(d, w, h, rng)
 
-def _far(d, w, h, y, setting, c, rng):
-    "What stands at the horizon"
-    if setting == "street":
-        x = 0
-        while x < w:
-            bw, bh, k = rng.uniform(.08, .2)*w, rng.uniform(.15, .42)*h, rng.uniform(.55, 1.05)
-            d.rectangle((x, y-bh, x+bw, y), shade((150, 128, 118), k))
-            for i in range(24): d.rectangle((a := x+bw*(.15+.3*(i % 3)), e := y-bh+bh*.12*(1+i//3), a+bw*.14, e+bh*.06), shade(GLASS, rng.uniform(.5, 1.2)))
-            x += bw
-    elif setting in ("hills", "snow", "lake"):
-        for k in (.62, .8):
-            xs = [w*(i + rng.uniform(.1, .9))/4 for i in range(4)]
-            d.polygon([(-w*.2, y+2)] + [(x, y-rng.uniform(.06, .26)*h*(1.4-k)) for x in xs] + [(w*1.2, y+2)], shade(c, k))
-    elif setting == "beach": d.rectangle((0, y-.1*h, w, y), tuple(int(v*k/255) for v, k in zip(c, (72, 168, 255))))
-    elif setting == "meadow":
-        for _ in range(14): x, r = rng.random()*w, rng.uniform(.02, .06)*w; d.ellipse((x-r, y-r, x+r, y+r), shade(c, .7))
-    elif setting == "desert": d.polygon([(0, y), (w*.3, y-.09*h), (w*.55, y), (w*.8, y-.06*h), (w, y)], shade(c, .85))
+def _cloud(d, w, h, rng):
+    "Three overlapping ovals"
+    x = rng.random()*w
+    y = rng.uniform(.05, .3)*h
+    r = rng.uniform(.03, .07)*w
+    for dx in (-1.2, 0, 1.1):
+        middle = x+dx*r
+        d.ellipse((middle-1.2*r, y-r*.7, middle+1.2*r, y+r*.6), (255, 255, 255, 130))
 
-def _floor(d, w, h, y, setting, c, rng):
-    "The texture of the ground"
-    if setting == "street":
-        for x in range(5): d.polygon([(w*(.1+.2*x), h*.86), (w*(.2+.2*x), h*.86), (w*(.19+.2*x), h*.89), (w*(.08+.2*x), h*.89)], (232, 228, 200))
-    elif setting == "room":
-        for i in range(9): d.line((w*(i/8*1.6-.3), h, w*i/8, y), shade(c, .75), 2)
-    else:
-        for _ in range(150):
-            x, t = rng.random()*w, rng.uniform(y+3, h)
-            size = (t-y)/(h-y)*.05*w + 2
-            k = shade(c, rng.choice([.78, .88, 1.12, 1.25]))
-            if setting in ("meadow", "hills"): d.line((x, t, x+rng.uniform(-.3, .3)*size, t-size), k, 2)
-            else: d.line((x, t, x+size*2, t), k, 2)
+# %% ../../nbs/pilots/01_drawing.ipynb #2d8ebade
+def _skyline(d, w, h, y, c, rng):
+    "Houses with windows, from left to right"
+    x = 0
+    while x < w:
+        width = rng.uniform(.08, .2)*w
+        height = rng.uniform(.15, .42)*h
+        d.rectangle((x, y-height, x+width, y), shade((150, 128, 118), rng.uniform(.55, 1.05)))
+        for i in range(24):
+            left = x+width*(.15+.3*(i % 3))
+            top = y-height+height*.12*(1+i//3)
+            d.rectangle((left, top, left+width*.14, top+height*.06), shade(GLASS, rng.uniform(.5, 1.2)))
+        x += width
 
+def _ridges(d, w, h, y, c, rng):
+    "Two chains of hills, the far one darker and higher"
+    for k in (.62, .8):
+        xs = [w*(i + rng.uniform(.1, .9))/4 for i in range(4)]
+        peaks = [(x, y-rng.uniform(.06, .26)*h*(1.4-k)) for x in xs]
+        d.polygon([(-w*.2, y+2), *peaks, (w*1.2, y+2)], shade(c, k))
+
+def _bushes(d, w, h, y, c, rng):
+    "Round ones along the horizon"
+    for _ in range(14):
+        x = rng.random()*w
+        r = rng.uniform(.02, .06)*w
+        d.ellipse((x-r, y-r, x+r, y+r), shade(c, .7))
+
+def _water(d, w, h, y, c, rng):
+    "A band of sea"
+    d.rectangle((0, y-.1*h, w, y), tuple(int(v*k/255) for v, k in zip(c, (72, 168, 255))))
+
+def _dunes(d, w, h, y, c, rng):
+    "Two triangles"
+    d.polygon([(0, y), (w*.3, y-.09*h), (w*.55, y), (w*.8, y-.06*h), (w, y)], shade(c, .85))
+
+FAR = dict(street=_skyline, hills=_ridges, snow=_ridges, lake=_ridges, meadow=_bushes, beach=_water, desert=_dunes)
+
+# %% ../../nbs/pilots/01_drawing.ipynb #78e381d5
+def _crossing(d, w, h):
+    "A zebra crossing"
+    for x in range(5):
+        far = [(w*(.1+.2*x), h*.86), (w*(.2+.2*x), h*.86)]
+        near = [(w*(.19+.2*x), h*.89), (w*(.08+.2*x), h*.89)]
+        d.polygon(far + near, (232, 228, 200))
+
+def _boards(d, w, h, y, c):
+    "A wooden floor that meets at the back"
+    for i in range(9): d.line((w*(i/8*1.6-.3), h, w*i/8, y), shade(c, .75), 2)
+
+def _texture(d, w, h, y, c, rng, grass):
+    "Blades of grass, or flat marks; larger where they are nearer"
+    for _ in range(150):
+        x = rng.random()*w
+        t = rng.uniform(y+3, h)
+        size = (t-y)/(h-y)*.05*w + 2
+        mark = shade(c, rng.choice([.78, .88, 1.12, 1.25]))
+        tip = (x+rng.uniform(-.3, .3)*size, t-size) if grass else (x+size*2, t)
+        d.line((x, t, *tip), mark, 2)
+
+# %% ../../nbs/pilots/01_drawing.ipynb #0775656f
 def backdrop(
-    s:dict,  # a scene
-    size:tuple,  # (width, height) in pixels
+    s:dict,             # a scene
+    size:tuple,         # (width, height) in pixels
     rng:random.Random,  # varies what the record leaves open
 ) -> tuple: # RGB image, height of the horizon in pixels
     "Sky or wall, horizon and ground"
     w, h = size
-    (tag, c, *_), (top, low, light, *_) = SETTINGS[s["setting"]], TIMES[s["time"]]
+    setting, time = s["setting"], s["time"]
+    tag, ground, *_ = SETTINGS[setting]
+    top, low, light, *_ = TIMES[time]
     y = round(h*rng.uniform(.46, .58))
     indoors = tag in ("in", "table")
     if indoors: top = low = shade(COLOURS[rng.choice(list(COLOURS))][0], 1.6)
-    c = tuple(int(v*k) for v, k in zip(c, light))
+    c = tuple(int(v*k) for v, k in zip(ground, light))
     im = gradient(size, top, low)
     d = ImageDraw.Draw(im, "RGBA")
-    if indoors:
-        for x in range(0, w, w//10): d.line((x, 0, x, y), (*shade(top, .9), 120), w//40)
-    else:
-        _heaven(d, w, h, s["time"], rng)
-        _far(d, w, h, y, s["setting"], c, rng)
+    if indoors: _wallpaper(d, w, y, top)
+    else: _heaven(d, w, h, time, rng)
+    if setting in FAR: FAR[setting](d, w, h, y, c, rng)
     im.paste(gradient((w, h-y), shade(c, .86), shade(c, 1.08)), (0, y))
-    _floor(ImageDraw.Draw(im, "RGBA"), w, h, y, s["setting"], c, rng)
+    d = ImageDraw.Draw(im, "RGBA")
+    if setting == "street": _crossing(d, w, h)
+    elif setting == "room": _boards(d, w, h, y, c)
+    else: _texture(d, w, h, y, c, rng, grass=setting in ("meadow", "hills"))
     return im, y
 
-# %% ../../nbs/pilots/01_drawing.ipynb #2d8ebade
+def _wallpaper(d, w, y, colour):
+    "Stripes"
+    for x in range(0, w, w//10): d.line((x, 0, x, y), (*shade(colour, .9), 120), w//40)
+
+# %% ../../nbs/pilots/01_drawing.ipynb #51970e2a
+PLACES = {  # relation → x of a and of b, foot of a and of b, scale of a and of b
+    "left of": ((.28, .76), (.88, .9), (1., 1.)),
+    "right of": ((.72, .24), (.88, .9), (1., 1.)),
+    "behind": ((.5, .5), (.72, .95), (.95, .8)),
+    "in front of": ((.5, .5), (.95, .7), (.8, 1.)),
+    "above": ((.5, .5), (.36, .94), (.9, .9))}
+_SCALE = (1, 1, .74, .6)   # of each of one, two, three things
+_STEP = (0, 0, .24, .2)    # from one of them to the next, a share of the width
+
 def spots(
-    s:dict,  # a scene
+    s:dict,             # a scene
     rng:random.Random,  # small shifts
 ) -> list: # (part, x, foot, scale), farthest first, x and foot as shares of width and height
     "Where each thing stands, so that the relation holds"
-    n, jig = s["a"][2], lambda v: v + rng.uniform(-.03, .03)
-    side = {"left of": (.28, .76), "right of": (.72, .24)}.get(s["relation"], (.5, .5))
-    fa, fb, ka, kb = dict(behind=(.72, .95, .95, .8), above=(.36, .94, .9, .9)).get(s["relation"], (.88, .9, 1., 1.))
-    if s["relation"] == "in front of": fa, fb, ka, kb = .95, .7, .8, 1.
-    shift = rng.choice([-.17, .17]) if s["relation"] in ("behind", "in front of") else 0
-    ka *= (1, 1, .74, .6)[n]
-    step = (0, 0, .24, .2)[n] * (1 if side[0] == .5 else .85)
-    a = [(s["a"], jig(side[0]) + shift + step*(i-(n-1)/2), jig(fa), ka) for i in range(n)]
-    b = [(s["b"], jig(side[1]) - shift, jig(fb), kb)]
+    def near(v): return v + rng.uniform(-.03, .03)
+    (xa, xb), (foot_a, foot_b), (scale_a, scale_b) = PLACES[s["relation"]]
+    n = s["a"][2]
+    overlapping = s["relation"] in ("behind", "in front of")
+    shift = rng.choice([-.17, .17]) if overlapping else 0
+    step = _STEP[n] * (1 if xa == .5 else .85)
+    a = [(s["a"], near(xa) + shift + step*(i-(n-1)/2), near(foot_a), scale_a*_SCALE[n]) for i in range(n)]
+    b = [(s["b"], near(xb) - shift, near(foot_b), scale_b)]
     return a + b if s["relation"] == "behind" else b + a
 
+# %% ../../nbs/pilots/01_drawing.ipynb #93aba055
 def draw_scene(
-    s:dict,  # a scene, from `imagine`
-    rng:random.Random,  # varies what the record leaves open
-    size:tuple=(224, 224),  # (width, height) in pixels
+    s:dict,                   # a scene, from `imagine`
+    rng:random.Random,        # varies what the record leaves open
+    size:tuple=(224, 224),    # (width, height) in pixels
 ) -> Image.Image: # RGB
     "A scene as a picture"
     w, h = size
     im, _ = backdrop(s, (2*w, 2*h), rng)
     im = im.reduce(2)
-    d, light = ImageDraw.Draw(im, "RGBA"), TIMES[s["time"]][2]
+    d = ImageDraw.Draw(im, "RGBA")
+    light = TIMES[s["time"]][2]
     tint = Image.new("RGB", size, tuple(int(255*v) for v in light))
-    for part, x, foot, k in spots(s, rng):
-        t = THINGS[part[0]]
-        px = int(min(w, h)*t.size*k*1.25*rng.uniform(.92, 1.08))
-        at = (int(x*w - px/2), int(foot*h - px))
-        if "sky" not in t.tags: d.ellipse((at[0]+px*.14, at[1]+px*.95, at[0]+px*.86, at[1]+px*1.04), (20, 20, 30, 90))
-        pic = stamp(part[0], part[1], px, rng)
-        im.paste(ImageChops.multiply(pic.convert("RGB"), tint.resize(pic.size)), at, pic)
+    for (name, colour, _), x, foot, scale in spots(s, rng):
+        px = int(min(w, h)*THINGS[name].size*scale*1.25*rng.uniform(.92, 1.08))
+        left, top = int(x*w - px/2), int(foot*h - px)
+        shadow = (left+px*.14, top+px*.95, left+px*.86, top+px*1.04)
+        if "sky" not in THINGS[name].tags: d.ellipse(shadow, (20, 20, 30, 90))
+        pic = stamp(name, colour, px, rng)
+        im.paste(ImageChops.multiply(pic.convert("RGB"), tint.resize(pic.size)), (left, top), pic)
     return im
 
+# %% ../../nbs/pilots/01_drawing.ipynb #c46616a7
 def develop(
-    im:Image.Image,  # RGB
-    rng:random.Random,  # varies exposure, tint and noise
-    noise:float=None,  # standard deviation in grey levels, 2-9 if None
-    colour:float=1, # share of the colour that the film keeps
+    im:Image.Image,         # RGB
+    rng:random.Random,      # varies exposure, tint and noise
+    noise:float|None=None,  # standard deviation in grey levels, 2-9 if None
+    colour:float=1,         # share of the colour that the film keeps
 ) -> Image.Image: # RGB
     "Exposure, tint, vignette and sensor noise, as a camera would add"
     w, h = im.size
     im = ImageEnhance.Color(im).enhance(colour)
     y, x = np.ogrid[-1:1:h*1j, -1:1:w*1j]
-    gain = (1 - rng.uniform(.05, .3)*(x*x + y*y)/2)[..., None] * np.array([rng.uniform(.88, 1.08) for _ in range(3)])
+    vignette = (1 - rng.uniform(.05, .3)*(x*x + y*y)/2)[..., None]     # (h, w, 1)
+    gain = vignette * np.array([rng.uniform(.88, 1.08) for _ in range(3)])
     grain = np.random.default_rng(rng.getrandbits(64)).standard_normal((h, w, 1), dtype=np.float32)
-    a = np.asarray(im, np.float32)*gain.astype(np.float32) + grain*(noise if noise is not None else rng.uniform(2, 9))
-    return Image.fromarray(a.clip(0, 255).astype(np.uint8))
+    if noise is None: noise = rng.uniform(2, 9)
+    pixels = np.asarray(im, np.float32)*gain.astype(np.float32) + grain*noise
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 # %% ../../nbs/pilots/01_drawing.ipynb #51fcdbd3
 def _patch(im, rng, lo=.4, hi=.62):
-    "A box somewhere in the picture"
+    "A box somewhere in the picture, below the top seventh where it fits there"
     w, h = im.size
     bw, bh = int(w*rng.uniform(lo, hi)), int(h*rng.uniform(lo, hi))
-    x, y = rng.randint(0, w-bw), rng.randint(int(.15*h), h-bh) if h-bh > .15*h else h-bh
+    x = rng.randint(0, w-bw)
+    y = rng.randint(int(.15*h), h-bh) if h-bh > .15*h else h-bh
     return x, y, x+bw, y+bh
 
 def vivid(
-    im:Image.Image,  # RGB or RGBA
+    im:Image.Image,     # RGB or RGBA
     rng:random.Random,  # how much
 ) -> Image.Image: # the same, in another light
     "The brighter, more saturated light that betrays a retouched region"
-    return ImageEnhance.Brightness(ImageEnhance.Color(im).enhance(rng.uniform(2, 3))).enhance(rng.uniform(1.15, 1.5))
+    saturated = ImageEnhance.Color(im).enhance(rng.uniform(2, 3))
+    return ImageEnhance.Brightness(saturated).enhance(rng.uniform(1.15, 1.5))
 
 def _splice(im, rng):
     "Paste a cut-out from another picture: other light, a pale hard edge, no noise"
+    w, h = im.size
     name = rng.choice([n for n, t in THINGS.items() if t.tags & {"out", "water", "in", "table"}])
-    px = int(min(im.size)*rng.uniform(.48, .72))
-    pic = stamp(name, rng.choice(THINGS[name].colours), px//2, rng).resize((px, px), Image.NEAREST)
-    pic = vivid(pic, rng)
+    px = int(min(w, h)*rng.uniform(.48, .72))
+    small = stamp(name, rng.choice(THINGS[name].colours), px//2, rng)
+    pic = vivid(small.resize((px, px), Image.NEAREST), rng)
     mask = pic.getchannel("A").point(lambda v: 255*(v > 110))
-    at = (rng.randint(-px//10, im.size[0]-px), rng.randint(int(.1*im.size[1]), im.size[1]-px))
-    im.paste(rng.choice([(250, 250, 250), (236, 232, 214), (20, 20, 20)]), at, mask.filter(ImageFilter.MaxFilter(rng.choice([5, 7]))))
+    at = (rng.randint(-px//10, w-px), rng.randint(int(.1*h), h-px))
+    edge = rng.choice([(250, 250, 250), (236, 232, 214), (20, 20, 20)])
+    im.paste(edge, at, mask.filter(ImageFilter.MaxFilter(rng.choice([5, 7]))))
     im.paste(pic.convert("RGB"), at, mask)
 
+# %% ../../nbs/pilots/01_drawing.ipynb #482a828a
 def _smear(im, rng):
     "Repaint a region with long strokes of its own colours"
     box = _patch(im, rng)
     part = im.crop(box)
     w, h = part.size
-    long = (max(2, w//rng.randint(18, 30)), h) if rng.random() < .5 else (w, max(2, h//rng.randint(18, 30)))
+    sideways = rng.random() < .5
+    strokes = rng.randint(18, 30)
+    coarse = (max(2, w//strokes), h) if sideways else (w, max(2, h//strokes))
     mask = Image.new("L", part.size)
     ImageDraw.Draw(mask).ellipse((0, 0, w, h), 255)
-    im.paste(vivid(part, rng).resize(long, Image.BOX).resize(part.size, Image.BICUBIC), box, mask)
+    im.paste(vivid(part, rng).resize(coarse, Image.BOX).resize(part.size, Image.BICUBIC), box, mask)
 
 def _recompress(im, rng):
     "A region that has been through a very poor JPEG"
-    box, tin = _patch(im, rng, .42, .62), io.BytesIO()
-    vivid(im.crop(box), rng).save(tin, "JPEG", quality=rng.randint(3, 7))
-    im.paste(Image.open(tin), box)
+    box = _patch(im, rng, .42, .62)
+    file = io.BytesIO()
+    vivid(im.crop(box), rng).save(file, "JPEG", quality=rng.randint(3, 7))
+    im.paste(Image.open(file), box)
 
 def _transplant(im, rng):
     "A region copied from another picture, with that picture's light and noise"
@@ -592,14 +961,16 @@ def _transplant(im, rng):
     box = _patch(im, rng)
     im.paste(vivid(other.crop(box), rng), box)
 
+# %% ../../nbs/pilots/01_drawing.ipynb #c1e926ad
 FORGERIES = dict(splice=_splice, smear=_smear, recompress=_recompress, transplant=_transplant)
 
 def forge(
-    im:Image.Image,  # RGB, as the camera gave it
+    im:Image.Image,     # RGB, as the camera gave it
     rng:random.Random,  # chooses the hand and its place
-    how:str="",  # a key of `FORGERIES`, chosen if empty
+    how:str="",         # a key of `FORGERIES`, chosen if empty
 ) -> Image.Image: # RGB
     "Manipulate a picture"
     im = im.copy()
-    FORGERIES[how or rng.choice(["splice", "splice", "splice", "smear", "recompress", "transplant"])](im, rng)
+    hand = how or rng.choice(["splice", "splice", "splice", "smear", "recompress", "transplant"])
+    FORGERIES[hand](im, rng)
     return im
