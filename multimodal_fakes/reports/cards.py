@@ -206,11 +206,12 @@ MODEL_CARD = [  # title, function, file to look at
 ]
 NAMES = dict(accuracy="accuracy", macro_f1="macro-F1", auroc="AUROC", ece="ECE", nll="NLL")
 
-def in_numbers(row, metric) -> str:
+def in_numbers(row, metric, sign="") -> str:
     "A metric with its interval where it has one"
     value, low, high = (row.get(f"{metric}{end}") for end in ("", "_low", "_high"))
-    if value is None or pd.isna(value): return ""
-    return f"{value:.3f}" if low is None or pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    if pd.isna(value): return ""
+    if pd.isna(low): return f"{value:{sign}.3f}"
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 def in_percent(row, metric) -> str:
     "The same in percent"
