@@ -734,7 +734,7 @@ def galleries(
     hidden:bool,   # whether they are shown only when clicked
 ) -> list: # of `Gallery`
     "The groups as pictures with text; each picture is read once, however many groups show it"
-    rows:dict = {}     # id → its row
+    rows = {}     # id → its row
     for _, part in groups.values(): rows |= {row["id"]: row for row in part.to_dict("records")}
     examples = {i: _example(row, experts, small_picture(row, datasets_dir)) for i, row in rows.items()}
     shown = []
