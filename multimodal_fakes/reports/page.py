@@ -19,16 +19,29 @@ import pandas as pd
 from ..core import FakesError, atomic_path
 
 # %% ../../nbs/reports/05b_page.ipynb #12456fad
+_SHAPELESS = ("Cc", "Cf", "Cs", "Zl", "Zp")     # Unicode categories: control, format, surrogate, separators of lines
+_KEPT = "\n\t\u200c\u200d"                      # of these: line ends, tabs, and the two joiners
+_LONE_JOINER = re.compile("(?<=[!-~])[\u200c\u200d]|[\u200c\u200d](?=[!-~])")     # beside a Latin letter
+
+
 def harmless(
     text,             # of a post, or None
     most:int=0,       # characters kept, all if zero
 ) -> str:
     "A text without invisible characters: each is shown as its number"
     text = str(text or "")
-    if text.isprintable() and (not most or len(text) <= most): return text                     # nearly all
-    text = re.sub("(?<=[!-~])[\u200c\u200d]|[\u200c\u200d](?=[!-~])", lambda m: _number(m[0]), text)
-    text = "".join(_number(c) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in "\n\t\u200c\u200d" else c for c in text)
+    if not text.isprintable(): text = _visible(text)
     return text if not most or len(text) <= most else text[:most].rstrip() + " …"
+
+
+def _visible(text):
+    "The text with the number of each character that cannot be seen"
+    text = _LONE_JOINER.sub(lambda match: _number(match[0]), text)
+    return "".join(_number(c) if _shapeless(c) else c for c in text)
+
+
+def _shapeless(c): return unicodedata.category(c) in _SHAPELESS and c not in _KEPT
+
 
 def _number(c): return f"[U+{ord(c):04X}]"
 
@@ -39,7 +52,9 @@ class Picture:
     png:bytes = field(repr=False)   # the file
     alt:str            # what is to be seen, in words
     width:int          # pixels of a screen, 96 an inch, so that its letters are as large as those of the page
+
     def _repr_png_(self): return self.png
+
 
 @dataclass
 class Example:
@@ -48,6 +63,7 @@ class Example:
     text:str = ""      # its words
     jpeg:bytes = field(default=b"", repr=False)   # its picture, small; none where it has none
 
+
 @dataclass
 class Gallery:
     "Examples under one heading, which may stay hidden until they are asked for"
@@ -55,13 +71,15 @@ class Gallery:
     examples:list      # of `Example`
     hidden:bool = False
     note:str = ""      # what they have in common
+
     def _repr_html_(self): return f"{block_html(self)}<style>{GALLERY_CSS}</style>"
+
 
 @dataclass
 class Section:
-    "A title, its finding in one sentence, and blocks: str, list of str, dict of str, DataFrame, `Picture`, `Gallery`, or sections within it"
+    "A title, its finding, and blocks: str, list of str, dict of str, DataFrame, `Picture`, `Gallery`, `Section`"
     title:str
-    finding:str = ""
+    finding:str = ""                            # in one sentence
     blocks:list = field(default_factory=list)
 
 # %% ../../nbs/reports/05b_page.ipynb #77e698ec
@@ -76,7 +94,10 @@ def picture(
     file = io.BytesIO()
     fig.savefig(file, dpi=dpi, format="png", bbox_inches="tight")
     plt.close(fig)
-    return Picture(file.getvalue(), alt, int.from_bytes(file.getvalue()[16:20]) * 96 // dpi)      # a PNG tells its width there
+    png = file.getvalue()
+    width = int.from_bytes(png[16:20])     # a PNG tells its width there
+    return Picture(png, alt, width * 96 // dpi)
+
 
 def thumbnail(
     image,          # PIL image
@@ -90,61 +111,145 @@ def thumbnail(
 
 # %% ../../nbs/reports/05b_page.ipynb #4176a7c3
 GALLERY_CSS = """
-.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: .7rem; padding: 0; margin: .6rem 0; }
-.examples > li { list-style: none; border: 1px solid #8886; border-radius: 4px; padding: .4rem; font-size: .8rem; line-height: 1.3; overflow: hidden; overflow-wrap: anywhere; break-inside: avoid; }
+.examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); \
+gap: .7rem; padding: 0; margin: .6rem 0; }
+.examples > li { list-style: none; border: 1px solid #8886; border-radius: 4px; padding: .4rem; \
+font-size: .8rem; line-height: 1.3; overflow: hidden; overflow-wrap: anywhere; break-inside: avoid; }
 .examples img { display: block; max-width: 100%; height: auto; margin-bottom: .3rem; }
-.examples p { margin: .15rem 0; } .examples .said { font-weight: 600; } .examples .words { max-height: 8em; overflow: hidden; unicode-bidi: isolate; }
+.examples p { margin: .15rem 0; } \
+.examples .said { font-weight: 600; } \
+.examples .words { max-height: 8em; overflow: hidden; unicode-bidi: isolate; }
 summary { cursor: pointer; font-weight: 600; }
 """
-CSS = """
-:root { color-scheme: light dark; --ink: #1b1b1b; --paper: #fff; --soft: #5a5a5a; --line: #c9c9c9; --band: #f3f4f6; --link: #1f5f8f; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #16181b; --soft: #a9adb3; --line: #44484e; --band: #22262b; --link: #8cc4f0; } }
+
+# %% ../../nbs/reports/05b_page.ipynb #4fc19391
+_SCREEN_CSS = """
+:root { color-scheme: light dark; \
+--ink: #1b1b1b; --paper: #fff; --soft: #5a5a5a; --line: #c9c9c9; --band: #f3f4f6; --link: #1f5f8f; }
+@media (prefers-color-scheme: dark) { :root { \
+--ink: #e8e8e8; --paper: #16181b; --soft: #a9adb3; --line: #44484e; --band: #22262b; --link: #8cc4f0; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1.2rem 4rem; max-width: 62rem; font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); background: var(--paper); }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; } h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.4rem 0 .3rem; padding-top: .6rem; border-top: 1px solid var(--line); } h3 { font-size: 1.02rem; margin: 1.5rem 0 .2rem; }
-p, ul, dl { margin: .5rem 0; } a { color: var(--link); } .under, .note { color: var(--soft); } .finding { font-weight: 600; }
+body { margin: 0 auto; padding: 1.5rem 1.2rem 4rem; max-width: 62rem; \
+font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: var(--ink); background: var(--paper); }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; } \
+h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.4rem 0 .3rem; padding-top: .6rem; \
+border-top: 1px solid var(--line); } \
+h3 { font-size: 1.02rem; margin: 1.5rem 0 .2rem; }
+p, ul, dl { margin: .5rem 0; } \
+a { color: var(--link); } \
+.under, .note { color: var(--soft); } \
+.finding { font-weight: 600; }
 nav ol { columns: 2; padding-left: 1.6rem; font-size: .9rem; margin: .4rem 0; }
-dl { display: grid; grid-template-columns: minmax(9rem, 13rem) 1fr; gap: .5rem 1rem; } dt { font-weight: 600; } dd { margin: 0; }
-.wide { overflow-x: auto; margin: .7rem 0; } table { border-collapse: collapse; font-size: .82rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; vertical-align: top; padding: .25rem .7rem .25rem .3rem; border-bottom: 1px solid var(--line); font-weight: normal; overflow-wrap: anywhere; min-width: 3.2rem; max-width: 26rem; }
-thead th { font-weight: 600; white-space: normal; overflow-wrap: normal; border-bottom: 2px solid var(--line); } td.number, th.number { text-align: right; overflow-wrap: normal; white-space: nowrap; }
-tbody th { min-width: 6.5rem; } figure { margin: .8rem 0; } figure img { max-width: 100%; height: auto; background: #fff; border-radius: 3px; }
-""" + GALLERY_CSS + """
+dl { display: grid; grid-template-columns: minmax(9rem, 13rem) 1fr; gap: .5rem 1rem; } \
+dt { font-weight: 600; } \
+dd { margin: 0; }
+.wide { overflow-x: auto; margin: .7rem 0; } \
+table { border-collapse: collapse; font-size: .82rem; line-height: 1.35; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .7rem .25rem .3rem; \
+border-bottom: 1px solid var(--line); \
+font-weight: normal; overflow-wrap: anywhere; min-width: 3.2rem; max-width: 26rem; }
+thead th { font-weight: 600; white-space: normal; overflow-wrap: normal; border-bottom: 2px solid var(--line); } \
+td.number, th.number { text-align: right; overflow-wrap: normal; white-space: nowrap; }
+tbody th { min-width: 6.5rem; } \
+figure { margin: .8rem 0; } \
+figure img { max-width: 100%; height: auto; background: #fff; border-radius: 3px; }
+"""
+
+# %% ../../nbs/reports/05b_page.ipynb #06825a7a
+_PRINT_CSS = """
 @page { size: A4; margin: 15mm 14mm; }
 @media print {
-  :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #333; --line: #999; --band: #fff; --link: #000; }
-  body { max-width: none; padding: 0; font-size: 10pt; } a { text-decoration: none; } nav { display: none; }
-  section:first-of-type { break-after: page; } h2, h3, .finding, .note, summary { break-after: avoid; break-inside: avoid; } h2 { margin-top: 1.4rem; } figure, tr, dl > * { break-inside: avoid; } thead { display: table-header-group; }
-  .wide { overflow: visible; break-inside: avoid; } table { font-size: 8pt; } th, td { padding-right: .4rem; } figure img { max-height: 125mm; max-width: 100%; object-fit: contain; object-position: left; } .examples { grid-template-columns: repeat(4, 1fr); }
+  :root { color-scheme: light; \
+--ink: #000; --paper: #fff; --soft: #333; --line: #999; --band: #fff; --link: #000; }
+  body { max-width: none; padding: 0; font-size: 10pt; } \
+a { text-decoration: none; } \
+nav { display: none; }
+  section:first-of-type { break-after: page; } \
+h2, h3, .finding, .note, summary { break-after: avoid; break-inside: avoid; } \
+h2 { margin-top: 1.4rem; } \
+figure, tr, dl > * { break-inside: avoid; } \
+thead { display: table-header-group; }
+  .wide { overflow: visible; break-inside: avoid; } \
+table { font-size: 8pt; } \
+th, td { padding-right: .4rem; } \
+figure img { max-height: 125mm; max-width: 100%; object-fit: contain; object-position: left; } \
+.examples { grid-template-columns: repeat(4, 1fr); }
 }
 """
-TEMPLATES = {
-    "text":    "<p>{{ block }}</p>",
-    "list":    "<ul>{% for point in block %}<li>{{ point }}</li>{% endfor %}</ul>",
-    "facts":   "<dl>{% for name, said in block.items() %}<dt>{{ name }}</dt><dd>{{ said }}</dd>{% endfor %}</dl>",
-    "table":   """<div class="wide" tabindex="0" role="region" aria-label="{{ label }}"><table><thead><tr>{% for name in block.columns %}<th scope="col"{{ ' class="number"'|safe if name in numbers }}>{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in rows %}<tr>{% for name, cell in row %}{% if loop.first %}<th scope="row"><bdi>{{ cell }}</bdi></th>{% else %}<td{{ ' class="number"'|safe if name in numbers }}><bdi>{{ cell }}</bdi></td>{% endif %}{% endfor %}</tr>
-{% endfor %}</tbody></table></div>""",
-    "picture": """<figure><img width="{{ block.width }}" alt="{{ block.alt }}" src="data:image/png;base64,{{ block.png|base64 }}"></figure>""",
-    "section": """<h3>{{ block.title }}</h3>{% if block.finding %}<p class="finding">{{ block.finding }}</p>{% endif %}{% for inner in block.blocks %}{{ inner|html(block.title) }}
-{% endfor %}""",
-    "gallery": """<details{{ ' open' if not block.hidden }}><summary>{{ block.title }} ({{ block.examples|length }}{{ ', hidden until clicked' if block.hidden }})</summary>{% if block.note %}<p class="note">{{ block.note }}</p>{% endif %}
-<ul class="examples">{% for e in block.examples %}<li>{% if e.jpeg %}<img alt="Picture of this post" src="data:image/jpeg;base64,{{ e.jpeg|base64 }}">{% endif %}{% for line in e.lines %}<p{{ ' class="said"'|safe if loop.first }}>{{ line }}</p>{% endfor %}{% if e.text %}<p class="words" dir="auto">{{ e.text|harmless(260) }}</p>{% endif %}</li>
-{% endfor %}</ul></details>""",
-    "page":    """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'"><meta name="referrer" content="no-referrer">
-<title>{{ title }}</title><link rel="icon" href="data:,"><style>{{ css|safe }}</style></head>
-<body><header><h1>{{ title }}</h1>{% if under %}<p class="under">{{ under }}</p>{% endif %}</header>
-<nav aria-label="Sections"><details><summary>Contents</summary><ol>{% for s in sections %}<li><a href="#s{{ loop.index }}">{{ s.title }}</a></li>{% endfor %}</ol></details></nav>
-<main>{% for s in sections %}<section id="s{{ loop.index }}" aria-labelledby="h{{ loop.index }}"><h2 id="h{{ loop.index }}">{{ s.title }}</h2>{% if s.finding %}<p class="finding">{{ s.finding }}</p>{% endif %}
-{% for block in s.blocks %}{{ block|html(s.title) }}
-{% endfor %}</section>
-{% endfor %}</main></body></html>
-""",
-}
+CSS = _SCREEN_CSS + GALLERY_CSS + _PRINT_CSS
 
 # %% ../../nbs/reports/05b_page.ipynb #89c13534
+TEMPLATES = {
+    "text": "<p>{{ block }}</p>",
+    "list": "<ul>{% for point in block %}<li>{{ point }}</li>{% endfor %}</ul>",
+    "facts": "<dl>{% for name, said in block.items() %}<dt>{{ name }}</dt><dd>{{ said }}</dd>{% endfor %}</dl>",
+    "table": """\
+<div class="wide" tabindex="0" role="region" aria-label="{{ label }}"><table><thead><tr>\
+{% for name in block.columns %}\
+<th scope="col"{{ ' class="number"'|safe if name in numbers }}>{{ name }}</th>\
+{% endfor %}\
+</tr></thead>
+<tbody>\
+{% for row in rows %}\
+<tr>\
+{% for name, cell in row %}\
+{% if loop.first %}<th scope="row"><bdi>{{ cell }}</bdi></th>\
+{% else %}<td{{ ' class="number"'|safe if name in numbers }}><bdi>{{ cell }}</bdi></td>\
+{% endif %}\
+{% endfor %}\
+</tr>
+{% endfor %}\
+</tbody></table></div>""",
+    "picture": """\
+<figure><img width="{{ block.width }}" alt="{{ block.alt }}" \
+src="data:image/png;base64,{{ block.png|base64 }}"></figure>""",
+    "section": """\
+<h3>{{ block.title }}</h3>\
+{% if block.finding %}<p class="finding">{{ block.finding }}</p>{% endif %}\
+{% for inner in block.blocks %}{{ inner|html(block.title) }}
+{% endfor %}""",
+}
+
+# %% ../../nbs/reports/05b_page.ipynb #5040d104
+TEMPLATES["gallery"] = """\
+<details{{ ' open' if not block.hidden }}>\
+<summary>{{ block.title }} ({{ block.examples|length }}{{ ', hidden until clicked' if block.hidden }})</summary>\
+{% if block.note %}<p class="note">{{ block.note }}</p>{% endif %}
+<ul class="examples">\
+{% for e in block.examples %}\
+<li>\
+{% if e.jpeg %}<img alt="Picture of this post" src="data:image/jpeg;base64,{{ e.jpeg|base64 }}">{% endif %}\
+{% for line in e.lines %}<p{{ ' class="said"'|safe if loop.first }}>{{ line }}</p>{% endfor %}\
+{% if e.text %}<p class="words" dir="auto">{{ e.text|harmless(260) }}</p>{% endif %}\
+</li>
+{% endfor %}\
+</ul></details>"""
+
+# %% ../../nbs/reports/05b_page.ipynb #88e313f7
+TEMPLATES["page"] = """\
+<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" \
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">\
+<meta name="referrer" content="no-referrer">
+<title>{{ title }}</title><link rel="icon" href="data:,"><style>{{ css|safe }}</style></head>
+<body><header><h1>{{ title }}</h1>{% if under %}<p class="under">{{ under }}</p>{% endif %}</header>
+<nav aria-label="Sections"><details><summary>Contents</summary><ol>\
+{% for s in sections %}<li><a href="#s{{ loop.index }}">{{ s.title }}</a></li>{% endfor %}\
+</ol></details></nav>
+<main>\
+{% for s in sections %}\
+<section id="s{{ loop.index }}" aria-labelledby="h{{ loop.index }}">\
+<h2 id="h{{ loop.index }}">{{ s.title }}</h2>\
+{% if s.finding %}<p class="finding">{{ s.finding }}</p>{% endif %}
+{% for block in s.blocks %}{{ block|html(s.title) }}
+{% endfor %}\
+</section>
+{% endfor %}\
+</main></body></html>
+"""
+
+# %% ../../nbs/reports/05b_page.ipynb #6aa3fe8b
 @cache
 def _templates():
     "The templates, which escape whatever is put into them"
@@ -152,33 +257,58 @@ def _templates():
     from markupsafe import Markup
     env = Environment(autoescape=True, loader=DictLoader(TEMPLATES), undefined=StrictUndefined)
     env.filters |= dict(harmless=harmless, html=block_html, base64=lambda b: Markup(base64.b64encode(b).decode()))
-    env.finalize = lambda value: harmless(value) if type(value) is str else value       # what is already HTML is of another type
+    env.finalize = lambda value: harmless(value) if type(value) is str else value     # HTML is of another type
     return env
 
+
+_KINDS = {
+    str: "text",
+    list: "list",
+    dict: "facts",
+    pd.DataFrame: "table",
+    Picture: "picture",
+    Gallery: "gallery",
+    Section: "section",
+}
+
+
 def block_html(
-    block,          # str, list, dict, DataFrame, `Picture`, `Gallery` or `Section`
+    block,          # of one of the seven kinds
     label:str="",   # of what it belongs to, read aloud before a table
 ): # markupsafe.Markup
     "A block as HTML, every text in it escaped"
     from markupsafe import Markup
-    kinds = {str: "text", list: "list", dict: "facts", pd.DataFrame: "table", Picture: "picture", Gallery: "gallery", Section: "section"}
-    if type(block) not in kinds: raise FakesError(f"A page has no block of type {type(block).__name__}; there are: {', '.join(k.__name__ for k in kinds)}.")
-    about = _cells(block) if isinstance(block, pd.DataFrame) else {}
-    return Markup(_templates().get_template(kinds[type(block)]).render(block=block, label=f"Table: {label}", **about))
+    if type(block) not in _KINDS:
+        names = ", ".join(kind.__name__ for kind in _KINDS)
+        raise FakesError(f"A page has no block of type {type(block).__name__}; there are: {names}.")
+    template = _templates().get_template(_KINDS[type(block)])
+    cells = _cells(block) if isinstance(block, pd.DataFrame) else {}
+    return Markup(template.render(block=block, label=f"Table: {label}", **cells))
 
+# %% ../../nbs/reports/05b_page.ipynb #39d1d972
 def _cells(table):
     "The rows of a table as text, and which columns are numbers"
-    numbers = [c for c in table if pd.api.types.is_numeric_dtype(table[c]) and not pd.api.types.is_bool_dtype(table[c])]
-    return dict(numbers=numbers, rows=[[(c, cell_text(v)) for c, v in row.items()] for row in table.to_dict("records")])
+    rows = []
+    for row in table.to_dict("records"): rows.append([(name, cell_text(value)) for name, value in row.items()])
+    return dict(numbers=[name for name in table if _is_number(table[name])], rows=rows)
+
+
+def _is_number(column):
+    "Whether a column holds numbers, which truths are not"
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
 
 def cell_text(
     value,   # of a table
 ) -> str:
     "Three digits after the point are enough for anybody; what is not there is blank"
-    if value is None or (not isinstance(value, str) and pd.isna(value)): return ""
-    if isinstance(value, float): return f"{value:,.0f}" if value == int(value) and abs(value) >= 10 else f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    if isinstance(value, (str, bool)): return str(value)
+    if value is None or pd.isna(value): return ""
+    if isinstance(value, int): return f"{value:,}"
+    if not isinstance(value, float): return str(value)
+    return f"{value:,.0f}" if value == int(value) and abs(value) >= 10 else f"{value:.3f}"
 
+# %% ../../nbs/reports/05b_page.ipynb #04956856
 def page_html(
     title:str,      # of the page
     sections,       # of `Section`
@@ -186,6 +316,7 @@ def page_html(
 ) -> str:
     "The page as text"
     return _templates().get_template("page").render(title=title, under=under, sections=list(sections), css=CSS)
+
 
 def write_page(
     path,           # file to write
@@ -196,6 +327,8 @@ def write_page(
 ) -> int: # bytes
     "Write the page, whole or not at all; one too heavy for a mail is an error"
     data = page_html(title, sections, under).encode()
-    if len(data) > most: raise FakesError(f"{path} would be {len(data):,} bytes, at most {most:,} are sent by mail. Show fewer examples: report.n_errors in params.yaml.")
+    if len(data) > most:
+        raise FakesError(f"{path} would be {len(data):,} bytes, at most {most:,} are sent by mail. "
+                         "Show fewer examples: report.n_errors in params.yaml.")
     with atomic_path(path) as temporary: temporary.write_bytes(data)
     return len(data)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['SUMMED', 'align', 'read_models', 'read_strategies', 'measure', 'difference', 'model_table', 'verdict', 'read_posts',
-           'in_words', 'confused', 'class_table', 'judge', 'errors_of', 'roc_points', 'kind_of', 'kind_table',
-           'right_answers', 'functional_tests', 'report_all', 'window_scores', 'roc_curves', 'flat_metrics',
-           'summary_table', 'seeds_table', 'across_runs', 'crossed', 'main', 'aligned']
+           'in_words', 'confused', 'class_table', 'judge', 'errors_of', 'roc_points', 'roc_curves', 'kind_of',
+           'kind_table', 'right_answers', 'functional_tests', 'window_scores', 'report_all', 'flat_metrics',
+           'summary_table', 'aligned', 'seeds_table', 'across_runs', 'crossed', 'main']
 
 # %% ../../nbs/reports/05d_report.ipynb #b7bbe4b9
 import argparse
 import sys
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -50,15 +51,23 @@ def align(
     name="",      # of the model, for the message
 ) -> pd.DataFrame: # as long as `done`, in its order
     "A model's predictions on the rows of the shipped detector"
-    if class_names(frame) != class_names(done):
-        raise FakesError(f"{name} answers {', '.join(class_names(frame))}, the detector {', '.join(class_names(done))}. Run the stages expert, fusion and calibrate again.")
-    logits = [f"logit_{c}" for c in class_names(done)]
-    laid = done[["id", "dataset", "split", "y", *(c for c in done if c.startswith("y_"))]].merge(frame[["id", "y", "present", *logits]], on="id", how="left", suffixes=("", "_own"))
-    needed = done.split.isin(["val", "test"]).to_numpy() & done.dataset.isin(list(datasets)).to_numpy() & (done.y >= 0).to_numpy()
-    if (lost := laid.y_own.isna() & needed).any(): raise FakesError(f"{name} has no prediction of {lost.sum()} examples, such as {laid.id[lost].iloc[0]!r}: it is of another run. Run stage expert again.")
-    if (laid.y_own[needed] != laid.y[needed]).any(): raise FakesError(f"{name} was trained with other labels than fusion. Run the stages expert and fusion again.")
+    classes, own = class_names(done), class_names(frame)
+    if own != classes:
+        raise FakesError(f"{name} answers {', '.join(own)}, the detector {', '.join(classes)}. "
+                         "Run the stages expert, fusion and calibrate again.")
+    rows = done[["id", "dataset", "split", "y", *(c for c in done if c.startswith("y_"))]]
+    theirs = frame[["id", "y", "present", *(f"logit_{c}" for c in classes)]]
+    laid = rows.merge(theirs, on="id", how="left", suffixes=("", "_own"))
+    needed = (done.split.isin(["val", "test"]) & done.dataset.isin(list(datasets)) & (done.y >= 0)).to_numpy()
+    lost = laid.y_own.isna() & needed
+    if lost.any():
+        raise FakesError(f"{name} has no prediction of {lost.sum()} examples, such as {laid.id[lost].iloc[0]!r}: "
+                         "it is of another run. Run stage expert again.")
+    if (laid.y_own[needed] != laid.y[needed]).any():
+        raise FakesError(f"{name} was trained with other labels than fusion. Run the stages expert and fusion again.")
     return laid.drop(columns="y_own").assign(present=laid.present.eq(True))
 
+# %% ../../nbs/reports/05d_report.ipynb #ec1251d2
 def read_models(
     home,        # project
     task:str,    # its name
@@ -68,8 +77,10 @@ def read_models(
 ) -> dict: # name → predictions: the baselines, then the experts
     "The experts and their baselines"
     folder = Path(home)/"Step_4"/task
-    files = {BASELINES[m]: folder/m/"baseline.parquet" for m in modalities} | {m: folder/m/"predictions.parquet" for m in modalities}
-    return {name: align(read_predictions(path), done, datasets, f"{path.relative_to(home)}") for name, path in files.items()}
+    files = {BASELINES[m]: folder/m/"baseline.parquet" for m in modalities}
+    files |= {m: folder/m/"predictions.parquet" for m in modalities}
+    return {name: align(read_predictions(f), done, datasets, str(f.relative_to(home))) for name, f in files.items()}
+
 
 def read_strategies(
     home,        # project
@@ -80,83 +91,120 @@ def read_strategies(
     "Every fusion strategy that was tried"
     path = Path(home)/"Step_5"/task/"fusion/strategies.parquet"
     if not path.exists(): raise FakesError(f"{path} does not exist. Run the stage fusion (`dvc repro`).")
-    return {name: align(part, done, datasets, f"{path.name}, {name}") for name, part in pd.read_parquet(path).groupby("strategy", sort=False)}
+    tried = pd.read_parquet(path).groupby("strategy", sort=False)
+    return {name: align(part, done, datasets, f"{path.name}, {name}") for name, part in tried}
 
 # %% ../../nbs/reports/05d_report.ipynb #0881749f
 def measure(
     y,                          # (n,) class indices; (n, k) of 0 and 1 where several classes may hold
     probs,                      # (n, k) probabilities
     positive:int|None=None,     # index of the positive class
-    threshold=None,             # its probability from which it is answered, argmax if none; one a class where several may hold
-    groups=None,                # (n,) drawn together
-    n_boot:int=1000,            # resamples
-    seed:int=0,
+    threshold=None,             # from which it is answered, argmax if none; one a class where several may hold
     n_bins:int=15,              # of the ECE
     metrics=METRICS,            # that get an interval
+    **boot,                     # groups, n_boot and seed of `intervals`
 ) -> dict: # metric, metric_low and metric_high, flat
     "Every metric of one model with its interval"
     row = score_table(y, probs, positive, threshold, n_bins)
-    around = intervals(y, probs, decide(probs, positive, threshold, y.ndim == 2), positive, [m for m in metrics if row.get(m) is not None], groups, n_boot, seed, n_bins=n_bins)
+    answers = decide(probs, positive, threshold, y.ndim == 2)
+    exist = [m for m in metrics if row.get(m) is not None]
+    around = intervals(y, probs, answers, positive, exist, n_bins=n_bins, **boot)
     for m, (low, high) in around.items(): row |= {f"{m}_low": low, f"{m}_high": high}
     return row
 
+# %% ../../nbs/reports/05d_report.ipynb #ac0ec4e2
 def difference(
     y,      # (n,) class indices
     a,      # (n, k) probabilities of the one
     b,      # of the other
     over,   # the other's name
     positive:int|None=None,   # index of the positive class
-    **options,
-) -> dict: # flat; p_mcnemar and p_delong know nothing of groups; detectable: the smallest difference in accuracy that these posts would show four times in five
-    "How much more often one model is right than another on the same posts, the same in macro-F1 and, with two classes, in AUROC"
-    answers, row = [decide(p, multi_label=y.ndim == 2) for p in (a, b)], dict(over=over)
+    **boot, # groups, n_boot and seed of `paired_bootstrap`
+) -> dict: # flat: over, three differences with _low and _high, p_mcnemar, detectable and p_delong
+    "How much more often one model is right than another on the same posts; the same in macro-F1 and AUROC"
+    several = y.ndim == 2
+    answers_a, answers_b = (decide(probs, multi_label=several) for probs in (a, b))
+    row = dict(over=over)
     for name, metric in (("difference", "accuracy"), ("difference_f1", "macro_f1")):
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), paired_bootstrap(y, *answers, metric, **options)))
-    row |= dict(p_mcnemar=mcnemar(*map(bit_masks, (y, *answers)))[2] if y.ndim == 2 else mcnemar(y, *answers)[2], detectable=detectable(y, *answers, **options))
+        gain = paired_bootstrap(y, answers_a, answers_b, metric, **boot)
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), gain))
+    paired = [bit_masks(v) if several else v for v in (y, answers_a, answers_b)]
+    row["p_mcnemar"] = mcnemar(*paired)[2]
+    row["detectable"] = detectable(y, answers_a, answers_b, **boot)
     if positive is None or len(np.unique(y)) < 2: return row
-    return row | dict(zip(("difference_auroc", "difference_auroc_low", "difference_auroc_high", "p_delong"), delong(y, a, b, positive)))
+    names = ("difference_auroc", "difference_auroc_low", "difference_auroc_high", "p_delong")
+    return row | dict(zip(names, delong(y, a, b, positive)))
 
-# %% ../../nbs/reports/05d_report.ipynb #4d1f7778
+# %% ../../nbs/reports/05d_report.ipynb #0195c53b
 def model_table(
     models:dict,      # name → predictions of the experts and their baselines
     strategies:dict,  # name → predictions of each fusion strategy
     done,             # predictions of the shipped detector
-    groups,           # id → group
+    test,             # its rows that are measured, of `labelled`
     calibration:dict, # calibration.json
     fusion:dict,      # fusion.json
     field:str,        # of the taxonomy
-    datasets,         # measured
     n_bins:int=15,    # of the ECE
-    n_boot:int=1000,  # resamples
-    seed:int=0,
-) -> pd.DataFrame: # a row a model; `kind` is baseline, expert, fusion or detector; `chosen` among the strategies; `ships` before calibration
+    **boot,           # groups (as long as `test`), n_boot and seed of the bootstrap
+) -> pd.DataFrame: # a row a model
     "Every model on the same test posts, with paired differences"
-    test = done.index.get_indexer(labelled(done, "test", datasets).index)
-    y, positive, best = truth(done)[test], positive_index(field, class_names(done)), fusion["best_expert"]
-    options = dict(groups=[groups[i] for i in done.id.iloc[test]], n_boot=n_boot, seed=seed)
-    probs = {name: probabilities(f)[test] for name, f in (models | strategies).items()}
-    def row(model, kind, name, frame, q, threshold=None, over=None):
-        about = dict(model=model, kind=kind, chosen=kind == "fusion" and name == fusion["chosen"], ships=name == fusion["ships"], present=float(frame.present.to_numpy()[test].mean()))
-        tried = kind == "fusion" and not about["chosen"]                # of a dozen strategies that do not ship nobody asks for the interval of each metric
-        return about | measure(y, q, positive, threshold, n_bins=n_bins, metrics=BOOTED if tried else METRICS, **options) | (difference(y, q, probs[over], over, positive, **options) if over else {})
-    rows = [row(n, "expert" if n in BASELINES else "baseline", n, f, probs[n], over=BASELINES.get(n)) for n, f in models.items()]
-    rows += [row(f"fusion: {n}", "fusion", n, f, probs[n], over=best) for n, f in strategies.items()]
-    rows.append(row("calibrated", "detector", None, done, done[[f"prob_{c}" for c in class_names(done)]].to_numpy()[test], calibration["threshold"]))
+    at = done.index.get_indexer(test.index)
+    y, positive = truth(done)[at], positive_index(field, class_names(done))
+    probs = {name: probabilities(frame)[at] for name, frame in (models | strategies).items()}
+
+    def row(about, frame, q, over=None, threshold=None, metrics=METRICS):
+        "What a model is, its metrics, and the paired difference over another"
+        line = about | dict(present=float(frame.present.to_numpy()[at].mean()))
+        line |= measure(y, q, positive, threshold, n_bins, metrics, **boot)
+        return line | (difference(y, q, probs[over], over, positive, **boot) if over else {})
+
+    rows = []
+    for name, frame in models.items():
+        kind = "expert" if name in BASELINES else "baseline"
+        about = dict(model=name, kind=kind, chosen=False, ships=name == fusion["ships"])
+        rows.append(row(about, frame, probs[name], over=BASELINES.get(name)))
+    for name, frame in strategies.items():
+        chosen = name == fusion["chosen"]
+        about = dict(model=f"fusion: {name}", kind="fusion", chosen=chosen, ships=name == fusion["ships"])
+        shown = METRICS if chosen else BOOTED     # nobody asks for all intervals of a strategy that does not ship
+        rows.append(row(about, frame, probs[name], over=fusion["best_expert"], metrics=shown))
+    about = dict(model="calibrated", kind="detector", chosen=False, ships=False)
+    claimed = done[[f"prob_{c}" for c in class_names(done)]].to_numpy()[at]
+    rows.append(row(about, done, claimed, threshold=calibration["threshold"]))
     return pd.DataFrame(rows).assign(protocol=calibration["protocol"])
+
+# %% ../../nbs/reports/05d_report.ipynb #4bb095b6
+_VERDICT = (
+    "Of {n} strategies, {chosen} {why}. Over the best expert, {best}, it gains {gain} on validation, "
+    "{sign} above zero: fusion {earned} its place; {shipping}. On test it gains {on_test}."
+)
+
 
 def verdict(
     fusion:dict,   # fusion.json
     table,         # of `model_table`
 ) -> str:
     "Whether fusion earned its place, in words"
-    chosen, ships, best = fusion["chosen"], fusion["ships"], fusion["best_expert"]
-    if chosen is None: return f"One modality, nothing to fuse: the expert {ships} ships."
-    points = lambda r, gain="gain", low="low", high="high": f"{100 * r[gain]:+.1f} points of accuracy [{100 * r[low]:+.1f}, {100 * r[high]:+.1f}]"
-    row, g = table[table.chosen].iloc[0], fusion["gate"]
-    tried = f"Of {(table.kind == 'fusion').sum()} strategies, {chosen} {'was asked for' if fusion['forced'] else 'has the lowest validation loss'}. Over the best expert, {best}, it gains {points(g)} on validation"
-    earned = f"{'all' if g['passed'] else 'not all'} above zero: fusion {'earned' if g['passed'] else 'did not earn'} its place"
-    ending = f"{'; it ships because it was asked for' if fusion['forced'] and not g['passed'] else f'; {ships} ships'}"
-    return f"{tried}, {earned}{ending}. On test it gains {points(row, 'difference', 'difference_low', 'difference_high')}."
+    ships, gate = fusion["ships"], fusion["gate"]
+    if fusion["chosen"] is None: return f"One modality, nothing to fuse: the expert {ships} ships."
+    passed, asked_for = gate["passed"], fusion["forced"] and not gate["passed"]
+    row = table[table.chosen].iloc[0]
+    return _VERDICT.format(
+        n=(table.kind == "fusion").sum(),
+        chosen=fusion["chosen"],
+        why="was asked for" if fusion["forced"] else "has the lowest validation loss",
+        best=fusion["best_expert"],
+        gain=_points(gate["gain"], gate["low"], gate["high"]),
+        sign="all" if passed else "not all",
+        earned="earned" if passed else "did not earn",
+        shipping="it ships because it was asked for" if asked_for else f"{ships} ships",
+        on_test=_points(row["difference"], row["difference_low"], row["difference_high"]),
+    )
+
+
+def _points(gain, low, high):
+    "A gain with its interval, in words"
+    return f"{100 * gain:+.1f} points of accuracy [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 # %% ../../nbs/reports/05d_report.ipynb #ac795424
 def read_posts(
@@ -166,58 +214,95 @@ def read_posts(
     "What lies behind some predictions"
     ids = set(ids)
     posts = {row["id"]: row for row in read_jsonl(Path(home)/"Step_2/data_manifest.jsonl") if row["id"] in ids}
-    if len(posts) < len(ids): raise FakesError(f"Step_2/data_manifest.jsonl lacks {len(ids) - len(posts)} examples that have predictions, such as {min(ids - set(posts))!r}. Run `dvc repro`.")
+    if len(posts) < len(ids):
+        raise FakesError(f"Step_2/data_manifest.jsonl lacks {len(ids) - len(posts)} examples that have predictions, "
+                         f"such as {min(ids - set(posts))!r}. Run `dvc repro`.")
     return posts
 
+# %% ../../nbs/reports/05d_report.ipynb #6caf5eaf
 def in_words(
     answers,   # (n,) class indices; (n, k) of 0 and 1 where several classes may hold
     frame,     # predictions, which name the classes
 ) -> list: # of strings
     "Answers by name"
     classes = class_names(frame)
-    return [in_one_word([c for c, held in zip(classes, a) if held] if np.ndim(a) else classes[a]) for a in answers]
+    if np.ndim(answers) == 1: return [classes[a] for a in answers]
+    return [in_one_word(list(compress(classes, held))) for held in answers]
+
 
 def confused(
     test,   # labelled predictions of the detector with pred
-) -> pd.DataFrame: # actual, predicted: class names; where several classes may hold a row for each that holds or is answered, `none` in place of what is not so
+) -> pd.DataFrame: # actual, predicted: class names or `none`
     "What is taken for what"
     y = truth(test)
     if y.ndim == 1: return pd.DataFrame(dict(actual=in_words(y, test), predicted=in_words(test.pred, test)))
-    rows, at = np.nonzero(y | (said := bits(test.pred, y.shape[1])))
-    name = lambda held: np.where(held[rows, at] == 1, np.array(class_names(test))[at], "none")
-    return pd.DataFrame(dict(actual=name(y), predicted=name(said)))
+    answers, classes = bits(test.pred, y.shape[1]), np.array(class_names(test))
+    rows, at = np.nonzero(y | answers)
+    actual, predicted = (np.where(held[rows, at] == 1, classes[at], "none") for held in (y, answers))
+    return pd.DataFrame(dict(actual=actual, predicted=predicted))
 
+# %% ../../nbs/reports/05d_report.ipynb #5ca12458
 def class_table(
     test,   # labelled predictions of the detector with pred
 ) -> pd.DataFrame: # a row a class: class, n, precision, recall, f1; blank where there is nothing to divide by
     "How each class fares"
-    y, k = truth(test), len(class_names(test))
-    held, said = (y, bits(test.pred, k)) if y.ndim == 2 else (np.eye(k, dtype=int)[y], np.eye(k, dtype=int)[test.pred])
-    both, n, answered = (held & said).sum(0), held.sum(0), said.sum(0)
-    over = lambda a, b: np.divide(a, b, out=np.full(k, np.nan), where=b > 0)
-    return pd.DataFrame({"class": class_names(test), "n": n, "precision": over(both, answered), "recall": over(both, n), "f1": f1_per_class(y, bits(test.pred, k) if y.ndim == 2 else test.pred, k)})
+    y, classes = truth(test), class_names(test)
+    k = len(classes)
+    answers = bits(test.pred, k) if y.ndim == 2 else test.pred
+    one_hot = np.eye(k, dtype=int)
+    held, answered = (a if y.ndim == 2 else one_hot[a] for a in (y, answers))
+    both, n = (held & answered).sum(0), held.sum(0)
+    return pd.DataFrame({
+        "class": classes,
+        "n": n,
+        "precision": _share(both, answered.sum(0)),
+        "recall": _share(both, n),
+        "f1": f1_per_class(y, answers, k),
+    })
 
+
+def _share(part, whole):
+    "part / whole, NaN where there is nothing to divide by"
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+
+# %% ../../nbs/reports/05d_report.ipynb #92ee8b77
 def judge(
     test,        # labelled predictions of the detector with prob_<class> and pred
     posts:dict,  # id → manifest row
     answers:dict,# expert → {id: class name}, empty where it saw nothing
 ) -> pd.DataFrame: # a row an example, in the order of `test`
-    "Each answer beside the truth: how sure it was, what the truth was given, the loss; where several classes may hold, of the class that it was least sure of"
-    y, given = truth(test), test[[f"prob_{c}" for c in class_names(test)]].to_numpy()
-    said = bits(test.pred, given.shape[1]) if y.ndim == 2 else test.pred.to_numpy()
-    surely = lambda answer: np.where(answer == 1, given, 1 - given).min(1) if y.ndim == 2 else given[np.arange(len(test)), answer]
-    table = pd.DataFrame(dict(id=test.id, dataset=test.dataset, actual=in_words(y, test), predicted=in_words(said, test), probability=surely(said), probability_actual=surely(y)))
+    "Each answer beside the truth: how sure it was, what the truth was given, the loss"
+    y, probs = truth(test), test[[f"prob_{c}" for c in class_names(test)]].to_numpy()
+    pred = bits(test.pred, probs.shape[1]) if y.ndim == 2 else test.pred.to_numpy()
+    table = pd.DataFrame(dict(
+        id=test.id,
+        dataset=test.dataset,
+        actual=in_words(y, test),
+        predicted=in_words(pred, test),
+        probability=_given(probs, pred),
+        probability_actual=_given(probs, y),
+    ))
     table["loss"] = -np.log(np.maximum(table.probability_actual, 1e-12))
     for name, answer in answers.items(): table[f"{name}_says"] = [answer[i] for i in table.id]
-    return table.assign(**{name: [posts[i].get(key) or "" for i in table.id] for name, key in dict(text="text_raw", image_path="image_path", video_path="video_path").items()}).reset_index(drop=True)
+    for name, key in dict(text="text_raw", image_path="image_path", video_path="video_path").items():
+        table[name] = [posts[i].get(key) or "" for i in table.id]
+    return table.reset_index(drop=True)
+
+
+def _given(probs, answers):
+    "(n,) probability that an answer was given; of several classes that of the least sure"
+    if answers.ndim == 2: return np.where(answers == 1, probs, 1 - probs).min(1)
+    return probs[np.arange(len(probs)), answers]
+
 
 def errors_of(
     judged,   # of `judge`
 ) -> pd.DataFrame: # the errors of the shipped detector, the largest loss first
     "Every wrong answer"
-    return judged[judged.actual != judged.predicted].sort_values(["loss", "id"], ascending=[False, True]).reset_index(drop=True)
+    wrong = judged[judged.actual != judged.predicted]
+    return wrong.sort_values(["loss", "id"], ascending=[False, True]).reset_index(drop=True)
 
-# %% ../../nbs/reports/05d_report.ipynb #6caf5eaf
+# %% ../../nbs/reports/05d_report.ipynb #9f0f537b
 def roc_points(
     y,          # (n,) whether positive
     p,          # (n,) probability of the positive class
@@ -229,15 +314,61 @@ def roc_points(
     keep = np.unique(np.linspace(0, len(fpr) - 1, most).astype(int))
     return pd.DataFrame(dict(fpr=fpr[keep], tpr=tpr[keep], threshold=np.clip(threshold[keep], 0, 1)))
 
+
+def roc_curves(
+    models:dict,   # name → predictions
+    done,          # predictions of the shipped detector
+    test,          # its rows that are measured
+    field:str,     # of the taxonomy
+) -> dict: # name → table of `roc_points`; empty beyond two classes or with one class only
+    "The ROC curve of each model and of the detector, or of each class where several may hold"
+    if field in MULTI_LABEL:
+        two_sided = [c for c in class_names(done) if test[f"y_{c}"].nunique() == 2]
+        return {c: roc_points(test[f"y_{c}"] == 1, test[f"prob_{c}"]) for c in two_sided}
+    positive, at = positive_index(field, class_names(done)), done.index.get_indexer(test.index)
+    if positive is None or test.y.nunique() < 2: return {}
+    probs = {name: probabilities(frame)[at, positive] for name, frame in models.items()}
+    probs["calibrated"] = test[f"prob_{class_names(done)[positive]}"].to_numpy()
+    y = test.y == positive
+    return {name: roc_points(y, p) for name, p in probs.items()}
+
 # %% ../../nbs/reports/05d_report.ipynb #2fa99fa3
 def kind_of(
     post:dict,   # manifest row
     conf,        # of its dataset
 ) -> str: # empty where nobody says
     "Of which kind an example is, by the dataset's own field or column"
+    if not conf.kinds: return ""
     raw = post["labels_raw"]
-    return str(unify_labels(raw, conf).get(conf.kinds) or raw.get(conf.kinds) or "") if conf.kinds else ""
+    return str(unify_labels(raw, conf).get(conf.kinds) or raw.get(conf.kinds) or "")
 
+# %% ../../nbs/reports/05d_report.ipynb #172fe887
+def _positives(models, done, test, positive):
+    "name → probability of the positive class on each test post, and whether it is answered"
+    at = done.index.get_indexer(test.index)
+    claims = {}
+    for name, frame in models.items():
+        probs = probabilities(frame)[at]
+        claims[name] = (probs[:, positive], probs.argmax(1) == positive)
+    own = test[f"prob_{class_names(done)[positive]}"].to_numpy()
+    return claims | {"calibrated": (own, test.pred.to_numpy() == positive)}
+
+
+def _on_kind(y, of_kind, p, answered, groups, n_boot, seed):
+    "How many of a kind are found, and how well they are ranked above the genuine"
+    some, part = (y == 1) & of_kind, (y == 0) | of_kind
+    probs = np.stack([1 - p[part], p[part]], 1)
+    interval = intervals(y[part], probs, metrics=["auroc"], groups=groups[part], n_boot=n_boot, seed=seed)
+    low, high = interval["auroc"]
+    return dict(
+        n=int(some.sum()),
+        recall=float(answered[some].mean()),
+        auroc=auroc(y[part], probs),
+        auroc_low=low,
+        auroc_high=high,
+    )
+
+# %% ../../nbs/reports/05d_report.ipynb #8a2941a8
 def kind_table(
     models:dict,      # name → predictions of experts and strategies
     done,             # predictions of the shipped detector, with pred
@@ -246,20 +377,19 @@ def kind_table(
     field:str,        # of the taxonomy
     n_boot:int=1000,  # bootstrap resamples
     seed:int=0,
-) -> pd.DataFrame: # a row a model and kind: kind, model, n, recall, auroc with its interval; none where no kinds are told
+) -> pd.DataFrame|None: # kind, model, n, recall, auroc with its interval; none where no kinds are told
     "Each kind of the positive class against the genuine test examples"
-    classes = class_names(done)
-    positive, test = positive_index(field, classes), labelled(done, "test", list(confs))
-    kinds, y = np.array([kind_of(posts[i], confs[d]) for i, d in zip(test.id, test.dataset)]), (test.y == positive).to_numpy().astype(int)
-    if positive is None or not (told := sorted(set(kinds[y == 1]) - {""})) or y.all(): return None
-    groups, at, rows = np.array([group_of(posts[i]) for i in test.id]), done.index.get_indexer(test.index), []
-    answers = {name: (q := probabilities(f)[at], q.argmax(1)) for name, f in models.items()} | {"calibrated": (test[[f"prob_{c}" for c in classes]].to_numpy(), test.pred.to_numpy())}
-    for kind in told:
-        some, part = (y == 1) & (kinds == kind), (y == 0) | (kinds == kind)
-        for name, (q, pred) in answers.items():
-            p = np.stack([1 - q[part, positive], q[part, positive]], 1)
-            low, high = intervals(y[part], p, metrics=["auroc"], groups=groups[part], n_boot=n_boot, seed=seed)["auroc"]
-            rows.append(dict(kind=kind, model=name, n=int(some.sum()), recall=float((pred[some] == positive).mean()), auroc=auroc(y[part], p), auroc_low=low, auroc_high=high))
+    test, positive = labelled(done, "test", list(confs)), positive_index(field, class_names(done))
+    if positive is None: return None
+    y = (test.y == positive).to_numpy().astype(int)
+    kinds = np.array([kind_of(posts[i], confs[d]) for i, d in zip(test.id, test.dataset)])
+    named = sorted(set(kinds[y == 1]) - {""})
+    if not named or y.all(): return None
+    boot = dict(groups=np.array([group_of(posts[i]) for i in test.id]), n_boot=n_boot, seed=seed)
+    claims, rows = _positives(models, done, test, positive), []
+    for kind in named:
+        for name, (p, answered) in claims.items():
+            rows.append(dict(kind=kind, model=name) | _on_kind(y, kinds == kind, p, answered, **boot))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/reports/05d_report.ipynb #f0aa6108
@@ -270,15 +400,19 @@ def right_answers(
     classes,     # of the task
 ) -> tuple: # field that was compared, its true classes, whether each answer is right (None where there is no gold)
     "Compare the task's answers with the gold of another dataset, through the positive class where the fields differ"
-    if any(field in g for g in gold):
-        gold = [in_one_word(g[field]) if field in g else None for g in gold]
-        return field, gold, [None if g is None else p == g for p, g in zip(predicted, gold)]
-    shared = [f for f, (_, positive) in FIELDS.items() if positive in classes and any(f in g for g in gold)]
-    if not shared: raise FakesError(f"A test dataset answers neither {field!r} nor a field whose positive class is among {', '.join(classes)}; it answers {', '.join(sorted({f for g in gold for f in g})) or 'nothing'}.")
+    answered = {f for g in gold for f in g}
+    if field in answered:
+        truths = [in_one_word(g[field]) if field in g else None for g in gold]
+        return field, truths, [None if g is None else p == g for p, g in zip(predicted, truths)]
+    shared = [f for f, (_, positive) in FIELDS.items() if positive in classes and f in answered]
+    if not shared:
+        raise FakesError(f"A test dataset answers neither {field!r} nor a field whose positive class is among "
+                         f"{', '.join(classes)}; it answers {', '.join(sorted(answered)) or 'nothing'}.")
     f, positive = shared[0], FIELDS[shared[0]][1]
-    return f, [g.get(f) for g in gold], [(p == positive) == (g[f] == positive) if f in g else None for p, g in zip(predicted, gold)]
+    right = [(p == positive) == (g[f] == positive) if f in g else None for p, g in zip(predicted, gold)]
+    return f, [g.get(f) for g in gold], right
 
-# %% ../../nbs/reports/05d_report.ipynb #b7f43366
+# %% ../../nbs/reports/05d_report.ipynb #058deafb
 def functional_tests(
     home,        # project
     done,        # predictions of the detector, with pred
@@ -290,25 +424,50 @@ def functional_tests(
     rows, classes = [], class_names(done)
     for name, conf in read_confs(home, tests).items():
         part = done[done.dataset == name]
-        if not len(part): raise FakesError(f"The test dataset {name!r} has no predictions. Run the stages expert and fusion again, or take it off the task's `tests`.")
-        known = [unify_labels(posts[i]["labels_raw"], conf) for i in part.id]
-        _, gold, right = right_answers(in_words(bits(part.pred, len(classes)) if field in MULTI_LABEL else part.pred, part), known, field, classes)
-        kinds = [k.get("functionality") or posts[i]["labels_raw"].get("functionality") for k, i in zip(known, part.id)]
+        if not len(part):
+            raise FakesError(f"The test dataset {name!r} has no predictions. "
+                             "Run the stages expert and fusion again, or take it off the task's `tests`.")
+        raw = [posts[i]["labels_raw"] for i in part.id]
+        unified = [unify_labels(r, conf) for r in raw]
+        answers = bits(part.pred, len(classes)) if field in MULTI_LABEL else part.pred
+        _, gold, right = right_answers(in_words(answers, part), unified, field, classes)
+        kinds = [u.get("functionality") or r.get("functionality") for u, r in zip(unified, raw)]
         table = pd.DataFrame(dict(functionality=kinds, gold=gold, right=right)).dropna(subset="right")
-        rows.append(_share(name, "all", table))
-        rows += [_share(name, kind, some) for kind, some in table.groupby("functionality", sort=True)]
+        rows.append(_share_right(name, "all", table))
+        rows += [_share_right(name, kind, some) for kind, some in table.groupby("functionality", sort=True)]
     return pd.DataFrame(rows)
 
-def _share(dataset, functionality, table):
+
+def _share_right(dataset, functionality, table):
     "A row of the functional tests"
     from scipy.stats import binomtest
     n, k = len(table), int(table.right.sum())
-    if not n: raise FakesError(f"The test dataset {dataset!r} holds no answer to compare with; look at `labels` in conf/dataset/{dataset}.yaml.")
+    if not n:
+        raise FakesError(f"The test dataset {dataset!r} holds no answer to compare with; "
+                         f"look at `labels` in conf/dataset/{dataset}.yaml.")
     low, high = binomtest(k, n).proportion_ci(method="wilson")
     gold = sorted(set(table.gold))
-    return dict(dataset=dataset, functionality=functionality, gold="/".join(gold) if len(gold) < 4 else f"{len(gold)} classes", n=n, accuracy=k / n, low=low, high=high)
+    gold = "/".join(gold) if len(gold) < 4 else f"{len(gold)} classes"
+    return dict(dataset=dataset, functionality=functionality, gold=gold, n=n, accuracy=k / n, low=low, high=high)
 
 # %% ../../nbs/reports/05d_report.ipynb #c236c32e
+def window_scores(
+    home,           # project
+    task:str,       # its name
+    experts:dict,   # modality → predictions of its expert on the datasets measured
+    field:str,      # of the taxonomy
+) -> pd.DataFrame|None: # rows of `window_metrics`; none without video or sound, or beyond two classes
+    "How well each expert of video or sound judges windows, videos by their windows, and clips in one go"
+    tables = []
+    for modality in experts:
+        classes = class_names(experts[modality])
+        positive = positive_index(field, classes)
+        if modality not in ("video", "audio") or positive is None: continue
+        windows = pd.read_parquet(Path(home)/f"Step_4/{task}/{modality}/windows.parquet")
+        tables.append(window_metrics(windows, experts[modality], classes, positive).assign(expert=modality))
+    return pd.concat(tables, ignore_index=True) if tables else None
+
+# %% ../../nbs/reports/05d_report.ipynb #105b7212
 def report_all(
     home,             # project that is read
     out,              # folder that is written, laid out as the project
@@ -319,64 +478,92 @@ def report_all(
     tests,            # datasets tested on only
     n_boot:int=1000,  # bootstrap resamples
     seed:int=0,
-) -> dict: # table, verdict, metrics, judged, confusion, kinds, windows and functions (each may be None), curves (model → ROC, empty beyond two classes), slices, worst, and what they were made from: test, groups, calibration, decisions
+) -> dict: # by name, as listed above
     "Measure a task, write its tables, return them"
-    folder = Path(home)/"Step_5"/task/"calibrate"
-    done, calibration, p = read_predictions(folder/"predictions.parquet"), read_json(folder/"calibration.json"), read_json(folder/"protocol.json")
-    models, classes = read_models(home, task, datasets, modalities, done), class_names(done)
-    strategies, fusion = read_strategies(home, task, datasets, done), read_json(Path(home)/"Step_5"/task/"fusion/fusion.json")
+    folder = Path(home)/"Step_5"/task
+    done = read_predictions(folder/"calibrate/predictions.parquet")
+    calibration, protocol = (read_json(folder/f"calibrate/{name}.json") for name in ("calibration", "protocol"))
+    models = read_models(home, task, datasets, modalities, done)
+    strategies = read_strategies(home, task, datasets, done)
+    fusion = read_json(folder/"fusion/fusion.json")
     test, confs = labelled(done, "test", datasets), read_confs(home, datasets)
     posts = read_posts(home, [*test.id, *done.id[done.dataset.isin(list(tests))]])
     groups = [group_of(posts[i]) for i in test.id]
-    table = model_table(models, strategies, done, dict(zip(test.id, groups)), calibration, fusion, field, datasets, p["selection"]["n_bins"], n_boot, seed)
-    several = field in MULTI_LABEL
-    says = lambda f: dict(zip(done.id, np.where(f.present, in_words(decide(probabilities(f), multi_label=several), done), "")))
-    answers = {m: says(models[m]) for m in modalities} if len(modalities) > 1 else {}
-    told = {m: f for m, f in models.items() if m in BASELINES} | strategies
-    found = dict(table=table, kinds=kind_table(told, done, posts, confs, field, n_boot, seed), verdict=verdict(fusion, table), judged=judge(test, posts, answers), test=test, calibration=calibration,
-                 classes=classes + ["none"] * several, confusion=confused(test),
-                 windows=window_scores(home, task, {m: models[m][models[m].dataset.isin(list(datasets))] for m in modalities}, field), functions=functional_tests(home, done, field, tests, posts) if tests else None, curves=roc_curves(models, done, test, field))
+    boot = dict(n_boot=n_boot, seed=seed)
+    n_bins = protocol["selection"]["n_bins"]
+    table = model_table(models, strategies, done, test, calibration, fusion, field, n_bins, groups=groups, **boot)
+    kinds = kind_table(_ranked(models) | strategies, done, posts, confs, field, **boot)
+    results = dict(table=table, kinds=kinds, verdict=verdict(fusion, table))
+    answers = _expert_answers(models, modalities, field, done)
+    results |= dict(judged=judge(test, posts, answers), test=test, calibration=calibration)
+    results |= dict(classes=class_names(done) + ["none"] * (field in MULTI_LABEL), confusion=confused(test))
+    measured = {m: models[m][models[m].dataset.isin(list(datasets))] for m in modalities}
+    results["windows"] = window_scores(home, task, measured, field)
+    results["functions"] = functional_tests(home, done, field, tests, posts) if tests else None
+    results["curves"] = roc_curves(models, done, test, field)
+    results["by_class"] = class_table(test)
     attributes = describe(test.id, posts, confs, field, ocr_confidence(home, test.id))
-    found |= dict(by_class=class_table(test), slices=slice_table(test, attributes, groups, positive_index(field, classes), n_boot=min(n_boot, 500), seed=seed), worst=worst_slices(test, attributes, groups, seed=seed), groups=groups, decisions=read_json(folder.parent/"thresholds.json"))
-    found["metrics"] = flat_metrics(found)
-    _write(Path(out)/"Step_5"/task, found)
-    return found
+    results |= _slices(test, attributes, groups, field, **boot)
+    results |= dict(groups=groups, decisions=read_json(folder/"thresholds.json"))
+    results["metrics"] = flat_metrics(results)
+    _write(Path(out)/"Step_5"/task, results)
+    return results
 
-def window_scores(home, task, experts, field):
-    "How well each expert of video or sound judges windows, videos by their windows, and clips in one go; none beyond two classes"
-    timed = {m: Path(home)/f"Step_4/{task}/{m}/windows.parquet" for m in experts if m in ("video", "audio")}
-    found = [window_metrics(pd.read_parquet(path), experts[m], classes, positive).assign(expert=m) for m, path in timed.items()
-             if (positive := positive_index(field, classes := class_names(experts[m]))) is not None]
-    return pd.concat(found, ignore_index=True) if found else None
+# %% ../../nbs/reports/05d_report.ipynb #d49cf8dd
+def _ranked(models):
+    "The experts, without their baselines"
+    return {name: frame for name, frame in models.items() if name in BASELINES}
 
-def roc_curves(models, done, test, field) -> dict:
-    "The ROC curve of each model and of the detector, or of each class where several may hold; none beyond two classes or with one class only"
-    if field in MULTI_LABEL: return {c: roc_points(test[f"y_{c}"] == 1, test[f"prob_{c}"]) for c in class_names(done) if test[f"y_{c}"].nunique() == 2}
-    positive, at = positive_index(field, class_names(done)), done.index.get_indexer(test.index)
-    if positive is None or test.y.nunique() < 2: return {}
-    curves = {name: probabilities(frame)[at, positive] for name, frame in models.items()}
-    curves["calibrated"] = done[f"prob_{class_names(done)[positive]}"].to_numpy()[at]
-    return {name: roc_points(test.y == positive, p) for name, p in curves.items()}
+
+def _expert_answers(models, modalities, field, done):
+    "expert → {id: class name}, empty where it saw nothing; with one expert there is nobody to ask"
+    if len(modalities) < 2: return {}
+    answers = {}
+    for m in modalities:
+        decided = decide(probabilities(models[m]), multi_label=field in MULTI_LABEL)
+        answers[m] = dict(zip(done.id, np.where(models[m].present, in_words(decided, done), "")))
+    return answers
+
+
+def _slices(test, attributes, groups, field, n_boot, seed):
+    "Every slice, and the search for the worst"
+    positive = positive_index(field, class_names(test))
+    every = slice_table(test, attributes, groups, positive, n_boot=min(n_boot, 500), seed=seed)
+    return dict(slices=every, worst=worst_slices(test, attributes, groups, seed=seed))
+
+# %% ../../nbs/reports/05d_report.ipynb #94b8a297
+_FLAT = [
+    "n", "accuracy", "accuracy_low", "accuracy_high",
+    "macro_f1", "auroc", "ece", "ece_adaptive", "ece_debiased", "nll",
+]
+
 
 def flat_metrics(
-    found:dict,   # of `report_all`
-) -> dict: # of what ships; `gain` is the chosen fusion over the best expert, or the only expert over its baseline; the rest is in table.csv
-    "The few numbers for `dvc metrics show`"
-    rows = found["table"].to_dict("records")
-    ships, compared = rows[-1], [r for r in rows if r["chosen"]] or [r for r in rows if r["kind"] == "expert"]
-    metrics = {k: ships[k] for k in ("n", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "auroc", "ece", "ece_adaptive", "ece_debiased", "nll")}
-    metrics |= {f"gain{end}": compared[-1][f"difference{end}"] for end in ("", "_low", "_high")}
-    if found["functions"] is not None:
-        metrics |= {f"accuracy_{r.dataset}": r.accuracy for r in found["functions"].itertuples() if r.functionality == "all"}
-    return {k: round(float(v), 6) if k != "n" else int(v) for k, v in metrics.items() if not pd.isna(v)} | dict(protocol=ships["protocol"])
+    results:dict,   # of `report_all`
+) -> dict: # of what ships; `gain`: the chosen fusion over the best expert, or the only expert over its baseline
+    "The few numbers for `dvc metrics show`; the rest is in table.csv"
+    rows = results["table"].to_dict("records")
+    ships = rows[-1]
+    compared = [r for r in rows if r["chosen"]] or [r for r in rows if r["kind"] == "expert"]
+    metrics = {k: ships[k] for k in _FLAT}
+    for end in ("", "_low", "_high"): metrics[f"gain{end}"] = compared[-1][f"difference{end}"]
+    if results["functions"] is not None:
+        whole = results["functions"].query("functionality == 'all'")
+        metrics |= {f"accuracy_{r.dataset}": r.accuracy for r in whole.itertuples()}
+    rounded = {k: round(float(v), 6) for k, v in metrics.items() if not pd.isna(v)}
+    return rounded | dict(n=int(ships["n"]), protocol=ships["protocol"])
 
-def _write(folder, found):
+
+def _write(folder, results):
     "Every table of the stage; the errors lie beside the report, for those who look for them"
-    tables = {f"report/{name}": found[name] for name in ("table", "confusion", "kinds", "windows", "functions", "by_class", "slices", "worst")} | {"report/roc": found["curves"].get("calibrated"), "errors": errors_of(found["judged"])}
+    names = ("table", "confusion", "kinds", "windows", "functions", "by_class", "slices", "worst")
+    tables = {f"report/{name}": results[name] for name in names}
+    tables["report/roc"] = results["curves"].get("calibrated")
+    tables["errors"] = errors_of(results["judged"])
     for name, table in tables.items():
         if table is None: continue
         with atomic_path(folder/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
-    write_json(folder/"report/metrics.json", found["metrics"])
+    write_json(folder/"report/metrics.json", results["metrics"])
 
 # %% ../../nbs/reports/05d_report.ipynb #4ef1a171
 def summary_table(
@@ -385,11 +572,31 @@ def summary_table(
     "The models of every task that has a report"
     home = Path(home or root())
     files = sorted(home.glob("Step_5/*/report/table.csv"))
-    if not files: raise FakesError(f"No Step_5/<task>/report/table.csv in {home}. Run the line first: `make run`, or `dvc repro`.")
-    table = same_protocol(pd.concat([pd.read_csv(f).assign(task=f.parts[-3]) for f in files], ignore_index=True))
+    if not files:
+        raise FakesError(f"No Step_5/<task>/report/table.csv in {home}. "
+                         "Run the line first: `make run`, or `dvc repro`.")
+    tables = [pd.read_csv(f).assign(task=f.parts[-3]) for f in files]
+    table = same_protocol(pd.concat(tables, ignore_index=True))
     return table[(table.kind != "fusion") | table.chosen].reset_index(drop=True)
 
-SUMMED = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece", "ece_debiased")     # what runs are summed up in
+
+def aligned(
+    table,   # of strings
+) -> str:
+    "Plain text, words to the left and counts to the right"
+    columns = [_padded(name, table[name].tolist()) for name in table]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
+
+
+def _padded(name, cells):
+    "A column with its name and a rule above it, all as wide as the widest"
+    width = max(map(len, [name, *cells]))
+    lines = [name, "-" * width, *cells]
+    return [line.rjust(width) if name == "n" else line.ljust(width) for line in lines]
+
+# %% ../../nbs/reports/05d_report.ipynb #640d0c0d
+SUMMED = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "nll", "ece", "ece_debiased")
+
 
 def seeds_table(
     runs:dict,   # name → project folder of a run
@@ -397,59 +604,85 @@ def seeds_table(
 ) -> pd.DataFrame: # of strings, a row a model: mean ± sample standard deviation of each metric
     "What a recipe reaches over runs that differ in their seeds alone; anything else that differs is refused"
     table = compare(runs, task, over="seeds")
-    shown = [m for m in SUMMED if m in table]
-    def line(model, part):
-        found = over_seeds([{"n": r["n"]} | {m: None if pd.isna(r[m]) else r[m] for m in shown} for r in part.to_dict("records")])
-        return {"model": model, "runs": str(len(part))} | {m: "" if mean is None else f"{mean:.3f}" + (f" ± {sd:.3f}" if sd is not None else "") for m, (mean, sd) in found.items()}
-    return pd.DataFrame([line(model, part) for model, part in table.groupby("model", sort=False)])
+    metrics = [m for m in SUMMED if m in table]
+    lines = [_over_seeds(model, part, metrics) for model, part in table.groupby("model", sort=False)]
+    return pd.DataFrame(lines)
 
+
+def _over_seeds(model, part, metrics):
+    "A model over its runs, as text"
+    scores = []
+    for row in part.to_dict("records"):
+        scores.append({"n": row["n"]} | {m: None if pd.isna(row[m]) else row[m] for m in metrics})
+    line = {"model": model, "runs": str(len(part))}
+    for m, (mean, sd) in over_seeds(scores).items():
+        line[m] = "" if mean is None else f"{mean:.3f}"
+        if mean is not None and sd is not None: line[m] += f" ± {sd:.3f}"
+    return line
+
+# %% ../../nbs/reports/05d_report.ipynb #c2525355
 def across_runs(
     runs:dict,   # name → project folder of a run
     task:str,    # its name
     metric="accuracy",   # a column of table.csv
-) -> pd.DataFrame: # of strings: first what differs, a row a field of the protocol, then a row a model; a column a run
+) -> pd.DataFrame: # of strings: first a row a field of the protocol that differs, then a row a model; a column a run
     "Runs that differ in anything, and in what"
     table = compare(runs, task, across=True)
     fields = [c for c in table.columns[1:] if "." in c or c in ("data", "code", "versions")]
     first = table.groupby("run", sort=False).first()
-    differs = pd.DataFrame([{"": f"differs: {f}"} | {run: str(first[f][run])[:40] for run in first.index} for f in fields])
-    shown = side_by_side(table, metric).map(lambda v: "" if pd.isna(v) else f"{v:.3f}").rename_axis(columns=None).reset_index(names="")
-    return pd.concat([differs, shown], ignore_index=True).rename(columns={"": metric})
+    differs = pd.DataFrame([_differs(f, first[f]) for f in fields])
+    scores = side_by_side(table, metric).map(lambda v: "" if pd.isna(v) else f"{v:.3f}")
+    rows = scores.rename_axis(columns=None).reset_index(names="")
+    return pd.concat([differs, rows], ignore_index=True).rename(columns={"": metric})
 
+
+def _differs(field, values):
+    "A field of the protocol and what each run has there, cut to 40 characters"
+    return {"": f"differs: {field}"} | {run: str(value)[:40] for run, value in values.items()}
+
+# %% ../../nbs/reports/05d_report.ipynb #4bd039cd
 def crossed(
     homes,       # project, or name → project
     field:str,   # of the taxonomy
 ) -> pd.DataFrame: # of strings, a row a detector, a column a dataset; blank where not measured
     "Which detector does how well on which data: macro-F1 with its interval, a star where it was trained on them"
     table = cross_table(homes, field)
-    told = [f"{r.macro_f1:.3f} [{r.macro_f1_low:.3f}, {r.macro_f1_high:.3f}]{'*' * r.in_training}" if not pd.isna(r.macro_f1_low) else f"{r.macro_f1:.3f}{'*' * r.in_training}" for r in table.itertuples()]
-    return table.assign(told=told).pivot(index="detector", columns="dataset", values="told").fillna("").reset_index()
+    table = table.assign(cell=[_crossing(r) for r in table.itertuples()])
+    return table.pivot(index="detector", columns="dataset", values="cell").fillna("").reset_index()
 
+
+def _crossing(row):
+    "A detector on a dataset, as text"
+    interval = "" if pd.isna(row.macro_f1_low) else f" [{row.macro_f1_low:.3f}, {row.macro_f1_high:.3f}]"
+    star = "*" * row.in_training
+    return f"{row.macro_f1:.3f}{interval}{star}"
+
+# %% ../../nbs/reports/05d_report.ipynb #96a785aa
 def main(argv=None):
-    "The table over all tasks of a project; with --field its detectors against all data, with --task several runs of one"
+    """The table over all tasks of a project;
+    with --field its detectors against all data, with --task several runs of one"""
     parser = argparse.ArgumentParser(prog="python -m multimodal_fakes.reports.report", description=main.__doc__)
-    parser.add_argument("projects", nargs="*", help="folders that hold Step_5, the current project if none")
-    parser.add_argument("--field", help="train x test: every detector of this label field on every dataset")
-    parser.add_argument("--task", help="mean and standard deviation over runs of a task that differ in their seeds alone")
-    parser.add_argument("--across", metavar="METRIC", nargs="?", const="accuracy", help="with --task: runs that differ in anything side by side, and what differs")
+    add = parser.add_argument
+    add("projects", nargs="*", help="folders that hold Step_5, the current project if none")
+    add("--field", help="train x test: every detector of this label field on every dataset")
+    add("--task", help="mean and standard deviation over runs of a task that differ in their seeds alone")
+    add("--across", metavar="METRIC", nargs="?", const="accuracy",
+        help="with --task: runs that differ in anything side by side, and what differs")
     args = parser.parse_args(argv)
     runs = {str(p): Path(p) for p in args.projects or [root()]}
-    try:
-        if args.across and args.task: table = across_runs(runs, args.task, args.across)
-        elif args.task: table = seeds_table(runs, args.task)
-        elif args.field: table = crossed(runs if len(runs) > 1 else next(iter(runs.values())), args.field)
-        elif len(runs) > 1: raise FakesError("One project at a time, unless --task or --field is given.")
-        else: table = format_table(summary_table(*runs.values())).pipe(lambda t: t.assign(task=t.task.where(t.task != t.task.shift(), "")))
+    try: table = _asked_for(args, runs)
     except FakesError as e: sys.exit(f"Error: {e}")
     print(aligned(table))
 
-def aligned(
-    table,   # of strings
-) -> str:
-    "Plain text, words to the left and counts to the right"
-    width = {c: max(map(len, [c, *table[c]])) for c in table}
-    pad = lambda c, s: s.rjust(width[c]) if c == "n" else s.ljust(width[c])
-    lines = [[pad(c, c) for c in table], ["-" * width[c] for c in table], *([pad(c, r[c]) for c in table] for r in table.to_dict("records"))]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+def _asked_for(args, runs):
+    "The table that the options ask for, as text"
+    if args.across and args.task: return across_runs(runs, args.task, args.across)
+    if args.task: return seeds_table(runs, args.task)
+    if args.field: return crossed(runs if len(runs) > 1 else next(iter(runs.values())), args.field)
+    if len(runs) > 1: raise FakesError("One project at a time, unless --task or --field is given.")
+    table = format_table(summary_table(*runs.values()))
+    return table.assign(task=table.task.where(table.task != table.task.shift(), ""))     # a task is named once
+
 
 if __name__ == "__main__" and "__file__" in globals(): main()
