@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SUMMED', 'align', 'read_models', 'read_strategies', 'measure', 'difference', 'model_table', 'verdict', 'read_posts',
            'in_words', 'confused', 'class_table', 'judge', 'errors_of', 'roc_points', 'roc_curves', 'kind_of',
-           'kind_table', 'right_answers', 'functional_tests', 'window_scores', 'report_all', 'flat_metrics',
+           'kind_table', 'right_answers', 'functional_tests', 'window_scores', 'report_all', 'flat_metrics', 'headline',
            'summary_table', 'aligned', 'seeds_table', 'across_runs', 'crossed', 'main']
 
 # %% ../../nbs/reports/05d_report.ipynb #b7bbe4b9
@@ -541,7 +541,7 @@ _FLAT = [
 def flat_metrics(
     results:dict,   # of `report_all`
 ) -> dict: # of what ships; `gain`: the chosen fusion over the best expert, or the only expert over its baseline
-    "The few numbers for `dvc metrics show`; the rest is in table.csv"
+    "The few numbers that sum up a task; the rest is in table.csv"
     rows = results["table"].to_dict("records")
     ships = rows[-1]
     compared = [r for r in rows if r["chosen"]] or [r for r in rows if r["kind"] == "expert"]
@@ -554,6 +554,13 @@ def flat_metrics(
     return rounded | dict(n=int(ships["n"]), protocol=ships["protocol"])
 
 
+def headline(
+    metrics:dict,   # of `flat_metrics`
+) -> dict: # one number, so that all tasks fit a line of `dvc exp show`
+    "What experiments are compared by"
+    return {"f1": round(metrics["macro_f1"], 3)}
+
+
 def _write(folder, results):
     "Every table of the stage; the errors lie beside the report, for those who look for them"
     names = ("table", "confusion", "kinds", "windows", "functions", "by_class", "slices", "worst")
@@ -564,6 +571,7 @@ def _write(folder, results):
         if table is None: continue
         with atomic_path(folder/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
     write_json(folder/"report/metrics.json", results["metrics"])
+    write_json(folder/"headline.json", {folder.name: headline(results["metrics"])})
 
 # %% ../../nbs/reports/05d_report.ipynb #4ef1a171
 def summary_table(
