@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFilter
 
 from ..core import FakesError, nearest, root, sha256_file
@@ -24,17 +25,27 @@ class Faces(NamedTuple):
     boxes: np.ndarray    # (k, 4) float32, x1, y1, x2, y2 in pixels of the frame
     scores: np.ndarray   # (k,) float32 in [0,1]; comparable within a detector only
 
-MOST = 1000   # boxes that are compared with each other
-
 def iou(
     a:np.ndarray,   # (n, 4)
     b:np.ndarray,   # (m, 4)
 ) -> np.ndarray: # (n, m) in [0,1]
     "Intersection over union"
     a, b = np.asarray(a, np.float32)[:, None], np.asarray(b, np.float32)[None]
-    w, h = (np.clip(np.minimum(a[..., k + 2], b[..., k + 2]) - np.maximum(a[..., k], b[..., k]), 0, None) for k in (0, 1))
-    area = lambda x: (x[..., 2] - x[..., 0]) * (x[..., 3] - x[..., 1])
-    return w * h / np.maximum(area(a) + area(b) - w * h, 1e-6)
+    both = _common(a, b, 0) * _common(a, b, 1)
+    return both / np.maximum(_area(a) + _area(b) - both, 1e-6)
+
+def _common(a, b, axis):
+    "How far two boxes overlap along x (axis 0) or y (axis 1)"
+    begin = np.maximum(a[..., axis], b[..., axis])
+    end = np.minimum(a[..., axis + 2], b[..., axis + 2])
+    return np.clip(end - begin, 0, None)
+
+def _area(box):
+    "Width times height"
+    return (box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1])
+
+# %% ../../nbs/data/02a_face.ipynb #3764b929
+MOST = 1000   # boxes that are compared with each other
 
 def suppress(
     boxes:np.ndarray,    # (k, 4)
@@ -43,97 +54,132 @@ def suppress(
 ) -> Faces:
     "Non-maximum suppression"
     order = np.argsort(-scores, kind="stable")[:MOST]
-    over, kept = iou(boxes[order], boxes[order]) > overlap, []
+    over = iou(boxes[order], boxes[order]) > overlap
+    kept:list = []
     for i in range(len(order)):
-        if not over[i, kept].any(): kept.append(i)
+        if not over[i][kept].any(): kept.append(i)
     return Faces(boxes[order[kept]].astype(np.float32), scores[order[kept]].astype(np.float32))
 
-# %% ../../nbs/data/02a_face.ipynb #edae829f
+# %% ../../nbs/data/02a_face.ipynb #f861cd5b
 def group(
     windows:np.ndarray,   # (n, 4) that answered
     overlap:float=0.4,    # intersection over union of neighbours
-) -> tuple: # boxes (k, 4), windows in each (k,)
+) -> tuple[np.ndarray, np.ndarray]: # boxes (k, 4), windows in each (k,)
     "Means of neighbouring windows: the one with most neighbours takes them, and so on"
     left, boxes, counts = windows[:MOST].astype(np.float32), [], []
     while len(left):
-        near = iou(left, left) > overlap
-        near = near[near.sum(1).argmax()]
-        boxes.append(left[near].mean(0)); counts.append(near.sum())
-        left = left[~near]
+        neighbours = iou(left, left) > overlap
+        taken = neighbours[neighbours.sum(1).argmax()]
+        boxes.append(left[taken].mean(0))
+        counts.append(taken.sum())
+        left = left[~taken]
     return np.array(boxes, np.float32).reshape(-1, 4), np.array(counts, np.float32)
 
+# %% ../../nbs/data/02a_face.ipynb #edae829f
 class CascadeDetector:
     "The frontal-face cascade of local binary patterns that scikit-image carries"
     threshold = 0.5   # three windows
 
     def __init__(self):
-        try: from skimage.feature import Cascade
-        except ImportError: raise FakesError("detector: cascade needs scikit-image; `uv pip install scikit-image` brings it, or name an ONNX file of UltraFace or YuNet.") from None
+        try:
+            from skimage.feature import Cascade
+        except ImportError:
+            raise FakesError("detector: cascade needs scikit-image; `uv pip install scikit-image` brings it, "
+                             "or name an ONNX file of UltraFace or YuNet.") from None
         from skimage.data import lbp_frontal_face_cascade_filename
-        self.cascade, self.name = Cascade(lbp_frontal_face_cascade_filename()), f"cascade, scikit-image {version('scikit-image')}"
-
-    def windows(self,
-        channel:Image.Image,   # one channel
-        least:int,             # side of the smallest window in pixels
-    ) -> list: # tuples x1, y1, x2, y2
-        "Every window that answers"
-        found = self.cascade.detect_multi_scale(np.asarray(channel), 1.1, 1.3, (least, least), channel.size, min_neighbor_number=1, intersection_score_threshold=2.)   # 2: nothing is grouped
-        return sorted((d["c"], d["r"], d["c"] + d["width"], d["r"] + d["height"]) for d in found)
+        self.cascade = Cascade(lbp_frontal_face_cascade_filename())
+        self.name = f"cascade, scikit-image {version('scikit-image')}"
 
     def __call__(self,
         frame:np.ndarray,       # (H, W, 3) uint8
         smallest:float=0.12,    # face, as a share of the frame's shorter side
-    ) -> tuple: # boxes (k, 4), scores (k,)
+    ) -> tuple[np.ndarray, np.ndarray]: # boxes (k, 4), scores (k,)
         "Every group of windows, whatever its score"
         short = min(frame.shape[:2])
         f = min(1, 24 / (smallest * short))     # windows have 24 pixels at least, so more than this shows nothing new
         least = max(24, round(smallest * short * f))
-        red = Image.fromarray(frame[..., 0]).resize([max(1, round(v * f)) for v in frame.shape[1::-1]], Image.Resampling.BILINEAR)
-        if min(red.size) < least: return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-        eroded = red.filter(ImageFilter.MinFilter(2 * round(min(red.size) / 64) + 1))      # 5 pixels of 128
-        boxes, counts = group(np.array(self.windows(red, least) + self.windows(eroded, least), np.float32).reshape(-1, 4))
+        size = [max(1, round(v * f)) for v in frame.shape[1::-1]]
+        red = Image.fromarray(frame[..., 0]).resize(size, Image.Resampling.BILINEAR)
+        if min(size) < least: return np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+        eroded = red.filter(ImageFilter.MinFilter(2 * round(min(size) / 64) + 1))      # 5 pixels of 128
+        windows = self.windows(red, least) + self.windows(eroded, least)
+        boxes, counts = group(np.array(windows, np.float32).reshape(-1, 4))
         return boxes / f, counts / (counts + 3)
 
-# %% ../../nbs/data/02a_face.ipynb #90f3b917
-class Layout(NamedTuple):
-    "A family of files"
-    outputs: dict       # name → size of the last axis
-    threshold: float    # its authors'
-    pixels: object      # RGB float32 in 0…255 (H, W, 3) → what the network wants
-    decode: object      # outputs by name, height and width of the input → boxes (n, 4) in pixels of the input, scores (n,)
+# %% ../../nbs/data/02a_face.ipynb #7a17e72a
+@patch
+def windows(self:CascadeDetector,
+    channel:Image.Image,   # one channel
+    least:int,             # side of the smallest window in pixels
+) -> list: # tuples x1, y1, x2, y2
+    "Every window that answers"
+    settings = dict(min_neighbor_number=1, intersection_score_threshold=2.)     # 2: nothing is grouped
+    size = (least, least), channel.size
+    answers = self.cascade.detect_multi_scale(np.asarray(channel), 1.1, 1.3, *size, **settings)
+    return sorted((d["c"], d["r"], d["c"] + d["width"], d["r"] + d["height"]) for d in answers)
 
+# %% ../../nbs/data/02a_face.ipynb #f2e1f7b0
 def _ultraface(out, h, w):
     "Corners as shares of the input; of each pair of scores the second is the face's"
     return out["boxes"][0] * (w, h, w, h), out["scores"][0, :, 1]
 
 def _yunet(out, h, w):
-    "Offsets from the cells of three grids; confidence is the geometric mean of class and objectness, as in OpenCV's `FaceDetectorYN`"
-    boxes, scores = [], []
-    for s in (8, 16, 32):
-        rows, columns = np.divmod(np.arange((h // s) * (w // s)), w // s)
-        b = out[f"bbox_{s}"][0]
-        cx, cy, bw, bh = (columns + b[:, 0]) * s, (rows + b[:, 1]) * s, np.exp(b[:, 2]) * s, np.exp(b[:, 3]) * s
-        boxes.append(np.stack([cx - bw / 2, cy - bh / 2, cx + bw / 2, cy + bh / 2], 1))
-        scores.append(np.sqrt(np.clip(out[f"cls_{s}"][0, :, 0], 0, 1) * np.clip(out[f"obj_{s}"][0, :, 0], 0, 1)))
+    "Offsets from the cells of three grids; confidence is the geometric mean of class and objectness, as in OpenCV"
+    boxes = [_from_cells(out[f"bbox_{stride}"][0], stride, h, w) for stride in _STRIDES]
+    scores = []
+    for stride in _STRIDES:
+        face, there = (np.clip(out[f"{kind}_{stride}"][0, :, 0], 0, 1) for kind in ("cls", "obj"))
+        scores.append(np.sqrt(face * there))
     return np.concatenate(boxes), np.concatenate(scores)
 
+def _from_cells(offsets, stride, h, w):
+    "Boxes (n, 4) in pixels from offsets of the centre and logarithms of the size, in strides"
+    n_rows, n_columns = h // stride, w // stride
+    rows, columns = np.divmod(np.arange(n_rows * n_columns), n_columns)
+    x = (columns + offsets[:, 0]) * stride
+    y = (rows + offsets[:, 1]) * stride
+    width = np.exp(offsets[:, 2]) * stride
+    height = np.exp(offsets[:, 3]) * stride
+    return np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], 1)
+
+# %% ../../nbs/data/02a_face.ipynb #94aed00f
+_STRIDES = (8, 16, 32)     # of YuNet's grids
+
+class Layout(NamedTuple):
+    "A family of files"
+    outputs: dict       # name → size of the last axis
+    threshold: float    # its authors'
+    pixels: object      # RGB float32 in 0…255 (H, W, 3) → what the network wants
+    decode: object      # outputs by name, height, width of the input → boxes (n, 4) in pixels of it, scores (n,)
+
 LAYOUTS = {
-    "ultraface": Layout({"scores": 2, "boxes": 4}, 0.7, lambda x: (x - 127) / 128, _ultraface),
-    "yunet": Layout({f"{n}_{s}": k for n, k in (("cls", 1), ("obj", 1), ("bbox", 4)) for s in (8, 16, 32)}, 0.6, lambda x: x[..., ::-1], _yunet),
+    "ultraface": Layout(
+        outputs={"scores": 2, "boxes": 4},
+        threshold=0.7,
+        pixels=lambda x: (x - 127) / 128,
+        decode=_ultraface),
+    "yunet": Layout(
+        outputs={f"{kind}_{s}": n for kind, n in (("cls", 1), ("obj", 1), ("bbox", 4)) for s in _STRIDES},
+        threshold=0.6,
+        pixels=lambda x: x[..., ::-1],
+        decode=_yunet),
 }
 
 # %% ../../nbs/data/02a_face.ipynb #c8bd0af1
 def fit(
     frame:np.ndarray,   # (H, W, 3) uint8
-    h:int, w:int,       # of the result
-) -> tuple: # (h, w, 3) uint8, factor from the frame to it
+    h:int,              # of the result
+    w:int,              # likewise
+) -> tuple[np.ndarray, float]: # (h, w, 3) uint8, factor from the frame to it
     "The frame in the upper left corner of a grey ground, as large as it fits"
-    f = min(w / frame.shape[1], h / frame.shape[0])
-    small = Image.fromarray(frame).resize((max(1, round(frame.shape[1] * f)), max(1, round(frame.shape[0] * f))), Image.Resampling.BILINEAR)
+    height, width = frame.shape[:2]
+    f = min(w / width, h / height)
+    size = max(1, round(width * f)), max(1, round(height * f))
     ground = Image.new("RGB", (w, h), (127, 127, 127))
-    ground.paste(small)
+    ground.paste(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
     return np.asarray(ground), f
 
+# %% ../../nbs/data/02a_face.ipynb #9e020662
 OPEN = 320   # pixels of a side of the input, where the file leaves it open
 
 class OnnxDetector:
@@ -141,33 +187,48 @@ class OnnxDetector:
     def __init__(self,
         path,   # UltraFace or YuNet
     ):
-        try: import onnxruntime as ort
-        except ImportError: raise FakesError(f"{path}: reading an ONNX file needs onnxruntime; `uv pip install onnxruntime` brings it, or take detector: cascade.") from None
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1     # several clips are read side by side
-        options.log_severity_level = 3                                       # old exporters make it warn of every weight
-        try: self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as e: raise FakesError(f"{path}: not an ONNX model that onnxruntime {ort.__version__} reads ({str(e).splitlines()[0][:200]})") from None
-        self.kind = layout(self.session, path)
-        self.layout = LAYOUTS[self.kind]
+        self.session = _session(path)
+        kind = layout(self.session, path)
+        self.kind, self.layout = kind, LAYOUTS[kind]
         self.threshold = self.layout.threshold
         self.size = [n if isinstance(n, int) else OPEN for n in self.session.get_inputs()[0].shape[2:]]
-        self.name = f"{self.kind}, {Path(path).name} {sha256_file(path)[:12]}, onnxruntime {ort.__version__}, {self.size[1]} × {self.size[0]} px"
+        from onnxruntime import __version__ as runtime
+        file = f"{Path(path).name} {sha256_file(path)[:12]}"
+        self.name = f"{kind}, {file}, onnxruntime {runtime}, {self.size[1]} × {self.size[0]} px"
 
     def __call__(self,
         frame:np.ndarray,       # (H, W, 3) uint8
         smallest:float=0.12,    # face, as a share of the frame's shorter side
-    ) -> tuple: # boxes (n, 4), scores (n,)
+    ) -> tuple[np.ndarray, np.ndarray]: # boxes (n, 4), scores (n,)
         "Every box of that size, whatever its score"
-        fitted, f = fit(frame, *self.size)
-        x = np.ascontiguousarray(self.layout.pixels(fitted.astype(np.float32)).transpose(2, 0, 1)[None])   # (1, 3, h, w)
+        h, w = self.size
+        fitted, f = fit(frame, h, w)
+        pixels = self.layout.pixels(fitted.astype(np.float32))
+        x = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])           # (1, 3, h, w)
         names = list(self.layout.outputs)
-        out = dict(zip(names, self.session.run(names, {self.session.get_inputs()[0].name: x})))
-        boxes, scores = self.layout.decode(out, *self.size)
+        answers = self.session.run(names, {self.session.get_inputs()[0].name: x})
+        boxes, scores = self.layout.decode(dict(zip(names, answers)), h, w)
         boxes = boxes / f
         large = (boxes[:, 2:] - boxes[:, :2]).max(1) >= smallest * min(frame.shape[:2])
         return boxes[large], scores[large]
 
+# %% ../../nbs/data/02a_face.ipynb #ecaa18f4
+def _session(path):
+    "The file as onnxruntime runs it"
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise FakesError(f"{path}: reading an ONNX file needs onnxruntime; `uv pip install onnxruntime` brings it, "
+                         "or take detector: cascade.") from None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1     # several clips are read side by side
+    options.log_severity_level = 3                                      # old exporters make it warn of every weight
+    try: return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as e:
+        why = str(e).splitlines()[0][:200]
+        raise FakesError(f"{path}: not an ONNX model that onnxruntime {ort.__version__} reads ({why})") from None
+
+# %% ../../nbs/data/02a_face.ipynb #63468107
 def layout(
     session,   # onnxruntime session
     path,      # for the error
@@ -175,13 +236,28 @@ def layout(
     "The family of a file, by its input and the names and last axes of its outputs"
     inputs = [(i.name, i.shape, i.type) for i in session.get_inputs()]
     outputs = {o.name: o.shape for o in session.get_outputs()}
-    picture = len(inputs) == 1 and len(inputs[0][1]) == 4 and inputs[0][1][1] == 3 and inputs[0][2] == "tensor(float)"
-    for name, known in LAYOUTS.items():
-        if picture and all(len(outputs.get(n, ())) == 3 and outputs[n][-1] == k for n, k in known.outputs.items()): return name
-    wanted = "; ".join(f"{name} has {', '.join(known.outputs)}" for name, known in LAYOUTS.items())
-    raise FakesError(f"{path}: no face detector that is known here. Inputs {inputs}, outputs {outputs}; expected one input (1, 3, H, W) of float, and of outputs: {wanted}.")
+    if _takes_picture(inputs):
+        for name, family in LAYOUTS.items():
+            if _has_outputs(outputs, family): return name
+    wanted = "; ".join(f"{name} has {', '.join(family.outputs)}" for name, family in LAYOUTS.items())
+    raise FakesError(f"{path}: no face detector that is known here. Inputs {inputs}, outputs {outputs}; "
+                     f"expected one input (1, 3, H, W) of float, and of outputs: {wanted}.")
 
-# %% ../../nbs/data/02a_face.ipynb #1f24b4b3
+def _takes_picture(inputs):
+    "Whether there is one input (1, 3, H, W) of float"
+    if len(inputs) != 1: return False
+    _, shape, kind = inputs[0]
+    return len(shape) == 4 and shape[1] == 3 and kind == "tensor(float)"
+
+# %% ../../nbs/data/02a_face.ipynb #408d5dff
+def _has_outputs(outputs, family):
+    "Whether the outputs of a family are there, each with three axes"
+    for name, last in family.outputs.items():
+        shape = outputs.get(name, ())
+        if len(shape) != 3 or shape[-1] != last: return False
+    return True
+
+# %% ../../nbs/data/02a_face.ipynb #55ef80a0
 DETECTORS = {"cascade": CascadeDetector}
 
 @lru_cache(4)
@@ -190,24 +266,31 @@ def load_detector(
 ): # has name, threshold, and is called with a frame
     "A detector by its name or file"
     if detector in DETECTORS: return DETECTORS[detector]()
-    if not str(detector).endswith(".onnx"): raise FakesError(f"No face detector {detector!r}{nearest(detector, DETECTORS)}. Or name an ONNX file of UltraFace or YuNet.")
+    if not str(detector).endswith(".onnx"):
+        names = nearest(detector, DETECTORS)
+        raise FakesError(f"No face detector {detector!r}{names}. Or name an ONNX file of UltraFace or YuNet.")
     path = Path(detector) if Path(detector).is_file() else root()/detector
-    if not path.is_file(): raise FakesError(f"Face detector {path}: no such file. Put it there, or take detector: cascade, which needs none.")
+    if not path.is_file():
+        raise FakesError(f"Face detector {path}: no such file. "
+                         "Put it there, or take detector: cascade, which needs none.")
     return OnnxDetector(path)
 
+# %% ../../nbs/data/02a_face.ipynb #1f24b4b3
 def check_frames(frames):
-    "Frames are (T, H, W, 3) uint8, at least one of them"
+    "Raise unless frames are (T, H, W, 3) uint8, at least one of them"
     shape, kind = getattr(frames, "shape", None), getattr(frames, "dtype", type(frames).__name__)
-    if kind != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
-        raise FakesError(f"Frames should be uint8 (T, H, W, 3), none of them zero; came {kind} {shape}")
+    if kind == np.uint8 and len(shape) == 4 and shape[3] == 3 and 0 not in shape: return
+    raise FakesError(f"Frames should be uint8 (T, H, W, 3), none of them zero; came {kind} {shape}")
 
 def spread(
     n:int,      # frames there are
     looks:int,  # of them, all if zero
 ) -> list: # indices
     "Evenly spread, each in the middle of its part"
-    return list(range(n)) if not looks or looks >= n else [int((i + 0.5) * n / looks) for i in range(looks)]
+    if not looks or looks >= n: return list(range(n))
+    return [int((i + 0.5) * n / looks) for i in range(looks)]
 
+# %% ../../nbs/data/02a_face.ipynb #2d140fb0
 def find_faces(
     frames:np.ndarray,           # (T, H, W, 3) uint8 RGB
     detector:str="cascade",      # cascade, or an ONNX file of UltraFace or YuNet
@@ -217,15 +300,19 @@ def find_faces(
 ) -> list: # T entries: `Faces`, or none where the frame was not searched
     "The faces in each frame"
     check_frames(frames)
-    if not 0.02 <= smallest <= 1: raise FakesError(f"smallest: {smallest} came, expected a share of the frame's shorter side from 0.02 to 1.")
-    find, found = load_detector(detector), [None] * len(frames)
-    least, (h, w) = find.threshold if threshold is None else threshold, frames.shape[1:3]
+    if not 0.02 <= smallest <= 1:
+        raise FakesError(f"smallest: {smallest} came, expected a share of the frame's shorter side from 0.02 to 1.")
+    find = load_detector(detector)
+    least = find.threshold if threshold is None else threshold
+    h, w = frames.shape[1:3]
+    faces:list = [None] * len(frames)
     for t in spread(len(frames), looks):
         boxes, scores = find(frames[t], smallest)
         boxes = np.clip(boxes, 0, (w, h, w, h))
-        sure = (scores >= least) & ((boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) >= 1)
-        found[t] = suppress(boxes[sure], scores[sure])
-    return found
+        sides = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
+        sure = (scores >= least) & (sides >= 1)
+        faces[t] = suppress(boxes[sure], scores[sure])
+    return faces
 
 # %% ../../nbs/data/02a_face.ipynb #cb379b38
 def draw_faces(
@@ -235,10 +322,33 @@ def draw_faces(
 ) -> Image.Image:
     "A frame with its boxes in green and what is cut out in orange"
     image = Image.fromarray(frame)
-    draw, px = ImageDraw.Draw(image), max(1, max(image.size) // 160)
-    for box in [] if faces is None else faces.boxes: draw.rectangle([float(v) for v in box], outline="#0c0", width=px)
-    if square is not None: draw.rectangle([float(v) for v in square], outline="#f80", width=px)
+    pen, px = ImageDraw.Draw(image), max(1, max(image.size) // 160)
+    for box in [] if faces is None else faces.boxes: pen.rectangle([float(v) for v in box], outline="#0c0", width=px)
+    if square is not None: pen.rectangle([float(v) for v in square], outline="#f80", width=px)
     return image
+
+# %% ../../nbs/data/02a_face.ipynb #25869ea5
+def link(
+    faces:list,           # of `find_faces`
+    overlap:float=0.15,   # least intersection over union of a person's boxes in neighbouring frames
+    patience:int=3,       # frames searched in vain before a person is gone
+) -> list: # tracks: dicts of frame → (box, score)
+    "Boxes of the same person, the nearest pairs first"
+    tracks:list = []
+    searched = [t for t, f in enumerate(faces) if f is not None]
+    for i, t in enumerate(searched):
+        boxes, scores = faces[t]
+        free = set(range(len(boxes)))
+        alive = [track for track in tracks if max(track) >= searched[max(0, i - patience)]]
+        last = np.array([track[max(track)][0] for track in alive]).reshape(-1, 4)
+        near = iou(last, boxes)     # (tracks, boxes)
+        pairs = np.argwhere(near >= overlap).tolist()
+        for a, b in sorted(pairs, key=lambda pair: -near[tuple(pair)]):
+            if b not in free or t in alive[a]: continue
+            alive[a][t] = boxes[b], scores[b]
+            free.remove(b)
+        tracks += [{t: (boxes[b], scores[b])} for b in sorted(free)]
+    return tracks
 
 # %% ../../nbs/data/02a_face.ipynb #f92028eb
 def _central(box, score, h, w):
@@ -252,35 +362,24 @@ RULES = {   # weight of a box in a frame, in [0,1]
     "confident": lambda box, score, h, w: score,
 }
 
-def link(
-    faces:list,           # of `find_faces`
-    overlap:float=0.15,   # least intersection over union of a person's boxes in neighbouring frames
-    patience:int=3,       # frames searched in vain before a person is gone
-) -> list: # tracks: dicts of frame → (box, score)
-    "Boxes of the same person, the nearest pairs first"
-    tracks, seen = [], [t for t, f in enumerate(faces) if f is not None]
-    for i, t in enumerate(seen):
-        boxes, free = faces[t].boxes, set(range(len(faces[t].boxes)))
-        alive = [track for track in tracks if max(track) >= seen[max(0, i - patience)]]
-        near = iou(np.array([track[max(track)][0] for track in alive]).reshape(-1, 4), boxes)     # (tracks, boxes)
-        for a, b in sorted(np.argwhere(near >= overlap).tolist(), key=lambda ab: -near[tuple(ab)]):
-            if b in free and t not in alive[a]: alive[a][t] = boxes[b], faces[t].scores[b]; free.remove(b)
-        tracks += [{t: (boxes[b], faces[t].scores[b])} for b in sorted(free)]
-    return tracks
-
 def choose(
     tracks:list,   # of `link`
     rule:str,      # key of `RULES`
-    h:int, w:int,  # of the frames
+    h:int,         # of the frames
+    w:int,         # likewise
 ) -> list: # of the tracks, one after the other in time
     "The heaviest track, and what fills the time around it"
     if rule not in RULES: raise FakesError(f"No rule {rule!r} for which face is taken{nearest(rule, RULES)}")
     weight = lambda track: sum(float(RULES[rule](box, score, h, w)) for box, score in track.values())
-    chosen = []
+    chosen:list = []
     for track in sorted(tracks, key=weight, reverse=True):
-        apart = all(max(track) < min(c) or max(c) < min(track) for c in chosen)
-        if not chosen or apart and len(track) > 1: chosen.append(track)
+        if not chosen or len(track) > 1 and _apart(track, chosen): chosen.append(track)
     return sorted(chosen, key=min)
+
+# %% ../../nbs/data/02a_face.ipynb #5e41c72b
+def _apart(track, chosen):
+    "Whether a track lies before or after each of the chosen ones"
+    return all(max(track) < min(other) or max(other) < min(track) for other in chosen)
 
 # %% ../../nbs/data/02a_face.ipynb #7590cf9e
 def fill(
@@ -289,50 +388,67 @@ def fill(
     smooth:float=0.5,   # standard deviation of the Gaussian, in gaps between searched frames; none if zero
 ) -> np.ndarray: # (T, 4) float32
     "A box for every frame"
-    from scipy.ndimage import gaussian_filter1d, median_filter
-    ends = [(max(a) + min(b)) // 2 + 1 for a, b in zip(chosen, chosen[1:])]
-    parts = []
-    for track, begin, end in zip(chosen, [0, *ends], [*ends, n]):
-        at = np.array(sorted(track))
-        boxes = np.stack([track[t][0] for t in at]).astype(np.float64)
-        if len(at) > 2 and smooth: boxes = median_filter(boxes, size=(3, 1), mode="nearest")
-        every = np.stack([np.interp(np.arange(begin, end), at, boxes[:, k]) for k in range(4)], 1)
-        if len(at) > 1 and smooth: every = gaussian_filter1d(every, smooth * float(np.median(np.diff(at))), axis=0, mode="nearest")
-        parts.append(every)
+    ends = [(max(a) + min(b)) // 2 + 1 for a, b in zip(chosen, chosen[1:])]      # halfway between two tracks
+    parts = [_fill_part(*part, smooth) for part in zip(chosen, [0, *ends], [*ends, n])]
     return np.concatenate(parts).astype(np.float32)
 
-def middle_square(h, w):
+def _fill_part(track, begin, end, smooth):
+    "A box for every frame of one track, in [begin, end)"
+    from scipy.ndimage import gaussian_filter1d, median_filter
+    at = np.array(sorted(track))
+    boxes = np.stack([track[t][0] for t in at]).astype(np.float64)
+    if len(at) > 2 and smooth: boxes = median_filter(boxes, size=(3, 1), mode="nearest")
+    every = np.stack([np.interp(np.arange(begin, end), at, boxes[:, k]) for k in range(4)], 1)
+    if len(at) < 2 or not smooth: return every
+    return gaussian_filter1d(every, smooth * float(np.median(np.diff(at))), axis=0, mode="nearest")
+
+# %% ../../nbs/data/02a_face.ipynb #f57ceccf
+def middle_square(
+    h:int,   # of a frame
+    w:int,   # likewise
+) -> np.ndarray: # (4,) float32
     "The largest square in the middle of a frame"
     side = min(h, w)
     return np.array([(w - side) / 2, (h - side) / 2, (w + side) / 2, (h + side) / 2], np.float32)
 
+# %% ../../nbs/data/02a_face.ipynb #ea40a52d
 def face_track(
     frames:np.ndarray,      # (T, H, W, 3) uint8
     faces:list,             # of `find_faces`
     rule:str="largest",     # largest, central, confident
     smooth:float=0.5,       # standard deviation of the Gaussian, in gaps between searched frames; none if zero
-) -> tuple: # track (T, 4) float32; record: frames, looked, found, fallback, rule
+) -> tuple[np.ndarray, dict]: # track (T, 4) float32; record: frames, looked, found, fallback, rule
     "One box per frame; the middle of the frame where no face was found in any"
     check_frames(frames)
-    if len(faces) != len(frames): raise FakesError(f"Faces of {len(faces)} frames came with {len(frames)} frames; both should be of one clip.")
+    if len(faces) != len(frames):
+        raise FakesError(f"Faces of {len(faces)} frames came with {len(frames)} frames; both should be of one clip.")
     h, w = frames.shape[1:3]
     chosen = choose(link(faces), rule, h, w)
-    record = {"frames": len(frames), "looked": sum(f is not None for f in faces), "found": sum(map(len, chosen)), "fallback": not chosen, "rule": rule}
+    record = {
+        "frames": len(frames),
+        "looked": sum(f is not None for f in faces),
+        "found": sum(map(len, chosen)),
+        "fallback": not chosen,
+        "rule": rule}
     track = fill(chosen, len(frames), smooth) if chosen else np.tile(middle_square(h, w), (len(frames), 1))
     return track, record
 
 # %% ../../nbs/data/02a_face.ipynb #908932c4
 def squares(
     track:np.ndarray,      # (T, 4)
-    h:int, w:int,          # of the frames
+    h:int,                 # of the frames
+    w:int,                 # likewise
     margin:float=0.3,      # added to the longer side of the box, as a share of it
 ) -> np.ndarray: # (T, 4) float32, inside the frame
     "The square that is cut out of each frame"
-    if margin < 0: raise FakesError(f"margin: {margin} came, expected zero or more; 0.3 makes the box 1.3 times as large.")
-    size = np.minimum((track[:, 2:] - track[:, :2]).max(1) * (1 + margin), min(h, w))[:, None]       # (T, 1)
+    if margin < 0:
+        raise FakesError(f"margin: {margin} came, expected zero or more; 0.3 makes the box 1.3 times as large.")
+    longer = (track[:, 2:] - track[:, :2]).max(1)
+    size = np.minimum(longer * (1 + margin), min(h, w))[:, None]             # (T, 1)
     corner = np.clip((track[:, :2] + track[:, 2:]) / 2 - size / 2, 0, np.array([w, h]) - size)
     return np.concatenate([corner, corner + size], 1).astype(np.float32)
 
+# %% ../../nbs/data/02a_face.ipynb #05ed721d
 def crop_faces(
     frames:np.ndarray,   # (T, H, W, 3) uint8
     track:np.ndarray,    # (T, 4) of `face_track`
@@ -341,10 +457,16 @@ def crop_faces(
 ) -> np.ndarray: # (T, side, side, 3) uint8
     "Squares around the face, resized"
     check_frames(frames)
-    boxes = squares(track, *frames.shape[1:3], margin)
-    cut = lambda frame, box: Image.fromarray(frame).resize((side, side), Image.Resampling.BILINEAR, box=[float(v) for v in box])
-    return np.stack([np.asarray(cut(frame, box)) for frame, box in zip(frames, boxes, strict=True)])
+    h, w = frames.shape[1:3]
+    boxes = squares(track, h, w, margin)
+    return np.stack([_cut(frame, box, side) for frame, box in zip(frames, boxes, strict=True)])
 
+def _cut(frame, box, side):
+    "One square, resized"
+    x1, y1, x2, y2 = map(float, box)
+    return np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BILINEAR, box=(x1, y1, x2, y2)))
+
+# %% ../../nbs/data/02a_face.ipynb #179a3e3e
 def face_clip(
     frames:np.ndarray,           # (T, H, W, 3) uint8 RGB
     detector:str="cascade",      # cascade, or an ONNX file of UltraFace or YuNet
@@ -355,11 +477,20 @@ def face_clip(
     smallest:float=0.12,         # face that is looked for, as a share of the frame's shorter side
     threshold:float|None=None,   # least score, the detector's own if none
     smooth:float=0.5,            # standard deviation of the Gaussian, in gaps between searched frames; none if zero
-) -> tuple: # crops (T, side, side, 3) uint8; squares (T, 4) cut out; record of the clip
+) -> tuple[np.ndarray, np.ndarray, dict]: # crops (T, side, side, 3) uint8; squares (T, 4) cut out; record of the clip
     "All of it: find, follow, cut out, and say how"
     find = load_detector(detector)
-    track, record = face_track(frames, find_faces(frames, detector, looks, smallest, threshold), rule, smooth)
-    boxes = squares(track, *frames.shape[1:3], margin)
-    record = {"detector": find.name, "threshold": find.threshold if threshold is None else threshold, "smallest": smallest, **record, "smooth": smooth, "margin": margin, "side": side,
-              "cut_px": round(float((boxes[:, 2] - boxes[:, 0]).mean()), 1)}                       # where it is below `side`, the crop was enlarged
+    faces = find_faces(frames, detector, looks, smallest, threshold)
+    track, record = face_track(frames, faces, rule, smooth)
+    h, w = frames.shape[1:3]
+    boxes = squares(track, h, w, margin)
+    record = {
+        "detector": find.name,
+        "threshold": find.threshold if threshold is None else threshold,
+        "smallest": smallest,
+        **record,
+        "smooth": smooth,
+        "margin": margin,
+        "side": side,
+        "cut_px": round(float((boxes[:, 2] - boxes[:, 0]).mean()), 1)}     # below `side` the crop was enlarged
     return crop_faces(frames, track, side, margin), boxes, record
