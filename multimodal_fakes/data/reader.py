@@ -83,7 +83,7 @@ class ShardReader:
         index = pd.concat(indexes, ignore_index=True)
         self._places = index[["part", "row", *PLACES]].to_numpy("int64")
         self.frame = _frame(index, self.fields)
-        self._files = {}
+        self._files:dict = {}     # tars that are open
 
     def __len__(self): return len(self._places)
 
