@@ -510,7 +510,7 @@ def _stacked_bar(ax, y, counts, most):
         share = n / total
         ax.barh(y, share, left=left, color=plt.cm.Set2(k % 8), edgecolor="white")
         words = [*name.split("_"), f"{n:,}"]
-        fits = share > 0.013 * max(map(len, words)) and len(words) < 4
+        fits = share > 0.012 * max(map(len, words)) and len(words) < 4
         if fits: ax.text(left + share / 2, y, "\n".join(words), ha="center", va="center", fontsize=8, linespacing=0.85)
         left += share
 
@@ -576,6 +576,7 @@ def plot_properties(
         ax.hist(parts, edges, histtype="stepfilled", alpha=0.5, label=classes)
         ax.set_title(name, fontsize=8)
         ax.tick_params(labelsize=8)
+        ax.locator_params(axis="x", nbins=4)
     if table.shape[1]: axes[0, 0].legend(fontsize=8)
     fig.suptitle(f"{conf.name}: {field}", fontsize=9)
     fig.tight_layout()
