@@ -32,34 +32,46 @@ def probe_image(
         data = read_bytes(path)
         image = open_image(data, max_pixels, side=128)
     except MediaError as e: return (e.reason,)
-    with Image.open(io.BytesIO(data)) as header:
-        width, height = header.size if header.getexif().get(0x0112, 1) < 5 else header.size[::-1]    # 5 to 8: the camera lay on its side
+    width, height = _upright_size(data)
     thumbnail = image.resize((8, 8), Image.Resampling.BOX).tobytes()
     return width, height, hashlib.sha256(data).hexdigest(), str(imagehash.phash(image)), thumbnail
+
+def _upright_size(data):
+    "Width and height as the picture is shown"
+    with Image.open(io.BytesIO(data)) as header:
+        on_its_side = header.getexif().get(0x0112, 1) >= 5      # Orientation in EXIF; 5 to 8: the camera lay so
+        return header.size[::-1] if on_its_side else header.size
+
+# %% ../../nbs/data/01a_duplicates.ipynb #310585e0
+_AT_ONCE = 64     # pictures that a process is given at a time
 
 def _probe_many(paths, max_pixels): return [probe_image(p, max_pixels) for p in paths]
 
 def probe_images(
-    paths:list,           # of pictures
-    max_pixels:int,       # see `probe_image`
+    paths:list,              # of pictures
+    max_pixels:int,          # see `probe_image`
     n_workers:int|None=None, # processes, one per core if none; a few pictures are read in this one
 ) -> list: # results of `probe_image` in the same order
     "Probe pictures with a pool of processes"
     from concurrent.futures import ProcessPoolExecutor, process
     from functools import partial
     from multiprocessing import get_context
-    n_workers = n_workers or os.cpu_count()
-    parts = [paths[i:i + 64] for i in range(0, len(paths), 64)]
+    workers = n_workers or os.cpu_count() or 1
+    parts = [paths[i:i + _AT_ONCE] for i in range(0, len(paths), _AT_ONCE)]
     work = partial(_probe_many, max_pixels=max_pixels)
-    if n_workers == 1 or len(parts) < 4: return list(itertools.chain.from_iterable(map(work, parts)))
+    if workers == 1 or len(parts) < 4: return list(itertools.chain.from_iterable(map(work, parts)))
+    title = f"pictures, {_AT_ONCE} at a time, {workers} processes"
     try:
-        with ProcessPoolExecutor(min(n_workers, len(parts)), mp_context=get_context("spawn")) as pool:
-            done = progress(pool.map(work, parts), f"pictures, 64 at a time, {n_workers} processes", len(parts))
+        with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
+            done = progress(pool.map(work, parts), title, len(parts))
             return list(itertools.chain.from_iterable(done))
-    except process.BrokenProcessPool: raise FakesError("A process that decodes pictures was killed: for memory (lower prepare.max_megapixels), or the calling script lacks `if __name__ == '__main__':`.") from None
+    except process.BrokenProcessPool:
+        raise FakesError("A process that decodes pictures was killed: for memory (lower prepare.max_megapixels), "
+                         "or the calling script lacks `if __name__ == '__main__':`.") from None
 
 # %% ../../nbs/data/01a_duplicates.ipynb #b4b7e701
 PLAIN = 4.0       # grey levels of 255: a thumbnail that varies less is a plain surface, and its hash is noise
+
 COLOUR = 16.0     # mean grey levels by which the thumbnails of near-duplicates may differ
 
 def near_pairs(
@@ -68,35 +80,52 @@ def near_pairs(
     distance:int,           # bits that may differ
 ) -> np.ndarray: # (m, 2) pairs i < j
     "Pairs of near-duplicate pictures"
-    bits = np.unpackbits(hashes[:, None].view(np.uint8), axis=1)
-    keep, pairs = thumbnails.std(1) >= PLAIN, set()
+    bits = np.unpackbits(hashes[:, None].view(np.uint8), axis=1)      # (n, 64)
+    shaped = np.flatnonzero(thumbnails.std(1) >= PLAIN)
+    pairs = set()
     for part in range(distance + 1):
-        columns = bits[:, part::distance + 1].astype(np.uint64)     # interleaved: neighbouring frequencies go together
-        key = columns @ (np.uint64(1) << np.arange(columns.shape[1], dtype=np.uint64))
-        order = np.flatnonzero(keep)[np.argsort(key[keep], kind="stable")]
-        for bucket in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
-            for a in range(0, len(bucket) if len(bucket) > 1 else 0, 1024):
+        key = _as_number(bits[shaped, part::distance + 1])            # interleaved: neighbours go together
+        for bucket in _buckets(shaped, key):
+            for a in range(0, len(bucket), 1024):                     # a block of them with all that follow
                 pairs.update(_close(bucket[a:a + 1024], bucket[a:], hashes, thumbnails, distance))
     return np.array(sorted(pairs), dtype=int).reshape(-1, 2)
 
+def _as_number(bits):
+    "Each row of bits as one number"
+    weights = np.uint64(1) << np.arange(bits.shape[1], dtype=np.uint64)
+    return bits.astype(np.uint64) @ weights
+
+# %% ../../nbs/data/01a_duplicates.ipynb #1ae552b8
+def _buckets(items, key):
+    "The items of each key that has several"
+    order = np.argsort(key, kind="stable")
+    ends = np.flatnonzero(np.diff(key[order])) + 1
+    return [bucket for bucket in np.split(items[order], ends) if len(bucket) > 1]
+
 def _close(some, others, hashes, thumbnails, distance):
     "Pairs of some × others that are near by hash and by thumbnail"
-    i, j = np.nonzero(np.bitwise_count(hashes[some][:, None] ^ hashes[others][None]) <= distance)
-    i, j = some[i], others[j]
+    apart = np.bitwise_count(hashes[some][:, None] ^ hashes[others][None])
+    a, b = np.nonzero(apart <= distance)
+    i, j = some[a], others[b]
     i, j = i[i < j], j[i < j]
-    near = np.abs(thumbnails[i].astype(np.int16) - thumbnails[j]).mean(1) <= COLOUR
+    difference = np.abs(thumbnails[i].astype(np.int16) - thumbnails[j]).mean(1)
+    near = difference <= COLOUR
     return zip(i[near].tolist(), j[near].tolist())
 
-# %% ../../nbs/data/01a_duplicates.ipynb #6ef31ea1
-MIN_WORDS = 4
+# %% ../../nbs/data/01a_duplicates.ipynb #0d0be6f1
 _ASIDE = re.compile(r"https?://\S+|www\.\S+|@\w+|\brt\b")
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]|[^\W_]+")     # scripts without spaces: each character is a word
+# in scripts without spaces each character is a word
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]|[^\W_]+")
 
 def normalise(
     text:str|None,  # as published
 ) -> str: # words parted by single spaces
     "Text as words alone, to be compared"
-    return " ".join(_WORD.findall(_ASIDE.sub(" ", unicodedata.normalize("NFKC", text or "").casefold())))
+    folded = unicodedata.normalize("NFKC", text or "").casefold()
+    return " ".join(_WORD.findall(_ASIDE.sub(" ", folded)))
+
+# %% ../../nbs/data/01a_duplicates.ipynb #6ef31ea1
+MIN_WORDS = 4
 
 def similar_texts(
     texts:list,         # normalised, all different
@@ -104,33 +133,47 @@ def similar_texts(
 ) -> list: # pairs (i, j), i < j
     "Pairs of near-duplicate texts"
     from datasketch import MinHash, MinHashLSH
-    words = [t.split() for t in texts]
-    long = [i for i, w in enumerate(words) if len(w) >= MIN_WORDS]
-    shingles = {i: frozenset(zip(words[i], words[i][1:])) for i in long}
-    lsh, pairs = MinHashLSH(threshold=0.85 * similarity, num_perm=64), []
-    for i, m in zip(long, MinHash.generator(([" ".join(s).encode() for s in sorted(shingles[i])] for i in long), num_perm=64, seed=1)):
-        pairs += [(j, i) for j in lsh.query(m) if len(shingles[i] & shingles[j]) >= similarity * len(shingles[i] | shingles[j])]
-        lsh.insert(i, m, check_duplication=False)
+    words = [text.split() for text in texts]
+    shingles = {i: frozenset(zip(w, w[1:])) for i, w in enumerate(words) if len(w) >= MIN_WORDS}
+    encoded = map(_encoded, shingles.values())
+    lsh = MinHashLSH(threshold=0.85 * similarity, num_perm=64)
+    pairs = []
+    for i, minhash in zip(shingles, MinHash.generator(encoded, num_perm=64, seed=1)):
+        proposed = lsh.query(minhash)
+        pairs += [(j, i) for j in proposed if _similar(shingles[i], shingles[j], similarity)]
+        lsh.insert(i, minhash, check_duplication=False)
     return sorted(pairs)
 
-# %% ../../nbs/data/01a_duplicates.ipynb #81576c4b
-TEMPLATE = 20   # pictures beside which the same words may stand before they count as a template
+# %% ../../nbs/data/01a_duplicates.ipynb #745b1270
+def _encoded(shingles):
+    "Pairs of words as MinHash takes them"
+    return [" ".join(pair).encode() for pair in sorted(shingles)]
 
+def _similar(a, b, similarity):
+    "Whether the Jaccard similarity of two sets is at least that"
+    return len(a & b) >= similarity * len(a | b)
+
+# %% ../../nbs/data/01a_duplicates.ipynb #9c277f3c
 def _codes(values):
     "A number for each different value, in order of first appearance; -1 for none"
-    known = {}
-    return np.array([-1 if not v else known.setdefault(v, len(known)) for v in values], int)
+    numbers:dict = {}
+    return np.array([numbers.setdefault(v, len(numbers)) if v else -1 for v in values], int)
 
 def _clusters(n, pairs):
     "The connected part of each of n nodes"
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
     i, j = np.asarray(pairs, int).reshape(-1, 2).T
-    return connected_components(coo_matrix((np.ones(len(i), bool), (i, j)), shape=(n, n)), directed=False)[1]
+    links = coo_matrix((np.ones(len(i), bool), (i, j)), shape=(n, n))
+    return connected_components(links, directed=False)[1]
 
 def _coarser(codes, pairs):
     "Codes after linking pairs of them"
-    return np.where(codes < 0, -1, _clusters(codes.max(initial=-1) + 1, pairs)[codes]) if codes.max(initial=-1) >= 0 else codes
+    n = codes.max(initial=-1) + 1
+    return np.where(codes < 0, -1, _clusters(n, pairs)[codes]) if n else codes
+
+# %% ../../nbs/data/01a_duplicates.ipynb #81576c4b
+TEMPLATE = 20   # pictures beside which the same words may stand before they count as a template
 
 def find_groups(
     examples:list,         # dicts of `Example` with meta.sha256 and meta.phash; `group` is filled in
@@ -138,38 +181,59 @@ def find_groups(
     thumbnails:dict,       # sha256 → 192 bytes
     image_distance:int,    # see `near_pairs`
     text_similarity:float, # see `similar_texts`
-) -> tuple: # codes of each example (same_image, near_image, same_text, near_text; -1 for none), texts of templates → pictures
-    "Cluster what must not straddle splits"
-    metas = [e["meta"] for e in examples]
-    image = _codes([m.get("sha256") if "phash" in m else None for m in metas])
-    first = np.unique(image[image >= 0], return_index=True)[1]
-    kept = [m for m, c in zip(metas, image) if c >= 0]
-    hashes = np.array([int(kept[i]["phash"], 16) for i in first], np.uint64)
-    thumbs = np.array([np.frombuffer(thumbnails[kept[i]["sha256"]], np.uint8) for i in first]).reshape(-1, 192)
-    near_image = _coarser(image, near_pairs(hashes, thumbs, image_distance))
+) -> tuple[dict, dict]: # kind of link → number of each example, -1 for none; template → pictures
+    "Cluster what must not straddle splits; links are same_image, near_image, same_text and near_text"
+    image, near_image = _image_codes(examples, thumbnails, image_distance)
     words = [normalise(e["text_raw"]) for e in examples]
-    text = _codes([w if w.count(" ") + 1 >= MIN_WORDS or not e["image_path"] else None for w, e in zip(words, examples)])
-    near_text = _coarser(text, similar_texts(list(dict.fromkeys(w for w, c in zip(words, text) if c >= 0)), text_similarity))
+    text, near_text = _text_codes(examples, words, text_similarity)
     templates = _templates(near_text, near_image, words)
     near_text[np.isin(near_text, list(templates))] = -1
     _name_groups(examples, ties, (near_image, near_text))
-    return dict(same_image=image, near_image=near_image, same_text=text, near_text=near_text), dict(templates.values())
+    codes = dict(same_image=image, near_image=near_image, same_text=text, near_text=near_text)
+    return codes, dict(templates.values())
 
+# %% ../../nbs/data/01a_duplicates.ipynb #3184bfdc
+def _image_codes(examples, thumbnails, distance):
+    "Numbers of pictures: equal by their bytes, and nearly equal"
+    metas = [e["meta"] for e in examples]
+    image = _codes([m.get("sha256") if "phash" in m else None for m in metas])
+    first = [metas[i] for i in _first_of_each(image)]
+    hashes = np.array([int(m["phash"], 16) for m in first], np.uint64)
+    thumbs = np.array([np.frombuffer(thumbnails[m["sha256"]], np.uint8) for m in first]).reshape(-1, 192)
+    return image, _coarser(image, near_pairs(hashes, thumbs, distance))
+
+def _text_codes(examples, words, similarity):
+    "Numbers of texts: equal by their words, and nearly equal; a few words beside a picture say too little"
+    enough = [w.count(" ") + 1 >= MIN_WORDS or not e["image_path"] for w, e in zip(words, examples)]
+    text = _codes([w if say_enough else None for w, say_enough in zip(words, enough)])
+    different = [words[i] for i in _first_of_each(text)]
+    return text, _coarser(text, similar_texts(different, similarity))
+
+def _first_of_each(codes):
+    "Where each code stands first, in order of the codes"
+    there = np.flatnonzero(codes >= 0)
+    return there[np.unique(codes[there], return_index=True)[1]]
+
+# %% ../../nbs/data/01a_duplicates.ipynb #fc3f4d09
 def _templates(near_text, near_image, words):
     "Clusters of texts that stand beside too many different pictures: code → (the first text, number of pictures)"
     beside, first = defaultdict(set), {}
-    for t, i, w in zip(near_text.tolist(), near_image.tolist(), words):
-        if t >= 0 and i >= 0: beside[t].add(i); first.setdefault(t, w)
-    return {t: (first[t], len(pictures)) for t, pictures in beside.items() if len(pictures) > TEMPLATE}
+    for text, image, w in zip(near_text.tolist(), near_image.tolist(), words):
+        if text < 0 or image < 0: continue
+        beside[text].add(image)
+        first.setdefault(text, w)
+    return {text: (first[text], len(images)) for text, images in beside.items() if len(images) > TEMPLATE}
 
 def _name_groups(examples, ties, codes):
     "Link examples that share a code or a tie; write each group's name"
-    first, pairs = {}, []
-    for n, keys in enumerate(ties):
-        keys = [*keys, *((k, int(c[n])) for k, c in enumerate(codes) if c[n] >= 0)]
-        pairs += [(n, first.setdefault(key, n)) for key in keys]
-    names = {}
-    for e, c in zip(examples, _clusters(len(examples), pairs).tolist()): e["group"] = names.setdefault(c, e["id"])
+    first:dict = {}      # key → the first example that has it
+    pairs = []
+    for n, own_ties in enumerate(ties):
+        own_codes = [(k, int(c[n])) for k, c in enumerate(codes) if c[n] >= 0]
+        pairs += [(n, first.setdefault(key, n)) for key in (*own_ties, *own_codes)]
+    names:dict = {}
+    clusters = _clusters(len(examples), pairs).tolist()
+    for e, c in zip(examples, clusters): e["group"] = names.setdefault(c, e["id"])
 
 # %% ../../nbs/data/01a_duplicates.ipynb #870850e1
 def duplicate_pairs(
@@ -178,14 +242,17 @@ def duplicate_pairs(
     "Neighbours in each group, and what they share"
     groups = defaultdict(list)
     for e in examples: groups[e["group"]].append(e)
-    return [(_shared(a, b), a, b) for group in groups.values() for a, b in zip(group, group[1:])]
+    neighbours = [pair for group in groups.values() for pair in zip(group, group[1:])]
+    return [(_shared(a, b), a, b) for a, b in neighbours]
 
 def _shared(a, b):
     "What two examples of one group have in common, as a person would say it"
-    a_, b_ = a["meta"], b["meta"]
-    if a["image_path"] and b["image_path"]:
-        if a_["sha256"] == b_["sha256"]: return "same picture"
-        if (int(a_["phash"], 16) ^ int(b_["phash"], 16)).bit_count() <= 8: return "near picture"
-    if a["video_path"] or a["audio_path"]: return "same clip" if a_.get("sha256") == b_.get("sha256") else "linked through others"
-    words = normalise(a["text_raw"]), normalise(b["text_raw"])
-    return "same words" if words[0] == words[1] and words[0] else "linked through others" if a["image_path"] or b["image_path"] else "near words"
+    of_a, of_b = a["meta"], b["meta"]
+    with_picture = a["image_path"] and b["image_path"]
+    if with_picture and of_a["sha256"] == of_b["sha256"]: return "same picture"
+    if with_picture and (int(of_a["phash"], 16) ^ int(of_b["phash"], 16)).bit_count() <= 8: return "near picture"
+    if a["video_path"] or a["audio_path"]:
+        return "same clip" if of_a.get("sha256") == of_b.get("sha256") else "linked through others"
+    words = normalise(a["text_raw"])
+    if words and words == normalise(b["text_raw"]): return "same words"
+    return "linked through others" if a["image_path"] or b["image_path"] else "near words"

@@ -55,6 +55,7 @@ def engine_name() -> str:
     "What reads, with the versions that decide its models and its arithmetic"
     return f"rapidocr {version('rapidocr')}, onnxruntime {version('onnxruntime')}"
 
+# %% ../../nbs/data/02_ocr.ipynb #381bb8bd
 def _font(px):
     "The font that matplotlib brings"
     import matplotlib
@@ -71,11 +72,13 @@ def reading_order(
     quads:np.ndarray,   # (n, 4, 2) corners clockwise from the top left, in pixels
 ) -> list: # indices in the order of reading
     "Rows from the top, each from the left"
-    middle = quads.mean(1)                                                                 # (n, 2)
-    height = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1)                             # (n,)
-    rows = []
+    middle = quads.mean(1)                                           # (n, 2)
+    height = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1)       # (n,)
+    rows:list = []
     for i in np.argsort(middle[:, 1], kind="stable"):
-        if rows and middle[i, 1] - middle[rows[-1][0], 1] < min(height[i], height[rows[-1][0]]) / 2: rows[-1].append(i)
+        first = rows[-1][0] if rows else i
+        same_row = middle[i, 1] - middle[first, 1] < min(height[i], height[first]) / 2
+        if rows and same_row: rows[-1].append(i)
         else: rows.append([i])
     return [int(i) for row in rows for i in sorted(row, key=lambda i: middle[i, 0])]
 
@@ -86,13 +89,14 @@ def read_lines(
 ) -> dict: # engine, size [w, h], lines of text, conf and bbox [x1, y1, x2, y2] in pixels
     "Everything that can be read in one picture, in the order of reading; raises `MediaError`"
     image = open_image(source)
-    found = engine(side)(image)
+    answer = engine(side)(image)
     lines = []
-    if found.txts:
-        quads = np.asarray(found.boxes, float)
+    if answer.txts:
+        quads = np.asarray(answer.boxes, float)
         for i in reading_order(quads):
-            (x1, y1), (x2, y2) = quads[i].min(0), quads[i].max(0)
-            lines.append({"text": found.txts[i], "conf": round(float(found.scores[i]), 4), "bbox": [round(v) for v in (x1, y1, x2, y2)]})
+            corners = [*quads[i].min(0), *quads[i].max(0)]
+            confidence = round(float(answer.scores[i]), 4)
+            lines.append({"text": answer.txts[i], "conf": confidence, "bbox": [round(v) for v in corners]})
     return {"engine": engine_name(), "size": list(image.size), "lines": lines}
 
 def keep_lines(
@@ -102,6 +106,7 @@ def keep_lines(
     "Drop lines that were read with too little confidence"
     return ocr | {"lines": [line for line in ocr["lines"] if line["conf"] >= min_confidence]}
 
+# %% ../../nbs/data/02_ocr.ipynb #2642a956
 def read_image(
     source,                     # path, bytes or PIL image
     side:int=640,               # pixels of the longer side that detection sees
@@ -116,7 +121,7 @@ def ocr_text(
     "The text of a picture in the order of reading"
     return "\n".join(line["text"] for line in lines)
 
-# %% ../../nbs/data/02_ocr.ipynb #c52e8999
+# %% ../../nbs/data/02_ocr.ipynb #99e6da23
 def draw_boxes(
     image:Image.Image,   # as it was read
     lines:list,          # text, conf, bbox
@@ -125,17 +130,20 @@ def draw_boxes(
     "A copy with its boxes, and the lines beside it: green from 0.7, orange from 0.5, red below"
     f = min(1, longest / max(image.size))
     w, h = [max(1, round(v * f)) for v in image.size]
-    font, width = _font(11), 180
     labels = [f"{line['conf']:.2f} {line['text']}"[:40] for line in lines] or ["no text"]
-    drawn = Image.new("RGB", (w + width, max(h, 16 * len(labels) + 6)), "white")
+    drawn = Image.new("RGB", (w + 180, max(h, 16 * len(labels) + 6)), "white")
     drawn.paste(image.convert("RGB").resize((w, h)))
-    draw = ImageDraw.Draw(drawn)
+    pen, font = ImageDraw.Draw(drawn), _font(11)
     for i, label in enumerate(labels):
-        conf = lines[i]["conf"] if lines else 0
-        colour = "#080" if conf >= 0.7 else "#d70" if conf >= 0.5 else "#d00"
-        if lines: draw.rectangle([v * f for v in lines[i]["bbox"]], outline=colour, width=2)
-        draw.text((w + 6, 4 + 16 * i), label, colour, font)
+        colour = _colour(lines[i]["conf"] if lines else 0)
+        if lines: pen.rectangle([v * f for v in lines[i]["bbox"]], outline=colour, width=2)
+        pen.text((w + 6, 4 + 16 * i), label, colour, font)
     return drawn
+
+def _colour(confidence):
+    "Green, orange or red"
+    if confidence >= 0.7: return "#080"
+    return "#d70" if confidence >= 0.5 else "#d00"
 
 # %% ../../nbs/data/02_ocr.ipynb #6fb99267
 class Cache:
@@ -145,13 +153,9 @@ class Cache:
         **settings,    # whatever changes what is read
     ):
         self.path = Path(folder)/f"{digest(settings)}.jsonl"
-        self.read = {}
         if not self.path.exists():
             with atomic_path(self.path) as t: t.write_text(json.dumps({"settings": settings}) + "\n")
-        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try: row = json.loads(line)
-            except json.JSONDecodeError: continue      # the half line of a killed run
-            if "sha256" in row: self.read[row["sha256"]] = row["ocr"]
+        self.read = _cached(self.path)
         self.file = open(self.path, "a", encoding="utf-8")
         self.file.write("\n")                          # whatever a killed run left ends here
 
@@ -161,7 +165,17 @@ class Cache:
         self.file.write(json.dumps({"sha256": sha, "ocr": ocr}, ensure_ascii=False) + "\n")
         self.file.flush()
 
-# %% ../../nbs/data/02_ocr.ipynb #ba3fff76
+# %% ../../nbs/data/02_ocr.ipynb #c131c7ba
+def _cached(path):
+    "Hash → what was read, from the lines that are whole"
+    read = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try: row = json.loads(line)
+        except json.JSONDecodeError: continue          # the half line of a killed run
+        if "sha256" in row: read[row["sha256"]] = row["ocr"]
+    return read
+
+# %% ../../nbs/data/02_ocr.ipynb #51298f5c
 def _work(task, side):
     "Read the file of a task"
     return read_lines(task[1], side)
@@ -181,6 +195,7 @@ def reading_pool(
     "Processes that read pictures"
     return KillablePool(partial(_work, side=side), n_workers, seconds, memory_mb, setup=partial(_set_up, side))
 
+# %% ../../nbs/data/02_ocr.ipynb #98880053
 def read_pictures(
     pictures:dict,         # hash → path
     cache_folder,          # what has been read before lies here
@@ -188,11 +203,12 @@ def read_pictures(
     n_workers:int=0,       # processes, one per core if zero
     seconds:float=20.,     # per picture, then its process is killed
     memory_mb:int=2000,    # that a process may take beyond its models
-) -> tuple: # hash → what `read_lines` returns; hash → reason and message of those that failed
+) -> tuple[dict, dict]: # hash → what `read_lines` returns; hash → reason and message of those that failed
     "Read many pictures in processes of their own, each picture once"
     cache = Cache(cache_folder, engine=engine_name(), side=side, **SETTINGS)
     todo = [(sha, str(path)) for sha, path in pictures.items() if sha not in cache.read]
-    if len(todo) < len(pictures): print(f"{len(pictures) - len(todo):,} of {len(pictures):,} pictures were read before")
+    done = len(pictures) - len(todo)
+    if done: print(f"{done:,} of {len(pictures):,} pictures were read before")
     answers = reading_pool(side, n_workers, seconds, memory_mb).imap(todo)
     failed = {}
     for (sha, _), ocr, error in progress(answers, "pictures", len(todo)):
@@ -207,8 +223,11 @@ def manifest(
 ) -> list: # the same, checked and sorted by id
     "The list of examples, each id once"
     for row in rows: Example.model_validate(row)
-    twice = [i for i, n in Counter(row["id"] for row in rows).items() if n > 1]
-    if twice: raise FakesError(f"Step_1/examples.jsonl: {len(twice)} ids occur more than once, first {twice[0]!r}. `dvc repro prepare` makes them anew.")
+    counts = Counter(row["id"] for row in rows)
+    twice = [id for id, n in counts.items() if n > 1]
+    if twice:
+        raise FakesError(f"Step_1/examples.jsonl: {len(twice)} ids occur more than once, first {twice[0]!r}. "
+                         "`dvc repro prepare` makes them anew.")
     return sorted(rows, key=lambda row: row["id"])
 
 def to_read(
@@ -216,9 +235,11 @@ def to_read(
     home,        # folder that holds conf/dataset; the project's own are used where it has none
 ) -> list: # of those rows
     "The examples in whose pictures text is expected"
-    folder = Path(home)/"conf/dataset"
-    confs = {name: load_dataset_conf(name, folder if folder.is_dir() else None) for name in sorted({row["dataset"] for row in rows})}
-    return [row for row in rows if row["image_path"] and confs[row["dataset"]].ocr]
+    own = Path(home)/"conf/dataset"
+    folder = own if own.is_dir() else None
+    names = sorted({row["dataset"] for row in rows})
+    expects_text = {name: load_dataset_conf(name, folder).ocr for name in names}
+    return [row for row in rows if row["image_path"] and expects_text[row["dataset"]]]
 
 # %% ../../nbs/data/02_ocr.ipynb #289b41e2
 GATES = {"no_text_share": ("<", 0.10), "mean_confidence": (">=", 0.70)}
@@ -228,31 +249,52 @@ def ocr_metrics(
     min_confidence:float=0.5,   # lines below it are dropped
 ) -> dict: # numbers and gates, null where there was nothing to measure
     "How well the pictures were read"
-    read = [row["ocr"]["lines"] for row in found if "failed" not in row["ocr"]]
-    conf = [line["conf"] for lines in read for line in lines]
-    kept = [[line for line in lines if line["conf"] >= min_confidence] for lines in read]
-    m = {"pictures": len(found), "failed": len(found) - len(read), "lines": sum(map(len, kept)), "lines_dropped": len(conf) - sum(map(len, kept)),
-         "no_text_share": round(float(np.mean([not lines for lines in kept])), 4) if kept else None,
-         "mean_confidence": round(float(np.mean(conf)), 4) if conf else None}
-    for name, (sign, bound) in GATES.items():
-        m[f"gate_{name}"] = None if m[name] is None else m[name] < bound if sign == "<" else m[name] >= bound
-    return m
+    read = [row["ocr"] for row in found if "failed" not in row["ocr"]]
+    confidences = [line["conf"] for ocr in read for line in ocr["lines"]]
+    kept = [len(keep_lines(ocr, min_confidence)["lines"]) for ocr in read]      # of each picture
+    metrics:dict = {
+        "pictures": len(found),
+        "failed": len(found) - len(read),
+        "lines": sum(kept),
+        "lines_dropped": len(confidences) - sum(kept),
+        "no_text_share": _mean([not n for n in kept]),
+        "mean_confidence": _mean(confidences)}
+    return metrics | {f"gate_{name}": _passes(name, metrics[name]) for name in GATES}
+
+def _mean(values):
+    "Rounded to four places; none of nothing"
+    return round(float(np.mean(values)), 4) if values else None
+
+# %% ../../nbs/data/02_ocr.ipynb #ee82e6f2
+def _passes(name, value):
+    "Whether a value passes its gate; none where there is no value"
+    sign, bound = GATES[name]
+    if value is None: return None
+    return value < bound if sign == "<" else value >= bound
 
 def gate_table(
     metrics:dict,   # of `ocr_metrics`
 ) -> str: # three lines
     "The gates in words"
-    word = {True: "passed", False: "FAILED  ← look at the overlays before you use this text", None: "nothing to measure"}
     lines = [f"{'gate':16} {'bound':>8} {'measured':>9}"]
-    return "\n".join(lines + [f"{n:16} {sign + ' ' + format(b, '.2f'):>8} {format(metrics[n], '9.3f') if metrics[n] is not None else '-':>9}  {word[metrics[f'gate_{n}']]}"
-                              for n, (sign, b) in GATES.items()])
+    for name, (sign, bound) in GATES.items():
+        value = "-" if metrics[name] is None else f"{metrics[name]:9.3f}"
+        lines.append(f"{name:16} {f'{sign} {bound:.2f}':>8} {value:>9}  {_VERDICTS[metrics[f'gate_{name}']]}")
+    return "\n".join(lines)
+
+_VERDICTS = {
+    True: "passed",
+    False: "FAILED  ← look at the overlays before you use this text",
+    None: "nothing to measure",
+}
 
 # %% ../../nbs/data/02_ocr.ipynb #5bfbe260
 def confidence(
     row:dict,   # of ocr.jsonl
 ) -> float: # 0 where there is no line
     "Mean confidence of a picture's lines"
-    return float(np.mean([line["conf"] for line in row["ocr"]["lines"]])) if row["ocr"]["lines"] else 0.
+    values = [line["conf"] for line in row["ocr"]["lines"]]
+    return float(np.mean(values)) if values else 0.
 
 def write_overlays(
     found:list,     # rows of ocr.jsonl before lines are dropped
@@ -261,25 +303,25 @@ def write_overlays(
     n:int=12,       # pictures
 ) -> list: # files
     "Draw a sample of pictures with what was read"
-    doubt = sorted((row for row in found if "failed" not in row["ocr"]), key=lambda row: (confidence(row), row["id"]))
-    half, m = n // 2, n - n // 2
-    rest = doubt[half:]
-    chosen = doubt[:half] + [rest[i * len(rest) // m] for i in range(m)] if len(doubt) > n else doubt
     paths = []
-    for row in chosen[:n]:
-        paths.append(Path(folder)/("".join(c if c.isalnum() or c in "._-" else "_" for c in row["id"]) + ".png"))
-        with atomic_path(paths[-1]) as t: draw_boxes(open_image(Path(datasets)/row["image_path"]), row["ocr"]["lines"]).save(t, "PNG")
+    for row in _doubtful_first(found, n):
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in row["id"])
+        overlay = draw_boxes(open_image(Path(datasets)/row["image_path"]), row["ocr"]["lines"])
+        paths.append(Path(folder)/f"{name}.png")
+        with atomic_path(paths[-1]) as temporary: overlay.save(temporary, "PNG")
     return paths
 
-def _found(rows, read, failed, sha):
-    "Rows of ocr.jsonl, before lines are dropped"
-    found = []
-    for row in rows:
-        s = sha[row["id"]]
-        ocr = read[s] if s in read else {"engine": engine_name(), "size": None, "lines": [], "failed": "{reason}: {message}".format(**failed[s])}
-        found.append({k: row[k] for k in ("id", "dataset", "split", "image_path")} | {"ocr": ocr})
-    return found
+# %% ../../nbs/data/02_ocr.ipynb #7218be25
+def _doubtful_first(found, n):
+    "At most n rows: the first half those of least confidence, the others spread over the rest"
+    read = [row for row in found if "failed" not in row["ocr"]]
+    ranked = sorted(read, key=lambda row: (confidence(row), row["id"]))
+    if len(ranked) <= n: return ranked
+    half, others = ranked[:n // 2], ranked[n // 2:]
+    m = n - n // 2
+    return half + [others[i * len(others) // m] for i in range(m)]
 
+# %% ../../nbs/data/02_ocr.ipynb #d394272e
 def read_all(
     home,                       # project: Step_1, Datasets, conf
     out,                        # gets Step_2
@@ -297,23 +339,34 @@ def read_all(
     wanted = to_read(rows, home)
     paths = {row["id"]: home/"Datasets"/row["image_path"] for row in wanted}
     sha = {row["id"]: row["meta"].get("sha256") or _sha(paths[row["id"]]) for row in wanted}
-    read, failed = read_pictures({sha[i]: path for i, path in paths.items()}, home/".cache/ocr", side, n_workers, seconds, memory_mb)
+    by_content = {sha[id]: path for id, path in paths.items()}
+    read, failed = read_pictures(by_content, home/".cache/ocr", side, n_workers, seconds, memory_mb)
     _stop_if_all_failed(read, failed)
-    found = _found(wanted, read, failed, sha)
-    settings = {"side": side, "min_confidence": min_confidence}     # each row says how it was read: a post is read the same way when it is judged
-    kept = [row | {"ocr": keep_lines(row["ocr"], min_confidence) | settings} for row in found]
+    every_line = [_row(row, read.get(sha[row["id"]]), failed.get(sha[row["id"]])) for row in wanted]
+    # each row says how it was read: a post is read the same way when it is judged
+    settings = {"side": side, "min_confidence": min_confidence}
+    kept = [row | {"ocr": keep_lines(row["ocr"], min_confidence) | settings} for row in every_line]
     write_jsonl(step/"ocr.jsonl", kept)
     (step/"ocr_qc").mkdir(parents=True, exist_ok=True)     # also where no dataset expects text in its pictures
-    write_overlays(found, home/"Datasets", step/"ocr_qc", n_overlays)
-    metrics = {"examples": len(rows)} | ocr_metrics(found, min_confidence) | {"failed_by_reason": dict(sorted(Counter(e["reason"] for e in failed.values()).items()))}
+    write_overlays(every_line, home/"Datasets", step/"ocr_qc", n_overlays)
+    metrics = {"examples": len(rows)} | ocr_metrics(every_line, min_confidence)
+    metrics["failed_by_reason"] = dict(sorted(Counter(e["reason"] for e in failed.values()).items()))
     write_json(step/"metrics.json", metrics)
-    return {"metrics": metrics, "rows": kept, "found": found}
+    return {"metrics": metrics, "rows": kept, "found": every_line}
 
+# %% ../../nbs/data/02_ocr.ipynb #ba9b53d6
 def _sha(path):
     "The hash of a file, or its name where there is none to hash"
     return sha256_file(path) if path.is_file() else str(path)
 
 def _stop_if_all_failed(read, failed):
     "Nothing read and each picture failed: that is not the pictures' fault"
-    if len(failed) >= 3 and not read:
-        raise FakesError("None of {} pictures could be read; the last: {reason}: {message}".format(len(failed), **list(failed.values())[-1]))
+    if len(failed) < 3 or read: return
+    last = "{reason}: {message}".format(**list(failed.values())[-1])
+    raise FakesError(f"None of {len(failed)} pictures could be read; the last: {last}")
+
+def _row(example, ocr, error):
+    "A row of ocr.jsonl, before lines are dropped"
+    if ocr is None:
+        ocr = {"engine": engine_name(), "size": None, "lines": [], "failed": "{reason}: {message}".format(**error)}
+    return {k: example[k] for k in ("id", "dataset", "split", "image_path")} | {"ocr": ocr}
