@@ -1009,4 +1009,5 @@ def draw_use(
     right.barh(bias.shuffled, bias.lost_accuracy.astype(float), color="firebrick")
     right.axvline(0, color="black", lw=0.8)
     right.set(xlabel="accuracy lost when shuffled across posts")
+    right.locator_params(axis="x", nbins=5)
     fig.tight_layout()
