@@ -36,6 +36,7 @@ def yes_no(
     "One class as a question of two"
     return np.stack([1 - np.asarray(p), p], 1)
 
+# %% ../nbs/00e_metrics.ipynb #f75292df
 def class_names(
     frame,   # predictions
 ) -> list: # in the order of the taxonomy
@@ -44,11 +45,12 @@ def class_names(
 
 def truth(
     frame,   # predictions
-) -> np.ndarray: # (n,) index of the true class; (n, k) of 0 and 1 where several may hold, which the columns `y_<class>` say; -1 where unknown
-    "The labels of a table of predictions"
+) -> np.ndarray: # (n,) index of the true class; (n, k) of 0 and 1 where several may hold; -1 where unknown
+    "The labels of a table of predictions; where several classes may hold, the columns `y_<class>` say which do"
     flags = [f"y_{c}" for c in class_names(frame)]
     return frame[flags].to_numpy() if set(flags) <= set(frame) else frame["y"].to_numpy()
 
+# %% ../nbs/00e_metrics.ipynb #7d0d1c1e
 def check_scores(
     y,       # (n,) index of the true class; (n, k) of 0 and 1 where several classes may hold
     probs,   # (n, k) probability of each class
@@ -56,36 +58,63 @@ def check_scores(
     "Labels and probabilities that fit each other, or an error that says what does not"
     y, probs = np.asarray(y), np.asarray(probs, dtype=float)
     if y.ndim == 2: return _check_labels(y, probs)
-    if probs.ndim != 2 or probs.shape[1] < 2: raise FakesError(f"Expected probabilities of shape (examples, classes) with two classes or more, got {probs.shape}.")
-    if len(y) != len(probs): raise FakesError(f"Expected one label for each of {len(probs)} rows of probabilities, got {len(y)}.")
-    if not len(y): raise FakesError("No labelled examples to measure on: is the split empty, or its labels not published?")
-    if not np.isfinite(probs).all(): raise FakesError(f"{(~np.isfinite(probs)).any(1).sum()} of {len(y)} rows of probabilities hold NaN or infinity.")
-    if (probs < 0).any() or np.abs(probs.sum(1) - 1).max() > 1e-4: raise FakesError("Probabilities should be in [0, 1] and sum to 1 in each row; pass softmax(logits).")
+    if probs.ndim != 2 or probs.shape[1] < 2:
+        raise FakesError(
+            "Expected probabilities of shape (examples, classes) with two classes or more, "
+            f"got {probs.shape}."
+        )
+    if len(y) != len(probs):
+        raise FakesError(f"Expected one label for each of {len(probs)} rows of probabilities, got {len(y)}.")
+    _check_any(y)
+    broken = ~np.isfinite(probs)
+    if broken.any():
+        raise FakesError(f"{broken.any(1).sum()} of {len(y)} rows of probabilities hold NaN or infinity.")
+    if (probs < 0).any() or np.abs(probs.sum(1) - 1).max() > 1e-4:
+        raise FakesError("Probabilities should be in [0, 1] and sum to 1 in each row; pass softmax(logits).")
     return _classes(y, probs.shape[1]), probs
 
+def _check_any(y):
+    if len(y): return
+    raise FakesError("No labelled examples to measure on: is the split empty, or its labels not published?")
+
+# %% ../nbs/00e_metrics.ipynb #6891a83e
 def _check_labels(y, probs):
-    "The same where several classes may hold"
-    if y.shape != probs.shape: raise FakesError(f"Expected a label for each of {probs.shape} probabilities, got {y.shape}.")
-    if not len(y): raise FakesError("No labelled examples to measure on: is the split empty, or its labels not published?")
-    if not np.isin(y, (0, 1)).all(): raise FakesError(f"Labels of classes that do not exclude each other should be 0 or 1, found {y.min()} to {y.max()}. Leave unlabelled examples out.")
-    if not ((probs >= 0) & (probs <= 1)).all(): raise FakesError("Probabilities should be in [0, 1]; pass sigmoid(logits).")
+    "As `check_scores`, where several classes may hold"
+    if y.shape != probs.shape:
+        raise FakesError(f"Expected a label for each of {probs.shape} probabilities, got {y.shape}.")
+    _check_any(y)
+    if not np.isin(y, (0, 1)).all():
+        raise FakesError(
+            "Labels of classes that do not exclude each other should be 0 or 1, "
+            f"found {y.min()} to {y.max()}. Leave unlabelled examples out."
+        )
+    if not ((probs >= 0) & (probs <= 1)).all():
+        raise FakesError("Probabilities should be in [0, 1]; pass sigmoid(logits).")
     return y.astype(int), probs
 
 def _classes(values, k=None):
     "Class indices as whole numbers; -1, which means unlabelled, has no place among them"
     values = np.asarray(values)
-    if values.ndim != 1 or not np.isfinite(values.astype(float)).all(): raise FakesError("Expected one class index for each example; found NaN or another shape.")
-    if (values != values.astype(int)).any() or (values < 0).any() or (k and (values >= k).any()):
-        raise FakesError(f"Class indices should be whole numbers from 0 to {k - 1 if k else 'the number of classes'}, found {values.min()} to {values.max()}. Leave unlabelled examples out.")
-    return values.astype(int)
+    if values.ndim != 1 or not np.isfinite(values.astype(float)).all():
+        raise FakesError("Expected one class index for each example; found NaN or another shape.")
+    whole = values == values.astype(int)
+    beyond = values < 0 if not k else (values < 0) | (values >= k)
+    if whole.all() and not beyond.any(): return values.astype(int)
+    most = k - 1 if k else "the number of classes"
+    raise FakesError(
+        f"Class indices should be whole numbers from 0 to {most}, "
+        f"found {values.min()} to {values.max()}. Leave unlabelled examples out."
+    )
 
+# %% ../nbs/00e_metrics.ipynb #ca135dc7
 def softmax(
     logits,                 # (n, k) scores
     temperature:float=1.0,  # above 1 makes them less sure
 ) -> np.ndarray: # (n, k) probabilities
     "Scores to probabilities, without overflow"
     z = np.asarray(logits, dtype=float) / temperature
-    if not np.isfinite(z).all(): raise FakesError(f"{(~np.isfinite(z)).any(-1).sum()} of {len(z)} rows of logits hold NaN or infinity.")
+    broken = ~np.isfinite(z)
+    if broken.any(): raise FakesError(f"{broken.any(-1).sum()} of {len(z)} rows of logits hold NaN or infinity.")
     e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
@@ -107,16 +136,18 @@ def to_probs(
 def decide(
     probs,                       # (n, k) probabilities
     positive:int|None=None,      # index of the positive class
-    threshold=None,              # its probability from which it is chosen, argmax if none; one a class where several may hold
+    threshold=None,              # its probability from which it is chosen, argmax if none; of each where several hold
     multi_label:bool=False,      # whether several classes may hold
 ) -> np.ndarray: # (n,) class indices; (n, k) of 0 and 1 where several may hold
     "The class that is answered, or the classes"
     probs = np.asarray(probs)
-    if multi_label: return (probs >= (0.5 if threshold is None else np.asarray(threshold))).astype(int)
+    if multi_label:
+        cut = 0.5 if threshold is None else np.asarray(threshold)
+        return (probs >= cut).astype(int)
     if threshold is None or positive is None or probs.shape[1] != 2: return probs.argmax(1)
     return np.where(probs[:, positive] >= threshold, positive, 1 - positive)
 
-# %% ../nbs/00e_metrics.ipynb #b6308679
+# %% ../nbs/00e_metrics.ipynb #30c8a383
 def accuracy(y, pred) -> float:
     "Share of right answers"
     return float(np.mean(_classes(y) == _classes(pred)))
@@ -131,6 +162,7 @@ def macro_f1(y, pred) -> float:
     from sklearn.metrics import f1_score
     return float(f1_score(_classes(y), _classes(pred), average="macro", zero_division=0))
 
+# %% ../nbs/00e_metrics.ipynb #b6308679
 def precision(
     y,                       # (n,) class indices
     pred,                    # (n,) class indices
@@ -149,6 +181,11 @@ def recall(
     from sklearn.metrics import recall_score
     return float(recall_score(_classes(y), _classes(pred), zero_division=0, **_average(positive)))
 
+def _average(positive):
+    "How scikit-learn is asked for one class or for the mean over all"
+    return dict(average="macro") if positive is None else dict(labels=[positive], average="macro")
+
+# %% ../nbs/00e_metrics.ipynb #cd3c07bb
 def f1_per_class(
     y,       # (n,) class indices; (n, k) of 0 and 1 where several classes may hold
     pred,    # answers of the same shape
@@ -157,12 +194,9 @@ def f1_per_class(
     "F1 of each class; `macro_f1` is the mean of those that exist"
     if np.ndim(y) == 2: pred, y = check_scores(pred, y)
     else: y, pred = (np.eye(k)[_classes(v, k)] for v in (y, pred))
-    held = y.sum(0) + pred.sum(0)
-    return np.divide(2 * (y * pred).sum(0), held, out=np.full(k, np.nan), where=held > 0)
-
-def _average(positive):
-    "How scikit-learn is asked for one class or for the mean over all"
-    return dict(average="macro") if positive is None else dict(labels=[positive], average="macro")
+    hits = (y * pred).sum(0)
+    total = y.sum(0) + pred.sum(0)
+    return np.divide(2 * hits, total, out=np.full(k, np.nan), where=total > 0)
 
 # %% ../nbs/00e_metrics.ipynb #b1436d03
 def auroc(
@@ -173,11 +207,12 @@ def auroc(
     from sklearn.metrics import roc_auc_score
     y, probs = check_scores(y, probs)
     present = np.unique(y)
-    if len(present) < 2: raise FakesError(f"AUROC compares two classes or more; all {len(y)} examples are of class {present[0]}.")
+    if len(present) < 2:
+        raise FakesError(f"AUROC compares two classes or more; all {len(y)} examples are of class {present[0]}.")
     if probs.shape[1] == 2: return float(roc_auc_score(y, probs[:, 1]))
     return float(np.mean([roc_auc_score(y == k, probs[:, k]) for k in present]))
 
-# %% ../nbs/00e_metrics.ipynb #4b41d3c6
+# %% ../nbs/00e_metrics.ipynb #588ba72c
 def average_precision(
     y,             # (n,) class indices
     probs,         # (n, k) probabilities
@@ -188,6 +223,17 @@ def average_precision(
     y, probs = _one_and_rest(y, probs, positive)
     return float(average_precision_score(y == positive, probs[:, positive]))
 
+def _one_and_rest(y, probs, positive):
+    "What `check_scores` returns, where some examples are of the class and some are not"
+    y, probs = check_scores(y, probs)
+    n_positive = (y == positive).sum()
+    if 0 < n_positive < len(y): return y, probs
+    raise FakesError(
+        f"One class is ranked against the rest; {n_positive} of {len(y)} examples "
+        f"are of class {positive}."
+    )
+
+# %% ../nbs/00e_metrics.ipynb #4b41d3c6
 def false_alarms(
     y,               # (n,) class indices
     probs,           # (n, k) probabilities
@@ -205,13 +251,8 @@ def eer(
 ) -> float: # in [0, 1], 0.5 is chance
     "Equal error rate, where the line between two points of the ROC curve crosses the diagonal"
     fpr, tpr = _roc(y, probs, positive)
-    return float(np.interp(0, fpr + tpr - 1, fpr))                     # false alarms less misses: rises along the curve from -1 to 1
-
-def _one_and_rest(y, probs, positive):
-    "What `check_scores` returns, where some examples are of the class and some are not"
-    y, probs = check_scores(y, probs)
-    if not 0 < (y == positive).sum() < len(y): raise FakesError(f"One class is ranked against the rest; {(y == positive).sum()} of {len(y)} examples are of class {positive}.")
-    return y, probs
+    rise = fpr + tpr - 1     # false alarms less misses: rises along the curve from -1 to 1
+    return float(np.interp(0, rise, fpr))
 
 def _roc(y, probs, positive):
     "False-positive and true-positive rate at each threshold, falling"
@@ -219,7 +260,7 @@ def _roc(y, probs, positive):
     y, probs = _one_and_rest(y, probs, positive)
     return roc_curve(y == positive, probs[:, positive], drop_intermediate=False)[:2]
 
-# %% ../nbs/00e_metrics.ipynb #b02d92b5
+# %% ../nbs/00e_metrics.ipynb #0df053f0
 def nll(
     y,       # (n,) class indices
     probs,   # (n, k) probabilities
@@ -233,11 +274,13 @@ def brier(
     y,       # (n,) class indices
     probs,   # (n, k) probabilities
 ) -> float: # two classes: in [0, 1], 0.25 for an even guess; more: in [0, 2]
-    "Mean squared distance of the probabilities from what happened ([Brier 1950](https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2))"
+    """Mean squared distance of the probabilities from what happened
+    ([Brier 1950](https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2))"""
     y, probs = check_scores(y, probs)
     squared = ((probs - np.eye(probs.shape[1])[y])**2).sum(1)
     return float(squared.mean() / (2 if probs.shape[1] == 2 else 1))
 
+# %% ../nbs/00e_metrics.ipynb #bf0c4ac9
 def claims(
     y,                       # (n,) class indices
     probs,                   # (n, k) probabilities
@@ -249,6 +292,7 @@ def claims(
     if probs.shape[1] == 2 and positive is not None: return probs[:, positive], y == positive
     return probs.max(1), y == probs.argmax(1)
 
+# %% ../nbs/00e_metrics.ipynb #34cee29b
 def reliability(
     claimed,         # (n,) probabilities
     happened,        # (n,) whether it came true
@@ -256,17 +300,27 @@ def reliability(
 ) -> dict: # arrays of n_bins: centre, n, confidence and accuracy (NaN where a bin is empty)
     "The reliability diagram in numbers"
     claimed, happened = np.asarray(claimed, float), np.asarray(happened, float)
-    if not np.isfinite(claimed).all() or (claimed < 0).any() or (claimed > 1).any(): raise FakesError("Claims should be probabilities in [0, 1].")
-    edges, bin = np.linspace(0, 1, n_bins + 1), _equal_width(claimed, n_bins)
-    count = lambda w=None: np.bincount(bin, w, minlength=n_bins).astype(float)
-    n = count()
-    mean = lambda total: np.divide(total, n, out=np.full(n_bins, np.nan), where=n > 0)
-    return dict(centre=(edges[1:] + edges[:-1]) / 2, n=n.astype(int), confidence=mean(count(claimed)), accuracy=mean(count(happened)))
+    if not np.isfinite(claimed).all() or (claimed < 0).any() or (claimed > 1).any():
+        raise FakesError("Claims should be probabilities in [0, 1].")
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = _equal_width(claimed, n_bins)
+    n = np.bincount(bins, minlength=n_bins).astype(float)
+    return dict(
+        centre=(edges[1:] + edges[:-1]) / 2,
+        n=n.astype(int),
+        confidence=_mean_of_bins(claimed, bins, n),
+        accuracy=_mean_of_bins(happened, bins, n),
+    )
 
 def _equal_width(claimed, n_bins):
     "The bin of each claim; one on an edge belongs to the bin below"
     return np.searchsorted(np.linspace(0, 1, n_bins + 1)[1:-1], claimed)
 
+def _mean_of_bins(values, bins, n):
+    total = np.bincount(bins, values, minlength=len(n)).astype(float)
+    return np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0)
+
+# %% ../nbs/00e_metrics.ipynb #f2aa5ee9
 def ece(
     y,                       # (n,) class indices
     probs,                   # (n, k) probabilities
@@ -274,8 +328,10 @@ def ece(
     n_bins:int=15,           # bins of equal width
 ) -> float: # in [0, 1]
     "Expected calibration error: gap between claim and outcome, weighted by bin size"
-    r = reliability(*claims(y, probs, positive), n_bins)
-    return float(np.nansum(r["n"] * np.abs(r["confidence"] - r["accuracy"])) / r["n"].sum())
+    claimed, happened = claims(y, probs, positive)
+    r = reliability(claimed, happened, n_bins)
+    gaps = np.abs(r["confidence"] - r["accuracy"])
+    return float(np.nansum(r["n"] * gaps) / r["n"].sum())
 
 # %% ../nbs/00e_metrics.ipynb #65adccdb
 def ece_adaptive(
@@ -291,91 +347,149 @@ def ece_debiased(
     probs,                   # (n, k) probabilities
     positive:int|None=None,  # with two classes, the one the claim is about
 ) -> float: # in [0, 1]; 0 where the gaps are no larger than chance leaves
-    "Root of the mean squared gap over bins of equal mass, without what chance adds ([Kumar et al. 2019](https://arxiv.org/abs/1909.10155))"
-    if np.ndim(y) == 1 and len(y) == 1: raise FakesError("The debiased calibration error compares two examples or more, got 1.")
+    """Root of the mean squared gap over bins of equal mass, without what chance adds
+    ([Kumar et al. 2019](https://arxiv.org/abs/1909.10155))"""
+    if np.ndim(y) == 1 and len(y) == 1:
+        raise FakesError("The debiased calibration error compares two examples or more, got 1.")
     return float(from_claims(*claims(y, probs, positive))["ece_debiased"][0])
 
+# %% ../nbs/00e_metrics.ipynb #5a8170e9
 def from_claims(
     claimed,        # (n,) probabilities
     happened,       # (n,) whether it came true
     weights=None,   # (b, n) whole numbers, how often each was drawn; once if none
     n_bins:int=15,  # of equal width, for `ece`
 ) -> dict: # metric → (b,)
-    "Calibration errors of each resample; the debiased one never pairs an example with itself, however often it was drawn"
+    "Calibration errors of each resample; the debiased one never pairs an example with a copy of itself"
     weights = np.ones((1, len(claimed)), np.int32) if weights is None else weights
-    gap, bin = claimed - happened, _equal_width(claimed, n_bins)
-    width = weights @ (gap[:, None] * (bin[:, None] == np.arange(n_bins)))
+    gap = claimed - happened
+    in_bin = _equal_width(claimed, n_bins)[:, None] == np.arange(n_bins)
+    width = weights @ (gap[:, None] * in_bin)
     n, sums, again, own = _equal_mass(claimed, gap, weights)
-    pairs, total = n**2 - again, n.sum(1)
-    paired = np.where(pairs > 0, n, 0)
-    squared = np.divide(sums**2 - own, pairs, out=np.zeros_like(n), where=pairs > 0)
-    squared = np.divide((paired * squared).sum(1), paired.sum(1), out=np.full(len(n), np.nan), where=paired.any(1))
-    return dict(ece=np.abs(width).sum(1) / total, ece_adaptive=np.abs(sums).sum(1) / total, ece_debiased=np.sqrt(np.maximum(squared, 0)))
+    total = n.sum(1)
+    squared = _mean_of_pairs(n, sums**2 - own, n**2 - again)
+    return dict(
+        ece=np.abs(width).sum(1) / total,
+        ece_adaptive=np.abs(sums).sum(1) / total,
+        ece_debiased=np.sqrt(np.maximum(squared, 0)),
+    )
 
+def _mean_of_pairs(n, products, pairs): # (b, bins) each → (b,)
+    "Mean product of two different posts' gaps, over the bins that have pairs, weighted by size"
+    paired = np.where(pairs > 0, n, 0)
+    squared = np.divide(products, pairs, out=np.zeros_like(n), where=pairs > 0)
+    missing = np.full(len(n), np.nan)
+    return np.divide((paired * squared).sum(1), paired.sum(1), out=missing, where=paired.any(1))
+
+# %% ../nbs/00e_metrics.ipynb #798169f8
 def _equal_mass(claimed, gap, weights):
     "For each bin of each resample (b, bins): sums of the weights and of the gaps, and of the squares of both"
     order = np.argsort(claimed, kind="stable")
     claimed, w = claimed[order], weights[:, order]
     upto = np.cumsum(np.pad(w, ((0, 0), (1, 0))), axis=1)
-    n, rows = upto[:, -1:], np.arange(len(w))[:, None]
-    k = np.rint(np.cbrt(n)).astype(int)
-    bin = np.minimum(upto[:, np.searchsorted(claimed, claimed)] * k // n, k - 1)          # by the share that claims less
-    cell, wide = (bin + k.max() * rows).ravel(), w * gap[order]
-    return [np.bincount(cell, v.ravel(), len(w) * k.max()).reshape(len(w), -1) for v in (w, wide, w * w, wide * wide)]
+    n = upto[:, -1:]
+    k = np.rint(np.cbrt(n)).astype(int)                            # bins of each resample
+    less = upto[:, np.searchsorted(claimed, claimed)]              # how many claim less
+    bins = np.minimum(less * k // n, k - 1)
+    most, wide = k.max(), w * gap[order]
+    cell = (bins + most * np.arange(len(w))[:, None]).ravel()
+    def add_up(values): return np.bincount(cell, values.ravel(), len(w) * most).reshape(len(w), -1)
+    return add_up(w), add_up(wide), add_up(w * w), add_up(wide * wide)
 
 # %% ../nbs/00e_metrics.ipynb #a6445905
 def calibration_chance(
-    y,                       # (n,) class indices, or (n, k) of 0 and 1 where several may hold: the mean over classes then, as `ece_adaptive` of `score_table`
+    y,                       # (n,) class indices; (n, k) of 0 and 1 where several may hold: the mean over classes then
     probs,                   # (n, k) probabilities
     positive:int|None=None,  # with two classes, the one the claim is about
     n_draws:int=1000,        # sets of labels drawn
     level:float=0.95,        # share of them that `ece_chance_high` is above
     seed:int=0,
-) -> dict: # ece_chance: mean adaptive ECE were every claim true; ece_chance_high: its quantile; ece_p: how often it would be at least what it is
-    "What the adaptive calibration error of a perfect model would be on such posts, taking posts one by one"
+) -> dict: # ece_chance, ece_chance_high, ece_p
+    """What the adaptive calibration error of a perfect model would be on such posts, taking posts one by one: its mean
+    were every claim true, its quantile, and how often it would be at least what it is"""
     y, probs = check_scores(y, probs)
-    made, rng = [claims(y, probs, positive)] if y.ndim == 1 else list(zip(probs.T, y.T)), np.random.default_rng(seed)
-    seen = np.mean([_adaptive_error(claimed)(happened) for claimed, happened in made])
+    made = [claims(y, probs, positive)] if y.ndim == 1 else list(zip(probs.T, y.T))
+    rng = np.random.default_rng(seed)
+    measured = np.mean([_adaptive_error(claimed)(happened) for claimed, happened in made])
     drawn = np.mean([_if_true(claimed, n_draws, rng) for claimed, _ in made], axis=0)
-    return dict(ece_chance=float(drawn.mean()), ece_chance_high=float(np.quantile(drawn, level)), ece_p=float((1 + (drawn >= seen - 1e-12).sum()) / (1 + n_draws)))
+    as_large = (drawn >= measured - 1e-12).sum()
+    return dict(
+        ece_chance=float(drawn.mean()),
+        ece_chance_high=float(np.quantile(drawn, level)),
+        ece_p=float((1 + as_large) / (1 + n_draws)),
+    )
 
 def _adaptive_error(claimed):
-    "The adaptive calibration error of these claims, as a function of what came true, (…, n); faster than `ece_adaptive` for many outcomes of the same claims"
+    "`ece_adaptive` of these claims as a function of what came true (…, n); faster for many outcomes of the same claims"
     n, k = len(claimed), round(np.cbrt(len(claimed)))
-    bin = np.minimum(np.searchsorted(np.sort(claimed), claimed) * k // n, k - 1)
-    return lambda came: np.abs((claimed - came) @ (bin[:, None] == np.arange(k))).sum(-1) / n
+    less = np.searchsorted(np.sort(claimed), claimed)
+    bins = np.minimum(less * k // n, k - 1)
+    def error(came): return np.abs((claimed - came) @ (bins[:, None] == np.arange(k))).sum(-1) / n
+    return error
 
 def _if_true(claimed, n_draws, rng):
-    "That error for labels drawn from the claims"
+    "That error for labels drawn from the claims (n_draws,)"
     n, error = len(claimed), _adaptive_error(claimed)
-    block = max(1, 2**22 // n)                                             # sets of labels at once: 32 MB of random numbers
-    return np.concatenate([error(rng.random((min(block, n_draws - i), n)) < claimed) for i in range(0, n_draws, block)])
+    block = max(1, 2**22 // n)                                     # sets of labels at once: 32 MB of random numbers
+    sizes = [min(block, n_draws - i) for i in range(0, n_draws, block)]
+    return np.concatenate([error(rng.random((size, n)) < claimed) for size in sizes])
 
-# %% ../nbs/00e_metrics.ipynb #0b27e712
+# %% ../nbs/00e_metrics.ipynb #2ad5422e
 def score_table(
     y,                           # (n,) class indices
     probs,                       # (n, k) probabilities
     positive:int|None=None,      # index of the positive class, none beyond two
-    threshold=None,              # its probability from which it is answered, argmax if none; one a class where several may hold
+    threshold=None,              # its probability from which it is answered, argmax if none; of each where several hold
     n_bins:int=15,               # of the ECE
-) -> dict: # metric → value; None where it does not exist: auroc of one class, what is about a positive class where there is none, ece_debiased of one example
-    "Every metric of one model on one set of examples"
+) -> dict: # metric → value, None where it does not exist
+    """Every metric of one model on one set of examples. Some do not exist: auroc of one class, what is about a positive
+    class where there is none, ece_debiased of one example"""
     y, probs = check_scores(y, probs)
     if y.ndim == 2: return _over_classes(y, probs, threshold, n_bins)
-    pred, ranked = decide(probs, positive, threshold), len(np.unique(y)) > 1
-    of_one = lambda metric: metric(y, probs, positive) if positive is not None and 0 < (y == positive).sum() < len(y) else None
-    return dict(n=len(y), accuracy=accuracy(y, pred), balanced_accuracy=balanced_accuracy(y, pred), macro_f1=macro_f1(y, pred),
-                precision=precision(y, pred, positive), recall=recall(y, pred, positive), auroc=auroc(y, probs) if ranked else None,
-                average_precision=of_one(average_precision), eer=of_one(eer), fpr_at_95=of_one(false_alarms), brier=brier(y, probs), nll=nll(y, probs), ece=ece(y, probs, positive, n_bins),
-                ece_adaptive=ece_adaptive(y, probs, positive), ece_debiased=ece_debiased(y, probs, positive) if len(y) > 1 else None)
+    pred, n = decide(probs, positive, threshold), len(y)
+    return dict(
+        n=n,
+        accuracy=accuracy(y, pred),
+        balanced_accuracy=balanced_accuracy(y, pred),
+        macro_f1=macro_f1(y, pred),
+        precision=precision(y, pred, positive),
+        recall=recall(y, pred, positive),
+        auroc=auroc(y, probs) if len(np.unique(y)) > 1 else None,
+        **_of_one_class(y, probs, positive),
+        brier=brier(y, probs),
+        nll=nll(y, probs),
+        ece=ece(y, probs, positive, n_bins),
+        ece_adaptive=ece_adaptive(y, probs, positive),
+        ece_debiased=ece_debiased(y, probs, positive) if n > 1 else None,
+    )
 
+def _of_one_class(y, probs, positive):
+    "What is about a positive class, where there is one and something else beside it"
+    names = ("average_precision", "eer", "fpr_at_95")
+    if positive is None or not 0 < (y == positive).sum() < len(y): return dict.fromkeys(names)
+    return dict(zip(names, (metric(y, probs, positive) for metric in (average_precision, eer, false_alarms))))
+
+# %% ../nbs/00e_metrics.ipynb #a7d15e89
 def _over_classes(y, probs, threshold, n_bins):
-    "Means over the classes, each a question with yes or no; `macro_f1` is that of yes; `exact`: the share of examples with every class right"
-    cut = np.broadcast_to(0.5 if threshold is None else threshold, probs.shape[1])
-    tables = [score_table(y[:, k], yes_no(probs[:, k]), 1, cut[k], n_bins) for k in range(probs.shape[1])]
-    found = {m: float(np.mean(known)) if (known := [t[m] for t in tables if t[m] is not None]) else None for m in tables[0]}
-    f1 = [_ratio(2 * t["precision"] * t["recall"], t["precision"] + t["recall"]) for t in tables]
-    return found | dict(n=len(y), macro_f1=float(np.mean(f1)), exact=float((decide(probs, None, cut, True) == y).all(1).mean()))
+    "`score_table` where several classes may hold"
+    k = probs.shape[1]
+    cut = np.broadcast_to(0.5 if threshold is None else threshold, k)
+    tables = [score_table(y[:, i], yes_no(probs[:, i]), 1, cut[i], n_bins) for i in range(k)]
+    row = {}
+    for metric in tables[0]:
+        values = [table[metric] for table in tables if table[metric] is not None]
+        row[metric] = float(np.mean(values)) if values else None
+    row["n"] = len(y)
+    row["macro_f1"] = float(np.mean([_f1(table["precision"], table["recall"]) for table in tables]))
+    right = decide(probs, None, cut, True) == y
+    row["exact"] = float(right.all(1).mean())
+    return row
+
+def _f1(precision, recall): return _ratio(2 * precision * recall, precision + recall)
+
+def _ratio(a, b):
+    "a / b, and 0 where b is 0"
+    return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b > 0)
 
 # %% ../nbs/00e_metrics.ipynb #9a66eeaa
 def resamples(
@@ -385,20 +499,28 @@ def resamples(
     seed:int=0,
 ):
     "Yields blocks of weights (b, n): how often each example is drawn, `n_boot` rows in all"
-    group = np.arange(n) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    if groups is None: group = np.arange(n)
+    else: group = np.unique(np.asarray(groups), return_inverse=True)[1]
     if len(group) != n: raise FakesError(f"Expected a group for each of {n} examples, got {len(group)}.")
-    g, rng = group.max() + 1, np.random.default_rng(seed)
+    n_groups, rng = group.max() + 1, np.random.default_rng(seed)
     step = max(1, 1_000_000 // n)     # rows of a block: memory stays near 100 MB whatever n is
-    for b in [step] * (n_boot // step) + [n_boot % step] * (n_boot % step > 0):
-        drawn = rng.integers(0, g, (b, g)) + g * np.arange(b)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=b * g).astype(np.int32).reshape(b, g)
+    for start in range(0, n_boot, step):
+        b = min(step, n_boot - start)
+        drawn = rng.integers(0, n_groups, (b, n_groups)) + n_groups * np.arange(b)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=b * n_groups)
+        weights = counts.astype(np.int32).reshape(b, n_groups)
         yield weights if groups is None else weights[:, group]
 
 # %% ../nbs/00e_metrics.ipynb #507e9aea
-ANSWERED = ("accuracy", "balanced_accuracy", "macro_f1", "precision", "recall", "exact")     # follow from answers; the others need probabilities
-METRICS = ANSWERED + ("auroc", "average_precision", "eer", "fpr_at_95", "brier", "nll", "ece", "ece_adaptive", "ece_debiased")     # that can have an interval
-BOOTED = ("accuracy", "macro_f1", "precision", "recall", "auroc")    # that get one where nothing else is said
+ANSWERED = (     # follow from answers; the others need probabilities
+    "accuracy", "balanced_accuracy", "macro_f1", "precision", "recall", "exact",
+)
+METRICS = ANSWERED + (     # that can have an interval
+    "auroc", "average_precision", "eer", "fpr_at_95", "brier", "nll", "ece", "ece_adaptive", "ece_debiased",
+)
+BOOTED = ("accuracy", "macro_f1", "precision", "recall", "auroc")     # that get one where none are named
 
+# %% ../nbs/00e_metrics.ipynb #80f3bb53
 def confusions(
     y,             # (n,) class indices
     pred,          # (n,) class indices
@@ -410,36 +532,26 @@ def confusions(
     cell = (y * k + pred)[None] + k * k * np.arange(b)[:, None]
     return np.bincount(cell.ravel(), weights.ravel(), minlength=b * k * k).reshape(b, k, k)
 
-def _ratio(a, b):
-    "a / b, and 0 where b is 0"
-    return np.divide(a, b, out=np.zeros(np.broadcast(a, b).shape), where=b > 0)
-
 def from_confusions(
     c,                       # (b, k, k)
     positive:int|None=None,  # class that precision and recall are about
 ) -> dict: # metric → (b,)
     "Accuracy, balanced accuracy, macro-F1, precision and recall of each resample"
-    right, true, said = c.diagonal(axis1=1, axis2=2), c.sum(2), c.sum(1)
-    used = true + said > 0                                     # classes that occur, as scikit-learn averages
-    mean = lambda per_class: (per_class * used).sum(1) / used.sum(1)
-    pick = mean if positive is None else lambda per_class: per_class[:, positive]
-    return dict(accuracy=right.sum(1) / c.sum((1, 2)), balanced_accuracy=_ratio(right, true).sum(1) / (true > 0).sum(1), macro_f1=mean(_ratio(2 * right, true + said)),
-                precision=pick(_ratio(right, said)), recall=pick(_ratio(right, true)))
+    hits = c.diagonal(axis1=1, axis2=2)                        # (b, k)
+    true, answered = c.sum(2), c.sum(1)
+    occurs = true + answered > 0                               # as scikit-learn averages
+    def mean(per_class): return (per_class * occurs).sum(1) / occurs.sum(1)
+    def pick(per_class): return mean(per_class) if positive is None else per_class[:, positive]
+    recalls = _ratio(hits, true)
+    return dict(
+        accuracy=hits.sum(1) / c.sum((1, 2)),
+        balanced_accuracy=recalls.sum(1) / (true > 0).sum(1),
+        macro_f1=mean(_ratio(2 * hits, true + answered)),
+        precision=pick(_ratio(hits, answered)),
+        recall=pick(recalls),
+    )
 
-def _rank_auroc(is_positive, score, weights):
-    "AUROC of one class against the rest for each resample (b,); NaN where either side is empty"
-    order = np.argsort(score, kind="stable")
-    ranked, at = score[order], np.flatnonzero(is_positive[order])
-    total = np.zeros((len(weights), len(score) + 1), np.int32)            # weight of all examples up to each place
-    np.cumsum(weights[:, order], axis=1, out=total[:, 1:])
-    first, after = (np.searchsorted(ranked, ranked[at], side) for side in ("left", "right"))     # ends of the run of equal scores
-    below = (total[:, first] + total[:, after]) / 2                       # examples below each positive, ties half
-    w = weights[:, order[at]]
-    pos, n = w.sum(1), total[:, -1].astype(float)
-    pairs = pos * (n - pos)
-    wins = np.einsum("bi,bi->b", w, below) - pos**2 / 2                   # positives below positives, taken out again
-    return np.divide(wins, pairs, out=np.full(len(w), np.nan), where=pairs > 0)
-
+# %% ../nbs/00e_metrics.ipynb #0612a77b
 def rank_auroc(
     y,        # (n,) class indices
     probs,    # (n, k) probabilities
@@ -447,34 +559,69 @@ def rank_auroc(
 ) -> np.ndarray: # (b,)
     "AUROC of each resample, as `auroc`"
     if probs.shape[1] == 2: return _rank_auroc(y == 1, probs[:, 1], weights)
-    each = np.stack([_rank_auroc(y == k, probs[:, k], weights) for k in np.unique(y)])
-    return _mean_known(each)
+    classes = [_rank_auroc(y == k, probs[:, k], weights) for k in np.unique(y)]
+    return _mean_known(np.stack(classes))
+
+def _rank_auroc(is_positive, score, weights):
+    "AUROC of one class against the rest for each resample (b,); NaN where either side is empty"
+    order = np.argsort(score, kind="stable")
+    ranked, at = score[order], np.flatnonzero(is_positive[order])
+    total = np.zeros((len(weights), len(score) + 1), np.int32)            # weight of all examples up to each place
+    np.cumsum(weights[:, order], axis=1, out=total[:, 1:])
+    first = np.searchsorted(ranked, ranked[at], "left")                   # ends of the run of equal scores
+    after = np.searchsorted(ranked, ranked[at], "right")
+    below = (total[:, first] + total[:, after]) / 2                       # examples below each positive, ties half
+    w = weights[:, order[at]]
+    pos, n = w.sum(1), total[:, -1].astype(float)
+    pairs = pos * (n - pos)
+    wins = np.einsum("bi,bi->b", w, below) - pos**2 / 2                   # positives below positives, taken out again
+    return np.divide(wins, pairs, out=np.full(len(w), np.nan), where=pairs > 0)
 
 def _mean_known(values):
     "Mean over the first axis of what is not NaN"
-    known = (~np.isnan(values)).sum(0)
-    return np.divide(np.nansum(values, 0), known, out=np.full(known.shape, np.nan), where=known > 0)
+    n = (~np.isnan(values)).sum(0)
+    return np.divide(np.nansum(values, 0), n, out=np.full(n.shape, np.nan), where=n > 0)
 
+# %% ../nbs/00e_metrics.ipynb #930a157a
 def from_curve(
     is_positive,   # (n,) whether it is of the class
     score,         # (n,) of the class
     weights,       # (b, n), whole numbers
 ) -> dict: # metric → (b,), NaN where either side is empty
     "Average precision, equal error rate and false alarms at 95 % found of each resample"
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(0, np.flatnonzero(np.append(np.diff(score[order]), 1)) + 1)          # a threshold after each run of equal scores, and one before all
-    upto = lambda w: np.cumsum(np.pad(w, ((0, 0), (1, 0))), axis=1)[:, ends].astype(float)
-    said, found = upto(weights[:, order]), upto(weights[:, order] * is_positive[order])
-    pos, neg = found[:, -1:], (said - found)[:, -1:]
-    tpr, fpr, exists = _ratio(found, pos), _ratio(said - found, neg), (pos * neg > 0)[:, 0]
-    at = lambda values, i: np.take_along_axis(values, i[:, None], 1)[:, 0]
-    rise = tpr + fpr - 1
-    i = (rise >= 0).argmax(1)                                                             # the first point at or over the diagonal
-    part = _ratio(-at(rise, i - 1), at(rise, i) - at(rise, i - 1))
-    values = dict(average_precision=_ratio((np.diff(found) * _ratio(found, said)[:, 1:]).sum(1), pos[:, 0]),
-                  eer=at(fpr, i - 1) + part * (at(fpr, i) - at(fpr, i - 1)), fpr_at_95=at(fpr, (tpr >= 0.95 - 1e-12).argmax(1)))
-    return {m: np.where(exists, v, np.nan) for m, v in values.items()}
+    answered, hits = _curve_points(is_positive, score, weights)
+    pos, neg = hits[:, -1:], (answered - hits)[:, -1:]
+    tpr, fpr = _ratio(hits, pos), _ratio(answered - hits, neg)
+    exists = (pos * neg > 0)[:, 0]
+    precisions = _ratio(hits, answered)[:, 1:]
+    values = dict(
+        average_precision=_ratio((np.diff(hits) * precisions).sum(1), pos[:, 0]),
+        eer=_crossing(tpr, fpr),
+        fpr_at_95=_at(fpr, (tpr >= 0.95 - 1e-12).argmax(1)),
+    )
+    return {metric: np.where(exists, v, np.nan) for metric, v in values.items()}
 
+def _curve_points(is_positive, score, weights): # (b, points) each
+    "Weight of the examples, and of those of the class, at or above each threshold"
+    order = np.argsort(-score, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(score[order]), 1))            # of each run of equal scores
+    ends = np.append(0, last + 1)                                         # and a threshold before all
+    w = weights[:, order]
+    return _upto(w, ends), _upto(w * is_positive[order], ends)
+
+def _upto(w, ends): return np.cumsum(np.pad(w, ((0, 0), (1, 0))), axis=1)[:, ends].astype(float)
+
+def _at(values, i): return np.take_along_axis(values, i[:, None], 1)[:, 0]
+
+def _crossing(tpr, fpr): # (b,)
+    "The false-positive rate where the curve crosses the diagonal"
+    rise = tpr + fpr - 1
+    i = (rise >= 0).argmax(1)                                             # the first point at or over it
+    before, after = _at(fpr, i - 1), _at(fpr, i)
+    part = _ratio(-_at(rise, i - 1), _at(rise, i) - _at(rise, i - 1))
+    return before + part * (after - before)
+
+# %% ../nbs/00e_metrics.ipynb #7ebf65ce
 def from_losses(
     y,        # (n,) class indices
     probs,    # (n, k) probabilities
@@ -483,10 +630,13 @@ def from_losses(
     "Brier score and NLL of each resample"
     k, tiny = probs.shape[1], np.finfo(float).eps
     brier = ((probs - np.eye(k)[y])**2).sum(1) / (2 if k == 2 else 1)
-    nll = -np.log((probs / probs.sum(1, keepdims=True))[np.arange(len(y)), y].clip(tiny, 1 - tiny))      # as scikit-learn keeps it finite
-    return dict(zip(("brier", "nll"), (weights @ np.stack([brier, nll], 1) / weights.sum(1, keepdims=True)).T))
+    p_true = (probs / probs.sum(1, keepdims=True))[np.arange(len(y)), y]
+    nll = -np.log(p_true.clip(tiny, 1 - tiny))                            # as scikit-learn keeps it finite
+    losses = np.stack([brier, nll], 1)
+    means = weights @ losses / weights.sum(1, keepdims=True)
+    return dict(zip(("brier", "nll"), means.T))
 
-# %% ../nbs/00e_metrics.ipynb #a5172097
+# %% ../nbs/00e_metrics.ipynb #dd6ef91a
 def intervals(
     y,                      # (n,) class indices
     probs,                  # (n, k) probabilities
@@ -510,44 +660,66 @@ def _check_names(metrics):
     for m in metrics:
         if m not in METRICS: raise FakesError(f"No bootstrap of metric {m!r}{nearest(m, METRICS)}")
 
-def _draw(y, models, metrics, positive, groups, n_boot, seed, n_bins=15):
-    "For each model (probs, pred), metric → (n_boot,) values on the same resamples"
-    drawn = [{m: [] for m in metrics} for _ in models]
-    for w in resamples(len(y), groups, n_boot, seed):
-        for values, (probs, pred) in zip(drawn, models):
-            for m, v in _block(y, probs, pred, metrics, positive, w, n_bins).items(): values[m].append(v)
-    return [{m: np.concatenate(v) for m, v in values.items()} for values in drawn]
-
-def _block(y, probs, pred, metrics, positive, w, n_bins=15):
-    "The metrics of one model on one block of resamples; NaN what this question does not have"
-    if y.ndim == 2: return _block_over_classes(y, probs, pred, metrics, w, n_bins)
-    found, asked = {}, lambda *names: bool(set(names) & set(metrics))
-    if asked(*ANSWERED):
-        pred = _classes(probs.argmax(1) if pred is None else pred)
-        k = max(y.max(), pred.max(), positive or 0) + 1 if probs is None else probs.shape[1]
-        found |= from_confusions(confusions(y, pred, k, w), positive)
-    if asked("auroc"): found["auroc"] = rank_auroc(y, probs, w)
-    if asked("average_precision", "eer", "fpr_at_95") and positive is not None: found |= from_curve(y == positive, probs[:, positive], w)
-    if asked("brier", "nll"): found |= from_losses(y, probs, w)
-    if asked("ece", "ece_adaptive", "ece_debiased"): found |= from_claims(*claims(y, probs, positive), w, n_bins)
-    return {m: found.get(m, np.full(len(w), np.nan)) for m in metrics}
-
-def _block_over_classes(y, probs, pred, metrics, w, n_bins):
-    "Means over the classes, as `score_table` takes them"
-    pred = decide(probs, multi_label=True) if pred is None else np.asarray(pred).astype(int)
-    asked = set(metrics) - {"macro_f1", "exact"} | ({"precision", "recall"} if "macro_f1" in metrics else set())
-    each = [_block(y[:, k], None if probs is None else yes_no(probs[:, k]), pred[:, k], asked, 1, w, n_bins) for k in range(y.shape[1])]
-    found = {m: _mean_known(np.stack([f[m] for f in each])) for m in asked}
-    if "macro_f1" in metrics: found["macro_f1"] = np.mean([_ratio(2 * f["precision"] * f["recall"], f["precision"] + f["recall"]) for f in each], 0)
-    if "exact" in metrics: found["exact"] = w @ (pred == y).all(1) / w.sum(1)
-    return {m: found[m] for m in metrics}
-
 def _percentiles(values, level):
     "The middle of the resamples where the metric exists"
     values = values[~np.isnan(values)]
     if not len(values): return None, None
     low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
+
+# %% ../nbs/00e_metrics.ipynb #0efa74d4
+def _draw(y, models, metrics, positive, groups, n_boot, seed, n_bins=15):
+    "For each model (probs, pred), metric → (n_boot,) values on the same resamples"
+    drawn = [{} for _ in models]
+    for w in resamples(len(y), groups, n_boot, seed):
+        for values, (probs, pred) in zip(drawn, models):
+            block = _block(y, probs, pred, metrics, positive, w, n_bins)
+            for m in metrics: values.setdefault(m, []).append(block[m])
+    return [_joined(values) for values in drawn]
+
+def _joined(blocks): return {m: np.concatenate(values) for m, values in blocks.items()}
+
+def _block(y, probs, pred, metrics, positive, w, n_bins=15):
+    "The metrics of one model on one block of resamples; NaN what this question does not have"
+    if y.ndim == 2: return _block_over_classes(y, probs, pred, metrics, w, n_bins)
+    wanted, values = set(metrics), {}
+    if wanted & set(ANSWERED):
+        values |= _from_answers(y, probs, pred, positive, w)
+    if "auroc" in wanted:
+        values["auroc"] = rank_auroc(y, probs, w)
+    if positive is not None and wanted & {"average_precision", "eer", "fpr_at_95"}:
+        values |= from_curve(y == positive, probs[:, positive], w)
+    if wanted & {"brier", "nll"}:
+        values |= from_losses(y, probs, w)
+    if wanted & {"ece", "ece_adaptive", "ece_debiased"}:
+        values |= from_claims(*claims(y, probs, positive), w, n_bins)
+    return {m: values.get(m, np.full(len(w), np.nan)) for m in metrics}
+
+def _from_answers(y, probs, pred, positive, w):
+    "What follows from answers, argmax where none are given"
+    if pred is None: pred = probs.argmax(1)
+    pred = _classes(pred)
+    if probs is None: k = max(y.max(), pred.max(), positive or 0) + 1
+    else: k = probs.shape[1]
+    return from_confusions(confusions(y, pred, k, w), positive)
+
+# %% ../nbs/00e_metrics.ipynb #34e8d18c
+def _block_over_classes(y, probs, pred, metrics, w, n_bins):
+    "Means over the classes, as `score_table` takes them"
+    pred = decide(probs, multi_label=True) if pred is None else np.asarray(pred).astype(int)
+    wanted = set(metrics) - {"macro_f1", "exact"}
+    if "macro_f1" in metrics: wanted |= {"precision", "recall"}
+    classes = []
+    for k in range(y.shape[1]):
+        p = None if probs is None else yes_no(probs[:, k])
+        classes.append(_block(y[:, k], p, pred[:, k], wanted, 1, w, n_bins))
+    values = {}
+    for m in wanted: values[m] = _mean_known(np.stack([one[m] for one in classes]))
+    if "macro_f1" in metrics: values["macro_f1"] = _mean_f1(classes)
+    values["exact"] = w @ (pred == y).all(1) / w.sum(1)
+    return {m: values[m] for m in metrics}
+
+def _mean_f1(classes): return np.mean([_f1(one["precision"], one["recall"]) for one in classes], 0)
 
 # %% ../nbs/00e_metrics.ipynb #af6e6faa
 def paired_bootstrap(
@@ -571,21 +743,33 @@ def _differences(y, a, b, metric, groups, n_boot, seed, positive):
     y = np.asarray(y) if np.ndim(y) == 2 else _classes(y)
     if not len(y): raise FakesError("No labelled examples to compare on.")
     models = [_model(y, scores, metric) for scores in (a, b)]
-    point = [_block(y, *m, [metric], positive, np.ones((1, len(y)), np.int32))[metric][0] for m in models]
-    if np.isnan(point).any(): raise FakesError(f"{metric} of these {len(y)} examples does not exist: they hold one class only, or it is about a `positive` class and none is named.")
+    once = np.ones((1, len(y)), np.int32)
+    points = [_block(y, *model, [metric], positive, once)[metric][0] for model in models]
+    if np.isnan(points).any():
+        raise FakesError(
+            f"{metric} of these {len(y)} examples does not exist: they hold one class only, "
+            "or it is about a `positive` class and none is named."
+        )
     one, two = _draw(y, models, [metric], positive, groups, n_boot, seed)
-    return float(point[0] - point[1]), one[metric] - two[metric]
+    return float(points[0] - points[1]), one[metric] - two[metric]
 
+# %% ../nbs/00e_metrics.ipynb #1dfb785a
 def _model(y, scores, metric):
     "What was passed, as (probs, pred)"
     scores = np.asarray(scores)
-    if y.ndim == 2 and scores.dtype.kind in "iub" and metric in ANSWERED: return None, check_scores(scores, y)[0]
+    are_answers = scores.dtype.kind in "iub" and metric in ANSWERED
+    if y.ndim == 2 and are_answers: return None, check_scores(scores, y)[0]
     if scores.ndim == 2: return check_scores(y, scores)[1], None
-    if metric not in ANSWERED: raise FakesError(f"{metric} compares probabilities of shape (n, k); answers alone do not say how sure they are.")
-    if len(scores) != len(y): raise FakesError(f"Expected an answer for each of {len(y)} examples, got {len(scores)}.")
+    if metric not in ANSWERED:
+        raise FakesError(
+            f"{metric} compares probabilities of shape (n, k); "
+            "answers alone do not say how sure they are."
+        )
+    if len(scores) != len(y):
+        raise FakesError(f"Expected an answer for each of {len(y)} examples, got {len(scores)}.")
     return None, _classes(scores)
 
-# %% ../nbs/00e_metrics.ipynb #57eeab30
+# %% ../nbs/00e_metrics.ipynb #9921f081
 def mcnemar(
     y,       # (n,) class indices; `bit_masks` where several classes may hold, then all of them must be right
     a,       # (n,) answers of the one
@@ -593,11 +777,15 @@ def mcnemar(
 ) -> tuple: # (posts on which only `a` is right, only `b`, two-sided p)
     "Exact test of whether two models are right equally often ([McNemar 1947](https://doi.org/10.1007/BF02295996))"
     from scipy.stats import binom
-    y, a, b = _classes(y), _classes(a), _classes(b)
-    if not len(y) == len(a) == len(b): raise FakesError(f"Expected two answers for each of {len(y)} examples, got {len(a)} and {len(b)}.")
-    only_a, only_b = int(((a == y) & (b != y)).sum()), int(((a != y) & (b == y)).sum())
-    return only_a, only_b, float(min(1, 2 * binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+    y, a, b = (_classes(v) for v in (y, a, b))
+    if not len(y) == len(a) == len(b):
+        raise FakesError(f"Expected two answers for each of {len(y)} examples, got {len(a)} and {len(b)}.")
+    only_a = int(((a == y) & (b != y)).sum())
+    only_b = int(((a != y) & (b == y)).sum())
+    p = 2 * binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)
+    return only_a, only_b, float(min(1, p))
 
+# %% ../nbs/00e_metrics.ipynb #4402fee1
 def delong(
     y,                 # (n,) class indices
     a,                 # (n, k) probabilities of the one
@@ -605,13 +793,17 @@ def delong(
     positive:int,      # class that is ranked against the rest
     level:float=0.95,
 ) -> tuple: # (difference of AUROC, low, high, two-sided p), positive where `a` is better
-    "Test of whether two models rank equally well ([DeLong et al. 1988](https://doi.org/10.2307/2531595)), by midranks ([Sun & Xu 2014](https://doi.org/10.1109/LSP.2014.2337313))"
+    """Test of whether two models rank equally well ([DeLong et al. 1988](https://doi.org/10.2307/2531595)),
+    by midranks ([Sun & Xu 2014](https://doi.org/10.1109/LSP.2014.2337313))"""
     from scipy.stats import norm
     y, a = _one_and_rest(y, a, positive)
     is_positive, b = y == positive, check_scores(y, b)[1]
-    if min(is_positive.sum(), (~is_positive).sum()) < 2: raise FakesError("DeLong's test needs two examples or more of either side.")
-    beats = [one - two for one, two in zip(_placements(is_positive, a[:, positive]), _placements(is_positive, b[:, positive]))]
-    difference, se = beats[0].mean(), np.sqrt(sum(v.var(ddof=1) / len(v) for v in beats))
+    if min(is_positive.sum(), (~is_positive).sum()) < 2:
+        raise FakesError("DeLong's test needs two examples or more of either side.")
+    ours, theirs = (_placements(is_positive, probs[:, positive]) for probs in (a, b))
+    beats = [one - two for one, two in zip(ours, theirs)]
+    difference = beats[0].mean()
+    se = np.sqrt(sum(v.var(ddof=1) / len(v) for v in beats))
     half = norm.ppf((1 + level) / 2) * se
     p = 2 * norm.sf(abs(difference) / se) if se > 0 else float(difference == 0)
     return float(difference), float(difference - half), float(difference + half), float(p)
@@ -619,8 +811,11 @@ def delong(
 def _placements(is_positive, score):
     "The share of the other side that each positive beats, and by which each other is beaten; ties half"
     from scipy.stats import rankdata
-    rank, (m, n) = rankdata(score), (is_positive.sum(), (~is_positive).sum())
-    return (rank[is_positive] - rankdata(score[is_positive])) / n, 1 - (rank[~is_positive] - rankdata(score[~is_positive])) / m
+    rank = rankdata(score)
+    m, n = is_positive.sum(), (~is_positive).sum()
+    beats = (rank[is_positive] - rankdata(score[is_positive])) / n
+    beaten = 1 - (rank[~is_positive] - rankdata(score[~is_positive])) / m
+    return beats, beaten
 
 # %% ../nbs/00e_metrics.ipynb #6bcfe251
 def detectable(
@@ -635,9 +830,11 @@ def detectable(
     level:float=0.95,       # of the interval that is to exclude zero
     power:float=0.8,        # probability of it
 ) -> float|None: # in units of the metric; none where the two never differ
-    "Smallest difference between two such models that this test set finds: (z of level, two-sided, + z of power) standard errors of the paired difference"
+    """Smallest difference between two such models that this test set finds:
+    (z of level, two-sided, + z of power) standard errors of the paired difference"""
     from scipy.stats import norm
-    se = np.nanstd(_differences(y, a, b, metric, groups, n_boot, seed, positive)[1], ddof=1)
+    _, drawn = _differences(y, a, b, metric, groups, n_boot, seed, positive)
+    se = np.nanstd(drawn, ddof=1)
     return float((norm.ppf((1 + level) / 2) + norm.ppf(power)) * se) or None
 
 # %% ../nbs/00e_metrics.ipynb #570dc1ae
@@ -647,20 +844,33 @@ def over_seeds(
     "What a recipe reaches, and how much that depends on the seed"
     tables = list(tables)
     if not tables: raise FakesError("No runs to summarise.")
-    if odd := {m for t in tables for m in set(t) ^ set(tables[0])}: raise FakesError(f"The runs do not have the same metrics: {', '.join(sorted(odd))} is not in all.")
-    if len(sizes := {t.get("n") for t in tables}) > 1: raise FakesError(f"The runs were measured on different examples: n is {' and '.join(map(str, sorted(sizes)))}.")
-    columns = {m: [t[m] for t in tables] for m in tables[0] if m != "n"}
-    return {m: (None, None) if None in v else (float(np.mean(v)), float(np.std(v, ddof=1)) if len(v) > 1 else None) for m, v in columns.items()}
+    odd = {m for table in tables for m in set(table) ^ set(tables[0])}
+    if odd: raise FakesError(f"The runs do not have the same metrics: {', '.join(sorted(odd))} is not in all.")
+    sizes = {table.get("n") for table in tables}
+    if len(sizes) > 1:
+        numbers = " and ".join(map(str, sorted(sizes)))
+        raise FakesError(f"The runs were measured on different examples: n is {numbers}.")
+    names = [m for m in tables[0] if m != "n"]
+    return {m: _mean_and_sd(tables, m) for m in names}
+
+def _mean_and_sd(tables, metric):
+    values = [table[metric] for table in tables]
+    if None in values: return None, None
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 # %% ../nbs/00e_metrics.ipynb #d0413c2d
 def noise_range(
     measured:float,  # accuracy against the labels there are
     wrong:float,     # share of them that is wrong
     k:int=2,         # classes
-) -> dict: # low and high, which no pattern of errors exceeds; corrected, were two classes confused by chance alone, none where that cannot be
-    "What accuracy a model can really have ([Lam & Stork 2003](https://mlanthology.org/ijcai/2003/lam2003ijcai-evaluating/))"
+) -> dict: # low and high, which no pattern of errors exceeds; corrected, were two classes confused by chance, else none
+    """What accuracy a model can really have
+    ([Lam & Stork 2003](https://mlanthology.org/ijcai/2003/lam2003ijcai-evaluating/))"""
     for name, v in dict(measured=measured, wrong=wrong).items():
         if not 0 <= v <= 1: raise FakesError(f"`{name}` should be a share in [0, 1], got {v}.")
-    low = abs(measured - wrong) if k == 2 else max(0.0, measured - wrong)             # of two classes, wrong where the label is wrong too is right
-    corrected = (measured - wrong) / (1 - 2 * wrong) if k == 2 and wrong < 0.5 and wrong <= measured <= 1 - wrong else None
-    return dict(low=low, high=1 - abs(1 - measured - wrong), corrected=corrected)
+    low = abs(measured - wrong) if k == 2 else max(0.0, measured - wrong)     # of two classes, twice wrong is right
+    high = 1 - abs(1 - measured - wrong)
+    corrected = None
+    if k == 2 and wrong < 0.5 and wrong <= measured <= 1 - wrong:
+        corrected = (measured - wrong) / (1 - 2 * wrong)
+    return dict(low=low, high=high, corrected=corrected)

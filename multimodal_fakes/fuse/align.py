@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from torch.utils.data import Dataset
 
 from ..core import FakesError, read_json, seed_everything, write_json
@@ -36,99 +38,139 @@ def make_words(
     words = Words(train_tokenizer(captions, vocab_size).backend_tokenizer, np.arange(vocab_size))
     count = words.said(captions).sum(0)
     words.ids = np.flatnonzero((count >= least) & (count <= most * len(captions)))
-    if len(words.ids) < 2: raise FakesError(f"{len(captions)} genuine pairs have {len(words.ids)} words that {least} captions or more share; alignment needs more pairs. Take `aligned` off fusion.strategies.")
+    if len(words.ids) < 2:
+        raise FakesError(
+            f"{len(captions)} genuine pairs have {len(words.ids)} words that {least} captions or more share; "
+            "alignment needs more pairs. Take `aligned` off fusion.strategies."
+        )
     return words
 
 # %% ../../nbs/fuse/05a_align.ipynb #bbd0af9e
 class WordsInPicture(Classifier):
     "For each word of a vocabulary: is it said of this picture?"
-    def __init__(self, vision, prior, width:int=128):                                  # prior (V,): share of captions that hold each word
+    def __init__(self, vision, prior, width:int=128):     # prior (V,): share of captions that hold each word
         super().__init__(len(prior))
         prior = torch.as_tensor(prior, dtype=torch.float32)
         self.vision, self.project = vision, nn.Linear(vision.dim, width)
-        self.words, self.bias = nn.Parameter(torch.randn(len(prior), width) * 0.05), nn.Parameter(torch.logit(prior))
+        self.words = nn.Parameter(torch.randn(len(prior), width) * 0.05)
+        self.bias = nn.Parameter(torch.logit(prior))
         self.register_buffer("prior", prior)
 
-    def logits(self, pixels):                                                           # (B, 3, S, S) → (B, V)
-        patches = self.project(self.vision.encode({"pixels": pixels}).tokens)           # (B, P, width)
-        return torch.logsumexp((patches @ self.words.T.to(patches.dtype)).float(), 1) - np.log(patches.shape[1]) + self.bias
+    def logits(self, pixels):                                                 # (B, 3, S, S) → (B, V)
+        tokens = self.vision.encode({"pixels": pixels}).tokens                # (B, P, D)
+        patches = self.project(tokens)                                        # (B, P, width)
+        words = self.words.T.to(patches.dtype)                                # (width, V)
+        scores = (patches @ words).float()                                    # (B, P, V)
+        return torch.logsumexp(scores, 1) - np.log(patches.shape[1]) + self.bias
 
-    def forward(self, pixels, labels=None):                                             # labels (B, V): said or not
+    def forward(self, pixels, labels=None):                                   # labels (B, V): said or not
         z = self.logits(pixels)
         if labels is None: return {"logits": z}
-        return {"loss": nn.functional.binary_cross_entropy_with_logits(z, labels, reduction="sum") / len(z), "logits": z}
+        loss = binary_cross_entropy_with_logits(z, labels, reduction="sum") / len(z)
+        return {"loss": loss, "logits": z}
 
-    def mismatch(self, pixels, said):                                                   # (B,)
+    def mismatch(self, pixels, said):                                         # said (B, V) → (B,)
         "How much less likely the words are with this picture than without"
-        return -((nn.functional.logsigmoid(self.logits(pixels)) - self.prior.log()) * said).sum(1)
+        ratio = logsigmoid(self.logits(pixels)) - self.prior.log()
+        return -(ratio * said).sum(1)
 
+# %% ../../nbs/fuse/05a_align.ipynb #dcb6d2cc
 class Pairs(Dataset):
     "Pictures, small enough to stay in memory, and what is said of them; shaken by chance where a seed is given"
-    def __init__(self, vision, pixels, said, seed=None): self.vision, self.pixels, self.said, self.seed = vision, pixels, torch.as_tensor(said), seed
+    def __init__(self, vision, pixels, said, seed=None):
+        self.vision, self.seed = vision, seed
+        self.pixels, self.said = pixels, torch.as_tensor(said)
+
     def __len__(self): return len(self.pixels)
 
     def __getitem__(self, draw):
         epoch, i = draw if isinstance(draw, tuple) else (0, draw)
-        chance = {} if self.seed is None else dict(train=True, generator=generator_of(self.seed, epoch, i))
-        return self.vision.prepare(self.pixels[i], **chance) | {"labels": self.said[i]}
+        chance = {}
+        if self.seed is not None:
+            chance = dict(train=True, generator=generator_of(self.seed, epoch, i))
+        item = self.vision.prepare(self.pixels[i], **chance)
+        return item | {"labels": self.said[i]}
 
-    def collate(self, items): return {k: torch.stack([i[k] for i in items]) for k in ("pixels", "labels")}
+    def collate(self, items):
+        pixels, labels = [item["pixels"] for item in items], [item["labels"] for item in items]
+        return {"pixels": torch.stack(pixels), "labels": torch.stack(labels)}
 
 # %% ../../nbs/fuse/05a_align.ipynb #075e9ac6
-MOST_EPOCHS = 50     # over few pairs: more would learn them by heart
-
 class Alignment:
     "Words and pictures aligned on genuine pairs: `Alignment.train(…).mismatch(captions, pictures)`"
     def __init__(self, words, model): self.words, self.model = words, model
 
-    @classmethod
-    def train(cls,
-        captions, pictures,           # genuine pairs to train on; pictures as `open_image` takes them
-        val_captions, val_pictures,   # and to validate on
-        checkpoints,                  # folder of its own
-        encoder:str="small_vision",   # file in conf/encoder
-        size:int=64,                  # pixels, side of the square
-        steps:int=1000, batch_size:int=32, lr:float=3e-3, weight_decay:float=0.05, seed:int=0, live=None,
-    ):
-        "Train words and patches together, keep the best epoch"
-        seed_everything(seed)
-        words = make_words(captions)
-        said, val_said = words.said(captions), words.said(val_captions)
-        conf = load_encoder_conf(encoder).model_copy(update={"size": size, "shift": 0.06})
-        model = WordsInPicture(make_vision_encoder(conf), said.mean(0))
-        train, val = (Pairs(model.vision, torch.from_numpy(squares(p, size)), s, seed if p is pictures else None) for p, s in ((pictures, said), (val_pictures, val_said)))
-        epochs = min(-(-steps // -(-len(train) // batch_size)), MOST_EPOCHS)
-        aligned = cls(words, model)
-        aligned.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs, weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live)
-        return aligned
-
-    def batch(self, captions, pictures) -> dict: # pixels (n, 3, S, S) uint8, said (n, V) float32
-        "What the model reads of pairs"
-        return caption_and_picture(self.words, self.model.vision.conf.size, captions, pictures)
-
-    @torch.inference_mode()
-    def mismatch(self, captions, pictures, batch_size:int=256) -> np.ndarray: # (n,) the higher, the less caption and picture agree
-        "Hold captions against pictures"
-        model, device = self.model.eval(), self.model.bias.device
-        read = [tensors(self.batch(captions[i:i + batch_size], pictures[i:i + batch_size])) for i in range(0, len(captions), batch_size)]
-        parts = [model.mismatch(*(x.to(device) for x in b.values())) for b in read]
-        return torch.cat(parts).cpu().numpy() if parts else np.zeros(0, "float32")
-
     def save(self, folder):
         "alignment.json, tokenizer and safetensors"
         from safetensors.torch import save_model
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        self.words.tokenizer.save(str(Path(folder)/"tokenizer.json"))
-        write_json(Path(folder)/"alignment.json", {"vision": self.model.vision.conf.model_dump(), "words": self.words.ids.tolist(), "width": self.model.words.shape[1]})
-        save_model(self.model, str(Path(folder)/"model.safetensors"))
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.words.tokenizer.save(str(folder/"tokenizer.json"))
+        about = {
+            "vision": self.model.vision.conf.model_dump(),
+            "words": self.words.ids.tolist(),
+            "width": self.model.words.shape[1],
+        }
+        write_json(folder/"alignment.json", about)
+        save_model(self.model, str(folder/"model.safetensors"))
 
     @classmethod
     def load(cls, folder):
         "As it was saved"
         from safetensors.torch import load_model
         from tokenizers import Tokenizer
-        about = read_json(Path(folder)/"alignment.json")
+        folder = Path(folder)
+        about = read_json(folder/"alignment.json")
         conf = EncoderConf(**about["vision"]).model_copy(update={"pretrained": False, "weights": None})
-        model = WordsInPicture(make_vision_encoder(conf), np.full(len(about["words"]), 0.5), about["width"])
-        load_model(model, str(Path(folder)/"model.safetensors"))
-        return cls(Words(Tokenizer.from_file(str(Path(folder)/"tokenizer.json")), about["words"]), model.eval())
+        prior = np.full(len(about["words"]), 0.5)                             # any: it is read from the file
+        model = WordsInPicture(make_vision_encoder(conf), prior, about["width"])
+        load_model(model, str(folder/"model.safetensors"))
+        tokenizer = Tokenizer.from_file(str(folder/"tokenizer.json"))
+        return cls(Words(tokenizer, about["words"]), model.eval())
+
+# %% ../../nbs/fuse/05a_align.ipynb #e0a53ceb
+MOST_EPOCHS = 50     # over few pairs: more would learn them by heart
+
+@patch(cls_method=True)
+def train(cls:Alignment,
+    captions, pictures,           # genuine pairs to train on; pictures as `open_image` takes them
+    val_captions, val_pictures,   # and to validate on
+    checkpoints,                  # folder of its own
+    encoder:str="small_vision",   # file in conf/encoder
+    size:int=64,                  # pixels, side of the square
+    steps:int=1000, batch_size:int=32, lr:float=3e-3, weight_decay:float=0.05, seed:int=0, live=None,
+) -> Alignment:
+    "Train words and patches together, keep the best epoch"
+    seed_everything(seed)
+    words = make_words(captions)
+    labels, val_labels = words.said(captions), words.said(val_captions)
+    conf = load_encoder_conf(encoder).model_copy(update={"size": size, "shift": 0.06})
+    model = WordsInPicture(make_vision_encoder(conf), labels.mean(0))
+    train = Pairs(model.vision, torch.from_numpy(squares(pictures, size)), labels, seed)
+    val = Pairs(model.vision, torch.from_numpy(squares(val_pictures, size)), val_labels)
+    steps_per_epoch = -(-len(train) // batch_size)
+    epochs = min(-(-steps // steps_per_epoch), MOST_EPOCHS)
+    aligned = cls(words, model)
+    aligned.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs,
+                           weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live)
+    return aligned
+
+# %% ../../nbs/fuse/05a_align.ipynb #513e91a9
+@patch
+def batch(self:Alignment, captions, pictures) -> dict: # pixels (n, 3, S, S) uint8, said (n, V) float32
+    "What the model reads of pairs"
+    return caption_and_picture(self.words, self.model.vision.conf.size, captions, pictures)
+
+@patch
+@torch.inference_mode()
+def mismatch(self:Alignment,
+    captions, pictures,   # as to `train`
+    batch_size:int=256,
+) -> np.ndarray: # (n,) the higher, the less caption and picture agree
+    "Hold captions against pictures"
+    model, device = self.model.eval(), self.model.bias.device
+    parts = []
+    for i in range(0, len(captions), batch_size):
+        pairs = tensors(self.batch(captions[i:i + batch_size], pictures[i:i + batch_size]))
+        parts.append(model.mismatch(*(x.to(device) for x in pairs.values())))
+    return torch.cat(parts).cpu().numpy() if parts else np.zeros(0, "float32")

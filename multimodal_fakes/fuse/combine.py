@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUALITY', 'STRATEGIES', 'Evidence', 'ragged', 'made_up', 'quality_signals', 'ocr_confidence', 'Strategy',
-           'find_strategy', 'load_fusion', 'PerClass', 'mixture', 'to_logits', 'Mean', 'Vote', 'Weighted',
+           'find_strategy', 'PerClass', 'load_fusion', 'mixture', 'to_logits', 'Mean', 'Vote', 'Weighted',
            'stack_inputs', 'Stacking', 'Logistic', 'Boosted', 'Conjunctive']
 
 # %% ../../nbs/fuse/05_combine.ipynb #724c08ea
@@ -13,82 +13,141 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 
 from ..core import FakesError, nearest, read_json, write_json
 from ..metrics import bits, softmax
 
 # %% ../../nbs/fuse/05_combine.ipynb #267ed79a
-QUALITY = {"log_words": "text", "ocr_confidence": "text", "log_area": "vision"}    # signal → modality that it is about
+QUALITY = {     # signal → modality that it is about
+    "log_words": "text",
+    "ocr_confidence": "text",
+    "log_area": "vision",
+}
 
 class Evidence:
-    "What the experts of a task wrote: per modality presence (n,), logits (n, C), features (n, D); and quality signals (n,)"
-    def __init__(self, frame, y, present, logits, features, quality=None, tokens=None, sample=None, at=None, experts=None, multi_label=False):
-        self.frame, self.y, self.present, self.logits, self.features = frame, y, dict(present), dict(logits), dict(features)
-        self.modalities, self.multi_label = list(present), multi_label      # where several classes may hold, `y` holds bit masks
-        self.quality = {q: np.where(present[QUALITY[q]], v, np.nan).astype("float32") for q, v in (quality or {}).items()}
-        self.tokens, self.sample, self.experts = tokens, sample, experts     # modality → (flat (ΣT, D), offsets (N + 1,)); modality, row → text, or what `open_image` takes; modality → Expert
-        self.at = at or {m: np.arange(len(y)) for m in self.modalities}      # row in `tokens` and `sample` of each example
+    "What the experts of a task wrote, by modality: presence (n,), logits (n, C), features (n, D); and signals (n,)"
+    def __init__(self, frame, y, present, logits, features, quality=None,
+                 tokens=None, sample=None, at=None, experts=None, multi_label=False):
+        self.frame, self.y = frame, y                # where several classes may hold, `y` holds bit masks
+        self.multi_label = multi_label
+        self.modalities = list(present)
+        self.present = dict(present)
+        self.logits, self.features = dict(logits), dict(features)
+        self.quality = {q: _where_present(x, present[QUALITY[q]]) for q, x in (quality or {}).items()}
+        self.tokens = tokens                         # modality → flat (ΣT, D), offsets (N + 1,)
+        self.sample = sample                         # modality, row → text, or what `open_image` takes
+        self.experts = experts                       # modality → Expert
+        self.at = at or {m: np.arange(len(y)) for m in self.modalities}     # row in `tokens` and `sample`
 
     def __len__(self): return len(self.y)
 
-    def rows(self, split, datasets=None, whole=False):
-        "Labelled rows of a split that have any modality, or all of them"
-        have = np.stack(list(self.present.values())).sum(0) >= (len(self.modalities) if whole else 1)
-        mine = True if datasets is None else self.frame["dataset"].isin(list(datasets))
-        return np.flatnonzero((self.frame["split"] == split) & (self.y >= 0) & have & mine)
-
     def _but(self, **changes):
         "The same evidence with something changed"
-        return Evidence(**{k: getattr(self, k) for k in ("frame", "y", "present", "logits", "features", "quality", "tokens", "sample", "at", "experts", "multi_label")} | changes)
+        fields = ("frame", "y", "present", "logits", "features", "quality",
+                  "tokens", "sample", "at", "experts", "multi_label")
+        return Evidence(**{name: getattr(self, name) for name in fields} | changes)
 
-    @property
-    def truth(self):
-        "Labels as metrics take them: (n,), or (n, C) where several classes may hold"
-        return bits(self.y, next(iter(self.logits.values())).shape[1]) if self.multi_label else self.y
+def _where_present(x, present): return np.where(present, x, np.nan).astype("float32")
 
-    def of_class(self, k):
-        "Where several classes may hold: one of them as a question of two, no and yes"
-        two = lambda z: np.stack([np.zeros_like(z), z], 1)
-        return self._but(y=np.where(self.y < 0, -1, self.y >> k & 1), logits={m: two(l[:, k]) for m, l in self.logits.items()}, multi_label=False)
+# %% ../../nbs/fuse/05_combine.ipynb #2bd953f1
+@patch
+def rows(self:Evidence,
+    split:str,
+    datasets=None,      # names, all if none
+    whole:bool=False,   # only those that have all modalities
+) -> np.ndarray: # row numbers
+    "Labelled rows of a split that have any modality, or all of them"
+    n_present = np.stack(list(self.present.values())).sum(0)
+    have = n_present >= (len(self.modalities) if whole else 1)
+    mine = True if datasets is None else self.frame["dataset"].isin(list(datasets))
+    return np.flatnonzero((self.frame["split"] == split) & (self.y >= 0) & have & mine)
 
-    def take(self, rows):
-        "Some examples"
-        some = lambda columns: {k: v[rows] for k, v in columns.items()}
-        return self._but(frame=self.frame.iloc[rows].reset_index(drop=True), y=self.y[rows], present=some(self.present), logits=some(self.logits),
-                         features=some(self.features), quality=some(self.quality), at=some(self.at))
+@patch(as_prop=True)
+def truth(self:Evidence) -> np.ndarray: # (n,), or (n, C) where several classes may hold
+    "Labels as metrics take them"
+    if not self.multi_label: return self.y
+    n_classes = next(iter(self.logits.values())).shape[1]
+    return bits(self.y, n_classes)
 
-    def only(self, modalities):
-        "All examples, the other modalities hidden"
-        return self._but(present={m: p & (m in modalities) for m, p in self.present.items()})
+# %% ../../nbs/fuse/05_combine.ipynb #1a27ed0d
+@patch
+def take(self:Evidence, rows) -> Evidence:
+    "Some examples"
+    def some(columns): return {name: x[rows] for name, x in columns.items()}
+    return self._but(
+        frame=self.frame.iloc[rows].reset_index(drop=True),
+        y=self.y[rows],
+        present=some(self.present),
+        logits=some(self.logits),
+        features=some(self.features),
+        quality=some(self.quality),
+        at=some(self.at),
+    )
 
-    def shuffled(self, modality, seed=0):
-        "One modality dealt out anew among the examples that have it"
-        order, have = np.arange(len(self)), np.flatnonzero(self.present[modality])
-        order[have] = np.random.default_rng(seed).permutation(have)
-        deal = lambda columns: columns | {modality: columns[modality][order]}
-        quality = {q: v[order] if QUALITY[q] == modality else v for q, v in self.quality.items()}
-        return self._but(logits=deal(self.logits), features=deal(self.features), at=deal(self.at), quality=quality)
+@patch
+def only(self:Evidence, modalities) -> Evidence:
+    "All examples, the other modalities hidden"
+    return self._but(present={m: present & (m in modalities) for m, present in self.present.items()})
 
-    def samples(self, modality, rows) -> list:
-        "Texts, or pictures that `open_image` takes"
-        return [self.sample(modality, self.at[modality][r]) for r in rows]
+@patch
+def shuffled(self:Evidence, modality:str, seed:int=0) -> Evidence:
+    "One modality dealt out anew among the examples that have it"
+    order, have = np.arange(len(self)), np.flatnonzero(self.present[modality])
+    order[have] = np.random.default_rng(seed).permutation(have)
+    def deal(columns, names=(modality,)): return columns | {name: columns[name][order] for name in names}
+    return self._but(
+        logits=deal(self.logits),
+        features=deal(self.features),
+        at=deal(self.at),
+        quality=deal(self.quality, [q for q in self.quality if QUALITY[q] == modality]),
+    )
 
-    def batch(self, rows, tokens=False) -> dict: # present (B, k) bool, quality (B, Q), features_<m> (B, D), with `tokens` also tokens_<m> (B, T, D) and real_<m> (B, T) bool
-        "Some rows as the networks are fed"
-        stack = lambda columns: np.stack([c[rows] for c in columns], 1) if columns else np.zeros((len(rows), 0), "float32")
-        found = {"present": stack(list(self.present.values())), "quality": stack(list(self.quality.values()))} | {f"features_{m}": x[rows] for m, x in self.features.items()}
-        for m in self.modalities if tokens else []: found[f"tokens_{m}"], found[f"real_{m}"] = self.padded(m, rows)
-        return found
+# %% ../../nbs/fuse/05_combine.ipynb #8a18b76a
+@patch
+def of_class(self:Evidence, k:int) -> Evidence:
+    "Where several classes may hold: one of them as a question of two, no and yes"
+    y = np.where(self.y < 0, -1, self.y >> k & 1)
+    logits = {m: _no_and_yes(scores[:, k]) for m, scores in self.logits.items()}
+    return self._but(y=y, logits=logits, multi_label=False)
 
-    def padded(self, modality, rows):
-        "Tokens of some rows, (B, T, D) float32, and which of them are real, (B, T); an absent modality has none"
-        flat, offsets = self.tokens(modality)
-        starts = offsets[self.at[modality][rows]]
-        lengths = np.where(self.present[modality][rows], offsets[self.at[modality][rows] + 1] - starts, 0)
-        real = np.arange(max(1, lengths.max(initial=0)))[None] < lengths[:, None]
-        tokens = np.zeros((*real.shape, flat.shape[1]), "float32")
-        tokens[real] = flat[np.concatenate([np.arange(a, a + n) for a, n in zip(starts, lengths)])] if real.any() else 0
-        return tokens, real
+def _no_and_yes(z): return np.stack([np.zeros_like(z), z], 1)
+
+# %% ../../nbs/fuse/05_combine.ipynb #379aaf7a
+@patch
+def samples(self:Evidence, modality:str, rows) -> list:
+    "Texts, or pictures that `open_image` takes"
+    return [self.sample(modality, self.at[modality][r]) for r in rows]
+
+@patch
+def padded(self:Evidence, modality:str, rows) -> tuple: # (B, T, D) float32, (B, T) whether a token is real
+    "Tokens of some rows; an absent modality has none"
+    flat, offsets = self.tokens(modality)
+    stored = self.at[modality][rows]
+    starts = offsets[stored]
+    lengths = np.where(self.present[modality][rows], offsets[stored + 1] - starts, 0)
+    real = np.arange(max(1, lengths.max(initial=0)))[None] < lengths[:, None]
+    tokens = np.zeros((*real.shape, flat.shape[1]), "float32")
+    if real.any():
+        places = [np.arange(start, start + n) for start, n in zip(starts, lengths)]
+        tokens[real] = flat[np.concatenate(places)]
+    return tokens, real
+
+@patch
+def batch(self:Evidence,
+    rows,
+    tokens:bool=False,   # whether they are read
+) -> dict: # present (B, k) bool, quality (B, Q), features_<m> (B, D); tokens_<m> (B, T, D), real_<m> (B, T) bool
+    "Some rows as the networks are fed"
+    arrays = {"present": _columns(self.present, rows), "quality": _columns(self.quality, rows)}
+    for m, x in self.features.items(): arrays[f"features_{m}"] = x[rows]
+    if tokens:
+        for m in self.modalities: arrays[f"tokens_{m}"], arrays[f"real_{m}"] = self.padded(m, rows)
+    return arrays
+
+def _columns(columns, rows): # (B, number of columns)
+    if not columns: return np.zeros((len(rows), 0), "float32")
+    return np.stack([x[rows] for x in columns.values()], 1)
 
 # %% ../../nbs/fuse/05_combine.ipynb #6011bef9
 def ragged(
@@ -97,6 +156,7 @@ def ragged(
     "Token arrays one after the other, and where each begins"
     return np.concatenate(rows).astype("float16"), np.r_[0, np.cumsum([len(r) for r in rows])]
 
+# %% ../../nbs/fuse/05_combine.ipynb #3a86c145
 def made_up(n:int=900, classes:int=2, seed:int=0) -> Evidence:
     "Evidence to try strategies on: two experts, each informed about one half of the examples"
     import pandas as pd
@@ -104,11 +164,31 @@ def made_up(n:int=900, classes:int=2, seed:int=0) -> Evidence:
     y, half = rng.integers(0, classes, n), rng.integers(0, 2, n)
     clue = {m: np.eye(classes)[y] * (half == i)[:, None] * 2.5 for i, m in enumerate(("text", "vision"))}
     present = {m: rng.random(n) > 0.1 for m in clue}
-    features = {m: (np.c_[c, np.zeros(n)] + rng.normal(0, 0.7, (n, classes + 1))).astype("float32") for m, c in clue.items()}
-    tokens = {m: ragged([np.r_[f[None], rng.normal(0, 0.2, (rng.integers(0, 4), classes + 1))] for f in x]) for m, x in features.items()}
-    frame = pd.DataFrame({"id": [f"made_{i}" for i in range(n)], "dataset": "made", "split": np.repeat(["train", "val", "test"], n // 3), "group": np.arange(n) // 2})
-    quality = {"log_words": np.where(half == 0, 3.0, 1.0) + rng.normal(0, 0.3, n), "ocr_confidence": np.full(n, np.nan), "log_area": rng.normal(12, 1, n)}
-    return Evidence(frame, y, present, {m: f[:, :classes] * 1.5 for m, f in features.items()}, features, quality, tokens=tokens.get, sample=lambda m, i: f"{m} of made_{i}")
+    features = {m: _with_noise(x, rng) for m, x in clue.items()}
+    tokens = {m: _made_up_tokens(x, rng) for m, x in features.items()}
+    split = np.repeat(["train", "val", "test"], n // 3)
+    ids = [f"made_{i}" for i in range(n)]
+    frame = pd.DataFrame({"id": ids, "dataset": "made", "split": split, "group": np.arange(n) // 2})
+    quality = {
+        "log_words": np.where(half == 0, 3.0, 1.0) + rng.normal(0, 0.3, n),
+        "ocr_confidence": np.full(n, np.nan),
+        "log_area": rng.normal(12, 1, n),
+    }
+    logits = {m: x[:, :classes] * 1.5 for m, x in features.items()}
+    return Evidence(frame, y, present, logits, features, quality,
+                    tokens=tokens.get, sample=lambda m, i: f"{m} of made_{i}")
+
+def _with_noise(clue, rng): # (n, D + 1) float32
+    n, dim = clue.shape
+    return (np.c_[clue, np.zeros(n)] + rng.normal(0, 0.7, (n, dim + 1))).astype("float32")
+
+def _made_up_tokens(vectors, rng):
+    "One to four of each example, the first is its vector"
+    rows = []
+    for vector in vectors:
+        noise = rng.normal(0, 0.2, (rng.integers(0, 4), len(vector)))
+        rows.append(np.r_[vector[None], noise])
+    return ragged(rows)
 
 # %% ../../nbs/fuse/05_combine.ipynb #dc4be540
 def quality_signals(
@@ -117,7 +197,11 @@ def quality_signals(
     area,         # (n,) pixels of the picture, NaN where unknown
 ) -> dict: # name → (n,)
     "The signals of `QUALITY`, as the stage and prediction both make them"
-    return dict(log_words=np.log1p(np.asarray(words, float)), ocr_confidence=np.asarray(confidence, float), log_area=np.log(np.asarray(area, float)))
+    return dict(
+        log_words=np.log1p(np.asarray(words, float)),
+        ocr_confidence=np.asarray(confidence, float),
+        log_area=np.log(np.asarray(area, float)),
+    )
 
 def ocr_confidence(
     lines,   # of an `ocr` entry
@@ -126,42 +210,33 @@ def ocr_confidence(
     return float(np.mean([line["conf"] for line in lines])) if lines else np.nan
 
 # %% ../../nbs/fuse/05_combine.ipynb #547ff299
-STRATEGIES = {}      # name → class
+STRATEGIES:dict = {}      # name → class
 
 class Strategy:
     "One way to fuse; a subclass with a `name` is entered in `STRATEGIES`"
-    name, fitted_on, needs = "", None, ()          # split that `fit` learns from, none for a fixed rule; `tokens` or `samples` where it needs them
+    name = ""
+    fitted_on:str|None = None      # split that `fit` learns from, none for a fixed rule
+    needs:tuple = ()               # `tokens` or `samples` where it needs them
+
     def __init_subclass__(cls):
         if "name" in vars(cls): STRATEGIES[cls.name] = cls
 
     def __init__(self, modalities, n_classes, **settings):
-        self.modalities, self.n_classes, self.settings, self.fitted = list(modalities), n_classes, settings, {}
+        self.modalities, self.n_classes = list(modalities), n_classes
+        self.settings, self.fitted = settings, {}
 
     @classmethod
     def suits(cls, n_classes:int) -> bool:
         "Whether it can decide between so many classes"
         return True
 
-    def fit(self, evidence, rows=None, checkpoints=None, live=None):
-        "Learn from some rows (all of its split if none); a network keeps `checkpoints` and shows itself `live`. Returns self"
-        return self
-
-    def logits(self, evidence) -> np.ndarray: # (n, C)
-        "Scores of every example"
-        raise FakesError(f"Strategy {type(self).__name__} has to say how its logits follow from evidence.")
-
     def again(self):
         "A fresh one for another fit on the validation split; what was learned from training stays"
         return type(self)(self.modalities, self.n_classes, **self.settings)
 
-    def about(self): return {"strategy": self.name, "modalities": self.modalities, "n_classes": self.n_classes, "settings": self.settings}
-
-    def save(self, folder):
-        "fusion.json, and model.safetensors where something was learned"
-        from safetensors.numpy import save_file
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_json(Path(folder)/"fusion.json", self.about())
-        if self.fitted: save_file({k: np.ascontiguousarray(v) for k, v in self.fitted.items()}, str(Path(folder)/"model.safetensors"))
+    def about(self) -> dict:
+        "What a folder has to know to make it again"
+        return dict(strategy=self.name, modalities=self.modalities, n_classes=self.n_classes, settings=self.settings)
 
     @classmethod
     def load(cls, folder):
@@ -169,43 +244,62 @@ class Strategy:
         from safetensors.numpy import load_file
         about = read_json(Path(folder)/"fusion.json")
         made = cls(about["modalities"], about["n_classes"], **about["settings"])
-        if (Path(folder)/"model.safetensors").exists(): made.fitted = load_file(str(Path(folder)/"model.safetensors"))
+        weights = Path(folder)/"model.safetensors"
+        if weights.exists(): made.fitted = load_file(str(weights))
         return made
 
+# %% ../../nbs/fuse/05_combine.ipynb #1d78d36b
+@patch
+def fit(self:Strategy,
+    evidence:Evidence,
+    rows=None,          # that it learns from, all of its split if none
+    checkpoints=None,   # folder that a network keeps them in
+    live=None,          # called by a network with its history after each epoch
+) -> Strategy: # itself
+    "Learn; a fixed rule has nothing to learn"
+    return self
+
+@patch
+def logits(self:Strategy, evidence:Evidence) -> np.ndarray: # (n, C)
+    "Scores of every example"
+    raise FakesError(f"Strategy {type(self).__name__} has to say how its logits follow from evidence.")
+
+@patch
+def save(self:Strategy, folder):
+    "fusion.json, and model.safetensors where something was learned"
+    from safetensors.numpy import save_file
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder/"fusion.json", self.about())
+    if not self.fitted: return
+    arrays = {name: np.ascontiguousarray(x) for name, x in self.fitted.items()}
+    save_file(arrays, str(folder/"model.safetensors"))
+
+# %% ../../nbs/fuse/05_combine.ipynb #c577c53c
 def find_strategy(
     name:str,
-) -> type: # subclass of `Strategy`
+) -> type[Strategy]:
     "The class of a name"
     if name not in STRATEGIES: raise FakesError(f"No fusion strategy {name!r}{nearest(name, STRATEGIES)}")
     return STRATEGIES[name]
 
-def load_fusion(
-    folder,   # models/<task>/mm_fusion
-) -> Strategy:
-    "A fusion as it was saved"
-    about = read_json(Path(folder)/"fusion.json")
-    if "n_classes" not in about: raise FakesError(f"{folder}/fusion.json holds no fusion of this version (strategy {about['strategy']!r}). Run the stages fusion and calibrate again.")
-    return PerClass.load(folder) if about.get("multi_label") else find_strategy(about["strategy"]).load(folder)
-
+# %% ../../nbs/fuse/05_combine.ipynb #b3e90699
 class PerClass(Strategy):
     "A strategy where several classes may hold: fitted once for each, which is a question of two, no and yes"
     def __init__(self, parts, modalities, n_classes, **settings):
         super().__init__(modalities, n_classes, **settings)
-        self.parts, self.name, self.fitted_on, self.needs = list(parts), parts[0].name, parts[0].fitted_on, parts[0].needs
+        self.parts, first = list(parts), parts[0]
+        self.name, self.needs = first.name, first.needs
+        self.fitted_on = first.fitted_on
 
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
-        for k, part in enumerate(self.parts): part.fit(evidence.of_class(k), rows, checkpoints and Path(checkpoints)/str(k), live)
+        for k, part in enumerate(self.parts):
+            part.fit(evidence.of_class(k), rows, checkpoints and Path(checkpoints)/str(k), live)
         return self
 
-    @property
-    def history_(self):
-        "Losses by epoch, mean over the classes still training"
-        import pandas as pd
-        return pd.concat([part.history_ for part in self.parts]).groupby("epoch", as_index=False).mean(numeric_only=True)
-
     def logits(self, evidence):
-        each = [part.logits(evidence.of_class(k)) for k, part in enumerate(self.parts)]
-        return np.stack([l[:, 1] - l[:, 0] for l in each], 1)
+        pairs = [part.logits(evidence.of_class(k)) for k, part in enumerate(self.parts)]
+        return np.stack([no_yes[:, 1] - no_yes[:, 0] for no_yes in pairs], 1)
 
     def again(self):
         made = copy.copy(self)
@@ -219,10 +313,31 @@ class PerClass(Strategy):
         for k, part in enumerate(self.parts): part.save(Path(folder)/str(k))
 
     @classmethod
-    def load(cls, folder, load=load_fusion):
-        "As it was saved; `load` reads the folder of one class"
+    def load(cls, folder):
         about = read_json(Path(folder)/"fusion.json")
-        return cls([load(Path(folder)/str(k)) for k in range(about["n_classes"])], about["modalities"], about["n_classes"], **about["settings"])
+        parts = [load_fusion(Path(folder)/str(k)) for k in range(about["n_classes"])]
+        return cls(parts, about["modalities"], about["n_classes"], **about["settings"])
+
+# %% ../../nbs/fuse/05_combine.ipynb #48bcc376
+@patch(as_prop=True)
+def history_(self:PerClass): # table of epoch, train_loss, val_loss
+    "Losses by epoch, mean over the classes still training"
+    import pandas as pd
+    histories = pd.concat([part.history_ for part in self.parts])
+    return histories.groupby("epoch", as_index=False).mean(numeric_only=True)
+
+def load_fusion(
+    folder,   # models/<task>/mm_fusion
+) -> Strategy:
+    "A fusion as it was saved"
+    about = read_json(Path(folder)/"fusion.json")
+    if "n_classes" not in about:
+        raise FakesError(
+            f"{folder}/fusion.json holds no fusion of this version (strategy {about['strategy']!r}). "
+            "Run the stages fusion and calibrate again."
+        )
+    if about.get("multi_label"): return PerClass.load(folder)
+    return find_strategy(about["strategy"]).load(folder)
 
 # %% ../../nbs/fuse/05_combine.ipynb #b40b2097
 def mixture(
@@ -231,8 +346,9 @@ def mixture(
 ) -> np.ndarray: # (n, C)
     "Weighted mean of the experts' probabilities; even where all shares are zero"
     total = sum(shares.values())[:, None]
-    mixed = sum(s[:, None] * softmax(logits[m]) for m, s in shares.items())
-    return np.where(total > 0, mixed / np.where(total > 0, total, 1), 1 / mixed.shape[1])
+    mixed = sum(share[:, None] * softmax(logits[m]) for m, share in shares.items())
+    some = total > 0
+    return np.where(some, mixed / np.where(some, total, 1), 1 / mixed.shape[1])
 
 def to_logits(
     p,   # (n, C) probabilities
@@ -243,15 +359,21 @@ def to_logits(
 class Mean(Strategy):
     "Mean of the probabilities of the experts that answered"
     name = "mean"
-    def logits(self, evidence): return to_logits(mixture({m: evidence.present[m].astype(float) for m in self.modalities}, evidence.logits))
+    def logits(self, evidence): return to_logits(_mean(evidence, self.modalities))
+
+def _mean(evidence, modalities): # (n, C)
+    return mixture({m: evidence.present[m].astype(float) for m in modalities}, evidence.logits)
 
 # %% ../../nbs/fuse/05_combine.ipynb #17de7ff2
 class Vote(Strategy):
     "Majority of the experts that answered; ties go to the higher mean probability"
     name = "vote"
     def logits(self, evidence):
-        votes = sum(np.eye(self.n_classes)[evidence.logits[m].argmax(1)] * evidence.present[m][:, None] for m in self.modalities)
-        p = votes + mixture({m: evidence.present[m].astype(float) for m in self.modalities}, evidence.logits)
+        voices = []
+        for m in self.modalities:
+            one = np.eye(self.n_classes)[evidence.logits[m].argmax(1)]
+            voices.append(one * evidence.present[m][:, None])
+        p = sum(voices) + _mean(evidence, self.modalities)
         return to_logits(p / p.sum(1, keepdims=True))
 
 # %% ../../nbs/fuse/05_combine.ipynb #c1a3b295
@@ -260,19 +382,32 @@ class Weighted(Strategy):
     name, fitted_on = "weighted", "val"
     def mixed(self, weights, evidence):
         "Probabilities (n, C); a weight of zero still decides where it is alone"
-        return mixture({m: (w + 1e-6) * evidence.present[m] for m, w in zip(self.modalities, weights)}, evidence.logits)
+        shares = {m: (w + 1e-6) * evidence.present[m] for m, w in zip(self.modalities, weights)}
+        return mixture(shares, evidence.logits)
 
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
-        from scipy.optimize import minimize
         part = evidence.take(evidence.rows("val") if rows is None else rows)
-        simplex = lambda z: softmax(np.append(z, 0.0)[None])[0]
-        loss = lambda z: -np.log(self.mixed(simplex(z), part)[np.arange(len(part)), part.y] + 1e-12).mean()
-        found = minimize(loss, np.zeros(len(self.modalities) - 1), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-7, "maxiter": 4000}) if len(self.modalities) > 1 else None
-        if found and not found.success: raise FakesError(f"Weighted fusion: the weights did not converge ({found.message}).")
-        self.fitted = {"weights": simplex(found.x if found else [])}
+        z = np.zeros(len(self.modalities) - 1)
+        if len(z): z = self.search(part, z)      # one modality has all the weight
+        self.fitted = {"weights": _simplex(z)}
         return self
 
     def logits(self, evidence): return to_logits(self.mixed(self.fitted["weights"], evidence))
+
+@patch
+def search(self:Weighted, part:Evidence, start) -> np.ndarray: # (k - 1,) of `_simplex`
+    "The weights of the lowest log-loss"
+    from scipy.optimize import minimize
+    def loss(z):
+        p = self.mixed(_simplex(z), part)
+        return -np.log(p[np.arange(len(part)), part.y] + 1e-12).mean()
+    options = {"xatol": 1e-4, "fatol": 1e-7, "maxiter": 4000}
+    result = minimize(loss, start, method="Nelder-Mead", options=options)
+    if not result.success: raise FakesError(f"Weighted fusion: the weights did not converge ({result.message}).")
+    return result.x
+
+def _simplex(z): # (k - 1,) any numbers → (k,) weights that add up to 1
+    return softmax(np.append(z, 0.0)[None])[0]
 
 # %% ../../nbs/fuse/05_combine.ipynb #885327bc
 def stack_inputs(
@@ -280,15 +415,22 @@ def stack_inputs(
     modalities,        # experts, in order
 ) -> np.ndarray: # (n, k·C + k)
     "Log-probabilities of each expert that answered, then who answered"
-    seen = [evidence.present[m][:, None] for m in modalities]
-    return np.hstack([np.where(s, np.log(np.maximum(softmax(evidence.logits[m]), 1e-4)), 0) for m, s in zip(modalities, seen)] + seen)
+    present = [evidence.present[m][:, None] for m in modalities]
+    scores = [np.where(there, _log_probs(evidence.logits[m]), 0) for m, there in zip(modalities, present)]
+    return np.hstack(scores + present)
+
+def _log_probs(logits): return np.log(np.maximum(softmax(logits), 1e-4))
 
 class Stacking(Strategy):
     "Shared by the models on scores: fitted on validation, smoothed by Laplace's rule"
     fitted_on = "val"
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
         part = evidence.take(evidence.rows("val") if rows is None else rows)
-        if len(np.unique(part.y)) < 2: raise FakesError(f"Stacking ({self.name}) needs two classes among its {len(part)} validation examples and found one; take it off fusion.strategies or enlarge shard.val_share.")
+        if len(np.unique(part.y)) < 2:
+            raise FakesError(
+                f"Stacking ({self.name}) needs two classes among its {len(part)} validation examples and found one; "
+                "take it off fusion.strategies or enlarge shard.val_share."
+            )
         self.fitted = {"n": np.array([len(part)])}
         self.learn(stack_inputs(part, self.modalities), part.y)
         return self
@@ -297,26 +439,36 @@ class Stacking(Strategy):
         p, n = self.predict(stack_inputs(evidence, self.modalities)), int(self.fitted["n"][0])
         return to_logits((n * p + 1) / (n + self.n_classes))
 
+# %% ../../nbs/fuse/05_combine.ipynb #69453dba
 class Logistic(Stacking):
-    "Logistic regression on the experts' scores: one slope an expert, shared by the classes, and each class's bias by who answered"
+    "Logistic regression on scores: one slope an expert, shared by the classes, and each class's bias by who answered"
     name = "logistic"
     def scores(self, x, theta):
         "Logits (n, C), log-probabilities (n, k, C), and 1 with who answered (n, 1 + k)"
         k, c = len(self.modalities), self.n_classes
-        said, who = x[:, :k * c].reshape(-1, k, c), np.c_[np.ones(len(x)), x[:, k * c:]]
-        return np.einsum("nkc,k->nc", said, theta[:k]) + who @ theta[k:].reshape(1 + k, c), said, who
+        log_p = x[:, :k * c].reshape(-1, k, c)
+        who = np.c_[np.ones(len(x)), x[:, k * c:]]
+        slopes, biases = theta[:k], theta[k:].reshape(1 + k, c)
+        z = np.einsum("nkc,k->nc", log_p, slopes) + who @ biases
+        return z, log_p, who
+
+    def penalised_loss(self, theta, x, y):
+        "Summed log-loss with the penalty, and its gradient"
+        z, log_p, who = self.scores(x, theta)
+        p = softmax(z)
+        off = p - np.eye(self.n_classes)[y]
+        loss = -np.log(p[np.arange(len(y)), y] + 1e-12).sum() + (theta**2).sum() / 2
+        slopes, biases = np.einsum("nkc,nc->k", log_p, off), (who.T @ off).ravel()
+        return loss, np.r_[slopes, biases] + theta
 
     def learn(self, x, y):
         from scipy.optimize import minimize
-        def loss(theta):                                                              # summed log-loss with scikit-learn's usual penalty, and its gradient
-            z, said, who = self.scores(x, theta)
-            p = softmax(z)
-            off = p - np.eye(self.n_classes)[y]
-            return -np.log(p[np.arange(len(y)), y] + 1e-12).sum() + (theta**2).sum() / 2, np.r_[np.einsum("nkc,nc->k", said, off), (who.T @ off).ravel()] + theta
         k = len(self.modalities)
-        found = minimize(loss, np.zeros(k + (1 + k) * self.n_classes), jac=True, method="L-BFGS-B", options={"maxiter": 2000})
-        if not found.success: raise FakesError(f"Logistic stacking did not converge ({found.message}).")
-        self.fitted["theta"] = found.x
+        start = np.zeros(k + (1 + k) * self.n_classes)
+        result = minimize(self.penalised_loss, start, args=(x, y), jac=True,
+                          method="L-BFGS-B", options={"maxiter": 2000})
+        if not result.success: raise FakesError(f"Logistic stacking did not converge ({result.message}).")
+        self.fitted["theta"] = result.x
 
     def predict(self, x): return softmax(self.scores(x, self.fitted["theta"])[0])
 
@@ -324,17 +476,20 @@ class Logistic(Stacking):
 class Boosted(Stacking):
     "Gradient-boosted trees on the experts' scores"
     name, model = "boosted", None
-    trees = dict(max_depth=2, eta=0.1, min_child_weight=5, subsample=0.8, seed=0, nthread=1)     # few examples: one thread is as fast, and the same each time
+    trees:dict = dict(max_depth=2, eta=0.1, min_child_weight=5, subsample=0.8, seed=0,
+                      nthread=1)     # few examples: one thread is as fast, and the same each time
     def learn(self, x, y):
         import xgboost
-        self.model = xgboost.train(self.trees | dict(objective="multi:softprob", num_class=self.n_classes), xgboost.DMatrix(x, y), num_boost_round=60)
+        settings = self.trees | dict(objective="multi:softprob", num_class=self.n_classes)
+        self.model = xgboost.train(settings, xgboost.DMatrix(x, y), num_boost_round=60)
 
     def predict(self, x):
         import xgboost
         return self.model.predict(xgboost.DMatrix(x)).reshape(len(x), self.n_classes)
 
     def save(self, folder):
-        super().save(folder); self.model.save_model(Path(folder)/"trees.json")
+        super().save(folder)
+        self.model.save_model(Path(folder)/"trees.json")
 
     @classmethod
     def load(cls, folder):
@@ -347,55 +502,131 @@ class Boosted(Stacking):
 class Conjunctive(Strategy):
     "`P(class 0) = Π_m σ(u_m·x_m + p_m·cos + b_m)` over the modalities that are there; two classes"
     name, fitted_on = "conjunctive", "train"
-    variance, cosine_variance = 3.0, 10.0          # of the Gaussian priors of u and p, for vectors of unit mean length and a standardised cosine
+    variance = 3.0             # of the Gaussian prior of u, for vectors of unit mean length
+    cosine_variance = 10.0     # of that of p, for a standardised cosine
 
     @classmethod
     def suits(cls, n_classes): return n_classes == 2
 
-    def raw(self, evidence):
-        "Unit vectors {m: (n, D)}, and the cosines of the pairs that share a space (n, P), NaN where one of a pair is absent"
-        unit = {m: (x := evidence.features[m].astype(float)) / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9) for m in self.modalities}
-        pairs = [(a, b) for a, b in combinations(self.modalities, 2) if unit[a].shape[1] == unit[b].shape[1]]
-        cosines = [np.where(evidence.present[a] & evidence.present[b], (unit[a] * unit[b]).sum(1), np.nan) for a, b in pairs]
-        return unit, np.stack(cosines, 1) if pairs else np.zeros((len(evidence), 0))
-
-    def inputs(self, evidence):
-        "What each side sees {m: (n, D + P + 1)}, scaled so that one ridge fits all but the last column, the bias"
-        (unit, cosines), f, n = self.raw(evidence), self.fitted, len(evidence)
-        agree = np.nan_to_num((cosines - f["cosine_mean"]) / f["cosine_std"]) * self.cosine_variance**0.5
-        return {m: np.hstack([(unit[m] - f[f"mean_{m}"]) / f[f"length_{m}"] * self.variance**0.5, agree, np.ones((n, 1))]) for m in self.modalities}
-
-    def log_genuine(self, inputs, sides, present):
-        "Logarithm of the product, and z of each side (n, k)"
-        z = np.stack([inputs[m] @ sides[m] for m in self.modalities], 1)
-        return np.minimum((np.where(present, -np.logaddexp(0, -z), 0)).sum(1), -1e-9), z
-
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
-        from scipy.optimize import minimize
-        if not self.suits(self.n_classes): raise FakesError(f"Conjunctive fusion decides between two classes, this task has {self.n_classes}: take it off fusion.strategies.")
+        if not self.suits(self.n_classes):
+            raise FakesError(
+                f"Conjunctive fusion decides between two classes, this task has {self.n_classes}: "
+                "take it off fusion.strategies."
+            )
         part = evidence.take(evidence.rows("train") if rows is None else rows)
-        unit, cosines = self.raw(part)
-        seen = {m: unit[m][part.present[m]] for m in self.modalities}
-        self.fitted = {f"mean_{m}": x.mean(0) for m, x in seen.items()} | {f"length_{m}": np.array([max(np.sqrt(((x - x.mean(0))**2).sum(1).mean()), 1e-9)]) for m, x in seen.items()}
-        known = cosines[~np.isnan(cosines).any(1)] if len(part) else cosines
-        self.fitted |= {"cosine_mean": known.mean(0) if len(known) else np.zeros(cosines.shape[1]), "cosine_std": np.maximum(known.std(0), 1e-9) if len(known) else np.ones(cosines.shape[1])}
-        inputs, present, genuine = self.inputs(part), np.stack([part.present[m] for m in self.modalities], 1), part.y == 0
-        cuts = np.cumsum([0] + [inputs[m].shape[1] for m in self.modalities])
-        split = lambda theta: {m: theta[a:b] for m, a, b in zip(self.modalities, cuts, cuts[1:])}
-        ridge, start = np.ones(cuts[-1]), np.zeros(cuts[-1])
-        ridge[cuts[1:] - 1], start[cuts[1:] - 1] = 0, 0.4                                  # biases are free; the search begins where both sides rather hold
-        def loss(theta):                                                                  # negative log-posterior and its gradient
-            log_p, z = self.log_genuine(inputs, split(theta), present)
-            q = -np.expm1(log_p)
-            pull = np.where(genuine, 1, -np.exp(log_p) / q)[:, None] * present / (1 + np.exp(np.minimum(z, 500)))
-            gradient = np.concatenate([inputs[m].T @ pull[:, i] for i, m in enumerate(self.modalities)])
-            return -np.where(genuine, log_p, np.log(q)).sum() + (ridge * theta**2).sum() / 2, ridge * theta - gradient
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500})
-        if not np.isfinite(found.fun): raise FakesError(f"Conjunctive fusion did not converge ({found.message}).")
-        self.fitted |= {f"side_{m}": w for m, w in split(found.x).items()}
+        self.fitted = self._standardise(part)
+        inputs, present = self.inputs(part), _present(part, self.modalities)
+        sides = self._most_likely(inputs, present, part.y == 0)
+        self.fitted |= {f"side_{m}": theta for m, theta in sides.items()}
         return self
 
     def logits(self, evidence):
-        present = np.stack([evidence.present[m] for m in self.modalities], 1)
-        p = np.exp(self.log_genuine(self.inputs(evidence), {m: self.fitted[f"side_{m}"] for m in self.modalities}, present)[0])
+        sides = {m: self.fitted[f"side_{m}"] for m in self.modalities}
+        log_p, _ = self.log_genuine(self.inputs(evidence), sides, _present(evidence, self.modalities))
+        p = np.exp(log_p)
         return to_logits(np.stack([p, 1 - p], 1))
+
+def _present(evidence, modalities): # (n, k) bool
+    return np.stack([evidence.present[m] for m in modalities], 1)
+
+# %% ../../nbs/fuse/05_combine.ipynb #322eb924
+@patch
+def raw(self:Conjunctive, evidence:Evidence) -> tuple: # unit vectors {m: (n, D)}, cosines (n, P)
+    "Unit vectors, and the cosines of the pairs that share a space, NaN where one of a pair is absent"
+    unit = {m: _unit(evidence.features[m].astype(float)) for m in self.modalities}
+    cosines = []
+    for a, b in combinations(self.modalities, 2):
+        if unit[a].shape[1] != unit[b].shape[1]: continue
+        both = evidence.present[a] & evidence.present[b]
+        cosines.append(np.where(both, (unit[a] * unit[b]).sum(1), np.nan))
+    return unit, np.stack(cosines, 1) if cosines else np.zeros((len(evidence), 0))
+
+def _unit(x): return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+
+# %% ../../nbs/fuse/05_combine.ipynb #f05de6cf
+@patch
+def _standardise(self:Conjunctive, part:Evidence) -> dict: # name → array, of `fitted`
+    "Mean and length of the vectors that are there, mean and spread of the cosines"
+    unit, cosines = self.raw(part)
+    vectors = {m: unit[m][part.present[m]] for m in self.modalities}
+    means = {f"mean_{m}": x.mean(0) for m, x in vectors.items()}
+    lengths = {f"length_{m}": _mean_length(x) for m, x in vectors.items()}
+    return means | lengths | _mean_and_spread(cosines)
+
+def _mean_length(x): # (1,)
+    length = np.sqrt(((x - x.mean(0))**2).sum(1).mean())
+    return np.array([max(length, 1e-9)])
+
+def _mean_and_spread(cosines):
+    "Over the examples that have all pairs; 0 and 1 if there is none"
+    n_pairs = cosines.shape[1]
+    complete = cosines[~np.isnan(cosines).any(1)]
+    if not len(complete): return dict(cosine_mean=np.zeros(n_pairs), cosine_std=np.ones(n_pairs))
+    return dict(cosine_mean=complete.mean(0), cosine_std=np.maximum(complete.std(0), 1e-9))
+
+@patch
+def inputs(self:Conjunctive, evidence:Evidence) -> dict: # modality → (n, D + P + 1)
+    "What each side sees, scaled so that one ridge fits all but the last column, the bias"
+    unit, cosines = self.raw(evidence)
+    f = self.fitted
+    agree = np.nan_to_num((cosines - f["cosine_mean"]) / f["cosine_std"]) * self.cosine_variance**0.5
+    bias = np.ones((len(evidence), 1))
+    columns = {}
+    for m in self.modalities:
+        own = (unit[m] - f[f"mean_{m}"]) / f[f"length_{m}"] * self.variance**0.5
+        columns[m] = np.hstack([own, agree, bias])
+    return columns
+
+# %% ../../nbs/fuse/05_combine.ipynb #4b8c72f2
+@patch
+def log_genuine(self:Conjunctive,
+    inputs:dict,   # modality → (n, D + P + 1)
+    sides:dict,    # modality → (D + P + 1,)
+    present,       # (n, k) bool
+) -> tuple: # (n,) logarithm of the product, (n, k) z of each side
+    "How likely a post is to be genuine"
+    z = np.stack([inputs[m] @ sides[m] for m in self.modalities], 1)
+    log_sigma = np.where(present, -np.logaddexp(0, -z), 0)
+    return np.minimum(log_sigma.sum(1), -1e-9), z
+
+@patch
+def _penalised_loss(self:Conjunctive,
+    theta,      # (D,) the sides end to end
+    inputs, present,
+    genuine,    # (n,) bool
+    ridge,      # (D,) 1, and 0 for the biases
+) -> tuple: # loss, (D,) its gradient
+    "Negative log-posterior"
+    log_p, z = self.log_genuine(inputs, _sides(theta, inputs), present)
+    q = -np.expm1(log_p)
+    log_likelihood = np.where(genuine, log_p, np.log(q)).sum()
+    loss = -log_likelihood + (ridge * theta**2).sum() / 2
+    direction = np.where(genuine, 1, -np.exp(log_p) / q)[:, None]
+    pull = direction * present / (1 + np.exp(np.minimum(z, 500)))              # (n, k)
+    rise = np.concatenate([inputs[m].T @ pull[:, i] for i, m in enumerate(self.modalities)])
+    return loss, ridge * theta - rise
+
+def _sides(theta, inputs):
+    "The sides, taken apart {m: (D + P + 1,)}"
+    ends = np.cumsum([x.shape[1] for x in inputs.values()])
+    return dict(zip(inputs, np.split(theta, ends[:-1])))
+
+# %% ../../nbs/fuse/05_combine.ipynb #27deef3e
+@patch
+def _most_likely(self:Conjunctive, inputs, present, genuine) -> dict: # modality → (D + P + 1,)
+    "The sides of the lowest loss"
+    from scipy.optimize import minimize
+    ridge, start = _ridge_and_start(inputs)
+    result = minimize(self._penalised_loss, start, args=(inputs, present, genuine, ridge), jac=True,
+                      method="L-BFGS-B", options={"maxiter": 500})
+    if not np.isfinite(result.fun): raise FakesError(f"Conjunctive fusion did not converge ({result.message}).")
+    return _sides(result.x, inputs)
+
+def _ridge_and_start(inputs):
+    "Biases are free, and the search begins where all sides rather hold"
+    ends = np.cumsum([x.shape[1] for x in inputs.values()])
+    ridge, start = np.ones(ends[-1]), np.zeros(ends[-1])
+    ridge[ends - 1] = 0
+    start[ends - 1] = 0.4
+    return ridge, start

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ALIGNMENTS', 'ACTIVATIONS', 'SCORES', 'fresh', 'Aligned', 'FusionItems', 'mlp', 'Network', 'threads', 'Neural',
            'Concat', 'Gated', 'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'Raw', 'JointItems',
-           'Joint', 'EndToEnd', 'out_of_fold', 'compare', 'gate', 'choose', 'subset_scores', 'modality_use',
-           'read_quality', 'read_evidence', 'stored_tokens', 'train_strategies', 'to_try', 'fuse', 'draw_strategies',
+           'Joint', 'EndToEnd', 'out_of_fold', 'compare', 'choose', 'gate', 'subset_scores', 'modality_use',
+           'read_quality', 'stored_tokens', 'read_evidence', 'to_try', 'train_strategies', 'fuse', 'draw_strategies',
            'draw_use']
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #e41f1999
@@ -22,10 +22,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils.data import Dataset
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #07cfa6c7
 from multimodal_fakes.core import (
     FakesError,
     atomic_path,
@@ -64,17 +66,25 @@ def fresh(
     **settings,         # of the networks, see `Neural.defaults`
 ) -> Strategy:
     "A strategy that is not fitted yet"
-    kind, n_classes = find_strategy(name), next(iter(evidence.logits.values())).shape[1]
-    settings = settings if issubclass(kind, Neural) else {}
-    if evidence.multi_label: return PerClass([kind(evidence.modalities, 2, **settings) for _ in range(n_classes)], evidence.modalities, n_classes, **settings)
-    return kind(evidence.modalities, n_classes, **settings)
+    kind = find_strategy(name)
+    modalities = evidence.modalities
+    n_classes = next(iter(evidence.logits.values())).shape[1]
+    if not issubclass(kind, Neural): settings = {}
+    if not evidence.multi_label: return kind(modalities, n_classes, **settings)
+    parts = [kind(modalities, 2, **settings) for _ in range(n_classes)]
+    return PerClass(parts, modalities, n_classes, **settings)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #5d52df55
-ALIGNMENTS = {("text", "vision"): Alignment, ("video", "audio"): Sync}     # modalities → what learns from genuine pairs whether they belong together
+ALIGNMENTS = {     # modalities → what learns from genuine pairs whether they belong together
+    ("text", "vision"): Alignment,
+    ("video", "audio"): Sync,
+}
 
 class Aligned(Conjunctive):
-    "Conjunctive fusion with the agreement of caption and picture, or of lips and sound, learned on genuine pairs (class 0)"
-    name, fitted_on, needs = "aligned", "val", ("samples",)
+    "Conjunctive fusion with an agreement of caption and picture, or lips and sound, learned on genuine pairs (class 0)"
+    name = "aligned"
+    fitted_on = "val"
+    needs = ("samples",)
     alignment = None
 
     def again(self):
@@ -82,32 +92,17 @@ class Aligned(Conjunctive):
         made.alignment = self.alignment
         return made
 
-    @property
-    def pair(self):
-        "The two modalities that are held against each other"
-        found = [p for p in ALIGNMENTS if set(p) <= set(self.modalities)]
-        if not found: raise FakesError(f"Aligned fusion holds {' or '.join(' against '.join(p) for p in ALIGNMENTS)}, this task has {', '.join(self.modalities)}: take it off fusion.strategies.")
-        return found[0]
-
-    def pairs(self, evidence, rows):
-        "Samples of both; of a text the caption, or what was read in the picture where there is none"
-        first, second = (evidence.samples(m, rows) for m in self.pair)
-        return [caption or ocr for caption, ocr in map(split_text_field, first)] if self.pair[0] == "text" else first, second
-
-    def raw(self, evidence):
-        unit, rows = Conjunctive.raw(self, evidence)[0], np.flatnonzero(evidence.present[self.pair[0]] & evidence.present[self.pair[1]])
-        agree = np.full((len(evidence), 1), np.nan)
-        if len(rows): agree[rows, 0] = -self.alignment.mismatch(*self.pairs(evidence, rows))
-        return unit, agree
-
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
         if self.alignment is None:
-            genuine = {s: (r := evidence.rows(s, whole=True))[evidence.y[r] == 0] for s in ("train", "val")}
-            self.alignment = ALIGNMENTS[self.pair].train(*self.pairs(evidence, genuine["train"]), *self.pairs(evidence, genuine["val"]), checkpoints or tempfile.mkdtemp(), **self.settings, live=live)
+            genuine = [_genuine(evidence, split) for split in ("train", "val")]
+            train, val = [self.pairs(evidence, g) for g in genuine]
+            folder = checkpoints or tempfile.mkdtemp()
+            self.alignment = ALIGNMENTS[self.pair].train(*train, *val, folder, **self.settings, live=live)
         return super().fit(evidence, evidence.rows("val") if rows is None else rows)
 
     def save(self, folder):
-        super().save(folder); self.alignment.save(Path(folder)/"alignment")
+        super().save(folder)
+        self.alignment.save(Path(folder)/"alignment")
 
     @classmethod
     def load(cls, folder):
@@ -115,18 +110,61 @@ class Aligned(Conjunctive):
         made.alignment = ALIGNMENTS[made.pair].load(Path(folder)/"alignment")
         return made
 
+def _genuine(evidence, split):
+    "Rows of a split that have every modality and are of class 0"
+    rows = evidence.rows(split, whole=True)
+    return rows[evidence.y[rows] == 0]
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #c7e1c4f0
+@patch(as_prop=True)
+def pair(self:Aligned) -> tuple: # names
+    "The two modalities that are held against each other"
+    pairs = [p for p in ALIGNMENTS if set(p) <= set(self.modalities)]
+    if pairs: return pairs[0]
+    choices = " or ".join(" against ".join(p) for p in ALIGNMENTS)
+    raise FakesError(
+        f"Aligned fusion holds {choices}, this task has {', '.join(self.modalities)}: "
+        "take it off fusion.strategies."
+    )
+
 # %% ../../nbs/fuse/05c_fusion.ipynb #bc36cc2f
+@patch
+def pairs(self:Aligned, evidence:Evidence, rows) -> tuple: # samples of the first modality, and of the second
+    "Samples of both; of a text the caption, or what was read in the picture where there is none"
+    first, second = (evidence.samples(m, rows) for m in self.pair)
+    if self.pair[0] != "text": return first, second
+    return [caption or ocr for caption, ocr in map(split_text_field, first)], second
+
+@patch
+def raw(self:Aligned, evidence:Evidence) -> tuple:
+    "As `Conjunctive.raw`, with the learned agreement (n, 1) for the cosines"
+    unit, _ = Conjunctive.raw(self, evidence)
+    first, second = self.pair
+    rows = np.flatnonzero(evidence.present[first] & evidence.present[second])
+    agree = np.full((len(evidence), 1), np.nan)
+    if len(rows): agree[rows, 0] = -self.alignment.mismatch(*self.pairs(evidence, rows))
+    return unit, agree
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #a32925bf
 class FusionItems(Dataset):
     "Evidence as the networks are fed: a whole batch is gathered at once"
     def __init__(self, evidence, rows=None, tokens=False, labels=False):
-        self.evidence, self.rows, self.tokens, self.labels = evidence, np.arange(len(evidence)) if rows is None else rows, tokens, labels
+        self.evidence = evidence
+        self.rows = np.arange(len(evidence)) if rows is None else rows
+        self.tokens, self.labels = tokens, labels
+
     def __len__(self): return len(self.rows)
+
+    def __getitems__(self, draws): # of `Evidence.batch`, and labels (B,)
+        numbers = [d[1] if isinstance(d, tuple) else d for d in draws]     # training draws (epoch, number)
+        rows = self.rows[np.array(numbers, dtype=int)]
+        arrays = self.evidence.batch(rows, self.tokens)
+        if self.labels: arrays["labels"] = self.evidence.y[rows]
+        return {name: torch.from_numpy(x) for name, x in arrays.items()}
+
     def collate(self, batch): return batch
 
-    def __getitems__(self, at): # of `Evidence.batch`, and labels (B,)
-        rows = self.rows[np.array([i[1] if isinstance(i, tuple) else i for i in at], dtype=int)]     # training draws (epoch, number)
-        return {k: torch.from_numpy(v) for k, v in self.evidence.batch(rows, self.tokens).items()} | ({"labels": torch.from_numpy(self.evidence.y[rows])} if self.labels else {})
-
+# %% ../../nbs/fuse/05c_fusion.ipynb #d8f100c2
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 def mlp(
@@ -136,59 +174,104 @@ def mlp(
     activation="relu",
 ) -> nn.Sequential: # (B, dim) → (B, n_classes)
     "Linear, activation and dropout for each hidden width, then the classes"
-    if len(hidden) != len(dropout): raise FakesError(f"fusion.hidden has {len(hidden)} widths and fusion.dropout {len(dropout)} rates; expected as many of both.")
-    if activation not in ACTIVATIONS: raise FakesError(f"fusion.activation: no activation {activation!r}{nearest(activation, ACTIVATIONS)}")
-    layers, widths = [], [dim, *hidden]
-    for a, b, p in zip(widths, widths[1:], dropout): layers += [nn.Linear(a, b), ACTIVATIONS[activation](), nn.Dropout(p)]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], n_classes))
+    if len(hidden) != len(dropout):
+        raise FakesError(
+            f"fusion.hidden has {len(hidden)} widths and fusion.dropout {len(dropout)} rates; "
+            "expected as many of both."
+        )
+    if activation not in ACTIVATIONS:
+        raise FakesError(f"fusion.activation: no activation {activation!r}{nearest(activation, ACTIVATIONS)}")
+    layers, before = [], dim
+    for after, rate in zip(hidden, dropout):
+        layers += [nn.Linear(before, after), ACTIVATIONS[activation](), nn.Dropout(rate)]
+        before = after
+    return nn.Sequential(*layers, nn.Linear(before, n_classes))
 
-# %% ../../nbs/fuse/05c_fusion.ipynb #ef7817a5
+# %% ../../nbs/fuse/05c_fusion.ipynb #5a682a71
 class Network(Classifier):
     "Standardise, project, put placeholders; a strategy adds `layers` and says how vectors `join`"
-    projects, neutral = True, 0.0        # whether modalities are projected; where placeholders start
-    def build(self, dims, quality, tokens=None):
-        "Make the layers; `dims` of each modality's features, names of the quality signals, dims of each modality's tokens"
-        s, self.shape = self.settings, dict(dims=dims, quality=quality, tokens=tokens)
-        self.owner = [self.modalities.index(QUALITY[q]) for q in quality]
-        widths = {m: s["width"] if self.projects else d for m, d in dims.items()}
-        for name, d in (dims | {"quality": len(quality)}).items(): self.register_buffer(f"mean_{name}", torch.zeros(d)); self.register_buffer(f"std_{name}", torch.ones(d))
-        self.project = nn.ModuleDict({m: nn.Sequential(nn.Linear(d, widths[m]), nn.LayerNorm(widths[m])) if self.projects else nn.Identity() for m, d in dims.items()})
-        self.placeholder = nn.ParameterDict({m: nn.Parameter(torch.full((w,), self.neutral)) for m, w in widths.items()})
-        self.alone = nn.ModuleDict({m: nn.Linear(w, self.n_classes) for m, w in widths.items()} if s["aux_weight"] else {})
-        self.layers(sum(widths.values()))
-        return self
+    projects = True      # whether modalities are projected
+    neutral = 0.0        # where placeholders start
 
-    def head(self, dim): return mlp(dim, self.settings["hidden"], self.settings["dropout"], self.n_classes, self.settings["activation"])
-
-    def forward(self, present, labels=None, **batch):                     # present (B, k) bool
+    def forward(self, present, labels=None, **batch):     # present (B, k) bool
         shown = self.hide(present) if self.training else present
-        x = {m: self.vector(m, shown[:, [i]], batch[f"features_{m}"]) for i, m in enumerate(self.modalities)}      # {m: (B, W)}
+        x = {}                                            # {m: (B, W)}
+        for i, m in enumerate(self.modalities):
+            x[m] = self.vector(m, shown[:, [i]], batch[f"features_{m}"])
         logits = self.join(x, shown, batch)
         if labels is None: return {"logits": logits}
         loss = self.loss(logits, labels)
-        if self.training and len(self.alone): loss = loss + self.settings["aux_weight"] * self.unimodal_loss(x, shown, labels)
+        if self.training and len(self.alone):
+            loss = loss + self.settings["aux_weight"] * self.unimodal_loss(x, shown, labels)
         return {"loss": loss, "logits": logits}
 
     def vector(self, m, shown, x):
         "A modality's projected vector, or its placeholder"
-        return torch.where(shown, self.project[m]((x - getattr(self, f"mean_{m}")) / getattr(self, f"std_{m}")), self.placeholder[m])
-
-    def hide(self, present):
-        "Hide modalities by chance, but never the last one of an example"
-        kept = present & (torch.rand(present.shape, device=present.device) >= self.settings["modality_dropout"])
-        return torch.where(kept.any(1, keepdim=True), kept, present)
+        standard = (x - getattr(self, f"mean_{m}")) / getattr(self, f"std_{m}")
+        return torch.where(shown, self.project[m](standard), self.placeholder[m])
 
     def unimodal_loss(self, x, shown, labels):
         "Mean loss of the modalities, each alone on the examples that show it"
-        losses = [cross_entropy(self.alone[m](x[m]), labels, reduction="none") * shown[:, i] for i, m in enumerate(self.modalities)]
+        losses = []
+        for i, m in enumerate(self.modalities):
+            each = cross_entropy(self.alone[m](x[m]), labels, reduction="none")
+            losses.append(each * shown[:, i])
         return sum(losses).sum() / shown.sum().clamp(min=1)
 
-    def known(self, quality, shown):
-        "Signals standardised, zero where they are not known, and whether they are: (B, 2Q)"
-        there = ~quality.isnan() & shown[:, self.owner]
-        return torch.cat([torch.where(there, (quality - self.mean_quality) / self.std_quality, 0), there.float()], 1)
+# %% ../../nbs/fuse/05c_fusion.ipynb #2f9914fd
+@patch
+def build(self:Network,
+    dims:dict,      # modality → dimension of its features
+    quality:list,   # names of the signals
+    tokens=None,    # modality → dimension of its tokens, where they are needed
+) -> Network: # itself
+    "Make the layers"
+    self.shape = dict(dims=dims, quality=quality, tokens=tokens)
+    self.owner = [self.modalities.index(QUALITY[q]) for q in quality]
+    for name, dim in (dims | {"quality": len(quality)}).items():
+        self.register_buffer(f"mean_{name}", torch.zeros(dim))
+        self.register_buffer(f"std_{name}", torch.ones(dim))
+    widths = {m: self.settings["width"] if self.projects else dim for m, dim in dims.items()}
+    self.project = nn.ModuleDict({m: self.projection(dims[m], widths[m]) for m in dims})
+    starts = {m: nn.Parameter(torch.full((w,), self.neutral)) for m, w in widths.items()}
+    self.placeholder = nn.ParameterDict(starts)
+    judged = widths if self.settings["aux_weight"] else {}
+    self.alone = nn.ModuleDict({m: nn.Linear(w, self.n_classes) for m, w in judged.items()})
+    self.layers(sum(widths.values()))
+    return self
 
-# %% ../../nbs/fuse/05c_fusion.ipynb #a32925bf
+@patch
+def projection(self:Network, dim:int, width:int) -> nn.Module: # (B, dim) → (B, width)
+    "Of one modality"
+    if not self.projects: return nn.Identity()
+    return nn.Sequential(nn.Linear(dim, width), nn.LayerNorm(width))
+
+@patch
+def head(self:Network, dim:int) -> nn.Sequential: # (B, dim) → (B, n_classes)
+    "The layers before the classes, as the settings have them"
+    s = self.settings
+    return mlp(dim, s["hidden"], s["dropout"], self.n_classes, s["activation"])
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #d46b5deb
+@patch
+def hide(self:Network,
+    present,   # (B, k) bool
+) -> torch.Tensor: # (B, k) bool
+    "Hide modalities by chance, but never the last one of an example"
+    kept = present & (torch.rand(present.shape, device=present.device) >= self.settings["modality_dropout"])
+    return torch.where(kept.any(1, keepdim=True), kept, present)
+
+@patch
+def known(self:Network,
+    quality,   # (B, Q), NaN where not known
+    shown,     # (B, k) bool
+) -> torch.Tensor: # (B, 2Q)
+    "Signals standardised, zero where they are not known, and whether they are"
+    there = ~quality.isnan() & shown[:, self.owner]
+    standard = (quality - self.mean_quality) / self.std_quality
+    return torch.cat([torch.where(there, standard, 0), there.float()], 1)
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #c96ec0d2
 @contextlib.contextmanager
 def threads(n:int):
     "So many threads for a while"
@@ -197,43 +280,33 @@ def threads(n:int):
     try: yield
     finally: torch.set_num_threads(before)
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #f357bda6
 class Neural(Network, Strategy):
     "A network as a strategy"
     fitted_on = "train"
-    defaults = dict(hidden=[256, 128], dropout=[0.4, 0.2], activation="relu", width=128, modality_dropout=0.1, aux_weight=0.0,
-                    epochs=20, lr=1e-3, weight_decay=0.01, batch_size=64, patience=5, tune_epochs=3, tune_lr=3e-5, seed=0)
+    defaults:dict = dict(hidden=[256, 128], dropout=[0.4, 0.2], activation="relu", width=128,
+                         modality_dropout=0.1, aux_weight=0.0, epochs=20, lr=1e-3, weight_decay=0.01,
+                         batch_size=64, patience=5, tune_epochs=3, tune_lr=3e-5, seed=0)
 
     def __init__(self, modalities, n_classes, **settings):
         Classifier.__init__(self, n_classes)
         for k in settings:
-            if k not in self.defaults: raise FakesError(f"Fusion has no setting {k!r}{nearest(k, self.defaults)}")
+            if k not in self.defaults:
+                raise FakesError(f"Fusion has no setting {k!r}{nearest(k, self.defaults)}")
         Strategy.__init__(self, modalities, n_classes, **self.defaults | settings)
 
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
-        s, train = self.settings, evidence.rows("train") if rows is None else rows
+        s = self.settings
+        train, val = evidence.rows("train") if rows is None else rows, evidence.rows("val")
         seed_everything(s["seed"])
-        tokens = {m: evidence.tokens(m)[0].shape[1] for m in self.modalities} if "tokens" in self.needs else None
-        self.build({m: evidence.features[m].shape[1] for m in self.modalities}, list(evidence.quality), tokens).standardise(evidence.take(train))
-        items = lambda rows: FusionItems(evidence, rows, "tokens" in self.needs, labels=True)
-        with threads(torch.get_num_threads() if tokens else 1): self.history_ = fit(self, items(train), items(evidence.rows("val")), checkpoints or tempfile.mkdtemp(), s["epochs"], s["lr"], s["batch_size"], s["patience"], s["weight_decay"], s["seed"], live=live)
+        self.build(**self.shape_of(evidence)).standardise(evidence.take(train))
+        with_tokens = "tokens" in self.needs
+        datasets = [FusionItems(evidence, part, with_tokens, labels=True) for part in (train, val)]
+        folder = checkpoints or tempfile.mkdtemp()
+        with threads(torch.get_num_threads() if with_tokens else 1):
+            self.history_ = fit(self, *datasets, folder, s["epochs"], s["lr"], s["batch_size"],
+                                s["patience"], s["weight_decay"], s["seed"], live=live)
         return self
-
-    def standardise(self, part):
-        "Mean and spread of what is there in some examples; a feature that hardly varies counts a tenth of the usual spread, or it would dwarf all others where it does vary"
-        seen = {m: part.features[m][part.present[m]] for m in self.modalities} | {"quality": np.stack(list(part.quality.values()), 1) if part.quality else np.zeros((1, 0))}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)                # a signal that is nowhere known has no mean; it is never read
-            for name, x in seen.items():
-                mean, std = np.nan_to_num(np.nanmean(x, 0)), np.nan_to_num(np.nanstd(x, 0), nan=1.0)
-                least = 0.0 if name == "quality" else 0.1 * np.sqrt((std**2).mean())
-                getattr(self, f"mean_{name}").copy_(torch.from_numpy(mean)); getattr(self, f"std_{name}").copy_(torch.from_numpy(np.maximum(std, max(least, 1e-6))))
-
-    @torch.inference_mode()
-    def logits(self, evidence, batch_size=512):
-        items, device = FusionItems(evidence, tokens="tokens" in self.needs), next(self.parameters()).device
-        self.eval()
-        score = lambda at: self(**{k: v.to(device) for k, v in items.__getitems__(at).items()})["logits"].float().cpu().numpy()
-        return np.concatenate([score(np.arange(i, min(i + batch_size, len(items)))) for i in range(0, max(len(items), 1), batch_size)])
 
     def about(self): return Strategy.about(self) | {"shape": self.shape}
 
@@ -244,22 +317,73 @@ class Neural(Network, Strategy):
     @classmethod
     def load(cls, folder):
         made = super().load(folder)
-        made.build(**read_json(Path(folder)/"fusion.json")["shape"]).load_state_dict({k: torch.from_numpy(v) for k, v in made.fitted.items()})
+        made.build(**read_json(Path(folder)/"fusion.json")["shape"])
+        made.load_state_dict({k: torch.from_numpy(v) for k, v in made.fitted.items()})
         return made.eval()
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #efe081b7
+@patch
+def shape_of(self:Neural, evidence:Evidence) -> dict: # arguments of `build`
+    "What the layers have to know of the evidence"
+    dims = {m: evidence.features[m].shape[1] for m in self.modalities}
+    tokens = None
+    if "tokens" in self.needs:
+        tokens = {m: evidence.tokens(m)[0].shape[1] for m in self.modalities}
+    return dict(dims=dims, quality=list(evidence.quality), tokens=tokens)
+
+@patch
+def standardise(self:Neural, part:Evidence):
+    "Keep mean and spread of what is there in some examples"
+    signals = list(part.quality.values())
+    present = {m: part.features[m][part.present[m]] for m in self.modalities}
+    present["quality"] = np.stack(signals, 1) if signals else np.zeros((1, 0))
+    for name, x in present.items():
+        mean, std = _mean_and_spread(x)
+        least = 0.0 if name == "quality" else 0.1 * np.sqrt((std**2).mean())
+        std = np.maximum(std, max(least, 1e-6))
+        getattr(self, f"mean_{name}").copy_(torch.from_numpy(mean))
+        getattr(self, f"std_{name}").copy_(torch.from_numpy(std))
+
+def _mean_and_spread(x):
+    "Of each column, over what is not NaN; 0 and 1 where nothing is"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)     # a signal that is nowhere known is never read
+        mean, std = np.nanmean(x, 0), np.nanstd(x, 0)
+    return np.nan_to_num(mean), np.nan_to_num(std, nan=1.0)
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #49c8c459
+@patch
+@torch.inference_mode()
+def logits(self:Neural, evidence:Evidence, batch_size:int=512) -> np.ndarray: # (n, C) float32
+    "Scores of every example"
+    items = FusionItems(evidence, tokens="tokens" in self.needs)
+    self.eval()
+    starts = range(0, max(len(items), 1), batch_size)
+    batches = [np.arange(i, min(i + batch_size, len(items))) for i in starts]
+    return np.concatenate([_scores_of(self, items.__getitems__(numbers)) for numbers in batches])
+
+def _scores_of(network, batch):
+    "Logits of one batch, on the device of the network"
+    device = next(network.parameters()).device
+    batch = {name: x.to(device) for name, x in batch.items()}
+    return network(**batch)["logits"].float().cpu().numpy()
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #b23980ee
 class Concat(Neural):
-    "`[x_1, …, x_k] → hidden → classes` ([Nakamura et al. 2020](https://arxiv.org/abs/1911.03854), [Kiela et al. 2020](https://arxiv.org/abs/2005.04790))"
+    """`[x_1, …, x_k] → hidden → classes` ([Nakamura et al. 2020](https://arxiv.org/abs/1911.03854),
+    [Kiela et al. 2020](https://arxiv.org/abs/2005.04790))"""
     name, projects = "concat", False
     def layers(self, dim): self.out = self.head(dim)
     def join(self, x, shown, batch): return self.out(torch.cat(list(x.values()), 1))
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #65e5663a
 class Gated(Neural):
-    "Gated multimodal unit ([Arevalo et al. 2017](https://arxiv.org/abs/1702.01992)), its gate fed with quality signals as well"
+    """Gated multimodal unit ([Arevalo et al. 2017](https://arxiv.org/abs/1702.01992)),
+    its gate fed with quality signals as well"""
     name = "gated"
     def layers(self, dim):
-        self.gate, self.out = nn.Linear(dim + 2 * len(self.shape["quality"]), len(self.modalities)), self.head(self.settings["width"])
+        self.gate = nn.Linear(dim + 2 * len(self.shape["quality"]), len(self.modalities))
+        self.out = self.head(self.settings["width"])
 
     def shares(self, x, shown, quality): # (B, k), each row adds up to 1
         "How much each modality is believed"
@@ -267,8 +391,9 @@ class Gated(Neural):
         return self.gate(seen).masked_fill(~shown, -1e9).softmax(1)
 
     def join(self, x, shown, batch):
-        h = torch.stack(list(x.values()), 1).tanh()                                    # (B, k, W)
-        return self.out((self.shares(x, shown, batch["quality"])[:, :, None] * h).sum(1))
+        h = torch.stack(list(x.values()), 1).tanh()                   # (B, k, W)
+        shares = self.shares(x, shown, batch["quality"])[:, :, None]  # (B, k, 1)
+        return self.out((shares * h).sum(1))
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #ae167b94
 class Interaction(Neural):
@@ -279,9 +404,15 @@ class Interaction(Neural):
         self.out = self.head(dim + len(self.pairs) * (2 * self.settings["width"] + 1))
 
     def join(self, x, shown, batch):
-        v = list(x.values())
-        compared = [torch.cat([(v[i] - v[j]).abs(), v[i] * v[j], cosine_similarity(v[i], v[j])[:, None]], 1) * (shown[:, [i]] & shown[:, [j]]) for i, j in self.pairs]
-        return self.out(torch.cat(v + compared, 1))
+        vectors = list(x.values())
+        compared = []
+        for i, j in self.pairs:
+            compared.append(_compare(vectors[i], vectors[j]) * (shown[:, [i]] & shown[:, [j]]))
+        return self.out(torch.cat(vectors + compared, 1))
+
+def _compare(a, b): # (B, 2W + 1)
+    "Difference, product and cosine of two vectors (B, W)"
+    return torch.cat([(a - b).abs(), a * b, cosine_similarity(a, b)[:, None]], 1)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #8d036cc7
 class Bilinear(Neural):
@@ -299,74 +430,119 @@ class Attention(Neural):
     "A transformer over [CLS] and one token a modality ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762))"
     name = "attention"
     def layers(self, dim):
-        w, s = self.settings["width"], self.settings
-        layer = nn.TransformerEncoderLayer(w, heads(w), 2 * w, max(s["dropout"], default=0.0) / 2, batch_first=True, norm_first=True)
-        self.encoder, self.out = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), self.head(w)
-        self.first, self.kind = nn.Parameter(torch.zeros(w)), nn.Parameter(torch.randn(len(self.modalities), w) * 0.1)      # [CLS]; which modality a token is of
+        width = self.settings["width"]
+        dropout = max(self.settings["dropout"], default=0.0) / 2
+        layer = nn.TransformerEncoderLayer(width, heads(width), 2 * width, dropout,
+                                           batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.out = self.head(width)
+        self.first = nn.Parameter(torch.zeros(width))                                  # [CLS]
+        self.kind = nn.Parameter(torch.randn(len(self.modalities), width) * 0.1)       # which modality a token is of
 
     def join(self, x, shown, batch):
-        words = torch.stack(list(x.values()), 1) + self.kind                           # (B, k, W)
-        words = torch.cat([self.first.expand(words.shape[0], 1, -1), words], 1)         # `len` would fix the number of posts in an exported graph
+        words = torch.stack(list(x.values()), 1) + self.kind               # (B, k, W)
+        first = self.first.expand(words.shape[0], 1, -1)      # `len` would fix the number of posts in an exported graph
+        words = torch.cat([first, words], 1)
         absent = torch.cat([torch.zeros_like(shown[:, :1]), ~shown], 1)
         return self.out(self.encoder(words, src_key_padding_mask=absent)[:, 0])
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #074f70a6
 class CrossModal(Neural):
-    "Two-way cross-attention between words and patches ([Lu et al. 2019](https://arxiv.org/abs/1908.02265), [Tsai et al. 2019](https://arxiv.org/abs/1906.00295))"
+    """Two-way cross-attention between words and patches ([Lu et al. 2019](https://arxiv.org/abs/1908.02265),
+    [Tsai et al. 2019](https://arxiv.org/abs/1906.00295))"""
     name, needs = "cross_modal", ("tokens",)
     def layers(self, dim):
-        w, dropout = self.settings["width"], max(self.settings["dropout"], default=0.0) / 2
-        each = lambda make: nn.ModuleDict({m: make(m) for m in self.modalities})
-        self.words = each(lambda m: nn.Sequential(nn.Linear(self.shape["tokens"][m], w), nn.LayerNorm(w)))
-        self.ask, self.norm = each(lambda m: nn.MultiheadAttention(w, heads(w), dropout, batch_first=True)), each(lambda m: nn.LayerNorm(w))
-        self.out = self.head(dim + w * len(self.modalities))
-
-    def sentence(self, m, shown, batch):
-        "Tokens of a modality (B, T, W) and which are real; the placeholder where there are none"
-        tokens, real = self.words[m](batch[f"tokens_{m}"]), batch[f"real_{m}"] & shown
-        first, empty = torch.arange(real.shape[1], device=real.device) == 0, ~real.any(1, keepdim=True)
-        return torch.where((empty & first)[:, :, None], self.placeholder[m], tokens), real | (empty & first)
+        width = self.settings["width"]
+        dropout = max(self.settings["dropout"], default=0.0) / 2
+        words = {}
+        for m in self.modalities:
+            words[m] = nn.Sequential(nn.Linear(self.shape["tokens"][m], width), nn.LayerNorm(width))
+        ask, norm = {}, {}
+        for m in self.modalities:
+            ask[m] = nn.MultiheadAttention(width, heads(width), dropout, batch_first=True)
+            norm[m] = nn.LayerNorm(width)
+        self.words = nn.ModuleDict(words)
+        self.ask = nn.ModuleDict(ask)
+        self.norm = nn.ModuleDict(norm)
+        self.out = self.head(dim + width * len(self.modalities))
 
     def join(self, x, shown, batch):
-        said = {m: self.sentence(m, shown[:, [i]], batch) for i, m in enumerate(self.modalities)}
-        pooled = []
-        for m, (tokens, real) in said.items():
-            others, there = (torch.cat(part, 1) for part in zip(*(said[o] for o in ([o for o in said if o != m] or [m]))))
-            heard = self.norm[m](tokens + self.ask[m](tokens, others, others, key_padding_mask=~there, need_weights=False)[0])
-            pooled.append((heard * real[:, :, None]).sum(1) / real.sum(1, keepdim=True))
-        return self.out(torch.cat([*x.values(), *pooled], 1))
+        sentences = {}
+        for i, m in enumerate(self.modalities):
+            sentences[m] = self.sentence(m, shown[:, [i]], batch)
+        learned = [self.listen(m, sentences) for m in self.modalities]
+        return self.out(torch.cat([*x.values(), *learned], 1))
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #00fbad1e
+@patch
+def sentence(self:CrossModal, m, shown, batch) -> tuple: # (B, T, W), (B, T) bool
+    "Tokens of a modality and which are real; the placeholder where there are none"
+    tokens = self.words[m](batch[f"tokens_{m}"])
+    real = batch[f"real_{m}"] & shown
+    first = torch.arange(real.shape[1], device=real.device) == 0
+    alone = ~real.any(1, keepdim=True) & first
+    return torch.where(alone[:, :, None], self.placeholder[m], tokens), real | alone
+
+@patch
+def listen(self:CrossModal, m, sentences) -> torch.Tensor: # (B, W)
+    "Mean of what a modality's tokens learn from those of the others, or from their own where there is no other"
+    tokens, real = sentences[m]
+    others = [sentences[o] for o in sentences if o != m] or [sentences[m]]
+    words = torch.cat([tokens_ for tokens_, _ in others], 1)
+    there = torch.cat([is_real for _, is_real in others], 1)
+    answers, _ = self.ask[m](tokens, words, words, key_padding_mask=~there, need_weights=False)
+    learned = self.norm[m](tokens + answers)
+    return (learned * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #418d8991
 class Raw(Dataset):
     "Samples of one modality as its encoder's items; a seed makes them examples to train on"
     def __init__(self, evidence, encoder, modality, rows, seed=None):
-        self.evidence, self.encoder, self.modality, self.rows, self.seed = evidence, encoder, modality, np.asarray(rows), seed
-        self.lengths = [encoder.length(self[i]) for i in range(len(self))] if modality == "text" else None
+        self.evidence, self.rows = evidence, np.asarray(rows)
+        self.encoder, self.modality = encoder, modality
+        self.seed = seed
+        self.lengths = None
+        if modality == "text": self.lengths = [encoder.length(self[i]) for i in range(len(self))]
 
     def __len__(self): return len(self.rows)
 
     def __getitem__(self, draw):
         epoch, i = draw if isinstance(draw, tuple) else (0, int(draw))
-        train = {} if self.seed is None else dict(train=True, generator=generator_of(self.seed, epoch, i))
-        return self.encoder.prepare(self.evidence.samples(self.modality, [self.rows[i]])[0], **train)
+        sample = self.evidence.samples(self.modality, [self.rows[i]])[0]
+        if self.seed is None: return self.encoder.prepare(sample)
+        return self.encoder.prepare(sample, train=True, generator=generator_of(self.seed, epoch, i))
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #e31c85f4
 class JointItems(Dataset):
     "Evidence as a network with its encoders is fed: per example what each of its modalities shows"
     def __init__(self, evidence, encoders, rows, seed=None):
-        self.evidence, self.encoders, self.rows, self.columns = evidence, encoders, np.asarray(rows), FusionItems(evidence, labels=True)
+        self.evidence, self.rows = evidence, np.asarray(rows)
+        self.encoders = encoders
+        self.columns = FusionItems(evidence, labels=True)
         self.raw = {m: Raw(evidence, encoders[m], m, rows, seed) for m in encoders}
         self.lengths = self.raw["text"].lengths if "text" in self.raw else None
 
     def __len__(self): return len(self.rows)
 
     def __getitem__(self, draw):
-        row = self.rows[draw[1] if isinstance(draw, tuple) else draw]
-        return {"row": row} | {m: raw[draw] for m, raw in self.raw.items() if self.evidence.present[m][row]}
+        i = draw[1] if isinstance(draw, tuple) else draw
+        row = self.rows[i]
+        item = {"row": row}
+        for m, samples in self.raw.items():
+            present = self.evidence.present[m][row]
+            if present: item[m] = samples[draw]
+        return item
 
     def collate(self, items): # as `FusionItems`, with inputs_<m>, a batch of the encoder, instead of features_<m>
-        batch = {k: v for k, v in self.columns.__getitems__([i["row"] for i in items]).items() if not k.startswith("features_")}     # rows: the loop puts validation through training's `collate`
-        return batch | {f"inputs_{m}": e.collate([i[m] for i in items if m in i]) for m, e in self.encoders.items() if any(m in i for i in items)}
+        rows = [item["row"] for item in items]     # of the evidence: validation goes through training's `collate` too
+        columns = self.columns.__getitems__(rows)
+        batch = {k: v for k, v in columns.items() if not k.startswith("features_")}
+        for m, encoder in self.encoders.items():
+            samples = [item[m] for item in items if m in item]
+            if samples: batch[f"inputs_{m}"] = encoder.collate(samples)
+        return batch
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #73a60206
 class Joint(Classifier):
     "A fusion network and the encoders below it"
     def __init__(self, network, encoders):
@@ -374,56 +550,91 @@ class Joint(Classifier):
         self.network, self.encoders = network, nn.ModuleDict(encoders)
 
     def train(self, mode:bool=True):
-        "The encoders stay in eval mode, in which they made the vectors that the network began on: dropout, or other statistics of BatchNorm, would move them by many standard deviations"
-        super().train(mode); self.encoders.eval()
+        super().train(mode)
+        self.encoders.eval()
         return self
 
     def forward(self, present, quality, labels=None, **inputs):
-        features = {f"features_{m}": self.features(m, present[:, i], inputs.get(f"inputs_{m}")) for i, m in enumerate(self.network.modalities)}
+        features = {}
+        for i, m in enumerate(self.network.modalities):
+            features[f"features_{m}"] = self.features(m, present[:, i], inputs.get(f"inputs_{m}"))
         return self.network(present=present, quality=quality, labels=labels, **features)
 
     def features(self, m, present, inputs): # (B, D), zeros where it is absent
         "Vectors of those that have the modality, in their places"
         empty = torch.zeros(len(present), self.encoders[m].dim, device=present.device)
-        return empty if inputs is None else empty.index_put((present.nonzero()[:, 0],), self.encoders[m].encode(inputs).pooled.float())
+        if inputs is None: return empty
+        places = (present.nonzero()[:, 0],)
+        return empty.index_put(places, self.encoders[m].encode(inputs).pooled.float())
 
     def parameter_groups(self, lr, weight_decay):
         groups = self.network.parameter_groups(lr, weight_decay)
-        for e in self.encoders.values(): groups += parameter_groups(e, nn.Module(), lr, weight_decay)
+        for encoder in self.encoders.values(): groups += parameter_groups(encoder, nn.Module(), lr, weight_decay)
         return groups
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #49d38d51
 class EndToEnd(Concat):
     "`concat`, then its encoders trained with it from there"
-    name, needs, encoders = "end_to_end", ("samples", "experts"), None
+    name = "end_to_end"
+    needs = ("samples", "experts")
+    encoders = None
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
-        s, train, folder = self.settings, evidence.rows("train") if rows is None else rows, Path(checkpoints or tempfile.mkdtemp())
+        train = evidence.rows("train") if rows is None else rows
+        folder = Path(checkpoints or tempfile.mkdtemp())
         super().fit(evidence, train, folder/"fused", live)
-        encoders = {m: copy.deepcopy(evidence.experts(m).encoder).requires_grad_(True) for m in self.modalities}
-        joint, fused = Joint(self, encoders), self.history_.assign(phase="fused")
-        tuned = fit(joint, JointItems(evidence, encoders, train, s["seed"]), JointItems(evidence, encoders, evidence.rows("val")), folder/"tuned", s["tune_epochs"], s["tune_lr"], s["batch_size"], s["patience"],
-                    s["weight_decay"], s["seed"], bf16=has_bf16(), live=live)
-        self.encoders, self.history_ = {m: e.eval() for m, e in encoders.items()}, pd.concat([fused, tuned.assign(phase="end to end", epoch=tuned.epoch + len(fused))], ignore_index=True)
+        fused = self.history_.assign(phase="fused")
+        tuned = self.tune(evidence, train, folder/"tuned", live)
+        tuned = tuned.assign(phase="end to end", epoch=tuned.epoch + len(fused))
+        self.history_ = pd.concat([fused, tuned], ignore_index=True)
         return self
 
     def logits(self, evidence, batch_size=512):
-        features = {}
-        for m, encoder in self.encoders.items():
-            there = np.flatnonzero(evidence.present[m])
-            features[m] = np.zeros((len(evidence), encoder.dim), "float32")
-            if len(there): features[m][there] = encode(encoder, Raw(evidence, encoder, m, there), bar=False)["pooled"]
+        features = {m: _pooled(evidence, encoder, m) for m, encoder in self.encoders.items()}
         return super().logits(evidence._but(features=features), batch_size)
 
     def save(self, folder):
         super().save(folder)
-        for m, e in self.encoders.items():
-            e.cpu().save(Path(folder)/f"{m}_encoder")
-            write_json(Path(folder)/f"{m}_encoder/encoder.json", e.conf.model_dump())
+        for m, encoder in self.encoders.items():
+            kept = Path(folder)/f"{m}_encoder"
+            encoder.cpu().save(kept)
+            write_json(kept/"encoder.json", encoder.conf.model_dump())
 
     @classmethod
     def load(cls, folder):
         made = super().load(folder)
-        made.encoders = {m: load_encoder(encoder_conf(read_json(Path(folder)/f"{m}_encoder/encoder.json"), folder), Path(folder)/f"{m}_encoder").eval() for m in made.modalities}
+        made.encoders = {m: _load_own_encoder(folder, m) for m in made.modalities}
         return made
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #7f6e0804
+@patch
+def tune(self:EndToEnd,
+    evidence:Evidence,
+    train,         # rows
+    checkpoints,   # folder of its own
+    live=None,
+) -> pd.DataFrame: # epoch, train_loss, val_loss
+    "Train copies of the experts' encoders with the network, and keep them"
+    s = self.settings
+    encoders = {m: copy.deepcopy(evidence.experts(m).encoder).requires_grad_(True) for m in self.modalities}
+    joint = Joint(self, encoders)
+    items = JointItems(evidence, encoders, train, s["seed"])
+    val_items = JointItems(evidence, encoders, evidence.rows("val"))
+    history = fit(joint, items, val_items, checkpoints, s["tune_epochs"], s["tune_lr"], s["batch_size"],
+                  s["patience"], s["weight_decay"], s["seed"], bf16=has_bf16(), live=live)
+    self.encoders = {m: encoder.eval() for m, encoder in encoders.items()}
+    return history
+
+def _pooled(evidence, encoder, modality):
+    "Vectors (n, D) of an encoder, zeros where the modality is absent"
+    rows = np.flatnonzero(evidence.present[modality])
+    vectors = np.zeros((len(evidence), encoder.dim), "float32")
+    if len(rows): vectors[rows] = encode(encoder, Raw(evidence, encoder, modality, rows), bar=False)["pooled"]
+    return vectors
+
+def _load_own_encoder(folder, modality):
+    kept = Path(folder)/f"{modality}_encoder"
+    conf = encoder_conf(read_json(kept/"encoder.json"), folder)
+    return load_encoder(conf, kept).eval()
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #56fba106
 def out_of_fold(
@@ -436,14 +647,22 @@ def out_of_fold(
     "Logits of each row by a strategy that was fitted without its fold"
     from sklearn.model_selection import StratifiedGroupKFold
     y, groups = evidence.y[rows], evidence.frame["group"].to_numpy()[rows]
-    n = min(n_folds, len(np.unique(groups)), np.unique(y, return_counts=True)[1].max())
-    if n < 2: raise FakesError(f"{len(rows)} validation examples in {len(np.unique(groups))} groups cannot be cut into folds: fusion needs two groups or more. Enlarge shard.val_share.")
-    folds, found = StratifiedGroupKFold(n, shuffle=True, random_state=seed), {}
+    n_groups, largest_class = len(np.unique(groups)), np.unique(y, return_counts=True)[1].max()
+    n = min(n_folds, n_groups, largest_class)
+    if n < 2:
+        raise FakesError(
+            f"{len(rows)} validation examples in {n_groups} groups cannot be cut into folds: "
+            "fusion needs two groups or more. Enlarge shard.val_share."
+        )
+    folds = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+    logits:dict = {}      # number among `rows` → (C,)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)                                   # a class with fewer examples than folds
-        for rest, held in folds.split(rows, y, groups):
-            if len(held): found |= dict(zip(held, strategy().fit(evidence, rows[rest]).logits(evidence.take(rows[held]))))
-    return np.stack([found[i] for i in range(len(rows))])
+        warnings.simplefilter("ignore", UserWarning)                # a class with fewer examples than folds
+        for rest, held_out in folds.split(rows, y, groups):
+            if not len(held_out): continue
+            fitted = strategy().fit(evidence, rows[rest])
+            logits |= dict(zip(held_out, fitted.logits(evidence.take(rows[held_out]))))
+    return np.stack([logits[i] for i in range(len(rows))])
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #862b0c62
 def compare(
@@ -453,14 +672,36 @@ def compare(
     seed:int=0,
 ) -> pd.DataFrame: # a row a candidate: val_loss, val_accuracy with its interval, val_macro_f1
     "Experts and strategies on the validation split"
-    part = evidence.rows("val")
-    y, groups = evidence.truth[part], evidence.frame["group"].to_numpy()[part]
+    val = evidence.rows("val")
+    y, groups = evidence.truth[val], evidence.frame["group"].to_numpy()[val]
     rows = []
     for name, logits in candidates.items():
-        scores = score_table(y, p := to_probs(logits[part], evidence.multi_label))
-        low, high = intervals(y, p, metrics=["accuracy"], groups=groups, n_boot=n_boot, seed=seed)["accuracy"]
-        rows.append({"model": name, "val_loss": scores["nll"], "val_accuracy": scores["accuracy"], "val_accuracy_low": low, "val_accuracy_high": high, "val_macro_f1": scores["macro_f1"]})
+        probs = to_probs(logits[val], evidence.multi_label)
+        scores = score_table(y, probs)
+        around = intervals(y, probs, metrics=["accuracy"], groups=groups, n_boot=n_boot, seed=seed)
+        low, high = around["accuracy"]
+        rows.append({
+            "model": name,
+            "val_loss": scores["nll"],
+            "val_accuracy": scores["accuracy"],
+            "val_accuracy_low": low,
+            "val_accuracy_high": high,
+            "val_macro_f1": scores["macro_f1"],
+        })
     return pd.DataFrame(rows).set_index("model")
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #0473baba
+def choose(
+    table:pd.DataFrame,   # of `compare`
+    modalities,           # experts of the task
+    strategy:str="auto",  # or the name of one that is forced
+) -> tuple: # strategy (none where there is none), best expert
+    "The strategy asked for, or that of the lowest validation loss; the expert of the highest validation accuracy"
+    experts = list(modalities)
+    tried = table.drop(index=experts)
+    expert = table.loc[experts, "val_accuracy"].idxmax()
+    if not len(tried): return None, expert
+    return (tried["val_loss"].idxmin() if strategy == "auto" else strategy), expert
 
 def gate(
     candidates:dict,     # name → logits (n, C)
@@ -470,36 +711,36 @@ def gate(
     n_boot:int=1000,
     seed:int=0,
 ) -> dict: # metric, against, gain, low, high, passed
-    "Whether a strategy is right more often than the best expert, on the same validation posts, by more than chance explains"
+    "Whether a strategy is right more often than the best expert on validation, by more than chance explains"
     rows = evidence.rows("val")
-    one, other = (decide(to_probs(candidates[n][rows], evidence.multi_label), multi_label=evidence.multi_label) for n in (chosen, expert))
-    gain, low, high = paired_bootstrap(evidence.truth[rows], one, other, "accuracy", evidence.frame["group"].to_numpy()[rows], n_boot, seed)
+    y, groups = evidence.truth[rows], evidence.frame["group"].to_numpy()[rows]
+    ours, theirs = (_answers(candidates[name][rows], evidence) for name in (chosen, expert))
+    gain, low, high = paired_bootstrap(y, ours, theirs, "accuracy", groups, n_boot, seed)
     return dict(metric="accuracy", against=expert, gain=gain, low=low, high=high, passed=low > 0)
 
-def choose(
-    table:pd.DataFrame,   # of `compare`
-    modalities,           # experts of the task
-    strategy:str="auto",  # or the name of one that is forced
-) -> tuple: # strategy (none where there is none), best expert
-    "The strategy asked for, or the one with the lowest validation loss; the expert with the highest validation accuracy"
-    tried = table.drop(index=list(modalities))
-    return (strategy if strategy != "auto" and len(tried) else tried["val_loss"].idxmin() if len(tried) else None), table.loc[list(modalities), "val_accuracy"].idxmax()
+def _answers(logits, evidence):
+    "The class that is answered, or the classes"
+    return decide(to_probs(logits, evidence.multi_label), multi_label=evidence.multi_label)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #c31d1336
+SCORES = ("n", "accuracy", "macro_f1", "auroc", "nll")
+
 def subset_scores(
     strategy:Strategy,
     evidence:Evidence,   # examples that have all modalities
 ) -> pd.DataFrame: # a row a subset: modalities, n, accuracy, macro_f1, auroc, nll
     "Each of the 2^k − 1 subsets, the other modalities hidden"
-    subsets = [s for size in range(1, len(evidence.modalities) + 1) for s in combinations(evidence.modalities, size)]
-    return pd.DataFrame([{"modalities": " + ".join(s), **_scores(strategy, evidence.only(s))} for s in subsets], columns=["modalities", *SCORES])
-
-SCORES = ("n", "accuracy", "macro_f1", "auroc", "nll")
+    rows = []
+    for size in range(1, len(evidence.modalities) + 1):
+        for subset in combinations(evidence.modalities, size):
+            rows.append({"modalities": " + ".join(subset), **_scores(strategy, evidence.only(subset))})
+    return pd.DataFrame(rows, columns=["modalities", *SCORES])
 
 def _scores(strategy, evidence):
     "A few metrics of a strategy; none where there are no examples"
     if not len(evidence): return dict.fromkeys(SCORES) | {"n": 0}
-    scores = score_table(evidence.truth, to_probs(strategy.logits(evidence), evidence.multi_label))
+    probs = to_probs(strategy.logits(evidence), evidence.multi_label)
+    scores = score_table(evidence.truth, probs)
     return {k: scores[k] for k in SCORES}
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #9ca0b287
@@ -510,11 +751,18 @@ def modality_use(
     seed:int=0,
 ) -> pd.DataFrame: # a row a modality: n, and lost_accuracy, lost_macro_f1, lost_auroc
     "What is lost when one modality is shuffled across examples, mean of some shuffles"
-    whole, rows, names = _scores(strategy, evidence), [], ("accuracy", "macro_f1", "auroc")
+    whole = _scores(strategy, evidence)
+    rows = []
     for m in evidence.modalities:
         mixed = [_scores(strategy, evidence.shuffled(m, seed + i)) for i in range(n_shuffles)]
-        rows.append({"shuffled": m, "n": whole["n"]} | {f"lost_{k}": None if whole[k] is None else whole[k] - np.mean([s[k] for s in mixed]) for k in names})
+        row = {"shuffled": m, "n": whole["n"]}
+        for metric in ("accuracy", "macro_f1", "auroc"): row[f"lost_{metric}"] = _lost(whole, mixed, metric)
+        rows.append(row)
     return pd.DataFrame(rows)
+
+def _lost(whole, mixed, metric):
+    if whole[metric] is None: return None
+    return whole[metric] - np.mean([scores[metric] for scores in mixed])
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #b756be3a
 def read_quality(
@@ -522,27 +770,18 @@ def read_quality(
     frame,   # id, n_words
 ) -> dict: # name → (n,)
     "Signals of every example"
-    read = {row["id"]: ocr_confidence(row["ocr"]["lines"]) for row in read_jsonl(Path(home)/"Step_2/ocr.jsonl")}
-    metas = {row["id"]: row["meta"] for row in read_jsonl(Path(home)/"Step_2/data_manifest.jsonl")}
-    area = lambda meta: meta["width"] * meta["height"] if meta.get("width") else np.nan
-    return quality_signals(frame["n_words"], [read.get(i, np.nan) for i in frame["id"]], [area(metas[i]) for i in frame["id"]])
+    step = Path(home)/"Step_2"
+    confidence = {row["id"]: ocr_confidence(row["ocr"]["lines"]) for row in read_jsonl(step/"ocr.jsonl")}
+    metas = {row["id"]: row["meta"] for row in read_jsonl(step/"data_manifest.jsonl")}
+    return quality_signals(
+        frame["n_words"],
+        [confidence.get(i, np.nan) for i in frame["id"]],
+        [_area(metas[i]) for i in frame["id"]],
+    )
 
-def read_evidence(
-    home,        # folder that holds Step_2, Step_3, Step_4 and models
-    task:Task,
-) -> Evidence:
-    "Read the predictions and features of every expert of a task"
-    home = Path(home)
-    tables, (reader, _) = {m: pd.read_parquet(home/f"Step_4/{task.name}/{m}/predictions.parquet") for m in task.modalities}, task_examples(home, task)
-    for m, t in tables.items():
-        if t["id"].tolist() != reader.frame["id"].tolist(): raise FakesError(f"Task {task.name}: the expert {m} speaks of other examples than Step_3/shards. Run it again (`dvc repro`).")
-    y, present = tables[task.modalities[0]]["y"].to_numpy(), {m: t["present"].to_numpy() for m, t in tables.items()}
-    quality = {q: v for q, v in read_quality(home, reader.frame).items() if QUALITY[q] in task.modalities}
-    sample = lambda m, row: texts()[row] if m == "text" else reader.sample(m, row)
-    texts, experts = cache(reader.texts), cache(lambda m: load_expert(home/f"models/{task.name}/{m}_expert"))
-    return Evidence(reader.frame[["id", "dataset", "split", "group"]], y, present, {m: t[[f"logit_{c}" for c in task.classes]].to_numpy("float32") for m, t in tables.items()},
-                    {m: read_features(home/f"Step_4/{task.name}/{m}/features.safetensors") for m in tables}, quality,
-                    tokens=cache(lambda m: stored_tokens(home, experts(m).encoder, reader, present[m])), sample=sample, experts=experts, multi_label=task.multi_label)
+def _area(meta):
+    "Pixels of a picture, NaN where unknown"
+    return meta["width"] * meta["height"] if meta.get("width") else np.nan
 
 def stored_tokens(
     home, encoder, reader,
@@ -550,28 +789,52 @@ def stored_tokens(
 ) -> tuple: # flat (ΣT, D) float16, offsets (n + 1,)
     "Tokens of a trained expert's encoder, from the store; what is not there is encoded now"
     rows = np.flatnonzero(present)
-    items, lengths = Items(encoder, reader, rows), np.zeros(len(present), int)
+    items = Items(encoder, reader, rows)
     keys = items.keys()
-    flat, offsets = FeatureStore(Path(home)/".cache/features", encoder_key(encoder)).fill(encoder, keys, items, tokens=True).tokens(keys)
+    store = FeatureStore(Path(home)/".cache/features", encoder_key(encoder))
+    flat, offsets = store.fill(encoder, keys, items, tokens=True).tokens(keys)
+    lengths = np.zeros(len(present), int)
     lengths[rows] = np.diff(offsets)
     return flat, np.r_[0, lengths.cumsum()]
 
-# %% ../../nbs/fuse/05c_fusion.ipynb #e2352304
-def train_strategies(
-    evidence:Evidence,
-    names,              # of `STRATEGIES`
-    settings:dict,      # of the networks
-    checkpoints,        # folder of its own
-) -> tuple: # {name: strategy}, {name: logits (n, C), out of fold on the rows that it was fitted on}, history
-    "Fit each strategy and score every example with it"
-    made, logits, histories = {}, {}, []
-    for name in names:
-        made[name] = fresh(name, evidence, **settings).fit(evidence, checkpoints=Path(checkpoints)/name)
-        logits[name] = made[name].logits(evidence)
-        if made[name].fitted_on == "val": logits[name][evidence.rows("val")] = out_of_fold(made[name].again, evidence, evidence.rows("val"), seed=settings["seed"])
-        if issubclass(find_strategy(name), Neural): histories.append(made[name].history_.assign(strategy=name))
-    return made, logits, pd.concat(histories, ignore_index=True) if histories else pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "strategy"])
+# %% ../../nbs/fuse/05c_fusion.ipynb #693860a4
+def read_evidence(
+    home,        # folder that holds Step_2, Step_3, Step_4 and models
+    task:Task,
+) -> Evidence:
+    "Read the predictions and features of every expert of a task"
+    home = Path(home)
+    folders = {m: home/f"Step_4/{task.name}/{m}" for m in task.modalities}
+    tables = {m: pd.read_parquet(folder/"predictions.parquet") for m, folder in folders.items()}
+    reader, _ = task_examples(home, task)
+    _check_same_examples(tables, reader, task)
+    present = {m: table["present"].to_numpy() for m, table in tables.items()}
+    columns = [f"logit_{c}" for c in task.classes]
+    logits = {m: table[columns].to_numpy("float32") for m, table in tables.items()}
+    features = {m: read_features(folder/"features.safetensors") for m, folder in folders.items()}
+    quality = read_quality(home, reader.frame)
+    quality = {q: x for q, x in quality.items() if QUALITY[q] in task.modalities}
+    texts, experts = cache(reader.texts), cache(lambda m: load_expert(home/f"models/{task.name}/{m}_expert"))
+    return Evidence(
+        reader.frame[["id", "dataset", "split", "group"]],
+        tables[task.modalities[0]]["y"].to_numpy(),
+        present, logits, features, quality,
+        tokens=cache(lambda m: stored_tokens(home, experts(m).encoder, reader, present[m])),
+        sample=lambda m, row: texts()[row] if m == "text" else reader.sample(m, row),
+        experts=experts,
+        multi_label=task.multi_label,
+    )
 
+def _check_same_examples(tables, reader, task):
+    "The experts' predictions are of the examples in the shards, in their order"
+    for m, table in tables.items():
+        if table["id"].tolist() == reader.frame["id"].tolist(): continue
+        raise FakesError(
+            f"Task {task.name}: the expert {m} speaks of other examples than Step_3/shards. "
+            "Run it again (`dvc repro`)."
+        )
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #e2352304
 def to_try(
     strategies,     # names, all that read only what the experts wrote if empty
     strategy:str,   # auto, or the name of one that is forced
@@ -579,11 +842,35 @@ def to_try(
     n_classes:int=2,
 ) -> list: # names, none with one modality
     "Strategies that are trained"
-    names = list(strategies or (n for n, c in STRATEGIES.items() if not c.needs and c.suits(n_classes)))
-    names = list(dict.fromkeys(names + [strategy] * (strategy != "auto")))
-    return [n for n in names if find_strategy(n).suits(n_classes) or n == strategy] if len(modalities) > 1 else []
+    if len(modalities) < 2: return []
+    usual = [name for name, kind in STRATEGIES.items() if not kind.needs and kind.suits(n_classes)]
+    names = list(strategies or usual)
+    if strategy != "auto": names.append(strategy)
+    return [name for name in dict.fromkeys(names) if find_strategy(name).suits(n_classes) or name == strategy]
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #e6d4229e
+def train_strategies(
+    evidence:Evidence,
+    names,              # of `STRATEGIES`
+    settings:dict,      # of the networks
+    checkpoints,        # folder of its own
+) -> tuple: # {name: strategy}, {name: logits (n, C), out of fold on the rows that it was fitted on}, history
+    "Fit each strategy and score every example with it"
+    strategies, logits = {}, {}
+    histories = []
+    for name in names:
+        made = fresh(name, evidence, **settings).fit(evidence, checkpoints=Path(checkpoints)/name)
+        logits[name] = made.logits(evidence)
+        if made.fitted_on == "val":
+            val = evidence.rows("val")
+            logits[name][val] = out_of_fold(made.again, evidence, val, seed=settings["seed"])
+        if issubclass(find_strategy(name), Neural): histories.append(made.history_.assign(strategy=name))
+        strategies[name] = made
+    if histories: history = pd.concat(histories, ignore_index=True)
+    else: history = pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "strategy"])
+    return strategies, logits, history
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #c6503237
 def fuse(
     home,            # folder that holds Step_2, Step_3, Step_4 and models
     out,             # folder written: Step_5/<task>/fusion and models/<task>/mm_fusion
@@ -594,68 +881,133 @@ def fuse(
 ) -> dict: # table, history, subsets, bias, and what fusion.json holds
     "Train the strategies, compare, pass the gate, write the predictions of each and the one that ships"
     settings = Neural.defaults | settings
-    evidence, step, names = read_evidence(home, task), Path(out)/f"Step_5/{task.name}/fusion", to_try(strategies, strategy, task.modalities, 2 if task.multi_label else len(task.classes))
-    scores = {m: round(float(l.sum()), 3) for m, l in evidence.logits.items()}             # other experts, another folder
-    kept = Path(home)/".cache/fusion"/f"{task.name}_{digest(settings, task.model_dump(), evidence.frame['id'].tolist(), scores)}"
-    made, logits, history = train_strategies(evidence, names, settings, kept)
-    shutil.rmtree(kept, ignore_errors=True)
+    evidence = read_evidence(home, task)
+    names = to_try(strategies, strategy, task.modalities, 2 if task.multi_label else len(task.classes))
+    checkpoints = _checkpoints(home, evidence, task, settings)
+    made, logits, history = train_strategies(evidence, names, settings, checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
     candidates = evidence.logits | logits
     table = compare(candidates, evidence, seed=settings["seed"])
-    chosen, expert = choose(table, task.modalities, strategy)
-    passed = gate(candidates, evidence, chosen, expert, seed=settings["seed"]) if chosen else None
-    ships = chosen if chosen and (passed["passed"] or strategy != "auto") else expert
+    verdict = _verdict(table, candidates, evidence, strategy, settings["seed"])
     whole = evidence.take(evidence.rows("test", task.datasets, whole=True))
-    tested = made.get(chosen) or fresh("mean", evidence)                                  # one modality: the mean is the expert
-    found = dict(table=table, history=history, subsets=subset_scores(tested, whole), bias=modality_use(tested, whole, seed=settings["seed"]),
-                 about=dict(experts=list(task.modalities), chosen=chosen, ships=ships, forced=strategy != "auto" and chosen is not None, best_expert=expert, gate=passed, strategies=_rounded(table), weights=_weights(made), settings=settings))
-    _write(step, Path(out)/f"models/{task.name}/mm_fusion", evidence, task, logits, candidates[ships], found, made.get(ships))
-    return found
+    tested = made.get(verdict["chosen"]) or fresh("mean", evidence)       # one modality: the mean is the expert
+    subsets = subset_scores(tested, whole)
+    bias = modality_use(tested, whole, seed=settings["seed"])
+    about = {"experts": list(task.modalities)} | verdict
+    about |= dict(strategies=_rounded(table), weights=_weights(made), settings=settings)
+    fused = dict(table=table, history=history, subsets=subsets, bias=bias, about=about)
 
-def _rounded(table): return {name: {k: round(float(v), 5) for k, v in row.items()} for name, row in table.to_dict("index").items()}
+    step, ships = Path(out)/f"Step_5/{task.name}/fusion", verdict["ships"]
+    _write_predictions(step, evidence, task, logits, candidates[ships])
+    _write_figures(step, fused)
+    _save_shipped(Path(out)/f"models/{task.name}/mm_fusion", made.get(ships), ships)
+    return fused
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #37168f30
+def _checkpoints(home, evidence, task, settings):
+    "Folder of the checkpoints of just these networks"
+    sums = {m: round(float(logits.sum()), 3) for m, logits in evidence.logits.items()}
+    key = digest(settings, task.model_dump(), evidence.frame["id"].tolist(), sums)
+    return Path(home)/".cache/fusion"/f"{task.name}_{key}"
+
+def _verdict(table, candidates, evidence, strategy, seed):
+    "What was chosen, what ships, and why"
+    chosen, expert = choose(table, evidence.modalities, strategy)
+    if chosen is None: return dict(chosen=None, ships=expert, forced=False, best_expert=expert, gate=None)
+    passed = gate(candidates, evidence, chosen, expert, seed=seed)
+    forced = strategy != "auto"
+    ships = chosen if passed["passed"] or forced else expert
+    return dict(chosen=chosen, ships=ships, forced=forced, best_expert=expert, gate=passed)
+
+def _rounded(table):
+    "Rows of a table as plain numbers"
+    rows = {}
+    for name, row in table.to_dict("index").items():
+        rows[name] = {metric: round(float(value), 5) for metric, value in row.items()}
+    return rows
 
 def _weights(made):
     "The weights of the weighted strategy by modality, where it was tried; mean over the classes where several may hold"
     if "weighted" not in made: return {}
-    found = np.mean([w.fitted["weights"] for w in getattr(made["weighted"], "parts", [made["weighted"]])], 0)
-    return dict(zip(made["weighted"].modalities, found.round(4).tolist()))
+    weighted = made["weighted"]
+    parts = getattr(weighted, "parts", [weighted])
+    mean = np.mean([part.fitted["weights"] for part in parts], 0)
+    return dict(zip(weighted.modalities, mean.round(4).tolist()))
 
-def _write(step, folder, evidence, task, logits, shipped, found, fusion):
-    "Every file of the stage"
-    predictions = lambda l: prediction_table(evidence.frame, evidence.y, np.any(list(evidence.present.values()), axis=0), l, task)
+# %% ../../nbs/fuse/05c_fusion.ipynb #60ddc28c
+def _write_predictions(step, evidence, task, logits, shipped):
+    "What ships, and every strategy"
+    present = np.any(list(evidence.present.values()), axis=0)
+    def predictions(scores): return prediction_table(evidence.frame, evidence.y, present, scores, task)
     write_parquet(predictions(shipped), step/"predictions.parquet")
-    each = [predictions(l).assign(strategy=name) for name, l in logits.items()] or [predictions(shipped).assign(strategy="")[:0]]
-    write_parquet(pd.concat(each, ignore_index=True), step/"strategies.parquet")
+    tables = [predictions(scores).assign(strategy=name) for name, scores in logits.items()]
+    if not tables: tables = [predictions(shipped).assign(strategy="")[:0]]
+    write_parquet(pd.concat(tables, ignore_index=True), step/"strategies.parquet")
+
+def _write_figures(step, fused):
+    "Tables as CSV, and what was decided"
     for name in ("history", "subsets", "bias"):
-        with atomic_path(step/f"{name}.csv") as f: found[name].to_csv(f, index=False, float_format="%.6g")
-    write_json(step/"fusion.json", found["about"])
-    write_json(step/"metrics.json", {k: found["about"][k] for k in ("chosen", "ships")} | {f"{name}_{k}": v for name, row in found["about"]["strategies"].items() for k, v in row.items()})
-    if fusion: fusion.save(folder)
-    else: folder.mkdir(parents=True, exist_ok=True); write_json(folder/"fusion.json", {"strategy": "expert", "modality": found["about"]["ships"]})     # nothing to fuse, or nothing gained by it
+        with atomic_path(step/f"{name}.csv") as f: fused[name].to_csv(f, index=False, float_format="%.6g")
+    about = fused["about"]
+    write_json(step/"fusion.json", about)
+    metrics = {"chosen": about["chosen"], "ships": about["ships"]}
+    for name, row in about["strategies"].items():
+        for metric, value in row.items(): metrics[f"{name}_{metric}"] = value
+    write_json(step/"metrics.json", metrics)
+
+def _save_shipped(folder, fusion, ships):
+    "The strategy that ships, or the name of the expert: nothing to fuse, or nothing gained by it"
+    if fusion: return fusion.save(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder/"fusion.json", {"strategy": "expert", "modality": ships})
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #311f8031
 def draw_strategies(
-    found:dict,   # of `fuse`
+    fused:dict,   # of `fuse`
 ):
-    "Validation accuracy of experts (grey) and strategies with intervals, their losses, what ships (orange), and how the networks learned"
+    """Validation accuracy of experts (grey) and strategies with intervals, their losses, what ships (orange),
+    and how the networks learned"""
     import matplotlib.pyplot as plt
-    table, about, history = found["table"], found["about"], found["history"]
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(9.5, 1.2 + 0.22 * max(len(table), 5)), dpi=75)
-    at, color = np.arange(len(table))[::-1], ["darkorange" if n == about["ships"] else "grey" if n in about["experts"] else "steelblue" for n in table.index]
-    left.hlines(at, table.val_accuracy_low, table.val_accuracy_high, color=color, lw=2); left.scatter(table.val_accuracy, at, color=color, s=20)
-    left.set(yticks=at, yticklabels=table.index, xlabel="validation accuracy"); left.grid(axis="x", lw=0.3)
-    middle.barh(at, table.val_loss, color=color); middle.set(yticks=[], xlabel="validation loss", title=f"ships: {about['ships']}")
-    for name, h in history.groupby("strategy"): right.plot(h.epoch, h.val_loss, "o-", ms=2, lw=1, label=name)
-    if len(history): right.set(xlabel="epoch", ylabel="validation loss"); right.legend(fontsize=6)
-    else: right.axis("off")
+    table, about = fused["table"], fused["about"]
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 1.4 + 0.24 * max(len(table), 5)), dpi=110)
+    places = np.arange(len(table))[::-1]
+    colors = [_color(name, about) for name in table.index]
+    left.hlines(places, table.val_accuracy_low, table.val_accuracy_high, color=colors, lw=2)
+    left.scatter(table.val_accuracy, places, color=colors, s=20)
+    left.set(yticks=places, yticklabels=table.index, xlabel="validation accuracy")
+    left.grid(axis="x", lw=0.3)
+    middle.barh(places, table.val_loss, color=colors)
+    middle.set(yticks=[], xlabel="validation loss", title=f"ships: {about['ships']}")
+    _draw_learning(right, fused["history"])
     fig.tight_layout()
 
+def _color(name, about):
+    if name == about["ships"]: return "darkorange"
+    return "grey" if name in about["experts"] else "steelblue"
+
+def _draw_learning(ax, history):
+    "Validation loss of each network by epoch"
+    if not len(history):
+        ax.axis("off")
+        return
+    for name, epochs in history.groupby("strategy"):
+        ax.plot(epochs.epoch, epochs.val_loss, "o-", ms=2, lw=1, label=name)
+    ax.set(xlabel="epoch", ylabel="validation loss")
+    ax.legend(fontsize=8)
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #59cecdc2
 def draw_use(
-    found:dict,   # of `fuse`
+    fused:dict,   # of `fuse`
 ):
     "Accuracy with each subset of the modalities, and what is lost when one is shuffled"
     import matplotlib.pyplot as plt
-    subsets, bias = found["subsets"][::-1], found["bias"][::-1]                   # the first one on top
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 1.1 + 0.25 * len(subsets)), dpi=75)
-    left.barh(subsets.modalities, subsets.accuracy.astype(float), color="steelblue"); left.set(xlim=(0, 1), xlabel=f"accuracy on {subsets.n.max():,} test posts that have all")
-    right.barh(bias.shuffled, bias.lost_accuracy.astype(float), color="firebrick"); right.axvline(0, color="black", lw=0.8); right.set(xlabel="accuracy lost when shuffled across posts")
+    subsets, bias = fused["subsets"][::-1], fused["bias"][::-1]           # the first one on top
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 1.2 + 0.28 * len(subsets)), dpi=110)
+    left.barh(subsets.modalities, subsets.accuracy.astype(float), color="steelblue")
+    left.set(xlim=(0, 1), xlabel=f"accuracy on {subsets.n.max():,} test posts that have all")
+    right.barh(bias.shuffled, bias.lost_accuracy.astype(float), color="firebrick")
+    right.axvline(0, color="black", lw=0.8)
+    right.set(xlabel="accuracy lost when shuffled across posts")
+    right.locator_params(axis="x", nbins=5)
     fig.tight_layout()

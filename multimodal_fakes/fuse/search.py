@@ -22,18 +22,29 @@ def networks() -> list: # names
     "The strategies that are networks on stored features"
     return [name for name, kind in STRATEGIES.items() if issubclass(kind, Neural) and not kind.needs]
 
+# %% ../../nbs/fuse/05d_search.ipynb #46aed1c5
 def propose(
     trial,          # of optuna, or anything with its `suggest_…` methods
     strategies,     # names to choose from
 ) -> tuple: # name, settings of `Neural`
     "One network and its settings"
-    depth, width = trial.suggest_int("depth", 0, 2), trial.suggest_categorical("hidden", [32, 64, 128, 256])
-    dropout = trial.suggest_float("dropout", 0.0, 0.6)
-    settings = dict(hidden=[width // 2**i for i in range(depth)], dropout=[round(dropout, 3)] * depth, activation=trial.suggest_categorical("activation", ["relu", "gelu"]),
-                    width=trial.suggest_categorical("width", [32, 64, 128, 256]), modality_dropout=round(trial.suggest_float("modality_dropout", 0.0, 0.3), 3),
-                    aux_weight=round(trial.suggest_float("aux_weight", 0.0, 0.5), 3), lr=float(f"{trial.suggest_float('lr', 1e-4, 1e-2, log=True):.2g}"),
-                    weight_decay=float(f"{trial.suggest_float('weight_decay', 1e-4, 1e-1, log=True):.2g}"), batch_size=trial.suggest_categorical("batch_size", [32, 64, 128]))
+    depth = trial.suggest_int("depth", 0, 2)
+    width = trial.suggest_categorical("hidden", [32, 64, 128, 256])
+    dropout = round(trial.suggest_float("dropout", 0.0, 0.6), 3)
+    settings = dict(
+        hidden=[width // 2**i for i in range(depth)],
+        dropout=[dropout] * depth,
+        activation=trial.suggest_categorical("activation", ["relu", "gelu"]),
+        width=trial.suggest_categorical("width", [32, 64, 128, 256]),
+        modality_dropout=round(trial.suggest_float("modality_dropout", 0.0, 0.3), 3),
+        aux_weight=round(trial.suggest_float("aux_weight", 0.0, 0.5), 3),
+        lr=_two_digits(trial.suggest_float("lr", 1e-4, 1e-2, log=True)),
+        weight_decay=_two_digits(trial.suggest_float("weight_decay", 1e-4, 1e-1, log=True)),
+        batch_size=trial.suggest_categorical("batch_size", [32, 64, 128]),
+    )
     return trial.suggest_categorical("strategy", list(strategies)), settings
+
+def _two_digits(x): return float(f"{x:.2g}")
 
 # %% ../../nbs/fuse/05d_search.ipynb #6576eaaa
 def search(
@@ -47,38 +58,62 @@ def search(
     "Try settings, give up hopeless ones early, keep all of it"
     import optuna
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if len(evidence.modalities) < 2: raise FakesError(f"There is nothing to fuse: the task has one modality, {evidence.modalities[0]}.")
-    study, bar = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed), pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)), progress(None, "trials", n_trials)
-    def objective(trial):
-        name, settings = propose(trial, strategies or networks())
-        def judge(history):
-            trial.report(history.val_loss.iloc[-1], len(history))
-            if trial.should_prune(): raise optuna.TrialPruned()
-        folder = tempfile.mkdtemp()
-        live = None if evidence.multi_label else judge     # where each class has a fit of its own, no single course can be judged
-        try: made = fresh(name, evidence, **settings, epochs=epochs, patience=5, seed=seed).fit(evidence, checkpoints=folder, live=live)
-        finally: shutil.rmtree(folder, ignore_errors=True)
-        trial.set_user_attr("settings", {"strategy": name, **settings})
-        return float(made.history_.val_loss.min())
+    if len(evidence.modalities) < 2:
+        raise FakesError(f"There is nothing to fuse: the task has one modality, {evidence.modalities[0]}.")
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
+    study = optuna.create_study(sampler=sampler, pruner=pruner)
+    names, bar = strategies or networks(), progress(None, "trials", n_trials)
+    def objective(trial): return _try(trial, evidence, names, epochs, seed)
     study.optimize(objective, n_trials, timeout=seconds, callbacks=[lambda *_: bar.update(1)])
     bar.close()
     return study
 
+# %% ../../nbs/fuse/05d_search.ipynb #c02b800b
+def _try(trial, evidence, names, epochs, seed):
+    "Lowest validation loss of the settings that a trial proposes"
+    name, settings = propose(trial, names)
+    strategy = fresh(name, evidence, **settings, epochs=epochs, patience=5, seed=seed)
+    live = None if evidence.multi_label else lambda history: _judge(trial, history)
+    folder = tempfile.mkdtemp()
+    try: strategy.fit(evidence, checkpoints=folder, live=live)
+    finally: shutil.rmtree(folder, ignore_errors=True)
+    trial.set_user_attr("settings", {"strategy": name, **settings})
+    return float(strategy.history_.val_loss.min())
+
+def _judge(trial, history):
+    "Give a hopeless trial up"
+    import optuna
+    trial.report(history.val_loss.iloc[-1], len(history))
+    if trial.should_prune(): raise optuna.TrialPruned()
+
+# %% ../../nbs/fuse/05d_search.ipynb #721daaaf
 def trials_table(
     study,   # of `search`
-) -> pd.DataFrame: # a row a trial: number, val_loss (best so far where it was given up), state, seconds, and its settings
-    "What was tried"
-    rows = [{"number": t.number, "val_loss": t.value if t.value is not None else min(t.intermediate_values.values(), default=np.nan), "state": t.state.name.lower(),
-             "seconds": t.duration.total_seconds() if t.duration else np.nan, **t.params} for t in study.trials]
+) -> pd.DataFrame: # a row a trial: number, val_loss, state, seconds, and its settings
+    "What was tried; the loss of a trial that was given up is its best so far"
+    rows = [_trial_row(trial) for trial in study.trials]
     return pd.DataFrame(rows).sort_values("val_loss", ignore_index=True)
+
+def _trial_row(trial):
+    loss, duration = trial.value, trial.duration
+    if loss is None: loss = min(trial.intermediate_values.values(), default=np.nan)
+    return {
+        "number": trial.number,
+        "val_loss": loss,
+        "state": trial.state.name.lower(),
+        "seconds": duration.total_seconds() if duration else np.nan,
+        **trial.params,
+    }
 
 def importance(
     study,   # of `search`
 ) -> pd.Series: # setting → share of the variance of the validation loss, empty for fewer than four finished trials
-    "What mattered, by functional analysis of variance ([Hutter et al. 2014](https://proceedings.mlr.press/v32/hutter14.html))"
+    """What mattered, by functional analysis of variance
+    ([Hutter et al. 2014](https://proceedings.mlr.press/v32/hutter14.html))"""
     import optuna
-    done = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
-    if len(done) < 4 or len({t.value for t in done}) < 2: return pd.Series(dtype=float)
+    losses = [t.value for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
+    if len(losses) < 4 or len(set(losses)) < 2: return pd.Series(dtype=float)
     return pd.Series(optuna.importance.get_param_importances(study)).sort_values()
 
 # %% ../../nbs/fuse/05d_search.ipynb #8dea699d
@@ -88,16 +123,22 @@ def draw_search(
     "Every trial in its order with the best so far, the loss by strategy, and what mattered"
     import matplotlib.pyplot as plt
     table, share = trials_table(study).sort_values("number"), importance(study)
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 2.7), dpi=75)
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 2.9), dpi=110)
     for state, color in (("complete", "steelblue"), ("pruned", "lightgrey")):
         part = table[table.state == state]
-        left.scatter(part.number, part.val_loss, s=14, color=color, label=state); middle.scatter(part.val_loss, part.strategy, s=14, color=color)
-    left.step(table.number, table.val_loss.where(table.state == "complete").cummin().ffill(), where="post", color="black", lw=0.8)
-    left.set(xlabel="trial", ylabel="validation loss"); left.legend(fontsize=7); middle.set(xlabel="validation loss")
+        left.scatter(part.number, part.val_loss, s=14, color=color, label=state)
+        middle.scatter(part.val_loss, part.strategy, s=14, color=color)
+    finished = table.val_loss.where(table.state == "complete")
+    left.step(table.number, finished.cummin().ffill(), where="post", color="black", lw=0.8)
+    left.set(xlabel="trial", ylabel="validation loss")
+    left.legend(fontsize=8)
+    middle.set(xlabel="validation loss")
     if len(share): right.barh(share.index, share.to_numpy(), color="steelblue")
-    right.set(xlabel="share of the variance explained"); right.tick_params(labelsize=7)
+    right.set(xlabel="share of the variance explained")
+    right.tick_params(labelsize=8)
     fig.tight_layout()
 
+# %% ../../nbs/fuse/05d_search.ipynb #35675d7e
 def search_task(
     home,       # folder that holds Step_2, Step_3, Step_4 and models
     out,        # folder written: Step_5/<task>/search
@@ -105,8 +146,11 @@ def search_task(
     n_trials:int, seconds:float, epochs:int, seed:int,
 ):              # optuna's study
     "Search for one task; write trials.csv, importance.csv and best.json, which goes into params.yaml"
-    study, step = search(read_evidence(home, task), n_trials, seconds, epochs, seed), Path(out)/f"Step_5/{task.name}/search"
-    for name, table in (("trials", trials_table(study)), ("importance", importance(study).rename_axis("setting").rename("share").reset_index())):
+    study = search(read_evidence(home, task), n_trials, seconds, epochs, seed)
+    step = Path(out)/f"Step_5/{task.name}/search"
+    share = importance(study).rename_axis("setting").rename("share").reset_index()
+    for name, table in (("trials", trials_table(study)), ("importance", share)):
         with atomic_path(step/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
-    write_json(step/"best.json", {"val_loss": study.best_value, "trials": len(study.trials), "settings": study.best_trial.user_attrs["settings"]})
+    best = study.best_trial.user_attrs["settings"]
+    write_json(step/"best.json", {"val_loss": study.best_value, "trials": len(study.trials), "settings": best})
     return study

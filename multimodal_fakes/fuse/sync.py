@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
 from ..core import FakesError, read_json, seed_everything, write_json
-from ..experts import encoder_av  # enters the encoders of audio and video
+from ..experts import encoder_av  # noqa: F401 (enters the encoders of audio and video)
 from multimodal_fakes.experts.encoder import (
     encoder_conf,
     has_bf16,
@@ -34,16 +36,24 @@ def movement(
 ) -> torch.Tensor: # (B, T, D), each example of length 1 and of mean 0 over its moments
     "What changes over time"
     weight = mask.unsqueeze(-1).to(x.dtype)
-    x = (x - (x * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)) * weight
+    mean = (x * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+    x = (x - mean) * weight
     return x / x.flatten(1).norm(dim=1).clamp(min=1e-6)[:, None, None]
 
+# %% ../../nbs/fuse/05b_sync.ipynb #1072394f
 class InStep(Classifier):
     "An encoder of frames and one of sound, and how far they move together"
     def __init__(self, video, audio, width:int=32):
         super().__init__(2)
-        if video.conf.tokens_per_second != audio.conf.tokens_per_second: raise FakesError(f"Sync compares moments: {video.conf.name} has {video.conf.tokens_per_second:g} a second and {audio.conf.name} {audio.conf.tokens_per_second:g}; give both one rate.")
+        rates = [encoder.conf.tokens_per_second for encoder in (video, audio)]
+        if rates[0] != rates[1]:
+            raise FakesError(
+                f"Sync compares moments: {video.conf.name} has {rates[0]:g} a second "
+                f"and {audio.conf.name} {rates[1]:g}; give both one rate."
+            )
         self.video, self.audio = video, audio
-        self.see, self.hear, self.sharpness = nn.Linear(video.dim, width), nn.Linear(audio.dim, width), nn.Parameter(torch.tensor(2.0))
+        self.see, self.hear = nn.Linear(video.dim, width), nn.Linear(audio.dim, width)
+        self.sharpness = nn.Parameter(torch.tensor(2.0))
 
     def moves(self, batch):
         "Movement of both, (B, T, W) each"
@@ -51,101 +61,98 @@ class InStep(Classifier):
         heard = self.audio.encode({"mel": batch["mel"], "mask": batch["mel_mask"]})
         t = min(seen.mask.shape[1], heard.mask.shape[1])
         both = seen.mask[:, :t] * heard.mask[:, :t]
-        return movement(self.see(seen.tokens[:, :t]).float(), both), movement(self.hear(heard.tokens[:, :t]).float(), both)
-
-    def agreement(self, batch):                                                           # (B,)
-        "Correlation of each clip's movements"
-        return torch.einsum("btw,btw->b", *self.moves(batch))
-
-    def attention(self, batch):                                                           # (B, T, T), each row of a real moment adds up to 1
-        "Cross-modal attention: where in the sound each moment of the lips finds itself"
-        v, a = self.moves(batch)
-        real = v.abs().sum(2) > 0                                                         # (B, T)
-        alike = torch.einsum("btw,bsw->bts", v, a) * real.sum(1)[:, None, None]           # its diagonal has the correlation as mean
-        return alike.masked_fill(~real[:, None], -1e9).softmax(2) * real[:, :, None]
+        lips = self.see(seen.tokens[:, :t]).float()
+        lips = movement(lips, both)
+        sound = self.hear(heard.tokens[:, :t]).float()
+        return lips, movement(sound, both)
 
     def forward(self, labels, **batch):
         v, a = self.moves(batch)
-        others = torch.cat([torch.einsum("itw,jtw->ij", v, a), torch.einsum("itw,jtw->ij", v, a.roll(a.shape[1] // 2, 1))], 1) * self.sharpness.exp()     # (B, 2B): the last half sounds at another time
-        right = torch.arange(len(v), device=v.device)
-        return {"loss": (nn.functional.cross_entropy(others, right) + nn.functional.cross_entropy(others[:, :len(v)].T, right)) / 2, "logits": others}
+        now = torch.einsum("itw,jtw->ij", v, a)
+        later = torch.einsum("itw,jtw->ij", v, a.roll(a.shape[1] // 2, 1))
+        alike = torch.cat([now, later], 1) * self.sharpness.exp()             # (B, 2B)
+        own = torch.arange(len(v), device=v.device)
+        loss = (cross_entropy(alike, own) + cross_entropy(alike[:, :len(v)].T, own)) / 2
+        return {"loss": loss, "logits": alike}
+
+# %% ../../nbs/fuse/05b_sync.ipynb #19c56400
+@patch
+def agreement(self:InStep, batch) -> torch.Tensor: # (B,)
+    "Correlation of each clip's movements"
+    return torch.einsum("btw,btw->b", *self.moves(batch))
+
+@patch
+def attention(self:InStep, batch) -> torch.Tensor: # (B, T, T), each row of a real moment adds up to 1
+    "Cross-modal attention: where in the sound each moment of the lips finds itself"
+    v, a = self.moves(batch)
+    real = v.abs().sum(2) > 0                                                 # (B, T)
+    alike = torch.einsum("btw,bsw->bts", v, a) * real.sum(1)[:, None, None]   # its diagonal has the correlation as mean
+    return alike.masked_fill(~real[:, None], -1e9).softmax(2) * real[:, :, None]
 
 # %% ../../nbs/fuse/05b_sync.ipynb #929f7b16
 class Clips(Dataset):
     "Frames and sound of the same seconds; a seed cuts windows out of them to train on"
     def __init__(self, video, audio, frames, sounds, seed=None, share:float=0.75):
-        self.video, self.audio, self.sounds, self.seed, self.share = video, audio, list(sounds), seed, share
+        self.video, self.audio = video, audio
         self.frames = [video.prepare(f) for f in frames]
+        self.sounds = list(sounds)
+        self.seed, self.share = seed, share
 
     def __len__(self): return len(self.frames)
 
     def __getitem__(self, draw):
         epoch, i = draw if isinstance(draw, tuple) else (0, draw)
         clip, sound = self.frames[i], self.sounds[i]
-        if self.seed is not None:
+        if self.seed is None:
+            seen, heard = self.video.prepare(clip), self.audio.prepare(sound)
+        else:
             g = generator_of(self.seed, epoch, i)
             clip, sound = self.window(clip, sound, g)
             seen, heard = self.video.prepare(clip, True, g), self.audio.with_gaps(sound, g)
-        else: seen, heard = self.video.prepare(clip), self.audio.prepare(sound)
-        return {"frames": seen["frames"], "frames_mask": seen["mask"], "mel": heard["mel"], "mel_mask": heard["mask"], "labels": 1}
-
-    def window(self, clip, sound, g):
-        "A stretch of both"
-        n, per = int(clip["mask"].sum()), RATE / self.video.conf.tokens_per_second
-        kept = max(2, round(n * self.share))
-        start = int(torch.randint(n - kept + 1, (), generator=g))
-        return {k: v[start:start + kept] for k, v in clip.items()}, np.ascontiguousarray(sound[round(start * per):round((start + kept) * per)])
+        item = {"frames": seen["frames"], "frames_mask": seen["mask"]}
+        return item | {"mel": heard["mel"], "mel_mask": heard["mask"], "labels": 1}
 
     def collate(self, items):
         "Stack"
-        return {k: torch.stack([i[k] for i in items]) if k != "labels" else torch.tensor([i[k] for i in items]) for k in items[0]}
+        labels = torch.tensor([item["labels"] for item in items])
+        batch = {}
+        for name in ("frames", "frames_mask", "mel", "mel_mask"):
+            batch[name] = torch.stack([item[name] for item in items])
+        return batch | {"labels": labels}
 
+# %% ../../nbs/fuse/05b_sync.ipynb #a40832fd
+@patch
+def window(self:Clips,
+    clip:dict,         # of `prepare`: frames and mask, by moment
+    sound:np.ndarray,  # samples of the same seconds
+    g,                 # torch's generator
+) -> tuple: # clip, sound
+    "A stretch of both, of a share of the clip"
+    n = int(clip["mask"].sum())
+    samples_per_moment = RATE / self.video.conf.tokens_per_second
+    kept = max(2, round(n * self.share))
+    start = int(torch.randint(n - kept + 1, (), generator=g))
+    first, last = round(start * samples_per_moment), round((start + kept) * samples_per_moment)
+    frames = {name: x[start:start + kept] for name, x in clip.items()}
+    return frames, np.ascontiguousarray(sound[first:last])
+
+# %% ../../nbs/fuse/05b_sync.ipynb #573946b2
 class Sync:
     "Lips and sound aligned on genuine clips: `Sync.train(…).mismatch(clips, sounds)`"
     def __init__(self, model): self.model = model
 
-    @classmethod
-    def train(cls,
-        clips, sounds,               # genuine, to train on: (frames, times) and samples at 16 kHz of the same seconds
-        val_clips, val_sounds,       # and to validate on
-        checkpoints,                 # folder of its own
-        video:str="small_video", audio:str="small_audio",     # files in conf/encoder
-        steps:int=160, batch_size:int=16, lr:float=3e-3, weight_decay:float=0.05, seed:int=0, live=None,
-    ):
-        "Train both encoders together, keep the best epoch"
-        seed_everything(seed)
-        heard = load_encoder_conf(audio)
-        rate, seconds = heard.tokens_per_second, heard.seconds
-        seen = load_encoder_conf(video).model_copy(update={"tokens_per_second": rate, "n_frames": int(rate * seconds), "size": min(load_encoder_conf(video).size, 64), "jpeg": (0.0, 50), "h264": (0.0, 32)})     # a frame for each moment of the sound; lips are seen without the grain; coding each clip anew would cost more than training
-        model = InStep(make_encoder(seen), make_encoder(heard))
-        train, val = Clips(model.video, model.audio, clips, sounds, seed), Clips(model.video, model.audio, val_clips, val_sounds)
-        if len(train) < 2 or len(val) < 2: raise FakesError(f"Sync needs two genuine clips with picture and sound or more in train and val, got {len(train)} and {len(val)}. Take `aligned` off fusion.strategies.")
-        epochs = -(-steps // -(-len(train) // batch_size))
-        made = cls(model)
-        made.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs, weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live)
-        return made
-
-    def batch(self, clips, sounds) -> dict: # frames (n, T, 3, S, S) uint8, mel (n, M, F), and the mask of each
-        "What the model reads of pairs"
-        return lips_and_sound(self.model.video.preprocessor, self.model.audio.preprocessor, clips, sounds)
-
-    @torch.inference_mode()
-    def mismatch(self, clips, sounds, batch_size:int=64) -> np.ndarray: # (n,) one minus the correlation of their movement, in [0, 2]
-        "Hold lips against sound"
-        model, device, found = self.model.eval(), self.model.sharpness.device, []
-        for i in range(0, len(clips), batch_size):
-            batch = tensors(self.batch(clips[i:i + batch_size], sounds[i:i + batch_size]))
-            found.append(1 - model.agreement({k: v.to(device) for k, v in batch.items()}).cpu().numpy())
-        return np.concatenate(found) if found else np.zeros(0, "float32")
-
     def save(self, folder):
         "sync.json, safetensors, and a folder for each encoder"
         from safetensors.torch import save_file
-        folder, m = Path(folder), self.model.cpu()
+        folder, model = Path(folder), self.model.cpu()
         folder.mkdir(parents=True, exist_ok=True)
-        for name, encoder in (("video", m.video), ("audio", m.audio)): encoder.save(folder/name)
-        write_json(folder/"sync.json", {"video": m.video.conf.model_dump(), "audio": m.audio.conf.model_dump(), "width": m.see.out_features})
-        save_file({k: v.contiguous() for k, v in m.state_dict().items() if not k.startswith(("video.", "audio.", "loss."))}, str(folder/"sync.safetensors"))
+        model.video.save(folder/"video")
+        model.audio.save(folder/"audio")
+        confs = {"video": model.video.conf.model_dump(), "audio": model.audio.conf.model_dump()}
+        write_json(folder/"sync.json", confs | {"width": model.see.out_features})
+        elsewhere = ("video.", "audio.", "loss.")
+        own = {k: v.contiguous() for k, v in model.state_dict().items() if not k.startswith(elsewhere)}
+        save_file(own, str(folder/"sync.safetensors"))
 
     @classmethod
     def load(cls, folder):
@@ -157,3 +164,67 @@ class Sync:
         model = InStep(video, audio, about["width"])
         model.load_state_dict(load_file(str(folder/"sync.safetensors")), strict=False)
         return cls(model.eval())
+
+# %% ../../nbs/fuse/05b_sync.ipynb #09a9ddb0
+@patch(cls_method=True)
+def train(cls:Sync,
+    clips, sounds,               # genuine, to train on: (frames, times) and samples at 16 kHz of the same seconds
+    val_clips, val_sounds,       # and to validate on
+    checkpoints,                 # folder of its own
+    video:str="small_video", audio:str="small_audio",     # files in conf/encoder
+    steps:int=160, batch_size:int=16, lr:float=3e-3, weight_decay:float=0.05, seed:int=0, live=None,
+) -> Sync:
+    "Train both encoders together, keep the best epoch"
+    seed_everything(seed)
+    model = InStep(*_encoders(video, audio))
+    train = Clips(model.video, model.audio, clips, sounds, seed)
+    val = Clips(model.video, model.audio, val_clips, val_sounds)
+    _check_enough(train, val)
+    steps_per_epoch = -(-len(train) // batch_size)
+    epochs = -(-steps // steps_per_epoch)
+    made = cls(model)
+    made.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs,
+                        weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live)
+    return made
+
+def _check_enough(train, val):
+    if len(train) >= 2 and len(val) >= 2: return
+    raise FakesError(
+        "Sync needs two genuine clips with picture and sound or more in train and val, "
+        f"got {len(train)} and {len(val)}. Take `aligned` off fusion.strategies."
+    )
+
+# %% ../../nbs/fuse/05b_sync.ipynb #f9a72239
+def _encoders(video, audio):
+    "Both with as many moments a second"
+    audio_conf, video_conf = load_encoder_conf(audio), load_encoder_conf(video)
+    rate = audio_conf.tokens_per_second
+    changes = {
+        "tokens_per_second": rate,
+        "n_frames": int(rate * audio_conf.seconds),
+        "size": min(video_conf.size, 64),
+        "jpeg": (0.0, 50),
+        "h264": (0.0, 32),
+    }
+    return make_encoder(video_conf.model_copy(update=changes)), make_encoder(audio_conf)
+
+# %% ../../nbs/fuse/05b_sync.ipynb #70a5e5a7
+@patch
+def batch(self:Sync, clips, sounds) -> dict: # frames (n, T, 3, S, S) uint8, mel (n, M, F), and the mask of each
+    "What the model reads of pairs"
+    return lips_and_sound(self.model.video.preprocessor, self.model.audio.preprocessor, clips, sounds)
+
+@patch
+@torch.inference_mode()
+def mismatch(self:Sync,
+    clips, sounds,        # as to `train`
+    batch_size:int=64,
+) -> np.ndarray: # (n,) one minus the correlation of their movement, in [0, 2]
+    "Hold lips against sound"
+    model, device = self.model.eval(), self.model.sharpness.device
+    values = []
+    for i in range(0, len(clips), batch_size):
+        pairs = tensors(self.batch(clips[i:i + batch_size], sounds[i:i + batch_size]))
+        pairs = {name: x.to(device) for name, x in pairs.items()}
+        values.append(1 - model.agreement(pairs).cpu().numpy())
+    return np.concatenate(values) if values else np.zeros(0, "float32")
