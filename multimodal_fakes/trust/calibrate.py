@@ -45,6 +45,7 @@ from multimodal_fakes.trust.decisions import (
     draw_thresholds,
     e_aurc,
     measure_sets,
+    purpose_options,
     read_purpose,
     threshold_curve,
     threshold_for,
@@ -220,11 +221,8 @@ def purpose_thresholds(
 def _purpose_threshold(q, val, test):
     "The threshold of one purpose, with what it achieves; or why there is none"
     try: chosen = threshold_for(val.y, val.p, q, val.groups, N_BOOT)
-    except Unreachable as e:
-        options = q._asdict()
-        return dict(purpose=options.pop("name")) | options | dict(refused=str(e))
-    costs = (q.false_alarm, q.miss, q.prevalence)
-    return chosen | dict(test=at_threshold(test.y, test.p, chosen["threshold"], test.groups, *costs, N_BOOT))
+    except Unreachable as e: return purpose_options(q) | dict(refused=str(e))
+    return chosen | dict(test=at_threshold(test.y, test.p, chosen["threshold"], test.groups, q, N_BOOT))
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #4e790b49
 class Answered(NamedTuple):
@@ -330,8 +328,8 @@ def task_decisions(
     answers = [answer_part(part, positive, threshold) for part in (val, test)]
     to_a_person = abstention(rules.risk, *answers)
     sets = {}
-    for name, parts in _asked_for_sets(val, test, classes).items():
-        sets[name] = prediction_sets(rules.level, *parts, rules.sets, rules.sets_by_class)
+    for name, (val_part, test_part) in _asked_for_sets(val, test, classes).items():
+        sets[name] = prediction_sets(rules.level, val_part, test_part, rules.sets, rules.sets_by_class)
     return dict(thresholds=thresholds, abstention=to_a_person, sets=sets)
 
 def _asked_for_sets(val, test, classes):
