@@ -425,8 +425,8 @@ def reliability_table(
     "The reliability diagram as a table: what was claimed, and what happened before and after"
     at = frame.index.get_indexer(rows)
     y = truth(frame)[at]
-    before = reliability(*claims(y, probabilities(frame)[at], positive), n_bins)
-    after = reliability(*claims(y, probs[at], positive), n_bins)
+    before = _diagram(y, probabilities(frame)[at], positive, n_bins)
+    after = _diagram(y, probs[at], positive, n_bins)
     table = pd.DataFrame(dict(
         confidence=after["centre"],
         after=after["accuracy"],
@@ -434,6 +434,11 @@ def reliability_table(
         n_after=after["n"],
         n_before=before["n"]))
     return table[(table.n_after > 0) | (table.n_before > 0)]
+
+def _diagram(y, probs, positive, n_bins):
+    "The reliability diagram of some examples, of `metrics.reliability`"
+    claimed, happened = claims(y, probs, positive)
+    return reliability(claimed, happened, n_bins)
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #bdbfd41d
 def curves_of(
@@ -506,6 +511,7 @@ def _summary(frame, probs, datasets, calibration, threshold, p, rules):
         before_after=numbers,
         protocol=p["hash"])
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #3f7f500f
 def _write_decisions(folder, p, rules, threshold, decisions, curves):
     "thresholds.json, and what every threshold would achieve, a file a model"
     write_json(folder/"thresholds.json", dict(
@@ -607,7 +613,7 @@ def draw_reliability(
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), dpi=110)
     left.plot([0, 1], [0, 1], color="grey", lw=0.8)
     for when, probs, color in (("before", before, "firebrick"), ("after", after, "steelblue")):
-        r = reliability(*claims(truth(rows), probs, positive), n_bins)
+        r = _diagram(truth(rows), probs, positive, n_bins)
         scores = summary["before_after"]["test"][when]
         _draw_claims(left, r, f"{when}: ECE {scores['ece']:.3f}, NLL {scores['nll']:.3f}", color)
         right.stairs(r["n"], np.linspace(0, 1, n_bins + 1), color=color, label=when,

@@ -48,7 +48,7 @@ def flat(
 ) -> dict: # dotted path → value
     "The leaves of a protocol"
     if not isinstance(p, dict) or not p: return {path: p}
-    leaves = {}
+    leaves:dict = {}
     for name, part in p.items(): leaves |= flat(part, f"{path}.{name}" if path else name)
     return leaves
 
