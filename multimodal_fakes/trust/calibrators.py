@@ -483,7 +483,8 @@ def draw_candidates(
     ax = ax or plt.gca()
     for i, row in enumerate(rows):
         if row.get("gain") is None:
-            ax.text(0, i, " refused", fontsize=8, va="center", color="firebrick")
+            place = ax.get_yaxis_transform()         # x as a share of the width, y a row
+            ax.text(0.03, i, "refused", fontsize=8, va="center", color="firebrick", transform=place)
             continue
         color = "firebrick" if row["refused"] else "grey"
         if row["chosen"]: color = "steelblue"

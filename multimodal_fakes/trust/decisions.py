@@ -551,8 +551,9 @@ def draw_risk_coverage(
         at = at_confidence(confidence, wrong, below, n_boot=0)
         label = f"below {below:.2f} nothing: {at['coverage']:.0%} answered, {at['risk']:.1%} wrong"
         ax.plot(at["coverage"], at["risk"], "o", color="firebrick", label=label)
-    ax.set(xlabel="share answered", ylabel="share of those wrong", ylim=(0, None))
-    ax.legend(fontsize=8)
+    top = 1.6 * max(c["risk"].max(), np.mean(wrong), 1e-3)            # leaves room for the legend
+    ax.set(xlabel="share answered", ylabel="share of those wrong", ylim=(0, top))
+    ax.legend(fontsize=8, loc="upper left")
     fig.tight_layout()
 
 # %% ../../nbs/trust/05a_decisions.ipynb #2d0f9123
