@@ -484,7 +484,7 @@ def draw_candidates(
     for i, row in enumerate(rows):
         if row.get("gain") is None:
             place = ax.get_yaxis_transform()         # x as a share of the width, y a row
-            ax.text(0.03, i, "refused", fontsize=8, va="center", color="firebrick", transform=place)
+            ax.text(0.5, i, "refused", fontsize=8, ha="center", va="center", color="firebrick", transform=place)
             continue
         color = "firebrick" if row["refused"] else "grey"
         if row["chosen"]: color = "steelblue"
