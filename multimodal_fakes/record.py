@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'MULTI_LABEL', 'Split', 'BASELINES', 'Example', 'Strict', 'Format', 'Join', 'Table', 'Label', 'Check',
-           'Derived', 'DatasetConf', 'load_dataset_conf', 'field_classes', 'unify_labels', 'in_one_word', 'text_field',
+           'Derived', 'DatasetConf', 'field_classes', 'unify_labels', 'in_one_word', 'load_dataset_conf', 'text_field',
            'split_text_field', 'Task']
 
 # %% ../nbs/00c_record.ipynb #4e3c2a37
@@ -58,12 +58,13 @@ class Strict(BaseModel):
 
 class Format(Strict):
     "How a file is written"
-    kind: Literal["table", "jsonl", "json", "object", "lines", "python"] = "table"   # `object`: a JSON file that is one row; `lines`: a text on every line that is not blank
+    # `object`: a JSON file that is one row; `lines`: a text on every line that is not blank
+    kind: Literal["table", "jsonl", "json", "object", "lines", "python"] = "table"
     sep: str | None = None                    # `\t` or `,`; found from the first line if none
     header: list[str] | None = None           # column names, where the file has none
     encoding: str = "utf-8"
     quoting: bool = True                      # false where quotes are ordinary characters
-    reader: str | None = None                 # for `python`: name in `prepare.READERS`
+    reader: str | None = None                 # for `python`: name in `tables.READERS`
 
 class Join(Strict):
     "A second table with more columns for the same rows"
@@ -72,31 +73,35 @@ class Join(Strict):
     format: Format = Format()
     optional: bool = False                    # may be absent without an error
 
+# %% ../nbs/00c_record.ipynb #1cd818bc
 class Table(Strict):
     "Files with one example a row"
-    path: str | list[str]                     # relative to the dataset's folder; the first that exists is read, `*` allowed
+    path: str | list[str]                     # in the dataset's folder; the first that exists is read, `*` allowed
     split: Split = "unsplit"                  # split of its rows, where no column says
     optional: bool = False                    # may be absent without an error
     unless: str | None = None                 # not read where this file exists
     format: Format | None = None              # overrides the dataset's
     join: list[Join] = []
-    constant: dict = {}                       # columns that are the same in every row, such as the class of a file that holds one
+    constant: dict = {}                       # columns with one value in every row, such as the class of a file
     image: str | list[str] | None = None      # overrides the dataset's
     video: str | list[str] | None = None      # likewise
     audio: str | list[str] | None = None      # likewise
 
+# %% ../nbs/00c_record.ipynb #c82134b5
 class Label(Strict):
-    "How one unified field follows from a column of the file, or from several where its classes do not exclude each other"
+    "How a unified field follows from a column of the file, or from several where its classes do not exclude each other"
     column: str | list[str] = []              # of labels_raw; of several the first that answers
     map: dict | None = None                   # raw value → class; none: the value itself is the class
     ignore: list = []                         # raw values that carry no answer
-    flags: dict[str, str] = {}                # of a multi-label field: class → column that is 1 where it holds and 0 where it does not
+    flags: dict[str, str] = {}                # of a multi-label field: class → column, 1 where it holds, 0 where not
 
     @property
     def columns(self) -> list: # names
         "Every column that it reads"
-        return [*self.flags.values(), *([self.column] if isinstance(self.column, str) else self.column)]
+        own = [self.column] if isinstance(self.column, str) else self.column
+        return [*self.flags.values(), *own]
 
+# %% ../nbs/00c_record.ipynb #b1ae0bbd
 class Check(Strict):
     "A contradiction to be found while reading: given `column`, only certain values of `against` are possible"
     column: str
@@ -106,8 +111,9 @@ class Check(Strict):
 class Derived(Strict):
     "A column cut out of another one"
     column: str
-    pattern: str                              # regular expression; its first group is the value, empty where it does not match
+    pattern: str                              # regular expression; its first group is the value, empty without a match
 
+# %% ../nbs/00c_record.ipynb #1cb87b17
 class DatasetConf(Strict):
     "conf/dataset/<name>.yaml"
     name: str
@@ -121,110 +127,149 @@ class DatasetConf(Strict):
     id: str | None = None                     # column; the row number if none
     derived: dict[str, Derived] = {}          # further columns
     text: list[str] = []                      # columns, joined by a line break; `a|b` is b where a is empty
-    image: str | list[str] | None = None      # pattern such as img/{id}.jpg, its folder may hold `*`; of several the first that exists
-    video: str | list[str] | None = None      # pattern of the video, likewise; `{folder}` is the folder of the file that the row was read from
-    audio: str | list[str] | None = None      # pattern of the sound where it is a file of its own; the video's own sound where there is none
+    # patterns such as img/{id}.jpg, whose folder may hold `*`, or several, of which the first that exists counts;
+    # `{folder}` is the folder of the file that the row was read from
+    image: str | list[str] | None = None
+    video: str | list[str] | None = None
+    audio: str | list[str] | None = None      # where the sound is a file of its own; the video's own sound if none
     image_when: str | None = None             # column that says whether there is a picture at all
     image_required: bool = False              # an example without its picture is rejected, not kept as text alone
-    lang: str | list[str] | None = None       # a code, or `{column}`, or the codes to choose from by detection; detected among many if none
+    # a code, or `{column}`, or the codes to choose from by detection; detected among many if none
+    lang: str | list[str] | None = None
     split: str | None = None                  # column that names the split
     splits: dict[str, Split] = {}             # its values
-    group: list[str] = []                     # columns; examples that agree on one belong together; `a|b` is b where a is empty
+    group: list[str] = []                     # columns; examples that agree on one belong together; `a|b` as in text
     labels: dict[str, Label] = {}
     keep: list[str] = []                      # further columns kept in labels_raw, untouched
-    kinds: str | None = None                  # field of the taxonomy, or column, that says of which kind an example is; the report breaks results down by it
+    kinds: str | None = None                  # field or column: the kind of an example, by which the report breaks down
     checks: list[Check] = []
     ocr: bool = False                         # text is expected inside the pictures
     html: bool = False                        # text carries HTML to be removed
     tests_only: bool = False                  # never trained on
     classes: dict[str, list[str]] = {}        # of fields whose classes the dataset brings
 
-# %% ../nbs/00c_record.ipynb #7f3e7710
-def load_dataset_conf(
-    name:str,           # name of a file in `folder`
-    folder=None,        # `conf/dataset` of the project if none
-) -> DatasetConf: # checked
-    "Read a dataset's configuration; `extends: other` starts from another one"
-    folder = Path(folder or root()/"conf/dataset")
-    known = sorted(p.stem for p in folder.glob("*.yaml"))
-    if name not in known: raise FakesError(f"No dataset {name!r} in {folder}{nearest(name, known)}. Any table can be read by adding such a file.")
-    raw = _resolve(name, folder)
-    try: conf = DatasetConf.model_validate(raw)
-    except ValidationError as e:
-        first = e.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        hint = nearest(first["loc"][-1], DatasetConf.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise FakesError(f"{folder/name}.yaml: {key}: {first['msg'].lower()}{hint}") from None
-    _check_labels(conf, folder/f"{name}.yaml")
-    return conf
-
-def _resolve(name, folder):
-    "The settings of a file laid over those it extends"
-    raw = read_yaml(folder/f"{name}.yaml")
-    parent = raw.pop("extends", None)
-    return overlay(_resolve(parent, folder), raw) if parent else raw
-
-def _check_labels(conf, path):
-    "Every mapped class must be one of the field's classes"
-    for field, label in conf.labels.items():
-        if field not in FIELDS: raise FakesError(f"{path}: labels.{field}: no such field{nearest(field, FIELDS)}")
-        if bool(label.flags) != (field in MULTI_LABEL) or bool(label.flags) == bool(label.column):
-            raise FakesError(f"{path}: labels.{field}: {'several classes may hold at once, expected `flags: {class: column}`' if field in MULTI_LABEL else 'one class holds, expected `column`'} and nothing else.")
-        if bad := [c for c in label.flags if c == "none" or "|" in c]: raise FakesError(f"{path}: labels.{field}: {bad[0]!r} cannot be the name of a class: answers are written as `a|b`, and as `none` where no class holds.")
-        if any(isinstance(k, bool) for k in label.map or {}):   # yes, no, on, off
-            raise FakesError(f"{path}: labels.{field}: YAML took a word of the map for true or false. Put raw values in quotes.")
-        allowed = field_classes(field, [conf])
-        for value in (label.map or {}).values():
-            if allowed and value not in allowed: raise FakesError(f"{path}: labels.{field}: no class {value!r}{nearest(value, allowed)}")
-
-# %% ../nbs/00c_record.ipynb #c82134b5
+# %% ../nbs/00c_record.ipynb #5af967b0
 def field_classes(
     field:str,   # key of `FIELDS`
     confs,       # the datasets in use
 ) -> list: # class names in order
     "The classes of a field: fixed ones, or those that the datasets bring, in their order"
     if field not in FIELDS: raise FakesError(f"No label field {field!r}{nearest(field, FIELDS)}")
-    if FIELDS[field][0]: return list(FIELDS[field][0])
-    return list(dict.fromkeys(c for conf in confs for c in (conf.labels[field].flags if field in conf.labels and field in MULTI_LABEL else conf.classes.get(field, []))))
+    fixed = FIELDS[field][0]
+    if fixed: return list(fixed)
+    classes:list[str] = []
+    for conf in confs:
+        if field in MULTI_LABEL and field in conf.labels: classes += conf.labels[field].flags
+        else: classes += conf.classes.get(field, [])
+    return list(dict.fromkeys(classes))
 
+# %% ../nbs/00c_record.ipynb #366fff07
 def unify_labels(
     labels_raw:dict,    # as published
     conf:DatasetConf,   # of the example's dataset
-) -> dict: # field → class name, or the list of those that hold in a multi-label field; only the fields that are answered
+) -> dict: # field → class, or list of those that hold in a multi-label field; only the fields that are answered
     "What a dataset's own labels say in the unified fields"
     unified = {}
     for field, label in conf.labels.items():
-        answers = [labels_raw.get(c) for c in label.columns]
-        known = [a for a in answers if a not in (None, "") and not _in(a, label.ignore)]
-        if label.flags and len(known) == len(answers): unified[field] = [c for c, a in zip(label.flags, known) if _holds(a, field, conf)]
-        elif known and not label.flags: unified[field] = _look_up(known[0], label, field, conf)
+        raw = [labels_raw.get(column) for column in label.columns]
+        answers = [value for value in raw if value not in (None, "") and not _in(value, label.ignore)]
+        if label.flags:
+            if len(answers) < len(raw): continue
+            unified[field] = [c for c, value in zip(label.flags, answers) if _holds(value, field, conf)]
+        elif answers: unified[field] = _look_up(answers[0], label, field, conf)
     return unified
 
 def _holds(raw, field, conf):
-    "What a flag says"
-    if _key(raw) not in ("0", "1"): raise FakesError(f"{conf.name}: unknown label {raw!r} in a column of {field}; expected 1 where the class holds and 0 where it does not.")
+    "Whether a class holds, by its flag"
+    if _key(raw) not in ("0", "1"):
+        raise FakesError(
+            f"{conf.name}: unknown label {raw!r} in a column of {field}; "
+            "expected 1 where the class holds and 0 where it does not.")
     return _key(raw) == "1"
 
+def _look_up(raw, label, field, conf):
+    "The class of a raw value"
+    classes = FIELDS[field][0] or conf.classes.get(field, [])
+    if label.map is None and not classes: return _key(raw)
+    if label.map is None: table = {_key(c): c for c in classes}
+    else: table = {_key(value): c for value, c in label.map.items()}
+    if _key(raw) not in table:
+        raise FakesError(
+            f"{conf.name}: unknown label {raw!r} in column {label.column!r}; "
+            f"conf/dataset/{conf.name}.yaml maps {', '.join(table)} to {field}.")
+    return table[_key(raw)]
+
+# %% ../nbs/00c_record.ipynb #95ad7a09
+def _key(value):
+    "A raw value as text; 1.0 is 1"
+    return re.sub(r"^(-?\d+)\.0$", r"\1", str(value).strip())
+
+def _in(raw, values): return _key(raw) in map(_key, values)
+
+# %% ../nbs/00c_record.ipynb #f5d26cad
 def in_one_word(
     answer,   # class, or the classes that hold
 ) -> str: # `a|b` where several hold, `none` where none does
     "An answer as a table can hold it"
     return answer if isinstance(answer, str) else "|".join(answer) or "none"
 
-def _key(value):
-    "Raw values compare as text, because a CSV has no numbers and JSON has; 1.0 of a column with gaps is 1"
-    return re.sub(r"^(-?\d+)\.0$", r"\1", str(value).strip())
+# %% ../nbs/00c_record.ipynb #da54f52f
+def load_dataset_conf(
+    name:str,           # name of a file in `folder`
+    folder=None,        # `conf/dataset` of the project if none
+) -> DatasetConf: # checked
+    "Read a dataset's configuration; `extends: other` starts from another one"
+    folder = Path(folder or root()/"conf/dataset")
+    names = sorted(p.stem for p in folder.glob("*.yaml"))
+    if name not in names:
+        raise FakesError(
+            f"No dataset {name!r} in {folder}{nearest(name, names)}. Any table can be read by adding such a file.")
+    settings = _resolve(name, folder)
+    try: conf = DatasetConf.model_validate(settings)
+    except ValidationError as e: raise FakesError(f"{folder/name}.yaml: {_first_problem(e)}") from None
+    _check_labels(conf, folder/f"{name}.yaml")
+    return conf
 
-def _in(raw, values): return _key(raw) in {_key(v) for v in values}
+def _resolve(name, folder):
+    "The settings of a file laid over those it extends"
+    own = read_yaml(folder/f"{name}.yaml")
+    parent = own.pop("extends", None)
+    return overlay(_resolve(parent, folder), own) if parent else own
 
-def _look_up(raw, label, field, conf):
-    "The class of a raw value"
-    known = FIELDS[field][0] or conf.classes.get(field, [])
-    table = {_key(c): c for c in known} if label.map is None else {_key(k): v for k, v in label.map.items()}
-    if label.map is None and not known: return _key(raw)
-    if _key(raw) not in table:
-        raise FakesError(f"{conf.name}: unknown label {raw!r} in column {label.column!r}; conf/dataset/{conf.name}.yaml maps {', '.join(table)} to {field}.")
-    return table[_key(raw)]
+def _first_problem(e):
+    "The first error of a validation: where, what, and the name that was meant"
+    first = e.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    unknown = first["type"] == "extra_forbidden"
+    hint = nearest(str(first["loc"][-1]), DatasetConf.model_fields) if unknown else ""
+    return f"{key}: {first['msg'].lower()}{hint}"
+
+# %% ../nbs/00c_record.ipynb #705c3944
+def _check_labels(conf, path):
+    "Every mapped class must be one of the field's classes"
+    for field, label in conf.labels.items():
+        where = f"{path}: labels.{field}"
+        if field not in FIELDS: raise FakesError(f"{where}: no such field{nearest(field, FIELDS)}")
+        _check_shape(label, field, where)
+        allowed = field_classes(field, [conf])
+        for value in (label.map or {}).values():
+            if allowed and value not in allowed:
+                raise FakesError(f"{where}: no class {value!r}{nearest(value, allowed)}")
+
+def _check_shape(label, field, where):
+    "Flags where several classes may hold, else a column; no class with a name that cannot be written"
+    several = field in MULTI_LABEL
+    if bool(label.flags) != several or bool(label.flags) == bool(label.column):
+        expected = "one class holds, expected `column`"
+        if several: expected = "several classes may hold at once, expected `flags: {class: column}`"
+        raise FakesError(f"{where}: {expected} and nothing else.")
+    for name in label.flags:
+        if name == "none" or "|" in name:
+            raise FakesError(
+                f"{where}: {name!r} cannot be the name of a class: "
+                "answers are written as `a|b`, and as `none` where no class holds.")
+    if any(isinstance(value, bool) for value in label.map or {}):   # yes, no, on, off
+        raise FakesError(f"{where}: YAML took a word of the map for true or false. Put raw values in quotes.")
 
 # %% ../nbs/00c_record.ipynb #41cbea3b
 def text_field(
@@ -233,19 +278,32 @@ def text_field(
     lang:str|None=None,      # code such as en
 ) -> str: # empty where there is neither
     "`[OCR] … [/OCR] [CAP] … [/CAP] <lang=xx>`"
-    clean = lambda s: re.sub(r"\s+", " ", s or "").strip()
-    parts = [f"[{tag}] {clean(t)} [/{tag}]" for tag, t in (("OCR", ocr), ("CAP", caption)) if clean(t)]
-    return " ".join(parts + [f"<lang={lang}>"] if lang and parts else parts)
+    parts = []
+    for tag, text in (("OCR", ocr), ("CAP", caption)):
+        text = re.sub(r"\s+", " ", text or "").strip()
+        if text: parts.append(f"[{tag}] {text} [/{tag}]")
+    if lang and parts: parts.append(f"<lang={lang}>")
+    return " ".join(parts)
 
+# %% ../nbs/00c_record.ipynb #2fb952fe
 def split_text_field(
     text:str,   # of `text_field`
 ) -> tuple: # caption and OCR, each empty where absent
     "What stands beside the picture and what was read inside it, without the markers"
-    part = lambda tag: (re.findall(rf"\[{tag}\] (.*) \[/{tag}\]", text) or [""])[0]
-    return part("CAP"), part("OCR")
+    return _between(text, "CAP"), _between(text, "OCR")
+
+def _between(text, tag):
+    "What stands between two markers, empty without them"
+    marked = re.search(rf"\[{tag}\] (.*) \[/{tag}\]", text)
+    return marked[1] if marked else ""
 
 # %% ../nbs/00c_record.ipynb #53fd6275
-BASELINES = {"text": "tf-idf", "vision": "thumbnails", "audio": "mel bands", "video": "tiles over time"}   # modality → the linear model that its expert stands beside
+BASELINES = {  # modality: the linear model that its expert stands beside
+    "text": "tf-idf",
+    "vision": "thumbnails",
+    "audio": "mel bands",
+    "video": "tiles over time",
+}
 
 class Task(Strict):
     "What is decided, from what, on which data"

@@ -5,26 +5,28 @@
 # %% auto #0
 __all__ = ['SLOPE', 'BIAS', 'PER_PARAMETER', 'CALIBRATORS', 'OF_ALL', 'ENOUGH', 'CalibrationRefused', 'Calibrator', 'Temperature',
            'Vector', 'log_odds', 'OneVsRest', 'Platt', 'Beta', 'Histogram', 'pools', 'Isotonic', 'Shares', 'Each',
-           'read_map', 'cut_folds', 'losses', 'mean_error', 'choose', 'draw_candidates', 'pattern_names',
-           'PatternCalibrator']
+           'read_map', 'cut_folds', 'losses', 'mean_error', 'Candidate', 'held_out', 'choose_map', 'draw_candidates',
+           'pattern_names', 'PatternCalibrator']
 
 # %% ../../nbs/trust/05_calibrators.ipynb #fa0e24b2
+from typing import NamedTuple
+
 import numpy as np
+from fastcore.basics import patch
 
 from ..core import FakesError, nearest
 from ..metrics import ece, sigmoid, softmax, yes_no
 
 # %% ../../nbs/trust/05_calibrators.ipynb #6a1b95be
-SLOPE, BIAS = (0.05, 20.0), (-10.0, 10.0)   # bounds of what multiplies scores and of what is added; a working model needs neither end
-PER_PARAMETER = 20                          # examples of the rarest class for each parameter; ten are the least for a logistic fit (Peduzzi et al. 1996, doi 10.1016/S0895-4356(96)00236-3), and here several maps compete
-
 class CalibrationRefused(FakesError):
     "No map that deserves trust; the message says why"
 
 class Calibrator:
     "The map that changes nothing; the others set what `keeps` names, with an `_`, in `fit`"
-    name, keeps, n_parameters = "none", (), 0
-    least = 0     # examples of the rarest class from which it competes
+    name = "none"
+    keeps:tuple = ()
+    n_parameters = 0
+    least = 0            # examples of the rarest class from which it competes
 
     def fit(self,
         logits,   # (n, k) scores, of examples that were not trained on
@@ -45,66 +47,88 @@ class Calibrator:
 
     def __str__(self): return self.name
 
+# %% ../../nbs/trust/05_calibrators.ipynb #c1defdd3
 def _checked(logits, y):
     "Scores and labels that a map can be fitted on"
     logits, y = np.asarray(logits, float), np.asarray(y)
     if logits.ndim != 2 or len(logits) != len(y) or not len(y) or not np.isfinite(logits).all():
-        raise FakesError(f"Calibration needs finite logits (examples, classes) of labelled examples; got {logits.shape} for {len(y)} labels.")
-    if y.min() < 0 or y.max() >= logits.shape[1]: raise FakesError(f"Class indices should be 0 to {logits.shape[1] - 1}, found {y.min()} to {y.max()}. Leave unlabelled examples out.")
+        raise FakesError(
+            "Calibration needs finite logits (examples, classes) of labelled examples; "
+            f"got {logits.shape} for {len(y)} labels.")
+    if y.min() < 0 or y.max() >= logits.shape[1]:
+        raise FakesError(
+            f"Class indices should be 0 to {logits.shape[1] - 1}, found {y.min()} to {y.max()}. "
+            "Leave unlabelled examples out.")
     return logits, y.astype(int)
 
 # %% ../../nbs/trust/05_calibrators.ipynb #b9a691ab
+SLOPE = (0.05, 20.0)     # bounds of what multiplies scores; a working model needs neither end
+BIAS = (-10.0, 10.0)     # bounds of what is added to them
+PER_PARAMETER = 20       # examples of the rarest class for each parameter: ten are the least for a logistic fit
+                         # (Peduzzi et al. 1996, doi 10.1016/S0895-4356(96)00236-3), and here several maps compete
+
 class Temperature(Calibrator):
     "One number that divides all logits ([Guo et al. 2017](https://arxiv.org/abs/1706.04599))"
-    name, keeps, n_parameters = "temperature", ("temperature",), 1
+    name = "temperature"
+    keeps = ("temperature",)
+    n_parameters = 1
 
     def fit(self, logits, y):
         "Returns self; raises `CalibrationRefused` at a bound, without improvement, or when the search fails"
         from scipy.optimize import minimize_scalar
         from scipy.special import log_softmax
-        (logits, y), (low, high) = _checked(logits, y), SLOPE
-        loss = lambda log_t: -log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(y)), y].mean()
-        found = minimize_scalar(loss, bounds=np.log(SLOPE), method="bounded", options=dict(xatol=1e-5))
-        t = float(np.exp(found.x))
-        if not found.success: raise CalibrationRefused(f"the search for a temperature failed: {found.message}")
-        if t < low * 1.01 or t > high * 0.99: raise CalibrationRefused(f"the temperature ran to a bound, {t:.3g} of [{low}, {high}]: {_at_bound(t)}")
-        if found.fun > loss(0.0): raise CalibrationRefused(f"temperature {t:.4f} does not improve the likelihood of {len(y)} examples over 1")
+        logits, y = _checked(logits, y)
+        def loss(log_t): return -log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(y)), y].mean()
+        result = minimize_scalar(loss, bounds=np.log(SLOPE), method="bounded", options=dict(xatol=1e-5))
+        t = float(np.exp(result.x))
+        if not result.success: raise CalibrationRefused(f"the search for a temperature failed: {result.message}")
+        _refuse_bound(t)
+        if result.fun > loss(0.0):
+            raise CalibrationRefused(f"temperature {t:.4f} does not improve the likelihood of {len(y)} examples over 1")
         self.temperature_ = t
         return self
 
     def transform(self, logits): return softmax(logits, self.temperature_)
     def __str__(self): return f"temperature {self.temperature_:.2f}"
 
-def _at_bound(t):
-    "What a temperature at a bound says about the model"
-    return "the scores carry no information on these labels" if t > 1 else "no example is answered wrongly, so no sureness is too much"
+def _refuse_bound(t):
+    "Raises for a temperature at a bound, with what that says about the model"
+    low, high = SLOPE
+    if low * 1.01 <= t <= high * 0.99: return
+    why = "no example is answered wrongly, so no sureness is too much"
+    if t > 1: why = "the scores carry no information on these labels"
+    raise CalibrationRefused(f"the temperature ran to a bound, {t:.3g} of [{low}, {high}]: {why}")
 
 # %% ../../nbs/trust/05_calibrators.ipynb #f51ccef5
-def _lowest(loss, start, bounds, what):
+def _lowest(loss, start, bounds, sought):
     "Where a convex loss is lowest; `CalibrationRefused` where the search fails or ends at a bound"
     from scipy.optimize import minimize
-    found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=dict(maxiter=2000, ftol=1e-12, gtol=1e-7))
-    if not found.success: raise CalibrationRefused(f"the search for {what} failed: {found.message}")
-    for value, (low, high) in zip(found.x, bounds):
-        if not low + 1e-6 < value < high - 1e-6: raise CalibrationRefused(f"{what} ran to a bound, {value:.3g} of [{low:g}, {high:g}]: the scores carry no information that it could use, or separate these labels without error")
-    return found.x
+    options = dict(maxiter=2000, ftol=1e-12, gtol=1e-7)
+    result = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)
+    if not result.success: raise CalibrationRefused(f"the search for {sought} failed: {result.message}")
+    for value, (low, high) in zip(result.x, bounds):
+        if not low + 1e-6 < value < high - 1e-6:
+            raise CalibrationRefused(
+                f"{sought} ran to a bound, {value:.3g} of [{low:g}, {high:g}]: the scores carry no information "
+                "that it could use, or separate these labels without error")
+    return result.x
 
+# %% ../../nbs/trust/05_calibrators.ipynb #d9dda5f5
 class Vector(Calibrator):
     "A scale and a bias for each class ([Guo et al. 2017](https://arxiv.org/abs/1706.04599))"
-    name, keeps, least = "vector", ("scale", "bias"), 2 * PER_PARAMETER
+    name = "vector"
+    keeps = ("scale", "bias")
+    least = 2 * PER_PARAMETER
 
     def fit(self, logits, y):
         "Returns self; raises `CalibrationRefused` at a bound or when the search fails"
-        from scipy.special import log_softmax
         logits, y = _checked(logits, y)
-        z, (n, k) = logits - logits.mean(1, keepdims=True), logits.shape
-        truth, still = np.eye(k)[y], np.r_[np.ones(k), np.zeros(k)]
-        def loss(w):
-            log_p = log_softmax(z * w[:k] + w[k:], axis=1)
-            wrong = np.exp(log_p) - truth
-            return -(log_p * truth).sum() / n + ((w - still)**2).sum() / (2 * n), (np.r_[(wrong * z).sum(0), wrong.sum(0)] + w - still) / n
-        w = _lowest(loss, still, [SLOPE] * k + [BIAS] * k, "scale and bias of each class")
-        self.scale_, self.bias_ = w[:k].tolist(), w[k:].tolist()
+        k = logits.shape[1]
+        unchanged = np.r_[np.ones(k), np.zeros(k)]
+        loss = _vector_loss(logits - logits.mean(1, keepdims=True), np.eye(k)[y], unchanged)
+        w = _lowest(loss, unchanged, [SLOPE] * k + [BIAS] * k, "scale and bias of each class")
+        self.scale_ = w[:k].tolist()
+        self.bias_ = w[k:].tolist()
         return self
 
     def transform(self, logits):
@@ -113,6 +137,19 @@ class Vector(Calibrator):
 
     @property
     def n_parameters(self): return 2 * len(self.scale_) - 1     # a constant added to all biases changes nothing
+
+def _vector_loss(z, truth, unchanged):
+    "Mean NLL with the ridge of one example, and its gradient, as a function of scales and biases (2k,)"
+    from scipy.special import log_softmax
+    n, k = z.shape
+    def loss(w):
+        scale, bias = w[:k], w[k:]
+        log_p = log_softmax(z * scale + bias, axis=1)
+        wrong = np.exp(log_p) - truth
+        ridge = ((w - unchanged)**2).sum() / (2 * n)
+        gradient = np.r_[(wrong * z).sum(0), wrong.sum(0)] + w - unchanged
+        return -(log_p * truth).sum() / n + ridge, gradient / n
+    return loss
 
 # %% ../../nbs/trust/05_calibrators.ipynb #7771038e
 def log_odds(
@@ -124,8 +161,7 @@ def log_odds(
     top = rest.max(2, keepdims=True)
     return z - top[..., 0] - np.log(np.exp(rest - top).sum(2))
 
-def _asked(k): return [1] if k == 2 else range(k)      # classes that are asked for
-
+# %% ../../nbs/trust/05_calibrators.ipynb #af9f0d54
 class OneVsRest(Calibrator):
     "A map of the log-odds, of the second of two classes or of each of more; a subclass has `fit_one` and `apply_one`"
     keeps = ("maps",)
@@ -133,69 +169,93 @@ class OneVsRest(Calibrator):
     def fit(self, logits, y):
         "Returns self; raises `CalibrationRefused` where the map of a class cannot be trusted"
         logits, y = _checked(logits, y)
-        odds, k = log_odds(logits), logits.shape[1]
-        if missing := set(range(k)) - set(y): raise CalibrationRefused(f"class {min(missing)} does not occur among {len(y)} examples")
+        k = logits.shape[1]
+        missing = sorted(set(range(k)) - set(y.tolist()))
+        if missing: raise CalibrationRefused(f"class {missing[0]} does not occur among {len(y)} examples")
+        odds = log_odds(logits)
         for c in _asked(k):
-            if odds[y == c, c].mean() <= odds[y != c, c].mean(): raise CalibrationRefused(f"class {c} scores no higher where it is true than elsewhere: the scores carry no information on these labels")
+            if odds[y == c, c].mean() <= odds[y != c, c].mean():
+                raise CalibrationRefused(
+                    f"class {c} scores no higher where it is true than elsewhere: "
+                    "the scores carry no information on these labels")
         self.maps_ = [self.fit_one(odds[:, c], y == c) for c in _asked(k)]
         return self
 
     def transform(self, logits):
         odds = log_odds(logits)
-        p = np.stack([self.apply_one(odds[:, c], m) for c, m in zip(_asked(odds.shape[1]), self.maps_)], 1)
-        return yes_no(p[:, 0]) if p.shape[1] == 1 else p / p.sum(1, keepdims=True)
+        columns = [odds[:, c] for c in _asked(odds.shape[1])]
+        answers = [self.apply_one(column, fitted) for column, fitted in zip(columns, self.maps_)]
+        if len(answers) == 1: return yes_no(answers[0])
+        p = np.stack(answers, 1)
+        return p / p.sum(1, keepdims=True)
 
     @property
     def n_parameters(self): return sum(map(self.size, self.maps_))
-    def size(self, kept): return len(kept)
+    def size(self, fitted): return len(fitted)
+
+def _asked(k):
+    "The classes that are asked for"
+    return [1] if k == 2 else list(range(k))
 
 # %% ../../nbs/trust/05_calibrators.ipynb #d2edc915
-def _logistic(x, target, what):
+def _logistic(x, target, sought):
     "Weights of the columns of x and a bias, of the lowest log-loss against targets in [0, 1]"
     x = np.column_stack([x, np.ones(len(x))])
     def loss(w):
         z = x @ w
         return np.mean(np.logaddexp(0, z) - target * z), x.T @ (sigmoid(z) - target) / len(z)
     slopes = x.shape[1] - 1
-    return _lowest(loss, np.r_[np.ones(slopes), 0.0], [SLOPE] * slopes + [BIAS], what).tolist()
+    start = np.r_[np.ones(slopes), 0.0]
+    return _lowest(loss, start, [SLOPE] * slopes + [BIAS], sought).tolist()
 
 class Platt(OneVsRest):
-    "A slope and an intercept on the log-odds (Platt 1999, as [Lin et al. 2007](https://doi.org/10.1007/s10994-007-5018-6) fit it)"
-    name, least = "platt", 2 * PER_PARAMETER
+    "A slope and an intercept on the log-odds (Platt 1999, fitted as Lin et al. 2007, doi 10.1007/s10994-007-5018-6)"
+    name = "platt"
+    least = 2 * PER_PARAMETER
 
     def fit_one(self, odds, y):
         yes, no = y.sum(), (~y).sum()
-        a, b = _logistic(odds[:, None], np.where(y, (yes + 1) / (yes + 2), 1 / (no + 2)), "slope and intercept")
-        return dict(slope=a, intercept=b)
+        target = np.where(y, (yes + 1) / (yes + 2), 1 / (no + 2))
+        slope, intercept = _logistic(odds[:, None], target, "slope and intercept")
+        return dict(slope=slope, intercept=intercept)
 
-    def apply_one(self, odds, m): return sigmoid(m["slope"] * odds + m["intercept"])
+    def apply_one(self, odds, fitted): return sigmoid(fitted["slope"] * odds + fitted["intercept"])
 
-def _both_ends(odds): return np.stack([-np.logaddexp(0, -odds), np.logaddexp(0, odds)], 1)      # log p and -log(1-p)
-
+# %% ../../nbs/trust/05_calibrators.ipynb #a082df82
 class Beta(OneVsRest):
     "sigmoid(a log p - b log(1-p) + c) ([Kull et al. 2017](https://proceedings.mlr.press/v54/kull17a.html))"
-    name, least = "beta", 3 * PER_PARAMETER
+    name = "beta"
+    least = 3 * PER_PARAMETER
 
     def fit_one(self, odds, y):
-        return dict(zip("abc", _logistic(_both_ends(odds), y.astype(float), "beta calibration")))
+        weights = _logistic(_both_ends(odds), y.astype(float), "beta calibration")
+        return dict(zip("abc", weights))
 
-    def apply_one(self, odds, m): return sigmoid(_both_ends(odds) @ [m["a"], m["b"]] + m["c"])
+    def apply_one(self, odds, fitted):
+        return sigmoid(_both_ends(odds) @ [fitted["a"], fitted["b"]] + fitted["c"])
+
+def _both_ends(odds):
+    "log p and -log(1-p), (n, 2)"
+    return np.stack([-np.logaddexp(0, -odds), np.logaddexp(0, odds)], 1)
 
 # %% ../../nbs/trust/05_calibrators.ipynb #65600bf8
 class Histogram(OneVsRest):
     "The share in each of ten bins of equally many examples, an example of either answer added (Zadrozny & Elkan 2001)"
-    name, n_bins = "histogram", 10
+    name = "histogram"
+    n_bins = 10
     least = n_bins * PER_PARAMETER
 
     def fit_one(self, odds, y):
         edges = np.unique(np.quantile(odds, np.arange(1, self.n_bins) / self.n_bins, method="inverted_cdf"))
         edges = edges[edges < odds.max()]                              # so that no bin is empty
         bin = np.searchsorted(edges, odds)
-        return dict(edges=edges.tolist(), p=((np.bincount(bin, y) + 1) / (np.bincount(bin) + 2)).tolist())
+        shares = (np.bincount(bin, y) + 1) / (np.bincount(bin) + 2)
+        return dict(edges=edges.tolist(), p=shares.tolist())
 
-    def apply_one(self, odds, m): return np.asarray(m["p"])[np.searchsorted(m["edges"], odds)]
-    def size(self, kept): return len(kept["p"])
+    def apply_one(self, odds, fitted): return np.asarray(fitted["p"])[np.searchsorted(fitted["edges"], odds)]
+    def size(self, fitted): return len(fitted["p"])
 
+# %% ../../nbs/trust/05_calibrators.ipynb #905fd157
 def pools(
     odds,   # (n,) scores
     y,      # (n,) whether it is so
@@ -205,61 +265,81 @@ def pools(
     x, at, n = np.unique(odds, return_inverse=True, return_counts=True)
     yes = np.bincount(at, y)
     cuts = isotonic_regression(yes / n, weights=n).blocks
-    return x[cuts[:-1]], x[cuts[1:] - 1], np.add.reduceat(yes, cuts[:-1]), np.add.reduceat(n, cuts[:-1])
+    starts, ends = cuts[:-1], cuts[1:] - 1
+    return x[starts], x[ends], np.add.reduceat(yes, starts), np.add.reduceat(n, starts)
 
+# %% ../../nbs/trust/05_calibrators.ipynb #f8e02397
 class Isotonic(OneVsRest):
-    "The curve that never falls, an example of either answer added to each pool ([Zadrozny & Elkan 2002](https://doi.org/10.1145/775047.775151))"
-    name, least = "isotonic", 500     # it overtakes Platt's near 1,000 examples ([Niculescu-Mizil & Caruana 2005](https://doi.org/10.1145/1102351.1102430)), here half of either answer
+    "The curve that never falls, an example of either answer added to each pool (Zadrozny & Elkan 2002)"
+    name = "isotonic"                # doi 10.1145/775047.775151
+    least = 500                      # it overtakes Platt's near 1,000 examples, half of either answer
+                                     # (Niculescu-Mizil & Caruana 2005, doi 10.1145/1102351.1102430)
 
     def fit_one(self, odds, y):
         from scipy.optimize import isotonic_regression
         low, high, yes, n = pools(odds, y)
         p = isotonic_regression((yes + 1) / (n + 2), weights=n).x
-        return dict(odds=np.stack([low, high], 1).ravel().tolist(), p=np.repeat(p, 2).tolist())
+        both_ends = np.stack([low, high], 1).ravel()
+        return dict(odds=both_ends.tolist(), p=np.repeat(p, 2).tolist())
 
-    def apply_one(self, odds, m): return np.interp(odds, m["odds"], m["p"])
-    def size(self, kept): return len(set(kept["p"]))
+    def apply_one(self, odds, fitted): return np.interp(odds, fitted["odds"], fitted["p"])
+    def size(self, fitted): return len(set(fitted["p"]))
 
 # %% ../../nbs/trust/05_calibrators.ipynb #fa441686
 class Shares(Calibrator):
     "The shares of the classes, an example of each added, whatever the scores"
-    name, keeps = "shares", ("shares",)
+    name = "shares"
+    keeps = ("shares",)
     least = 5     # one a fold, where five are held out in turn
-    n_parameters = property(lambda self: len(self.shares_) - 1)
 
     def fit(self, logits, y):
         "Returns self"
         logits, y = _checked(logits, y)
-        self.shares_ = ((np.bincount(y, minlength=logits.shape[1]) + 1) / (len(y) + logits.shape[1])).tolist()
+        k = logits.shape[1]
+        self.shares_ = ((np.bincount(y, minlength=k) + 1) / (len(y) + k)).tolist()
         return self
 
     def transform(self, logits): return np.tile(self.shares_, (len(logits), 1))
 
-# %% ../../nbs/trust/05_calibrators.ipynb #cf944838
+    @property
+    def n_parameters(self): return len(self.shares_) - 1
+
+# %% ../../nbs/trust/05_calibrators.ipynb #0f33d9ee
 CALIBRATORS = {c.name: c for c in (Calibrator, Temperature, Platt, Vector, Beta, Histogram, Isotonic, Shares)}
 OF_ALL = tuple(name for name in CALIBRATORS if name != "shares")     # that all posts may have
 
 class Each(Calibrator):
     "Where several classes may hold at once: a map of (0, score) for each class"
-    name, keeps = "each", ("maps",)
-    def transform(self, logits): return np.stack([m.transform(_yes(z))[:, 1] for m, z in zip(self._maps(), np.transpose(logits))], 1)
-    def _maps(self): return [read_map(m) for m in self.maps_]
-    def __str__(self): return ", ".join(map(str, self._maps()))
+    name = "each"
+    keeps = ("maps",)
 
-def _yes(z): return np.stack([np.zeros(len(z)), z], 1)      # the score of a class as one of yes or no
+    def transform(self, logits):
+        columns = zip(self.read_maps(), np.transpose(logits))
+        return np.stack([fitted.transform(_as_yes(z))[:, 1] for fitted, z in columns], 1)
+
+    def read_maps(self): return [read_map(m) for m in self.maps_]
+    def __str__(self): return ", ".join(map(str, self.read_maps()))
+
+def _as_yes(z):
+    "The score of a class as one of no or yes, (n, 2)"
+    return np.stack([np.zeros(len(z)), z], 1)
 
 def read_map(
-    kept:dict,   # of `to_dict`
+    written:dict,   # of `to_dict`
 ) -> Calibrator: # fitted
     "A map from its JSON"
     kinds = CALIBRATORS | {Each.name: Each}
-    if kept.get("name") not in kinds: raise FakesError(f"No calibration map {kept.get('name')!r}{nearest(str(kept.get('name')), kinds)}. Run the stage calibrate again.")
-    found = kinds[kept["name"]]()
-    if missing := set(found.keeps) - set(kept): raise FakesError(f"The calibration map {found.name} lacks {', '.join(sorted(missing))}. Run the stage calibrate again.")
-    for k in found.keeps: setattr(found, f"{k}_", kept[k])
-    return found
+    name = written.get("name")
+    if name not in kinds:
+        raise FakesError(f"No calibration map {name!r}{nearest(str(name), kinds)}. Run the stage calibrate again.")
+    fitted = kinds[name]()
+    missing = sorted(set(fitted.keeps) - set(written))
+    if missing:
+        raise FakesError(f"The calibration map {name} lacks {', '.join(missing)}. Run the stage calibrate again.")
+    for k in fitted.keeps: setattr(fitted, f"{k}_", written[k])
+    return fitted
 
-# %% ../../nbs/trust/05_calibrators.ipynb #0c301975
+# %% ../../nbs/trust/05_calibrators.ipynb #be8f3490
 def cut_folds(
     y,             # (n,) class indices
     groups=None,   # (n,) kept whole, each example alone if none
@@ -267,12 +347,19 @@ def cut_folds(
     seed:int=0,
 ) -> np.ndarray: # (n,) number of its fold
     "Folds with groups whole and classes spread, a group counted by its first label"
-    names, first, at = np.unique(np.arange(len(y)) if groups is None else groups, return_index=True, return_inverse=True)
-    if len(names) < 2: raise FakesError(f"{len(y)} examples in {len(names)} group cannot be cut into folds: calibration needs two groups or more. Enlarge shard.val_share.")
-    order = np.lexsort([np.random.default_rng(seed).permutation(len(names)), np.asarray(y)[first]])
-    fold = np.empty(len(names), int); fold[order] = np.arange(len(names)) % min(folds, len(names))
+    groups = np.arange(len(y)) if groups is None else groups
+    names, first, at = np.unique(groups, return_index=True, return_inverse=True)
+    if len(names) < 2:
+        raise FakesError(
+            f"{len(y)} examples in {len(names)} group cannot be cut into folds: "
+            "calibration needs two groups or more. Enlarge shard.val_share.")
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    order = np.lexsort([shuffled, np.asarray(y)[first]])
+    fold = np.empty(len(names), int)
+    fold[order] = np.arange(len(names)) % min(folds, len(names))
     return fold[at]
 
+# %% ../../nbs/trust/05_calibrators.ipynb #6286edad
 def losses(
     y,      # (n,) class indices
     probs,  # (n, k)
@@ -285,11 +372,42 @@ def mean_error(
     groups=None,   # (n,) whose examples are not independent
 ) -> float:
     "Standard error of the mean, over groups where there are any"
-    total = np.bincount(np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1], values - values.mean())
-    return float(np.sqrt(len(total) / (len(total) - 1) * (total**2).sum()) / len(values))
+    at = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    total = np.bincount(at, values - values.mean())
+    n_groups = len(total)
+    return float(np.sqrt(n_groups / (n_groups - 1) * (total**2).sum()) / len(values))
 
 # %% ../../nbs/trust/05_calibrators.ipynb #89e012d9
-def choose(
+class Candidate(NamedTuple):
+    "A map that may be chosen"
+    name:str
+    map:Calibrator|None        # fitted on all examples; none where it is refused
+    probs:np.ndarray|None      # (n, k) by maps that had not seen the example
+    refused:str|None           # reason
+
+def held_out(
+    name:str,   # key of `CALIBRATORS`
+    logits,     # (n, k)
+    y,          # (n,) class indices
+    fold,       # (n,) of `cut_folds`
+) -> Candidate:
+    "A map and what it makes of examples that it had not seen"
+    kind = CALIBRATORS[name]
+    rarest = int(np.bincount(y, minlength=logits.shape[1]).min())
+    if rarest < kind.least:
+        needed = f"needs {kind.least} examples of every class, and the rarest has {rarest}"
+        return Candidate(name, None, None, needed)
+    try:
+        fitted = kind().fit(logits, y)
+        probs = np.empty_like(logits)
+        for f in np.unique(fold):
+            out = fold == f
+            probs[out] = kind().fit(logits[~out], y[~out]).transform(logits[out])
+        return Candidate(name, fitted, probs, None)
+    except CalibrationRefused as e: return Candidate(name, None, None, str(e))
+
+# %% ../../nbs/trust/05_calibrators.ipynb #6dc75cae
+def choose_map(
     logits,            # (n, k) of examples that were not trained on
     y,                 # (n,) class indices; (n, k) of 0 and 1 where several may hold
     groups=None,       # (n,) kept whole
@@ -298,112 +416,178 @@ def choose(
     seed:int=0,
     margin:float=1.0,  # standard errors by which a more complex map must be ahead
     base=None,         # fitted map of all that stands until another is ahead, the one that changes nothing if none
-) -> tuple: # fitted map, and a row a candidate: map, n_parameters, nll (held out), gain over the first row with its standard error se, ece, refused (reason), chosen; `label` is a class's number where several may hold
+) -> tuple: # fitted map, and a row a candidate
     "The map that the held-out likelihood is for"
     if np.ndim(y) == 2: return _choose_each(logits, y, groups, candidates, folds, seed, margin, base)
-    if unknown := [c for c in candidates if c not in CALIBRATORS]: raise FakesError(f"No calibration map {unknown[0]!r}{nearest(unknown[0], CALIBRATORS)}")
-    (logits, y), fold, best = _checked(logits, y), cut_folds(y, groups, folds, seed), base or Calibrator()
-    first = lost = losses(y, probs := best.transform(logits))
-    told = [(best, _row("map of all" if base else best.name, best, y, probs, 0 * first, groups))]
-    tried = [(name, *_held_out(name, logits, y, fold)) for name in candidates if not name == best.name == "none"]
-    for name, found, probs, why in sorted(tried, key=lambda t: t[1].n_parameters if t[1] else np.inf):
-        if found is None: told.append((None, dict(map=name, refused=why))); continue
-        cost = losses(y, probs)
-        told.append((found, row := _row(name, found, y, probs, first - cost, groups)))
-        needed = 0 if base is None and found.n_parameters == 1 else margin      # a temperature changes no answer and costs 1 / 2n nats: to be ahead is enough
-        if row["gain"] < 0: row["refused"] = f"on held-out examples worse than {told[0][1]['map']}, by {-row['gain']:.4f} nats"
-        elif (ahead := lost - cost).mean() > needed * mean_error(ahead, groups): best, lost = found, cost
-    return best, [row | dict(chosen=found is best) for found, row in told]
+    unknown = [name for name in candidates if name not in CALIBRATORS]
+    if unknown: raise FakesError(f"No calibration map {unknown[0]!r}{nearest(unknown[0], CALIBRATORS)}")
+    logits, y = _checked(logits, y)
+    fold = cut_folds(y, groups, folds, seed)
+    best = base or Calibrator()
+    first = Candidate("map of all" if base else best.name, best, best.transform(logits), None)
+    tried = [held_out(name, logits, y, fold) for name in candidates if not name == best.name == "none"]
 
-def _held_out(name, logits, y, fold):
-    "A candidate: its name, its map of all examples, and probabilities by maps that had not seen them; or none and the reason"
-    kind, rarest = CALIBRATORS[name], int(np.bincount(y, minlength=logits.shape[1]).min())
-    try:
-        if rarest < kind.least: raise CalibrationRefused(f"needs {kind.least} examples of every class, and the rarest has {rarest}")
-        found, probs = kind().fit(logits, y), np.empty_like(logits)
-        for f in np.unique(fold): probs[fold == f] = kind().fit(logits[fold != f], y[fold != f]).transform(logits[fold == f])
-        return found, probs, None
-    except CalibrationRefused as e: return None, None, str(e)
+    at_first = lost = losses(y, first.probs)
+    rows = [(best, _row(first, y, 0 * at_first, groups))]
+    for candidate in sorted(tried, key=_complexity):
+        if candidate.map is None:
+            rows.append((None, dict(map=candidate.name, refused=candidate.refused)))
+            continue
+        cost = losses(y, candidate.probs)
+        row = _row(candidate, y, at_first - cost, groups)
+        rows.append((candidate.map, row))
+        # a temperature changes no answer and costs 1 / 2n nats: to be ahead is enough
+        needed = 0 if base is None and candidate.map.n_parameters == 1 else margin
+        ahead = lost - cost
+        if row["gain"] < 0:
+            row["refused"] = f"on held-out examples worse than {first.name}, by {-row['gain']:.4f} nats"
+        elif ahead.mean() > needed * mean_error(ahead, groups): best, lost = candidate.map, cost
+    return best, [row | dict(chosen=fitted is best) for fitted, row in rows]
 
-def _row(name, found, y, probs, gain, groups):
-    "What the table says of a candidate"
-    return dict(map=name, n_parameters=found.n_parameters, nll=float(losses(y, probs).mean()), gain=float(gain.mean()), se=mean_error(gain, groups), ece=ece(y, probs, 1 if probs.shape[1] == 2 else None), refused=None)
+# %% ../../nbs/trust/05_calibrators.ipynb #2e589fbd
+def _complexity(candidate):
+    "Simple maps first, refused ones last"
+    return candidate.map.n_parameters if candidate.map else np.inf
+
+def _row(candidate, y, gain, groups):
+    "What the table says of a candidate; gain (n,) over the first row"
+    return dict(
+        map=candidate.name,
+        n_parameters=candidate.map.n_parameters,
+        nll=float(losses(y, candidate.probs).mean()),
+        gain=float(gain.mean()),
+        se=mean_error(gain, groups),
+        ece=ece(y, candidate.probs, 1 if candidate.probs.shape[1] == 2 else None),
+        refused=None)
 
 def _choose_each(logits, y, groups, candidates, folds, seed, margin, base):
     "A map for each class, and all their rows"
-    parts = base._maps() if base else [None] * y.shape[1]
-    found = [choose(_yes(z), held, groups, candidates, folds, seed, margin, part) for z, held, part in zip(np.transpose(logits), np.transpose(y), parts)]
-    best = Each(); best.maps_ = [m.to_dict() for m, _ in found]
-    return best, [r | dict(label=c) for c, (_, rows) in enumerate(found) for r in rows]
+    bases = base.read_maps() if base else [None] * y.shape[1]
+    maps, rows = [], []
+    for c, own_base in enumerate(bases):
+        z, holds = np.asarray(logits)[:, c], y[:, c]
+        best, own = choose_map(_as_yes(z), holds, groups, candidates, folds, seed, margin, own_base)
+        maps.append(best.to_dict())
+        rows += [row | dict(label=c) for row in own]
+    each = Each()
+    each.maps_ = maps
+    return each, rows
 
+# %% ../../nbs/trust/05_calibrators.ipynb #b59a5932
 def draw_candidates(
-    rows:list,   # of `choose`, of one class
+    rows:list,   # of `choose_map`, of one class
     ax=None,     # of matplotlib
 ):
     "What each map gains on held-out examples, with its standard error; the chosen one in blue, refused ones in words"
     import matplotlib.pyplot as plt
     ax = ax or plt.gca()
-    for i, r in enumerate(rows):
-        if r.get("gain") is None: ax.text(0, i, " refused", fontsize=6, va="center", color="firebrick"); continue
-        color = "steelblue" if r["chosen"] else "firebrick" if r["refused"] else "grey"
-        ax.errorbar(r["gain"], i, xerr=r["se"], fmt="o", ms=6 if r["chosen"] else 4, color=color, capsize=2, lw=1)
-    ax.axvline(0, color="black", lw=0.6); ax.set(xlabel="NLL gained on held-out examples", ylim=(len(rows) - 0.5, -0.5))
-    ax.set_yticks(range(len(rows)), [r["map"] + (f" ({r['n_parameters']})" if r.get("n_parameters") is not None else "") for r in rows], fontsize=7)
+    for i, row in enumerate(rows):
+        if row.get("gain") is None:
+            place = ax.get_yaxis_transform()         # x as a share of the width, y a row
+            ax.text(0.5, i, "refused", fontsize=8, ha="center", va="center", color="firebrick", transform=place)
+            continue
+        color = "firebrick" if row["refused"] else "grey"
+        if row["chosen"]: color = "steelblue"
+        size = 6 if row["chosen"] else 4
+        ax.errorbar(row["gain"], i, xerr=row["se"], fmt="o", ms=size, color=color, capsize=2, lw=1)
+    ax.axvline(0, color="black", lw=0.6)
+    ax.set(xlabel="NLL gained on held-out examples", ylim=(len(rows) - 0.5, -0.5))
+    ax.set_yticks(range(len(rows)), [_with_size(row) for row in rows], fontsize=8)
+
+def _with_size(row):
+    "A map's name with its number of parameters"
+    n = row.get("n_parameters")
+    return row["map"] if n is None else f"{row['map']} ({n})"
 
 # %% ../../nbs/trust/05_calibrators.ipynb #e9f7afdb
-ENOUGH = 20    # labelled posts from which a pattern may have a map of its own
-
 def pattern_names(
     present:dict,   # modality → (n,) whether a post has it
 ) -> np.ndarray: # (n,) such as text+vision, text, or nothing at all
     "What of each post was seen, in one word"
-    return np.array(["+".join(m for m, there in zip(present, row) if there) for row in zip(*present.values())], dtype=object)
+    def name(row): return "+".join(m for m, there in zip(present, row) if there)
+    return np.array([name(row) for row in zip(*present.values())], dtype=object)
+
+# %% ../../nbs/trust/05_calibrators.ipynb #621d27d9
+ENOUGH = 20    # labelled posts from which a pattern may have a map of its own
 
 class PatternCalibrator:
-    "A map of all posts, and one for each pattern of modalities that has enough posts and gains by it; `n_` says of how many"
-    def fit(self,
-        logits,              # (n, k) of examples that were not trained on
-        y,                   # (n,) class indices; (n, k) of 0 and 1 where several may hold
-        patterns,            # (n,) of `pattern_names`
-        groups=None,         # (n,) kept whole
-        method:str="auto",   # which map: chosen, or the name of one that is taken unless refused
-        seed:int=0,
-    ):
-        "Returns self; the candidates of each choice are in `candidates_`"
-        if method not in ("auto", *OF_ALL): raise FakesError(f"No calibration map {method!r} of all posts{nearest(method, ('auto', *OF_ALL))}")
-        options = dict(seed=seed) if method == "auto" else dict(seed=seed, candidates=(method,), margin=0.0)
-        logits, y, patterns = np.asarray(logits, float), np.asarray(y), np.asarray(patterns)
-        groups = np.arange(len(y)) if groups is None else np.asarray(groups)
-        self.all_, rows = choose(logits, y, groups, **options)
-        names, counts = np.unique(patterns.astype(str), return_counts=True)
-        self.n_, self.maps_, self.candidates_ = dict(zip(names.tolist(), counts.tolist())), {}, {"all": rows}
-        for name, n in self.n_.items():
-            at = patterns == name
-            if not ENOUGH <= n < len(y) or len(set(groups[at])) < 5: continue      # so few groups cannot be held out in turn
-            own, self.candidates_[name] = choose(logits[at], y[at], groups[at], base=self.all_, **dict(candidates=tuple(CALIBRATORS)) | options)
-            if own.to_dict() != self.all_.to_dict(): self.maps_[name] = own
-        return self
+    "A map of all posts, and one for each pattern of modalities that has enough posts and gains by it"
+    all_:Calibrator      # map of all posts
+    maps_:dict           # pattern → its own map
+    n_:dict              # pattern → posts
+    candidates_:dict     # all, and each pattern that competed → rows of `choose_map`
 
-    def transform(self,
-        logits,     # (n, k)
-        patterns,   # (n,) of `pattern_names`; one that was never fitted takes the map of all
-    ) -> np.ndarray: # (n, k)
-        "Calibrated probabilities"
-        logits, patterns = np.asarray(logits, float), np.asarray(patterns)
-        probs = np.empty_like(logits)
-        for name in set(patterns): probs[patterns == name] = self.maps_.get(name, self.all_).transform(logits[patterns == name])
-        return probs
+    def __str__(self):
+        own = [f"{name}: {fitted}" for name, fitted in self.maps_.items()]
+        return "; ".join([str(self.all_), *own])
 
-    def to_dict(self) -> dict:
-        "Plain numbers, for the bundle"
-        return dict(all=self.all_.to_dict(), patterns={name: m.to_dict() for name, m in self.maps_.items()}, n=self.n_)
+# %% ../../nbs/trust/05_calibrators.ipynb #cb63abb5
+@patch
+def fit(
+    self:PatternCalibrator,
+    logits,              # (n, k) of examples that were not trained on
+    y,                   # (n,) class indices; (n, k) of 0 and 1 where several may hold
+    patterns,            # (n,) of `pattern_names`
+    groups=None,         # (n,) kept whole
+    method:str="auto",   # which map: chosen, or the name of one that is taken unless refused
+    seed:int=0,
+) -> PatternCalibrator: # itself
+    "Choose the map of all posts, and those of the patterns"
+    if method not in ("auto", *OF_ALL):
+        raise FakesError(f"No calibration map {method!r} of all posts{nearest(method, ('auto', *OF_ALL))}")
+    options = dict(seed=seed) if method == "auto" else dict(seed=seed, candidates=(method,), margin=0.0)
+    of_pattern = dict(candidates=tuple(CALIBRATORS)) | options
+    logits, y = np.asarray(logits, float), np.asarray(y)
+    patterns = np.asarray(patterns)
+    groups = np.arange(len(y)) if groups is None else np.asarray(groups)
+    self.all_, rows = choose_map(logits, y, groups, **options)
+    names, counts = np.unique(patterns.astype(str), return_counts=True)
+    self.n_ = dict(zip(names.tolist(), counts.tolist()))
+    self.maps_ = {}
+    self.candidates_ = {"all": rows}
+    for name, n in self.n_.items():
+        at = patterns == name
+        if not ENOUGH <= n < len(y): continue
+        if len(set(groups[at])) < 5: continue           # so few groups cannot be held out in turn
+        own, self.candidates_[name] = choose_map(logits[at], y[at], groups[at], base=self.all_, **of_pattern)
+        if own.to_dict() != self.all_.to_dict(): self.maps_[name] = own
+    return self
 
-    @classmethod
-    def from_dict(cls, kept):
-        "The map of a bundle"
-        if "all" not in kept: raise FakesError(f"This bundle's calibration holds {', '.join(kept)}, and should hold a map of all. Run the stage calibrate again.")
-        found = cls()
-        found.all_, found.maps_, found.n_ = read_map(kept["all"]), {name: read_map(m) for name, m in kept.get("patterns", {}).items()}, kept.get("n", {})
-        return found
+# %% ../../nbs/trust/05_calibrators.ipynb #40487e4a
+@patch
+def transform(
+    self:PatternCalibrator,
+    logits,     # (n, k)
+    patterns,   # (n,) of `pattern_names`; one that was never fitted takes the map of all
+) -> np.ndarray: # (n, k)
+    "Calibrated probabilities"
+    logits, patterns = np.asarray(logits, float), np.asarray(patterns)
+    probs = np.empty_like(logits)
+    for name in set(patterns):
+        at = patterns == name
+        probs[at] = self.maps_.get(name, self.all_).transform(logits[at])
+    return probs
 
-    def __str__(self): return "; ".join([str(self.all_)] + [f"{name}: {m}" for name, m in self.maps_.items()])
+# %% ../../nbs/trust/05_calibrators.ipynb #346ffcce
+@patch
+def to_dict(self:PatternCalibrator) -> dict:
+    "Plain numbers, for the bundle"
+    own = {name: fitted.to_dict() for name, fitted in self.maps_.items()}
+    return dict(all=self.all_.to_dict(), patterns=own, n=self.n_)
+
+# %% ../../nbs/trust/05_calibrators.ipynb #491b2b73
+@patch(cls_method=True)
+def from_dict(
+    cls:PatternCalibrator,
+    written:dict,   # of `to_dict`
+) -> PatternCalibrator: # fitted
+    "The map of a bundle"
+    if "all" not in written:
+        raise FakesError(
+            f"This bundle's calibration holds {', '.join(written)}, and should hold a map of all. "
+            "Run the stage calibrate again.")
+    made = cls()
+    made.all_ = read_map(written["all"])
+    made.maps_ = {name: read_map(m) for name, m in written.get("patterns", {}).items()}
+    made.n_ = written.get("n", {})
+    return made
