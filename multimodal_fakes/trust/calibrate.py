@@ -285,16 +285,16 @@ def prediction_sets(
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #6b9a104e
 class Rules(NamedTuple):
-    "By which calibration and decisions are chosen"
-    n_bins:int = 15               # of the reliability diagram and the ECE
-    method:str = "auto"           # which map: chosen, or the name of one that is taken unless refused
-    purpose:str|dict = "best_f1"  # what the threshold is for, of `decisions.read_purpose`
-    purposes:list|tuple = ("best_f1",)   # whose thresholds are told
-    risk:float = 0.1              # highest share of wrong answers among those given; the others go to a person
-    level:float = 0.9             # share of posts whose set of possible classes should hold the true one
-    sets:str = "lac"              # how these sets are made, of `decisions.KINDS`
-    sets_by_class:bool = False    # whether the promise holds within each class, for which each needs examples
-    familiar:float = 0.99         # share of the validation posts that count as familiar
+    "By which calibration and decisions are chosen; what each means stands in `settings.Calibrate`"
+    n_bins:int = 15
+    method:str = "auto"
+    purpose:str|dict = "best_f1"
+    purposes:list|tuple = ("best_f1",)
+    risk:float = 0.1
+    level:float = 0.9
+    sets:str = "lac"
+    sets_by_class:bool = False
+    familiar:float = 0.99
 
 RULES = Rules()
 
