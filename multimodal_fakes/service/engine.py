@@ -120,6 +120,7 @@ def load_detector(
     from multimodal_fakes.detect.predict import Detector
     return Detector.load(folder, runtime, threads=int(os.environ.get("OMP_NUM_THREADS") or 0))
 
+# %% ../../nbs/service/07g_engine.ipynb #3ed602e1
 def load_all(
     setup:dict,   # of `Engine`: load, models, tasks, runtime
 ) -> tuple: # task → detector; task → what it is; task → none or why it may not be used
@@ -127,7 +128,7 @@ def load_all(
     module, name = setup["load"].split(":")
     load = getattr(importlib.import_module(module), name)
     detectors, tasks = {}, {}
-    reasons = {}
+    reasons:dict[str, str|None] = {}
     for task in setup["tasks"]:
         folder = Path(setup["models"])/task
         try:
@@ -284,8 +285,8 @@ class Worker(asyncio.Protocol):
         self.setup = setup
         self.process = None
         self.transport = None
-        self.buffer = bytearray()      # of a reply, as far as it came
-        self.answer = None             # future of the reply
+        self.buffer = bytearray()                   # a reply, as far as it came
+        self.answer:asyncio.Future|None = None      # the reply that is waited for
 
     def connection_made(self, transport): self.transport = transport
     def pause_writing(self): self.room.clear()
@@ -341,19 +342,21 @@ async def ask(
     seconds:float,   # until the answer
 ) -> tuple: # head, list of bytes
     "Send a message and wait for the answer; raises `Died` where none comes"
-    self.answer = asyncio.get_running_loop().create_future()
+    answer = asyncio.get_running_loop().create_future()
+    self.answer = answer
     if self.gone.done(): raise Died(await self.epitaph())
     try:
         async with asyncio.timeout(seconds):
             await self._send(message)
-            return await self.answer
+            return await answer
     except TimeoutError: raise Died(f"gave no answer within {seconds:g} s") from None
     except ConnectionError: raise Died(await self.epitaph()) from None
     finally: self.answer = None
 
 @patch
 async def _send(self:Worker, message):
-    for part in map(memoryview, message):
+    for blob in message:
+        part = memoryview(blob)
         for at in range(0, len(part), PIECE):
             self.transport.write(part[at:at + PIECE])
             await self.room.wait()

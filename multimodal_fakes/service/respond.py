@@ -38,7 +38,7 @@ class HttpConf(Section):
     host:str = "127.0.0.1"                          # to listen at; 0.0.0.0 for all
     port:int = Field(8000, ge=0, le=65535)          # any free one if zero
     default_task:str = "fake_news"                  # where several fit a post that names none
-    origins:list[str] = []                          # of web pages that may call this service, such as https://example.org
+    origins:list[str] = []                          # of web pages that may call it, such as https://example.org
     signed_urls:bool = True                         # a video_url must carry a signature of `access`
     notice_seconds:float = Field(0.0, ge=0, le=300) # from SIGTERM until no connection is accepted
     drain_seconds:float = Field(30.0, gt=0)         # for requests under way after that
@@ -258,6 +258,7 @@ async def judge(
     if self.history: answer["id"] = await self.keep(answer, post, request)
     return answer
 
+# %% ../../nbs/service/07h_respond.ipynb #247f2da3
 @patch
 async def keep(self:Service, answer:dict, post:dict, request) -> str|None: # the number under which it is kept
     "Write an answer down"
@@ -429,6 +430,7 @@ async def video_job(self:Service, request) -> Job:
 def _video_hash(task, url, data) -> str:
     return hashlib.sha256(repr((task, url)).encode() + (data or b"")).hexdigest()
 
+# %% ../../nbs/service/07h_respond.ipynb #8f6fec90
 @patch
 async def judge_video(
     self:Service,
