@@ -50,7 +50,8 @@ def as_post(
     "A post of what was sent; raises `FakesError` where a picture or a video came as anything but bytes"
     post = {k: fields.get(k) or None for k in ("text", "image", "video")}
     for k in ("image", "video"):
-        if hasattr(post[k], "file"): post[k] = post[k].file.read()
+        upload = getattr(post[k], "file", None)
+        if upload is not None: post[k] = upload.read()
         is_file = post[k] is None or isinstance(post[k], bytes)
         if not is_file: raise FakesError(f"`{k}` came as text. Send the file itself.")
     is_text = post["text"] is None or isinstance(post["text"], str)
@@ -99,6 +100,7 @@ def bento_service(
         def predict(self, posts:list[Post]) -> list[dict]: return answers(self.detector, [dict(p) for p in posts])
     return Service
 
+# %% ../../nbs/service/07j_adapters.ipynb #9977158e
 def run_bentoml(conf:AdapterConf):
     "Become BentoML's server; its reports about the use of it stay off"
     os.environ |= {ASKED: conf.model_dump_json(), "BENTOML_DO_NOT_TRACK": "True"}
@@ -134,6 +136,7 @@ def lit_class() -> type:
     LitFakes.__module__ = "multimodal_fakes.service.adapters"
     return LitFakes
 
+# %% ../../nbs/service/07j_adapters.ipynb #92c1633b
 def run_litserve(conf:AdapterConf):
     "LitServe's server, in this process"
     import litserve

@@ -85,6 +85,7 @@ def frame(
     sizes = struct.pack(HEADER, len(text), sum(map(len, blobs)))
     return [sizes + text, *blobs]
 
+# %% ../../nbs/service/07g_engine.ipynb #79d05372
 def unframe(
     data,   # bytes that came so far
 ) -> tuple|None: # head, list of bytes, how many bytes of `data` they were; none where the message is not whole
@@ -143,6 +144,7 @@ def load_all(
         reasons[task] = None if ok else f"golden sample: {why}"
     return detectors, tasks, reasons
 
+# %% ../../nbs/service/07g_engine.ipynb #adbe2d02
 PUBLIC = ("classes", "multi_label", "positive", "modalities", "threshold", "purpose", "protocol")
 
 def describe(
@@ -181,10 +183,12 @@ def as_reply(
     message = f"The detector failed ({kind}). This is a fault of the service, its log has the details."
     return "error", error_reply("DetectorFailed", message)
 
+# %% ../../nbs/service/07g_engine.ipynb #4cedebe5
 def error_reply(name:str, message:str, reason:str|None=None) -> bytes:
     "An error as it travels"
     return json.dumps({"error": name, "message": message, "reason": reason}).encode()
 
+# %% ../../nbs/service/07g_engine.ipynb #e8fdba0a
 def no_memory(e:Exception) -> bool:
     "Whether an exception means that memory ran out; torch and ONNX Runtime have none of their own for it"
     return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and "alloc" in str(e))
@@ -210,7 +214,9 @@ def work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)      # the parent decides
     os.nice(5)                                        # and goes first
     with socket.socket(fileno=fd) as pipe, pipe.makefile("rb") as stream:
-        setup = read_frame(stream)[0]
+        first = read_frame(stream)
+        if first is None: return                      # the parent is gone already
+        setup, _ = first
         detectors, tasks, reasons = load_all(setup)
         limit_memory(setup["memory_mb"])
         pipe.sendall(b"".join(frame({"tasks": tasks, "reasons": reasons, "resident": memory()[1]})))
@@ -222,6 +228,7 @@ def work(
             signal.alarm(0)
             pipe.sendall(b"".join(frame({"kinds": kinds, "resident": memory()[1]}, replies)))
 
+# %% ../../nbs/service/07g_engine.ipynb #09d696fb
 def posts_of(
     head:dict,    # of `batch_frame`
     blobs:list,   # bytes
@@ -262,6 +269,7 @@ def worker_environment(
     folders = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return inherited | few | KEPT_MEMORY | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": folders}
 
+# %% ../../nbs/service/07g_engine.ipynb #f50a3778
 def cores() -> int:
     "Cores that this process may use, of the machine and of its container"
     n = len(os.sched_getaffinity(0))
@@ -277,6 +285,7 @@ LARGEST_REPLY = 2**26      # bytes; whoever took over a worker must not fill the
 class Died(Exception):
     "A worker ended, or had to be"
 
+# %% ../../nbs/service/07g_engine.ipynb #0e0e3b24
 class Worker(asyncio.Protocol):
     "One process: started, asked, ended"
     def __init__(self,
@@ -481,11 +490,13 @@ def add(
         self.turn = now + 0.5
     self.peaks[0] = max(self.peaks[0], len(self.posts) + self.working)
 
+# %% ../../nbs/service/07g_engine.ipynb #15650e50
 @patch
 def due(self:Bucket, now:float) -> bool:
     "Whether a batch should go out"
     return bool(self.posts) and (len(self.posts) >= self.enough or now >= self.latest)
 
+# %% ../../nbs/service/07g_engine.ipynb #80abc506
 @patch
 def cut(self:Bucket, now:float) -> list: # of `Post`
     "The next batch; a post whose time has passed is not sent, its request takes it out by its own clock"
@@ -532,11 +543,13 @@ def put(self:Batcher, post:Post):
     post.bucket.add(post, time.monotonic())
     self._meet()
 
+# %% ../../nbs/service/07g_engine.ipynb #0c59edce
 @patch
 def remove(self:Batcher, post:Post) -> bool:
     "Take a post out of the queue, if it is still in it"
     return post.bucket.posts.pop(post, self) is None
 
+# %% ../../nbs/service/07g_engine.ipynb #967a24fb
 @patch
 def take(self:Batcher) -> asyncio.Future: # list of posts
     "The next batch for a worker"
@@ -545,6 +558,7 @@ def take(self:Batcher) -> asyncio.Future: # list of posts
     self._meet()
     return batch
 
+# %% ../../nbs/service/07g_engine.ipynb #406bed99
 @patch
 def done(self:Batcher, batch:list):
     "A worker has finished with a batch, well or not"

@@ -44,6 +44,7 @@ class HttpConf(Section):
     drain_seconds:float = Field(30.0, gt=0)         # for requests under way after that
     keep_alive:int = Field(30, ge=1)                # seconds that an idle connection stays open
 
+# %% ../../nbs/service/07h_respond.ipynb #54678baa
 class ServeConf(Section):
     "All settings of a service"
     http:HttpConf = HttpConf()
@@ -137,7 +138,7 @@ def as_problem(
     if isinstance(e, RequestValidationError): return _misfit(e)
     if isinstance(e, HTTPException):
         message = ADDRESSES.get(e.status_code, "The request cannot be answered.")
-        return Problem(e.status_code, message, headers=e.headers)
+        return Problem(e.status_code, message, headers=dict(e.headers or {}))
     return Problem(500, OURS)
 
 def _denied(e):
@@ -189,6 +190,7 @@ async def start(self:Service):
     await self.engine.start()
     log.info("started", version=__version__)
 
+# %% ../../nbs/service/07h_respond.ipynb #73c1a192
 @patch
 async def stop(self:Service):
     "Finish what is under way, then end"
@@ -200,6 +202,7 @@ async def stop(self:Service):
     if self.history: self.history.close()
     log.info("stopped")
 
+# %% ../../nbs/service/07h_respond.ipynb #7192986a
 @patch
 def ready(self:Service) -> dict: # task → none or why not
     "Whether each task answers its golden sample as it should"
@@ -270,6 +273,7 @@ async def keep(self:Service, answer:dict, post:dict, request) -> str|None: # the
         log.error("a prediction was not stored: {}", e)
         return None
 
+# %% ../../nbs/service/07h_respond.ipynb #37bbcefd
 @patch
 async def in_history(
     self:Service,

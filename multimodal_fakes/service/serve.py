@@ -140,6 +140,7 @@ async def begin(
     self.status = status
     await self.out({"type": "http.response.start", "status": status, "headers": [*headers, *extra, number]})
 
+# %% ../../nbs/service/07i_serve.ipynb #8f8f3b1d
 @patch
 async def problem(self:Visit, problem:Problem):
     "Answer with a problem"
@@ -210,6 +211,7 @@ class Front:
                 self.done(visit)
                 request_id.reset(token)
 
+# %% ../../nbs/service/07i_serve.ipynb #c0523976
 def number_of(scope:dict) -> str:
     "The number of a request: its own if it brings one, else 16 random hex digits"
     brought = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
@@ -228,6 +230,7 @@ def in_turn(
         return piece
     return next_piece
 
+# %% ../../nbs/service/07i_serve.ipynb #741503bc
 @patch
 def done(self:Front, visit:Visit):
     "Count and log; quiet about probes that find all well"
@@ -248,12 +251,14 @@ def service_of(request) -> Service:
     "The service that a request came to"
     return request.app.state.service
 
+# %% ../../nbs/service/07i_serve.ipynb #694cf349
 def presented_key(request) -> str|None:
     "The key that a request brings: as a bearer, as `X-API-Key`, or bare"
     authorization = request.headers.get("authorization", "")
     if authorization[:7].lower() == "bearer ": return authorization[7:].strip()
     return request.headers.get("x-api-key") or authorization or None
 
+# %% ../../nbs/service/07i_serve.ipynb #16a0070c
 def allow(
     scope:str,   # of `access`
 ) -> list: # for `dependencies` of a route
@@ -349,6 +354,7 @@ async def read_post(
         answer = await while_there(request, service.judge(request, task, post, filename))
         return json_response(answer)
 
+# %% ../../nbs/service/07i_serve.ipynb #aec95fcf
 @route("post", "/predict", "predict", "predict", *BAD, model=Answer, body=form_schema(*KINDS, "task"))
 async def post_predict(request:Request):
     "Judge one post: any of text, image, audio, video"
@@ -446,12 +452,14 @@ async def post_train(request:Request, modality:str):
     job = service.runs.start(body.task, modality, body.settings, owner=request.state.key, key=key)
     return json_response(job.asdict() | {"run_id": job.id}, 202, Location=f"/train/{job.id}")
 
+# %% ../../nbs/service/07i_serve.ipynb #1a7578f3
 @route("get", "/train/{run_id}", "train", "train", 404, 422, model=RunOut)
 async def get_train(request:Request, run_id:str):
     "How a training run stands, and what it achieved"
     run = service_of(request).runs.get(run_id, request.state.key)
     return json_response(run | {"run_id": run_id})
 
+# %% ../../nbs/service/07i_serve.ipynb #d0c76fd7
 @route("delete", "/train/{run_id}", "train", "train", 404, 422, model=RunOut)
 async def delete_train(request:Request, run_id:str):
     "Cancel a training run, with every process that it started"
@@ -473,6 +481,7 @@ async def get_live(request:Request):
     "The process answers"
     return json_response({"status": "alive"})
 
+# %% ../../nbs/service/07i_serve.ipynb #c8ec1737
 @route("get", "/health/ready", "", "health", 503, model=ReadyOut)
 async def get_ready(request:Request):
     "Every detector gives the known answer to its golden sample; 503 with the reasons until then"
@@ -483,6 +492,7 @@ async def get_ready(request:Request):
         raise Problem(503, f"Not ready: {listed}", retry_after=1, reasons=wrong)
     return json_response({"ready": True, "tasks": dict.fromkeys(reasons, "ready")})
 
+# %% ../../nbs/service/07i_serve.ipynb #35cdfd11
 @route("get", "/health", "", "health", model=HealthOut)
 async def get_health(request:Request):
     "The older form: always 200"
@@ -636,6 +646,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--open", action="store_true", default=None, help="serve whoever comes without a key")
     return parser
 
+# %% ../../nbs/service/07i_serve.ipynb #1ea4d7be
 def conf_of(
     argv=None,   # of the command line
 ) -> ServeConf:
