@@ -38,39 +38,46 @@ ASKED = "MMFAKES_ADAPTER"      # environment variable that holds an `AdapterConf
 
 def asked() -> AdapterConf:
     "What this process was started for"
-    if ASKED not in os.environ: raise FakesError(f"No detector is named. Start with `python -m multimodal_fakes.service.adapters`, or set {ASKED} to JSON such as {json.dumps({'folder': 'models/fake_news'})}.")
-    return AdapterConf(**json.loads(os.environ[ASKED]))
+    if ASKED in os.environ: return AdapterConf(**json.loads(os.environ[ASKED]))
+    command = "python -m multimodal_fakes.service.adapters"
+    example = json.dumps({"folder": "models/fake_news"})
+    raise FakesError(f"No detector is named. Start with `{command}`, or set {ASKED} to JSON such as {example}.")
 
 # %% ../../nbs/service/07j_adapters.ipynb #24ad19a0
 def as_post(
     fields:dict,   # text as a string; image and video as bytes or uploaded files
 ) -> dict: # text, image, video
-    "A post of what was sent; raises where a picture or a video came as anything but bytes"
+    "A post of what was sent; raises `FakesError` where a picture or a video came as anything but bytes"
     post = {k: fields.get(k) or None for k in ("text", "image", "video")}
     for k in ("image", "video"):
-        if hasattr(post[k], "file"): post[k] = post[k].file.read()
-        if post[k] is not None and not isinstance(post[k], bytes): raise FakesError(f"`{k}` came as text. Send the file itself.")
-    if post["text"] is not None and not isinstance(post["text"], str): raise FakesError("`text` came as a file. Send it as text.")
+        upload = getattr(post[k], "file", None)
+        if upload is not None: post[k] = upload.read()
+        is_file = post[k] is None or isinstance(post[k], bytes)
+        if not is_file: raise FakesError(f"`{k}` came as text. Send the file itself.")
+    is_text = post["text"] is None or isinstance(post["text"], str)
+    if not is_text: raise FakesError("`text` came as a file. Send it as text.")
     return post
 
+# %% ../../nbs/service/07j_adapters.ipynb #c5333ae7
 def answers(
     detector,      # of `load_detector`
     sent:list,     # of dicts as `as_post` takes them
-) -> list: # of answers; `{"error": …}` for a post that cannot be judged, which leaves the others of its batch alone
+) -> list: # of answers; `{"error": …}` for a post that cannot be judged
     "Judge what came together"
     posts = [_checked(fields) for fields in sent]
-    told = iter(judge(detector, [p for p in posts if isinstance(p, dict)]) if any(isinstance(p, dict) for p in posts) else [])
-    return [_told(next(told) if isinstance(p, dict) else p) for p in posts]
+    good = [p for p in posts if isinstance(p, dict)]
+    results = iter(judge(detector, good) if good else [])
+    return [_answer(next(results) if isinstance(p, dict) else p) for p in posts]
 
-def _checked(fields):
+def _checked(fields) -> dict|FakesError:
     try: return as_post(fields)
     except FakesError as e: return e
 
-def _told(said):
+def _answer(result) -> dict:
     "An answer as it is; what the sender did wrong in words; anything else is a fault of ours"
-    if isinstance(said, dict): return said
-    if isinstance(said, FakesError): return {"error": str(said)}
-    raise said
+    if isinstance(result, dict): return result
+    if isinstance(result, FakesError): return {"error": str(result)}
+    raise result
 
 # %% ../../nbs/service/07j_adapters.ipynb #d7af0641
 def bento_service(
@@ -79,49 +86,64 @@ def bento_service(
     "A service with one method, `predict`"
     import bentoml
     from pydantic import Base64Bytes, BaseModel
+
     class Post(BaseModel):
         text:str|None = None
         image:Base64Bytes|None = None
         video:Base64Bytes|None = None
+
     @bentoml.service(name="multimodal_fakes", workers=conf.workers, traffic={"timeout": conf.seconds})
     class Service:
         def __init__(self): self.detector = load_detector(conf.folder, conf.runtime)
+
         @bentoml.api(batchable=True, max_batch_size=conf.max_batch, max_latency_ms=int(1000 * conf.seconds))
         def predict(self, posts:list[Post]) -> list[dict]: return answers(self.detector, [dict(p) for p in posts])
     return Service
 
+# %% ../../nbs/service/07j_adapters.ipynb #9977158e
 def run_bentoml(conf:AdapterConf):
     "Become BentoML's server; its reports about the use of it stay off"
     os.environ |= {ASKED: conf.model_dump_json(), "BENTOML_DO_NOT_TRACK": "True"}
-    os.execv(sys.executable, [sys.executable, "-m", "bentoml", "serve", "multimodal_fakes.service.adapters:service", "--host", conf.host, "--port", str(conf.port)])
+    command = [sys.executable, "-m", "bentoml", "serve", "multimodal_fakes.service.adapters:service"]
+    os.execv(sys.executable, [*command, "--host", conf.host, "--port", str(conf.port)])
+
+# %% ../../nbs/service/07j_adapters.ipynb #83dab0a5
+def _from_base64(fields:dict) -> dict:
+    "JSON carries files in base64; what is none is left to be refused"
+    return {k: _decoded(v) if k in ("image", "video") else v for k, v in fields.items()}
+
+def _decoded(value):
+    if not isinstance(value, str): return value
+    try: return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError): return value
 
 # %% ../../nbs/service/07j_adapters.ipynb #b1cc3d30
 @cache
-def lit_class():
+def lit_class() -> type:
     "The API of LitServe"
     import litserve
+
     class LitFakes(litserve.LitAPI):
         def setup(self, device): self.detector = load_detector(asked().folder, asked().runtime)
         def decode_request(self, request): return request if hasattr(request, "multi_items") else _from_base64(request)
         def batch(self, inputs): return inputs
-        def predict(self, x): return answers(self.detector, x) if isinstance(x, list) else answers(self.detector, [x])[0]
         def unbatch(self, output): return output
-    LitFakes.__qualname__, LitFakes.__module__ = "LitFakes", "multimodal_fakes.service.adapters"
+        def predict(self, x):
+            if isinstance(x, list): return answers(self.detector, x)
+            return answers(self.detector, [x])[0]
+
+    LitFakes.__qualname__ = "LitFakes"
+    LitFakes.__module__ = "multimodal_fakes.service.adapters"
     return LitFakes
 
-def _from_base64(fields):
-    "JSON carries files in base64; what is none is left to be refused"
-    def decoded(v):
-        try: return base64.b64decode(v, validate=True)
-        except (binascii.Error, ValueError): return v
-    return {k: decoded(v) if k in ("image", "video") and isinstance(v, str) else v for k, v in fields.items()}
-
+# %% ../../nbs/service/07j_adapters.ipynb #92c1633b
 def run_litserve(conf:AdapterConf):
     "LitServe's server, in this process"
     import litserve
     os.environ[ASKED] = conf.model_dump_json()
     api = lit_class()(max_batch_size=conf.max_batch, batch_timeout=conf.max_wait_ms / 1000)
-    litserve.LitServer(api, accelerator="cpu", workers_per_device=conf.workers, timeout=conf.seconds).run(host=conf.host, port=conf.port, generate_client_file=False, log_level="warning")
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=conf.workers, timeout=conf.seconds)
+    server.run(host=conf.host, port=conf.port, generate_client_file=False, log_level="warning")
 
 def __getattr__(name):
     "`service` and `LitFakes` are made when they are asked for, by the workers of both"
@@ -132,18 +154,29 @@ def __getattr__(name):
 # %% ../../nbs/service/07j_adapters.ipynb #22d41a87
 ADAPTERS = {"bentoml": run_bentoml, "litserve": run_litserve}
 
-def main(argv=None):
+def main(
+    argv=None,   # of the command line
+):
     "`python -m multimodal_fakes.service.adapters bentoml models/<task> --port 3000`"
-    parser = argparse.ArgumentParser(prog="python -m multimodal_fakes.service.adapters", description="Serve a detector through BentoML or LitServe")
-    parser.add_argument("server", choices=ADAPTERS); parser.add_argument("folder", help="models/<task>")
-    for name, f in AdapterConf.model_fields.items():
-        if name != "folder": parser.add_argument("--" + name.replace("_", "-"), type=f.annotation, default=f.default)
-    args = vars(parser.parse_args(argv))
+    args = vars(_parser().parse_args(argv))
     server, folder = args.pop("server"), Path(args.pop("folder")).resolve()
-    if not (folder/"detector.json").exists(): sys.exit(f"Error: No detector in {folder}. `make run` trains the pilot's.")
+    if not (folder/"detector.json").exists():
+        sys.exit(f"Error: No detector in {folder}. `make run` trains the pilot's.")
     try: ADAPTERS[server](AdapterConf(folder=str(folder), **args))
     except ModuleNotFoundError as e: sys.exit(f"Error: {e.name} is not installed. `uv pip install {server}` brings it.")
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m multimodal_fakes.service.adapters",
+        description="Serve a detector through BentoML or LitServe")
+    parser.add_argument("server", choices=ADAPTERS)
+    parser.add_argument("folder", help="models/<task>")
+    for name, field in AdapterConf.model_fields.items():
+        if name == "folder": continue
+        parser.add_argument("--" + name.replace("_", "-"), type=field.annotation, default=field.default)
+    return parser
+
+# %% ../../nbs/service/07j_adapters.ipynb #a073957c
 if __name__ == "__main__" and "__file__" in globals():
     from multimodal_fakes.service import adapters  # by its name, which is how workers find its class again
     adapters.main()
