@@ -86,7 +86,8 @@ readme: setup  ## README.md from nbs/index.ipynb
 	@bash -c 'cd nbs && jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir .. --output README index.ipynb'
 
 book: setup  ## run every notebook by hand, as it were, and keep its pictures
-	jupyter nbconvert --log-level=WARN --to notebook --execute --inplace nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb && nbdev_clean
+	jupyter nbconvert --log-level=WARN --to notebook --execute --inplace nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb
+	@python .ci/book.py && nbdev_clean
 
 bench: setup-bench  ## measure against peers, write bench/results.json
 	python -m bench

@@ -8,6 +8,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from book import notebooks, soiled
+
 ROOT = Path(__file__).resolve().parent.parent
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 FUNCTION_LINES = 40      # of a function, at most
@@ -16,11 +18,6 @@ NODES = 15, 22           # of syntax a line, over functions of three lines and m
 NESTED = 1               # comprehensions inside comprehensions, in 1,000 lines
 TWIN_LINES = 6           # lines that stand twice make a twin
 TWINS = 0                # of the library, at most
-
-
-def notebooks():
-    "Every notebook of the book"
-    return sorted(p for p in (ROOT/"nbs").rglob("[0-9]*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 
 
 def exported_cells():
@@ -116,6 +113,12 @@ def untagged():
         if is_stage and tagged != 1: yield f"{path.relative_to(ROOT)}: {tagged} cells tagged `parameters`, not one"
 
 
+def dirty():
+    "Saved outputs with progress bars, warnings or paths"
+    for path in notebooks():
+        for cell, what in soiled(path): yield f"{path.relative_to(ROOT)}, cell {cell}: its output has {what}; run `make book`"
+
+
 if __name__ == "__main__":
-    wrong = [*too_long(), *too_dense(), *repeated(), *untagged()]
+    wrong = [*too_long(), *too_dense(), *repeated(), *untagged(), *dirty()]
     if wrong: sys.exit("\n".join(wrong))

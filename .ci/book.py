@@ -1,0 +1,50 @@
+"""Drop from saved outputs what is no result: progress bars, standard error, whatever slow cells printed. Run by `make book`.
+
+`python .ci/book.py` cleans the notebooks; `soiled`, which .ci/house.py calls, names what should not be in them.
+"""
+import re
+from pathlib import Path
+
+import nbformat
+
+NBS = Path(__file__).resolve().parent.parent/"nbs"
+BAR = re.compile(r"\d+%\|.*\| *[\d,]+/[\d,]+|\d+(\.\d+)? ?(it|s)/(s|it)\b")
+PLACE = re.compile(r"(?<![\w.:/])/(work|tmp|root|home)/[\w./-]+|\b0x[0-9a-f]{8,}\b")
+
+
+def notebooks():
+    "Every notebook of the book"
+    return sorted(p for p in NBS.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+
+
+def words(output):
+    "What an output shows as text"
+    return output.get("text", "") or output.get("data", {}).get("text/plain", "")
+
+
+def is_noise(output):
+    "Whether an output is no result"
+    return output.get("name") == "stderr" or bool(BAR.search(words(output)))
+
+
+def soiled(path):
+    "(cell number, what) of saved outputs that should not be there"
+    for i, cell in enumerate(nbformat.read(path, 4).cells):
+        outputs = cell.get("outputs", [])
+        if any(map(is_noise, outputs)): yield i, "a progress bar or standard error"
+        places = [PLACE.search(words(output)) for output in outputs]
+        if any(places): yield i, f"{next(filter(None, places))[0]}, of one machine"
+
+
+def clean(path):
+    "Write the notebook without noise"
+    nb = nbformat.read(path, 4)
+    for cell in nb.cells:
+        if cell.cell_type != "code": continue
+        slow = cell.source.startswith("#| slow")
+        cell.outputs = [] if slow else [output for output in cell.outputs if not is_noise(output)]
+    nbformat.write(nb, path)
+
+
+if __name__ == "__main__":
+    for path in notebooks(): clean(path)
