@@ -116,7 +116,7 @@ def untagged():
 def dirty():
     "Saved outputs with progress bars, warnings or paths"
     for path in notebooks():
-        for cell, what in soiled(path): yield f"{path.relative_to(ROOT)}, cell {cell}: its output has {what}; run `make book`"
+        for cell, what in soiled(path): yield f"{path.relative_to(ROOT)}, cell {cell}: the output has {what}; `make book`"
 
 
 if __name__ == "__main__":
