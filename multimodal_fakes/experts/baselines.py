@@ -80,8 +80,9 @@ def tiles_over_time(
     "Colours of a few tiles, their mean over the frames and how much they change from frame to frame"
     def summary(frames):
         tiles = nn.functional.adaptive_avg_pool2d(frames.float() / 255, side).flatten(1)      # (T, 3·side²)
-        if len(tiles) == 1: return torch.cat([tiles.mean(0), torch.zeros_like(tiles[0])])
-        return torch.cat([tiles.mean(0), 10 * tiles.diff(dim=0).abs().mean(0)])
+        change = torch.zeros_like(tiles[0])
+        if len(tiles) > 1: change = 10 * tiles.diff(dim=0).abs().mean(0)
+        return torch.cat([tiles.mean(0), change])
     return torch.stack([summary(items[i]["frames"]) for i in range(len(items))]).numpy()
 
 # %% ../../nbs/experts/04g_baselines.ipynb #d7c79734
@@ -95,7 +96,7 @@ def mel_bands(
     return np.stack([summary(items.stream(i)) for i in range(len(items))])
 
 # %% ../../nbs/experts/04g_baselines.ipynb #8f13b860
-SUMMARIES = {"vision": thumbnails, "video": tiles_over_time, "audio": mel_bands}     # modality → its features; texts have TF-IDF
+SUMMARIES = {"vision": thumbnails, "video": tiles_over_time, "audio": mel_bands}     # texts have TF-IDF
 
 def baseline_features(
     items:Items,            # of the examples that have the modality

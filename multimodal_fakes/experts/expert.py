@@ -83,7 +83,7 @@ class Expert(Classifier):
         logits = self.head(encoded.pooled).float()
         if labels is None: return {"logits": logits}
         loss = self.loss(logits, labels)
-        if encoded.extra_loss is not None: loss = loss + encoded.extra_loss     # such as the consistency of a video's frames
+        if encoded.extra_loss is not None: loss = loss + encoded.extra_loss     # such as a video's consistency
         return {"loss": loss, "logits": logits}
 
     def parameter_groups(self, lr:float, weight_decay:float) -> list:
@@ -99,7 +99,7 @@ class Expert(Classifier):
     def look(self,
         samples:list,         # texts, pictures, (frames, times) or waveforms
         tokens:bool=False,    # whether tokens are returned as well
-    ) -> tuple: # features (n, D), logits (n, C), real tokens of each sample (T, D) float16, an empty list without `tokens`
+    ) -> tuple: # features (n, D), logits (n, C), and of each sample its real tokens (T, D) float16, if wanted
         "Judge samples"
         encoded = self.encoder.encode(self.encoder.preprocess(samples))
         logits = self.head(encoded.pooled).float()
@@ -179,7 +179,7 @@ def load_task(
 def task_examples(
     home,         # folder that holds Step_3
     task:Task,
-) -> tuple: # reader over all examples of the task, and y (n,), bit masks where several classes may hold, -1 where unknown
+) -> tuple: # reader over all examples, and y (n,): class index, or bit mask where several may hold; -1 where unknown
     "Every example of a task, also those of datasets that it is only tested on"
     reader = ShardReader(Path(home)/"Step_3", task.datasets + task.tests)
     return reader, class_numbers(reader.frame[f"label_{task.field}"], task.field, task.classes)
@@ -207,7 +207,7 @@ def prediction_table(
     logits:np.ndarray,     # (n, n_classes)
     task:Task,
 ) -> pd.DataFrame: # the columns that all evaluation reads
-    "predictions.parquet: `id, dataset, split, y, present, logit_<class>…`, and `y_<class>…` where several classes may hold"
+    "predictions.parquet: `id, dataset, split, y, present, logit_<class>…`; `y_<class>…` too where several may hold"
     table = frame[["id", "dataset", "split"]].reset_index(drop=True)
     table = table.assign(y=y.astype("int64"), present=present.astype(bool))
     if task.multi_label:
@@ -247,7 +247,8 @@ def own_labels(
     "The answers that an expert is trained on"
     if field in ("", task.field): return y
     if FIELDS.get(field, ([], None))[0] != task.classes:
-        raise FakesError(f"Task {task.name}: experts can be trained on fields whose classes are {', '.join(task.classes)}, in this order, "
+        classes = ", ".join(task.classes)
+        raise FakesError(f"Task {task.name}: experts can be trained on fields whose classes are {classes}, in this order, "
                          f"and {field!r} is none of them{nearest(field, FIELDS)}")
     return class_numbers(reader.frame[f"label_{field}"], field, task.classes)
 
@@ -263,7 +264,8 @@ def split_rows(
     rows = {s: np.flatnonzero((split == s) & (y >= 0) & present) for s in ("train", "val")}
     for s, r in rows.items():
         if len(r) < 2:
-            raise FakesError(f"Task {task.name}: {len(r)} labelled {s} examples have {modality}; at least 2 are needed. See Step_3/stats.json.")
+            raise FakesError(f"Task {task.name}: {len(r)} labelled {s} examples have {modality}; at least 2 are needed. "
+                             "See Step_3/stats.json.")
     return rows
 
 # %% ../../nbs/experts/04h_expert.ipynb #6043f343
@@ -271,7 +273,7 @@ class Training(NamedTuple):
     "The examples of a run, and which of them an expert learns from"
     task:Task
     reader:ShardReader      # over every example of the task
-    y:np.ndarray            # (n,) answers to the task's question, bit masks where several classes may hold, -1 where unknown
+    y:np.ndarray            # (n,) answers to the task's question: class index, or bit mask where several may hold; -1 unknown
     labels:np.ndarray       # (n,) class index that is learned; (n, C) float32 of 0 and 1 where several may hold
     present:np.ndarray      # (n,) whether an example has the modality
     rows:dict               # train, val → numbers of the examples that have a label and the modality
@@ -334,8 +336,9 @@ def _fit_head(model, data:Training, home, checkpoints, recipe) -> pd.DataFrame: 
     for split, rows in data.rows.items():
         pooled, _ = run_over(model, _split_items(model, data, split), store)
         frozen[split] = Features(features=pooled, labels=data.labels[rows])
-    history = fit(HeadOnly(model), frozen["train"], frozen["val"], checkpoints/"frozen", recipe.frozen_epochs, recipe.frozen_lr,
-                  live=live_curves("head alone"), **_fit_settings(recipe))
+    history = fit(
+        HeadOnly(model), frozen["train"], frozen["val"], checkpoints/"frozen", recipe.frozen_epochs, recipe.frozen_lr,
+        live=live_curves("head alone"), **_fit_settings(recipe))
     return history.assign(phase="head alone")
 
 # %% ../../nbs/experts/04h_expert.ipynb #8b70d458
@@ -358,7 +361,8 @@ def _fit_phases(model, data:Training, home, checkpoints, recipe) -> pd.DataFrame
     histories = []
     if recipe.frozen_epochs: histories.append(_fit_head(model, data, home, checkpoints, recipe))
     if recipe.lora_rank and recipe.top_layers:
-        raise FakesError("lora_rank and top_layers are both set: low-rank additions go to all layers. Set one of them to zero.")
+        raise FakesError("lora_rank and top_layers are both set: low-rank additions go to all layers. "
+                         "Set one of them to zero.")
     if recipe.epochs: histories.append(_fit_everything(model, data, checkpoints, recipe))
     if not histories: raise FakesError("epochs and frozen_epochs are both zero: nothing would be trained.")
     return pd.concat(histories, ignore_index=True)
@@ -410,7 +414,7 @@ def judged_windows(
     return windows[["id", "start", "end", *(f"logit_{c}" for c in classes)]]
 
 # %% ../../nbs/experts/04h_expert.ipynb #36767a58
-def _split_metrics(table:pd.DataFrame, split:str, task:Task) -> dict: # accuracy and macro_f1; empty where the split has no answers
+def _split_metrics(table:pd.DataFrame, split:str, task:Task) -> dict: # accuracy, macro_f1; empty without answers
     "Two numbers of one split, without the datasets that are only tested on"
     part = table[(table["split"] == split) & (table["y"] >= 0) & table["dataset"].isin(task.datasets)]
     if not len(part): return {}
@@ -446,7 +450,8 @@ def _launch(home, out, task, modality, recipe) -> pd.DataFrame: # predictions
     "Train in processes of their own, and read what they wrote"
     n = n_processes(recipe)
     run = home/".cache/expert"/f"{task.name}_{modality}_run.json"
-    write_json(run, {"home": str(home), "out": str(out), "task": task.model_dump(), "modality": modality, "recipe": vars(recipe)})
+    about = {"home": str(home), "out": str(out), "task": task.model_dump()}
+    write_json(run, about | {"modality": modality, "recipe": vars(recipe)})
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
     command += ["-m", "multimodal_fakes.experts.expert", str(run)]
     threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // n))} if pick_device() == "cpu" else {}
@@ -471,6 +476,7 @@ def _write_results(model, data:Training, history, step, store) -> pd.DataFrame: 
     write_json(step/"metrics.json", expert_metrics(table, history, step, task))
     return table
 
+# %% ../../nbs/experts/04h_expert.ipynb #08ac5d70
 def train_expert(
     home,           # folder that holds Step_3 and conf
     out,            # folder written: Step_4/<task>/<modality> and models/<task>/<modality>_expert
@@ -482,7 +488,8 @@ def train_expert(
     home, out = Path(home), Path(out)
     conf = load_encoder_conf(recipe.encoder)
     if conf.modality != modality:
-        raise FakesError(f"Encoder {recipe.encoder} is for {conf.modality}, not {modality}; choose another in params.yaml, expert.{modality}.encoder.")
+        raise FakesError(f"Encoder {recipe.encoder} is for {conf.modality}, not {modality}; "
+                         f"choose another in params.yaml, expert.{modality}.encoder.")
     if n_processes(recipe) > 1 and "WORLD_SIZE" not in os.environ: return _launch(home, out, task, modality, recipe)
     precision = "bfloat16" if has_bf16() else "float32"
     print(f"{task.name}, {modality}: {recipe.encoder} on {describe_device()}, {precision}")

@@ -29,14 +29,16 @@ class Items(Dataset):
         recipe=None,      # seed, mixup and cutmix of the training; none: nothing is left to chance
         n_classes:int=0,  # for mixed labels
     ):
-        self.encoder, self.reader, self.rows = encoder, reader, np.asarray(rows)
-        self.y, self.recipe, self.n_classes = y, recipe, n_classes
+        self.encoder, self.reader = encoder, reader
+        self.rows, self.y = np.asarray(rows), y
+        self.recipe, self.n_classes = recipe, n_classes
         self.lengths = None                      # of texts, by which batches are formed
         if encoder.modality == "text": self._tokenise()
         elif encoder.modality == "vision": self._reserve_pixels()
         else: self.kept, self.room = {}, CACHE_BYTES
 
     def _tokenise(self):
+        "All texts at once"
         self.texts = np.asarray(self.reader.texts(), dtype=object)[self.rows]
         self.items = [self.encoder.prepare(t) for t in self.texts]
         self.lengths = [self.encoder.length(i) for i in self.items]
@@ -53,7 +55,8 @@ class Items(Dataset):
     def __getitem__(self, draw):
         "An example by its number, or by epoch and number"
         epoch, i = draw if isinstance(draw, tuple) else (0, int(draw))
-        item = dict(self.items[i]) if self.encoder.modality == "text" else self._prepare(epoch, i)
+        if self.encoder.modality == "text": item = dict(self.items[i])
+        else: item = self._prepare(epoch, i)
         if self.recipe is not None: item |= {"rows": int(self.rows[i]), "epoch": epoch}
         return item if self.y is None else item | {"labels": self.y[i]}
 
@@ -95,7 +98,7 @@ def keys(self:Items) -> list: # of content keys
 
 # %% ../../nbs/experts/04f_items.ipynb #f1c07de1
 @patch
-def collate(self:Items, items:list) -> dict: # as the encoder's; labels (B,), or (B, C) where several classes may hold or pictures are mixed
+def collate(self:Items, items:list) -> dict: # the encoder's batch with labels (B,); (B, C) where several hold or pictures are mixed
     "A batch of the encoder, with labels; pictures mixed where the recipe says so"
     batch = self.encoder.collate(items)
     if "labels" in items[0]: batch["labels"] = torch.from_numpy(np.stack([i["labels"] for i in items]))
