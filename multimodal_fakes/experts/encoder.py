@@ -355,8 +355,8 @@ def _timm_backbone(conf, in_chans, pretrained):
     except OSError as e:
         reason = str(e).splitlines()[0]
         raise FakesError(
-            f"Encoder {conf.name}: the weights of {conf.source!r} are neither here nor to be had from the hub ({reason}) "
-            "Go online once, or name a safetensors file as `weights` in its conf file.") from None
+            f"Encoder {conf.name}: the weights of {conf.source!r} are neither here nor to be had from the hub "
+            f"({reason}) Go online once, or name a safetensors file as `weights` in its conf file.") from None
 
 def make_vision_encoder(
     conf:EncoderConf,
