@@ -135,7 +135,8 @@ def join_windows(
     counts:torch.Tensor,    # (B,) windows of each example, W in all
 ) -> Encoded: # of B examples, tokens (B, most windows · T, D)
     "Windows back to the examples that they came from"
-    n, most, device = len(counts), int(counts.max()), counts.device
+    n, most = len(counts), int(counts.max())
+    device = counts.device
     owner = torch.arange(n, device=device).repeat_interleave(counts, output_size=len(encoded.mask))      # (W,) example
     first = (counts.cumsum(0) - counts)[owner]
     place = torch.arange(len(owner), device=device) - first      # (W,) which of its windows
@@ -151,10 +152,10 @@ class TextEncoder(nn.Module):
     modality = "text"
     def __init__(self, conf:EncoderConf, model, tokenizer):
         super().__init__()
-        self.conf, self.model, self.tokenizer = conf, model, tokenizer
+        self.conf, self.tokenizer = conf, tokenizer
+        self.model, self.dim = model, model.config.hidden_size
         pad = tokenizer.pad_token_id or 0
         self.preprocessor = TextPreprocessor(conf, tokenizer.backend_tokenizer, pad, tokenizer.padding_side)
-        self.dim = model.config.hidden_size
 
     def prepare(self, sample:str, train:bool=False, generator=None) -> dict:
         "Token ids of one text field; of a text in windows those of one window after another, and how long each is"

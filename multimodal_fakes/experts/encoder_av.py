@@ -275,6 +275,12 @@ def load_weights(
     return encoder
 
 # %% ../../nbs/experts/04b_encoder_av.ipynb #1ebddc32
+def _stacked(items, keys) -> dict: # key → (B, …)
+    batch = {}
+    for key in keys: batch[key] = torch.stack([i[key] for i in items])
+    return batch
+
+# %% ../../nbs/experts/04b_encoder_av.ipynb #0326af9c
 class VideoEncoder(VisionEncoder):
     "A timm backbone over frames, and a module along time"
     modality = "video"
@@ -290,9 +296,7 @@ class VideoEncoder(VisionEncoder):
         clip = augment_clip(sample["frames"][sample["mask"].bool()], self.conf, generator)
         return tensors(self.preprocessor.fill(clip.numpy()))
 
-    def collate(self, items:list) -> dict: # frames (B, T, 3, S, S), mask (B, T)
-        "Stack"
-        return {key: torch.stack([i[key] for i in items]) for key in ("frames", "mask")}
+    def collate(self, items:list) -> dict: return _stacked(items, ("frames", "mask"))      # (B, T, 3, S, S), (B, T)
 
     def encode(self, batch:dict) -> Encoded:
         "One token a frame, and their mean; in training the penalty for unlike neighbours where one is asked for"
@@ -465,8 +469,8 @@ class AudioEncoder(nn.Module):
     def __init__(self, conf:AudioConf, model, dim:int, rate:float):
         super().__init__()
         if abs(rate - conf.tokens_per_second) > 1e-6: raise FakesError(_wrong_rate(conf, rate))
-        self.conf, self.model, self.dim = conf, model, dim
-        self.preprocessor = AudioPreprocessor(conf)
+        self.conf, self.preprocessor = conf, AudioPreprocessor(conf)
+        self.model, self.dim = model, dim
 
     def prepare(self, sample, train:bool=False, generator=None) -> dict:
         "One waveform as the model reads it; augmented in training, every draw taken from `generator`"
@@ -481,7 +485,7 @@ class AudioEncoder(nn.Module):
     def length(self, item:dict) -> int: return 1      # all clips are padded to one length
 
     def collate(self, items:list) -> dict: # mel (B, n_mels, F) and mask (B, F)
-        return {key: torch.stack([i[key] for i in items]) for key in items[0] if key in ("mel", "wave", "mask")}
+        return _stacked(items, [key for key in items[0] if key in ("mel", "wave", "mask")])
 
     def encode(self, batch:dict) -> Encoded:
         "Tokens along time, and their mean"

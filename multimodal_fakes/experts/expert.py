@@ -248,8 +248,8 @@ def own_labels(
     if field in ("", task.field): return y
     if FIELDS.get(field, ([], None))[0] != task.classes:
         classes = ", ".join(task.classes)
-        raise FakesError(f"Task {task.name}: experts can be trained on fields whose classes are {classes}, in this order, "
-                         f"and {field!r} is none of them{nearest(field, FIELDS)}")
+        raise FakesError(f"Task {task.name}: experts can be trained on fields whose classes are {classes}, "
+                         f"in this order, and {field!r} is none of them{nearest(field, FIELDS)}")
     return class_numbers(reader.frame[f"label_{field}"], field, task.classes)
 
 # %% ../../nbs/experts/04h_expert.ipynb #2a5729d6
@@ -264,8 +264,8 @@ def split_rows(
     rows = {s: np.flatnonzero((split == s) & (y >= 0) & present) for s in ("train", "val")}
     for s, r in rows.items():
         if len(r) < 2:
-            raise FakesError(f"Task {task.name}: {len(r)} labelled {s} examples have {modality}; at least 2 are needed. "
-                             "See Step_3/stats.json.")
+            raise FakesError(f"Task {task.name}: {len(r)} labelled {s} examples have {modality}; "
+                             "at least 2 are needed. See Step_3/stats.json.")
     return rows
 
 # %% ../../nbs/experts/04h_expert.ipynb #6043f343
@@ -273,7 +273,7 @@ class Training(NamedTuple):
     "The examples of a run, and which of them an expert learns from"
     task:Task
     reader:ShardReader      # over every example of the task
-    y:np.ndarray            # (n,) answers to the task's question: class index, or bit mask where several may hold; -1 unknown
+    y:np.ndarray            # (n,) answers to the task's question: class index, or bit mask; -1 where unknown
     labels:np.ndarray       # (n,) class index that is learned; (n, C) float32 of 0 and 1 where several may hold
     present:np.ndarray      # (n,) whether an example has the modality
     rows:dict               # train, val → numbers of the examples that have a label and the modality

@@ -98,7 +98,7 @@ def keys(self:Items) -> list: # of content keys
 
 # %% ../../nbs/experts/04f_items.ipynb #f1c07de1
 @patch
-def collate(self:Items, items:list) -> dict: # the encoder's batch with labels (B,); (B, C) where several hold or pictures are mixed
+def collate(self:Items, items:list) -> dict: # with labels (B,); (B, C) where several hold or pictures are mixed
     "A batch of the encoder, with labels; pictures mixed where the recipe says so"
     batch = self.encoder.collate(items)
     if "labels" in items[0]: batch["labels"] = torch.from_numpy(np.stack([i["labels"] for i in items]))
