@@ -55,7 +55,8 @@ class EncoderConf(BaseModel):
     head: list[int] = []                     # widths of the hidden layers between encoder and classes
     head_dropout: float = 0.1
 
-CONFS = {"text": EncoderConf, "vision": EncoderConf}   # modality → class of a file; `encoder_av` adds audio and video
+# modality → class of a file; `encoder_av` adds audio and video
+CONFS:dict[str, type[EncoderConf]] = {"text": EncoderConf, "vision": EncoderConf}
 
 # %% ../../nbs/experts/04a_encoder.ipynb #6b1badc5
 def encoder_conf(
@@ -63,7 +64,7 @@ def encoder_conf(
     origin="these settings" # for the message
 ) -> EncoderConf:
     "Settings as the class of their modality"
-    modality = settings.get("modality")
+    modality = settings.get("modality", "")
     if modality in ("audio", "video") and modality not in CONFS:
         raise FakesError(f"{origin}: encoders of {modality} are in multimodal_fakes.experts.encoder_av: "
                          "import it first.")
@@ -72,7 +73,7 @@ def encoder_conf(
     except ValidationError as e:
         first = e.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        hint = nearest(first["loc"][-1], kind.model_fields) if first["type"] == "extra_forbidden" else ""
+        hint = nearest(str(first["loc"][-1]), kind.model_fields) if first["type"] == "extra_forbidden" else ""
         raise FakesError(f"{origin}: {place}: {first['msg'].lower()}{hint}") from None
 
 def load_encoder_conf(
@@ -93,7 +94,7 @@ def resolve_source(
     if source.startswith("package:"):
         module, _, inside = source.removeprefix("package:").partition("/")
         spec = importlib.util.find_spec(module)
-        if spec is None:
+        if spec is None or not spec.submodule_search_locations:
             raise FakesError(f"Encoder source {source}: package {module} is not installed. "
                              f"`uv pip install {module.replace('_', '-')}` brings it.")
         return str(Path(spec.submodule_search_locations[0])/inside)
@@ -386,7 +387,7 @@ def turned(
     c, s = math.cos(angle), math.sin(angle)
     planes = pixels.reshape(1, -1, *pixels.shape[-2:]).float()
     rotation = torch.tensor([[[c, -s, 0], [s, c, 0]]])
-    grid = nn.functional.affine_grid(rotation, planes.shape, align_corners=False)
+    grid = nn.functional.affine_grid(rotation, list(planes.shape), align_corners=False)
     values = nn.functional.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
     return values.round().to(torch.uint8).view(pixels.shape)
 
@@ -605,7 +606,7 @@ def lora_targets(
 def add_lora(
     encoder,                # of any modality
     rank:int,               # inner width of the product
-    alpha:float|None=None,  # the product is scaled by alpha / rank; twice the rank if none
+    alpha:int|None=None,    # the product is scaled by alpha / rank; twice the rank if none
     dropout:float=0.05,     # before the product, in training
 ): # the encoder; its LoRA weights train and nothing else does
     "Low-rank weights beside the frozen ones"

@@ -211,9 +211,10 @@ class TemporalTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.positions = nn.Parameter(torch.randn(conf.n_frames, width) * 0.02)
         heads = max(1, width // 64)
-        how = dict(batch_first=True, norm_first=True, activation="gelu")
-        blocks = [nn.TransformerEncoderLayer(width, heads, 2 * width, **how) for _ in range(conf.depth)]
-        self.blocks = nn.ModuleList(blocks)
+        def block():
+            return nn.TransformerEncoderLayer(
+                width, heads, 2 * width, batch_first=True, norm_first=True, activation="gelu")
+        self.blocks = nn.ModuleList(block() for _ in range(conf.depth))
 
     def forward(self, x, mask):                                                      # (B, T, D), (B, T) → (B, T, W)
         x = self.enter(with_changes(x)) + self.positions[:x.shape[1]]

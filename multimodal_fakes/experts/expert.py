@@ -454,7 +454,7 @@ def _launch(home, out, task, modality, recipe) -> pd.DataFrame: # predictions
     write_json(run, about | {"modality": modality, "recipe": vars(recipe)})
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
     command += ["-m", "multimodal_fakes.experts.expert", str(run)]
-    threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // n))} if pick_device() == "cpu" else {}
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n))} if pick_device() == "cpu" else {}
     done = subprocess.run(command, cwd=root(), env={**threads, **os.environ}, text=True, stderr=subprocess.PIPE)
     if done.returncode:
         raise FakesError(f"Training in {n} processes failed ({' '.join(command)}):\n{done.stderr[-3000:]}")

@@ -88,8 +88,9 @@ class FeatureStore:
         key:str,      # of `encoder_key`, or any name for vectors that come from elsewhere
     ):
         self.folder = Path(folder)/key
-        self.places = {"pooled": {}, "tokens": {}}      # content key → file and row in it
-        self.seen, self.loaded = set(), {}              # files whose keys are in `places`; file → its arrays
+        self.places:dict = {"pooled": {}, "tokens": {}}      # content key → file and row in it
+        self.seen:set = set()                                # files whose keys are in `places`
+        self.loaded:dict = {}                                # file → its arrays
 
     def refresh(self) -> "FeatureStore":
         "Look for files that were added"

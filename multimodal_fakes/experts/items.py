@@ -35,20 +35,9 @@ class Items(Dataset):
         self.lengths = None                      # of texts, by which batches are formed
         if encoder.modality == "text": self._tokenise()
         elif encoder.modality == "vision": self._reserve_pixels()
-        else: self.kept, self.room = {}, CACHE_BYTES
-
-    def _tokenise(self):
-        "All texts at once"
-        self.texts = np.asarray(self.reader.texts(), dtype=object)[self.rows]
-        self.items = [self.encoder.prepare(t) for t in self.texts]
-        self.lengths = [self.encoder.length(i) for i in self.items]
-
-    def _reserve_pixels(self):
-        "Room for all pictures, or for none"
-        n, side = len(self.rows), self.encoder.conf.size
-        if n * 3 * side * side > CACHE_BYTES: n = 0
-        self.pixels = torch.zeros((n, 3, side, side), dtype=torch.uint8).share_memory_()
-        self.filled = torch.zeros(n, dtype=torch.bool).share_memory_()
+        else:
+            self.kept:dict = {}                  # number → frames or sound
+            self.room = CACHE_BYTES
 
     def __len__(self): return len(self.rows)
 
@@ -59,6 +48,22 @@ class Items(Dataset):
         else: item = self._prepare(epoch, i)
         if self.recipe is not None: item |= {"rows": int(self.rows[i]), "epoch": epoch}
         return item if self.y is None else item | {"labels": self.y[i]}
+
+# %% ../../nbs/experts/04f_items.ipynb #53ccb538
+@patch
+def _tokenise(self:Items):
+    "All texts at once"
+    self.texts = np.asarray(self.reader.texts(), dtype=object)[self.rows]
+    self.items = [self.encoder.prepare(t) for t in self.texts]
+    self.lengths = [self.encoder.length(i) for i in self.items]
+
+@patch
+def _reserve_pixels(self:Items):
+    "Room for all pictures, or for none"
+    n, side = len(self.rows), self.encoder.conf.size
+    if n * 3 * side * side > CACHE_BYTES: n = 0
+    self.pixels = torch.zeros((n, 3, side, side), dtype=torch.uint8).share_memory_()
+    self.filled = torch.zeros(n, dtype=torch.bool).share_memory_()
 
 # %% ../../nbs/experts/04f_items.ipynb #67e0e3b2
 @patch

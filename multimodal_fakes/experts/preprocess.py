@@ -221,7 +221,10 @@ def _stacked(items, keys) -> dict: # key → (B, …)
 class VideoPreprocessor:
     "Frames as clips of one length"
     def __init__(self, conf): self.conf = conf
-    def prepare(self, sample) -> dict: return self.fill(to_clip(*sample, self.conf))
+
+    def prepare(self, sample) -> dict: # as `fill`
+        frames, times = sample
+        return self.fill(to_clip(frames, times, self.conf))
 
     def fill(self, clip) -> dict: # frames (n_frames, 3, S, S), mask (n_frames,) int64
         "A clip (t, 3, S, S) at the length of all"

@@ -37,9 +37,10 @@ class ClassLoss(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
 
     def forward(self, logits, labels):                                             # (B, C), (B,) or (B, C)
-        if labels.ndim == 1: labels = nn.functional.one_hot(labels, logits.shape[1])
+        n_classes = logits.shape[-1]
+        if labels.ndim == 1: labels = nn.functional.one_hot(labels, n_classes)
         t = labels.to(logits.dtype)
-        t = t * (1 - self.smoothing) + self.smoothing / logits.shape[-1]
+        t = t * (1 - self.smoothing) + self.smoothing / n_classes
         log_p = (logits + self.shift).log_softmax(-1)
         focus = (1 - log_p.exp()) ** self.gamma if self.gamma else 1.0
         return -(t * self.weights * focus * log_p).sum(-1).mean()
