@@ -227,6 +227,7 @@ def live_curves(
             ax.plot(history["epoch"], history[column], style, label=column.replace("_", " "), ms=3)
         best = history.loc[history["val_loss"].idxmin()]
         ax.axvline(best["epoch"], color="grey", lw=0.8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set(xlabel="epoch", ylabel="loss", title=f"{title}: best epoch {int(best['epoch'])}")
         ax.legend()
         fig.tight_layout()
