@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 from ..core import FakesError, atomic_path, pick_device, progress
 
 # %% ../../nbs/experts/04c_features.ipynb #52a08894
 @torch.inference_mode()
 def encode(
-    encoder,            # of the encoder room
+    encoder,            # of any modality
     items,              # prepared examples by number; `lengths` where they differ in length
     rows=None,          # numbers of those to encode, all if none
     batch_size:int=64,
@@ -30,37 +31,53 @@ def encode(
     device = pick_device()
     encoder = encoder.to(device).eval()
     rows = np.arange(len(items)) if rows is None else np.asarray(rows)
-    lengths = getattr(items, "lengths", None)
-    order = np.arange(len(rows)) if lengths is None else np.argsort(np.asarray(lengths)[rows], kind="stable")
-    pooled, pieces = np.zeros((len(rows), encoder.dim), "float32"), [None] * len(rows)
+    order = _by_length(items, rows)
+    pooled = np.zeros((len(rows), encoder.dim), "float32")
+    pieces = [np.zeros((0, encoder.dim), "float16")] * len(rows)      # tokens of each example
     starts = range(0, len(rows), batch_size)
     for start in progress(starts, f"encoding {encoder.modality}") if bar else starts:
         at = order[start:start + batch_size]
-        batch = encoder.collate([{k: v for k, v in items[rows[i]].items() if k not in ("labels", "rows")} for i in at])
-        out = encoder.encode({k: v.to(device) for k, v in batch.items()})
-        pooled[at] = out.pooled.float().cpu().numpy()
-        if tokens:
-            for i, t, m in zip(at, out.tokens.half().cpu(), out.mask.bool().cpu()): pieces[i] = t[m].numpy()
+        batch = encoder.collate([_unlabelled(items[rows[i]]) for i in at])
+        encoded = encoder.encode({k: v.to(device) for k, v in batch.items()})
+        pooled[at] = encoded.pooled.float().cpu().numpy()
+        if not tokens: continue
+        for i, t, m in zip(at, encoded.tokens.half().cpu(), encoded.mask.bool().cpu()): pieces[i] = t[m].numpy()
     if not tokens: return {"pooled": pooled}
-    return {"pooled": pooled, "tokens": np.concatenate(pieces) if pieces else np.zeros((0, encoder.dim), "float16"), "lengths": np.array([len(p) for p in pieces], "int64")}
+    flat = np.concatenate(pieces) if pieces else np.zeros((0, encoder.dim), "float16")
+    return {"pooled": pooled, "tokens": flat, "lengths": np.array([len(p) for p in pieces], "int64")}
+
+def _by_length(items, rows) -> np.ndarray: # (n,) positions in rows, shortest first
+    lengths = getattr(items, "lengths", None)
+    if lengths is None: return np.arange(len(rows))
+    return np.argsort(np.asarray(lengths)[rows], kind="stable")
+
+def _unlabelled(item) -> dict: return {k: v for k, v in item.items() if k not in ("labels", "rows")}
 
 # %% ../../nbs/experts/04c_features.ipynb #fd32f9fb
+NOT_ENCODING = {      # settings that change no vector
+    "name", "licence", "source", "weights", "pretrained",
+    "shift", "flip", "rotation", "jitter", "trivial",
+    "crop", "jpeg", "h264", "consistency",
+    "noise", "codec", "stretch", "pitch", "spec_freq", "spec_time",
+    "batchnorm_eval", "head", "head_dropout"}
+
 def content_key(
     sample,   # text or the bytes of a file
 ) -> str: # 64 hex digits
     "The name of an example's content"
-    return hashlib.sha256(sample if isinstance(sample, bytes) else sample.encode()).hexdigest()
-
-NOT_ENCODING = {"name", "licence", "source", "weights", "pretrained", "shift", "flip", "rotation", "jitter", "trivial", "crop", "jpeg", "h264", "consistency", "noise", "codec", "stretch", "pitch", "spec_freq", "spec_time", "batchnorm_eval", "head", "head_dropout"}   # settings that change no vector
+    data = sample if isinstance(sample, bytes) else sample.encode()
+    return hashlib.sha256(data).hexdigest()
 
 def encoder_key(
-    encoder,   # of the encoder room
+    encoder,   # of any modality
 ) -> str: # 16 hex digits
     "The name of an encoder: its weights to the bit, and its preprocessing; not what it is called"
-    h = hashlib.sha256(json.dumps(encoder.conf.model_dump(exclude=NOT_ENCODING), sort_keys=True).encode())
+    settings = encoder.conf.model_dump(exclude=NOT_ENCODING)
+    h = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     if getattr(encoder, "tokenizer", None): h.update(encoder.tokenizer.backend_tokenizer.to_str().encode())
     for name, tensor in sorted(encoder.state_dict().items()):
-        h.update(name.encode()); h.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        h.update(name.encode())
+        h.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return h.hexdigest()[:16]
 
 # %% ../../nbs/experts/04c_features.ipynb #46696428
@@ -70,66 +87,90 @@ class FeatureStore:
         folder,       # holds a folder per encoder
         key:str,      # of `encoder_key`, or any name for vectors that come from elsewhere
     ):
-        self.folder, self.places, self.seen, self.loaded = Path(folder)/key, {"pooled": {}, "tokens": {}}, set(), {}
+        self.folder = Path(folder)/key
+        self.places:dict = {"pooled": {}, "tokens": {}}      # content key → file and row in it
+        self.seen:set = set()                                # files whose keys are in `places`
+        self.loaded:dict = {}                                # file → its arrays
 
-    def refresh(self):
-        "Look what there is by now"
+    def refresh(self) -> "FeatureStore":
+        "Look for files that were added"
         from safetensors import safe_open
         for path in sorted(self.folder.glob("*.safetensors")):
             if path in self.seen: continue
             with safe_open(str(path), "np") as f: names, keys = set(f.keys()), f.get_tensor("keys")
-            for kind in self.places.keys() & names: self.places[kind].update({k.tobytes().hex(): (path, i) for i, k in enumerate(keys)})
+            rows = {k.tobytes().hex(): (path, i) for i, k in enumerate(keys)}
+            for kind in self.places.keys() & names: self.places[kind].update(rows)
             self.seen.add(path)
         return self
 
-    def missing(self, keys, tokens:bool=False) -> np.ndarray: # numbers of the first of each content that is not there
-        "What has still to be encoded"
-        known, first = self.refresh().places["tokens" if tokens else "pooled"], {}
-        for i, k in enumerate(keys):
-            if k not in known: first.setdefault(k, i)
-        return np.array(list(first.values()), dtype=int)
+# %% ../../nbs/experts/04c_features.ipynb #e3376b7f
+@patch
+def add(self:FeatureStore, keys, **arrays):
+    "Write one file: pooled (n, D), and tokens (ΣT, D) with lengths (n,) where there are any"
+    from safetensors.numpy import save_file
+    if not len(keys): return
+    digests = [np.frombuffer(bytes.fromhex(k), np.uint8) for k in keys]
+    contents = {"keys": np.stack(digests), **{k: np.ascontiguousarray(v) for k, v in arrays.items()}}
+    with atomic_path(self.folder/f"{uuid.uuid4().hex}.safetensors") as temporary: save_file(contents, str(temporary))
 
-    def add(self, keys, **arrays):
-        "Write one file: pooled (n, D), and tokens (ΣT, D) with lengths (n,) where there are any"
-        from safetensors.numpy import save_file
-        if not len(keys): return
-        names = np.stack([np.frombuffer(bytes.fromhex(k), np.uint8) for k in keys])
-        with atomic_path(self.folder/f"{uuid.uuid4().hex}.safetensors") as temporary: save_file({"keys": names, **{k: np.ascontiguousarray(v) for k, v in arrays.items()}}, str(temporary))
+@patch
+def missing(self:FeatureStore, keys, tokens:bool=False) -> np.ndarray: # (m,) numbers
+    "What has still to be encoded: the first example of each content that is not there"
+    places = self.refresh().places["tokens" if tokens else "pooled"]
+    first:dict = {}
+    for i, k in enumerate(keys):
+        if k not in places: first.setdefault(k, i)
+    return np.array(list(first.values()), dtype=int)
 
-    def _load(self, path):
-        "The arrays of a file, with the place where each example's tokens begin"
-        from safetensors.numpy import load_file
-        if path not in self.loaded:
-            arrays = load_file(str(path))
-            self.loaded[path] = arrays | ({"starts": np.r_[0, np.cumsum(arrays["lengths"])]} if "lengths" in arrays else {})
-        return self.loaded[path]
+# %% ../../nbs/experts/04c_features.ipynb #b79cfa41
+@patch
+def pooled(self:FeatureStore, keys) -> np.ndarray: # (n, D) float32
+    "One vector an example; an error where one is missing"
+    if not len(keys): return np.zeros((0, 0), "float32")
+    return np.stack([self._load(path)["pooled"][row] for path, row in self._where(keys, "pooled")])
 
-    def _where(self, keys, kind):
-        places = self.refresh().places[kind]
-        for i, k in enumerate(keys):
-            if k not in places: raise FakesError(f"{self.folder} holds no {kind} vectors of example {i} (content {k[:12]}…): call `fill` with its encoder first.")
-        return [places[k] for k in keys]
+@patch
+def tokens(self:FeatureStore, keys) -> tuple: # flat (ΣT, D) float16, and offsets (n + 1,)
+    "One vector a word piece or patch: those of example i are `flat[offsets[i]:offsets[i + 1]]`"
+    pieces = []
+    for path, row in self._where(keys, "tokens"):
+        arrays = self._load(path)
+        start, end = arrays["starts"][row:row + 2]
+        pieces.append(arrays["tokens"][start:end])
+    return np.concatenate(pieces), np.r_[0, np.cumsum([len(p) for p in pieces])]
 
-    def pooled(self, keys) -> np.ndarray: # (n, D) float32
-        "One vector an example"
-        return np.stack([self._load(path)["pooled"][row] for path, row in self._where(keys, "pooled")]) if len(keys) else np.zeros((0, 0), "float32")
+@patch
+def _where(self:FeatureStore, keys, kind) -> list: # of (file, row)
+    places = self.refresh().places[kind]
+    for i, k in enumerate(keys):
+        if k not in places:
+            raise FakesError(f"{self.folder} holds no {kind} vectors of example {i} (content {k[:12]}…): "
+                             "call `fill` with its encoder first.")
+    return [places[k] for k in keys]
 
-    def tokens(self, keys) -> tuple: # (ΣT, D) float16, and offsets (n + 1,): tokens of example i are flat[offsets[i]:offsets[i + 1]]
-        "One vector a word piece or patch"
-        pieces = [(a["tokens"], a["starts"][row], a["starts"][row + 1]) for a, row in ((self._load(path), row) for path, row in self._where(keys, "tokens"))]
-        return np.concatenate([t[a:b] for t, a, b in pieces]), np.r_[0, np.cumsum([b - a for _, a, b in pieces])]
+@patch
+def _load(self:FeatureStore, path) -> dict:
+    "The arrays of a file, with the place where each example's tokens begin"
+    from safetensors.numpy import load_file
+    if path not in self.loaded:
+        arrays = load_file(str(path))
+        if "lengths" in arrays: arrays["starts"] = np.r_[0, np.cumsum(arrays["lengths"])]
+        self.loaded[path] = arrays
+    return self.loaded[path]
 
-    def fill(self,
-        encoder,
-        keys,              # content keys of the items
-        items,             # prepared examples
-        tokens:bool=False,
-        chunk:int=2048,    # examples to a file
-        bar:bool=True,
-    ):
-        "Encode what is not there yet; returns self"
-        todo = self.missing(keys, tokens)
-        chunks = [todo[i:i + chunk] for i in range(0, len(todo), chunk)]
-        for rows in progress(chunks, f"encoding {encoder.modality}") if bar and chunks else chunks:
-            self.add([keys[r] for r in rows], **encode(encoder, items, rows, tokens=tokens, bar=False))
-        return self
+# %% ../../nbs/experts/04c_features.ipynb #2efed4b6
+@patch
+def fill(self:FeatureStore,
+    encoder,
+    keys,              # content keys of the items
+    items,             # prepared examples
+    tokens:bool=False,
+    chunk:int=2048,    # examples to a file
+    bar:bool=True,
+) -> FeatureStore:
+    "Encode what is not there yet; returns self"
+    todo = self.missing(keys, tokens)
+    chunks = [todo[i:i + chunk] for i in range(0, len(todo), chunk)]
+    for rows in progress(chunks, f"encoding {encoder.modality}") if bar and chunks else chunks:
+        self.add([keys[r] for r in rows], **encode(encoder, items, rows, tokens=tokens, bar=False))
+    return self

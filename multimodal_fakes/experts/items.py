@@ -8,6 +8,7 @@ __all__ = ['CACHE_BYTES', 'Items']
 # %% ../../nbs/experts/04f_items.ipynb #1ff422d8
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -20,57 +21,102 @@ CACHE_BYTES = 2_000_000_000   # of decoded pictures, frames or sound kept in mem
 
 class Items(Dataset):
     "Examples of one modality as an encoder's items, with labels where known; a recipe makes them examples to train on"
-    def __init__(self, encoder, reader, rows, y=None, recipe=None, n_classes:int=0):
-        self.encoder, self.reader, self.rows, self.y, self.recipe, self.n_classes = encoder, reader, np.asarray(rows), y, recipe, n_classes
-        self.lengths = None
-        if encoder.modality == "text":
-            self.texts = np.asarray(reader.texts(), dtype=object)[self.rows]
-            self.items = [encoder.prepare(t) for t in self.texts]
-            self.lengths = [encoder.length(i) for i in self.items]
-        elif encoder.modality != "vision": self.kept, self.room = {}, CACHE_BYTES
+    def __init__(self,
+        encoder,          # of any modality
+        reader,           # of the shards
+        rows,             # numbers of the examples in the reader
+        y=None,           # labels of these examples, none where they are not wanted
+        recipe=None,      # seed, mixup and cutmix of the training; none: nothing is left to chance
+        n_classes:int=0,  # for mixed labels
+    ):
+        self.encoder, self.reader = encoder, reader
+        self.rows, self.y = np.asarray(rows), y
+        self.recipe, self.n_classes = recipe, n_classes
+        self.lengths = None                      # of texts, by which batches are formed
+        if encoder.modality == "text": self._tokenise()
+        elif encoder.modality == "vision": self._reserve_pixels()
         else:
-            side = encoder.conf.size
-            kept = len(self.rows) * 3 * side * side <= CACHE_BYTES
-            self.pixels = torch.zeros((len(self.rows) if kept else 0, 3, side, side), dtype=torch.uint8).share_memory_()
-            self.filled = torch.zeros(len(self.pixels), dtype=torch.bool).share_memory_()
+            self.kept:dict = {}                  # number → frames or sound
+            self.room = CACHE_BYTES
 
     def __len__(self): return len(self.rows)
 
     def __getitem__(self, draw):
+        "An example by its number, or by epoch and number"
         epoch, i = draw if isinstance(draw, tuple) else (0, int(draw))
-        item = dict(self.items[i]) if self.encoder.modality == "text" else self._prepare(epoch, i)
+        if self.encoder.modality == "text": item = dict(self.items[i])
+        else: item = self._prepare(epoch, i)
         if self.recipe is not None: item |= {"rows": int(self.rows[i]), "epoch": epoch}
         return item if self.y is None else item | {"labels": self.y[i]}
 
-    def _prepare(self, epoch, i):
-        sample = self._picture(i) if self.encoder.modality == "vision" else self._stream(i)
-        return self.encoder.prepare(sample) if self.recipe is None else self.encoder.prepare(sample, train=True, generator=generator_of(self.recipe.seed, epoch, i))
+# %% ../../nbs/experts/04f_items.ipynb #53ccb538
+@patch
+def _tokenise(self:Items):
+    "All texts at once"
+    self.texts = np.asarray(self.reader.texts(), dtype=object)[self.rows]
+    self.items = [self.encoder.prepare(t) for t in self.texts]
+    self.lengths = [self.encoder.length(i) for i in self.items]
 
-    def _stream(self, i):
-        "Sound, or frames as the encoder chooses and scales them"
-        if i in self.kept: return self.kept[i]
-        sample = self.reader.sample(self.encoder.modality, self.rows[i])
-        if self.encoder.modality == "video": sample = self.encoder.prepare(sample)
-        self.room -= sum(v.nbytes for v in sample.values()) if isinstance(sample, dict) else sample.nbytes
-        if self.room > 0: self.kept[i] = sample
-        return sample
+@patch
+def _reserve_pixels(self:Items):
+    "Room for all pictures, or for none"
+    n, side = len(self.rows), self.encoder.conf.size
+    if n * 3 * side * side > CACHE_BYTES: n = 0
+    self.pixels = torch.zeros((n, 3, side, side), dtype=torch.uint8).share_memory_()
+    self.filled = torch.zeros(n, dtype=torch.bool).share_memory_()
 
-    def _picture(self, i):
-        if len(self.filled) and self.filled[i]: return self.pixels[i]
-        pixels = self.encoder.prepare(self.reader.image_bytes(self.rows[i]))["pixels"]
-        if len(self.filled): self.pixels[i] = pixels; self.filled[i] = True
-        return pixels
+# %% ../../nbs/experts/04f_items.ipynb #67e0e3b2
+@patch
+def _prepare(self:Items, epoch, i) -> dict:
+    "A picture, frames or sound as the encoder reads it; changed by chance where there is a recipe"
+    sample = self._picture(i) if self.encoder.modality == "vision" else self.stream(i)
+    if self.recipe is None: return self.encoder.prepare(sample)
+    return self.encoder.prepare(sample, train=True, generator=generator_of(self.recipe.seed, epoch, i))
 
-    def keys(self) -> list:
-        "The name of each example's content, for the feature store"
-        return [content_key(t) for t in self.texts] if self.encoder.modality == "text" else [content_key(self.reader.content(self.encoder.modality, r)) for r in self.rows]
+@patch
+def _picture(self:Items, i):
+    "Pixels at the encoder's size"
+    kept = len(self.filled) > 0
+    if kept and self.filled[i]: return self.pixels[i]
+    pixels = self.encoder.prepare(self.reader.image_bytes(self.rows[i]))["pixels"]
+    if kept:
+        self.pixels[i] = pixels
+        self.filled[i] = True
+    return pixels
 
-    def collate(self, items):
-        "A batch of the encoder, with labels; pictures mixed where the recipe says so"
-        batch = self.encoder.collate(items)
-        if "labels" in items[0]: batch["labels"] = torch.from_numpy(np.stack([i["labels"] for i in items]))     # (B,), or (B, C) where several classes may hold
-        if "rows" not in items[0]: return batch
-        if self.recipe.mixup or self.recipe.cutmix:
-            labels = batch["labels"] if batch["labels"].ndim == 2 else nn.functional.one_hot(batch["labels"], self.n_classes).float()
-            batch, batch["labels"] = mix(batch, labels, generator_of(self.recipe.seed, items[0]["epoch"], items[0]["rows"]), self.recipe.mixup, self.recipe.cutmix)
-        return batch | {"rows": torch.tensor([i["rows"] for i in items])}
+@patch
+def stream(self:Items, i:int): # waveform (n,), or frames and mask as the encoder prepares them
+    "Sound, or frames as the encoder chooses and scales them"
+    if i in self.kept: return self.kept[i]
+    sample = self.reader.sample(self.encoder.modality, self.rows[i])
+    if self.encoder.modality == "video": sample = self.encoder.prepare(sample)
+    self.room -= sum(v.nbytes for v in sample.values()) if isinstance(sample, dict) else sample.nbytes
+    if self.room > 0: self.kept[i] = sample
+    return sample
+
+# %% ../../nbs/experts/04f_items.ipynb #7c624f9e
+@patch
+def keys(self:Items) -> list: # of content keys
+    "The name of each example's content, for the feature store"
+    if self.encoder.modality == "text": return [content_key(t) for t in self.texts]
+    return [content_key(self.reader.content(self.encoder.modality, r)) for r in self.rows]
+
+# %% ../../nbs/experts/04f_items.ipynb #f1c07de1
+@patch
+def collate(self:Items, items:list) -> dict: # with labels (B,); (B, C) where several hold or pictures are mixed
+    "A batch of the encoder, with labels; pictures mixed where the recipe says so"
+    batch = self.encoder.collate(items)
+    if "labels" in items[0]: batch["labels"] = torch.from_numpy(np.stack([i["labels"] for i in items]))
+    if "rows" not in items[0]: return batch
+    if self.recipe.mixup or self.recipe.cutmix: batch = self._mixed(batch, items[0])
+    return batch | {"rows": torch.tensor([i["rows"] for i in items])}
+
+@patch
+def _mixed(self:Items, batch, first) -> dict:
+    "mixup or CutMix, drawn from the epoch and the first example of the batch"
+    labels = batch["labels"]
+    if labels.ndim == 1: labels = nn.functional.one_hot(labels, self.n_classes).float()
+    generator = generator_of(self.recipe.seed, first["epoch"], first["rows"])
+    batch, labels = mix(batch, labels, generator, self.recipe.mixup, self.recipe.cutmix)
+    batch["labels"] = labels
+    return batch

@@ -25,10 +25,15 @@ def cut_out(
 ) -> list: # positions kept
     "Ordinary tokens with the special tokens that belong round and between them"
     ordinary = [i for i, s in enumerate(special) if not s]
-    inside = lambda i: ordinary[0] < i < ordinary[-1]          # a separator
     kept = set(chosen)
-    return [i for i, s in enumerate(special) if i in kept or s and (not inside(i) or chosen[0] < i < chosen[-1])]
+    positions = []
+    for i, s in enumerate(special):
+        separator = ordinary[0] < i < ordinary[-1]
+        belongs = s and (not separator or chosen[0] < i < chosen[-1])
+        if i in kept or belongs: positions.append(i)
+    return positions
 
+# %% ../../nbs/experts/04_preprocess.ipynb #00100622
 def long_parts(
     special:list,     # 1 where a token is special
     max_tokens:int,   # of a part, special ones included
@@ -37,69 +42,109 @@ def long_parts(
     "What of a text that is too long is read together"
     ordinary = [i for i, s in enumerate(special) if not s]
     room = max_tokens - sum(special)
-    if room < 2: raise FakesError(f"max_tokens {max_tokens} leaves no room beside {sum(special)} special tokens: raise it in conf/encoder.")
-    if how == "head_tail": return [cut_out(special, ordinary[:-(-room // 2)] + ordinary[len(ordinary) - room // 2:])]
+    if room < 2:
+        raise FakesError(f"max_tokens {max_tokens} leaves no room beside {sum(special)} special tokens: "
+                         "raise it in conf/encoder.")
+    if how == "head_tail":
+        head, tail = ordinary[:-(-room // 2)], ordinary[len(ordinary) - room // 2:]
+        return [cut_out(special, head + tail)]
     step = room // 2
-    return [cut_out(special, ordinary[start:start + room]) for start in range(0, len(ordinary) - room + step, step)]
+    starts = range(0, len(ordinary) - room + step, step)
+    return [cut_out(special, ordinary[start:start + room]) for start in starts]
 
 # %% ../../nbs/experts/04_preprocess.ipynb #4de98b73
+def _padded_rows(
+    rows:list,      # of token ids
+    pad_id:int,
+    pad_side:str,   # left or right
+) -> dict: # input_ids and attention_mask (n, longest) int64
+    longest = max(map(len, rows))
+    ids = np.full((len(rows), longest), pad_id, "int64")
+    mask = np.zeros((len(rows), longest), "int64")
+    for i, row in enumerate(rows):
+        at = slice(len(row)) if pad_side == "right" else slice(longest - len(row), None)
+        ids[i, at], mask[i, at] = row, 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+def _window_rows(
+    items:list,   # with input_ids, and windows: how long each is
+) -> list: # the ids of every window, one item after another
+    rows = []
+    for item in items:
+        start = 0
+        for length in item["windows"]:
+            rows.append(item["input_ids"][start:start + length])
+            start += length
+    return rows
+
+# %% ../../nbs/experts/04_preprocess.ipynb #ce4b5b97
 class TextPreprocessor:
     "Token ids of text fields"
-    def __init__(self, conf, tokenizer, pad_id:int=0, pad_side:str="right"):      # conf: max_tokens, long_text and markers; tokenizer: of `tokenizers`
-        self.conf, self.pad_id, self.pad_side = conf, pad_id, pad_side
-        self.tokenizer = type(tokenizer).from_str(tokenizer.to_str())            # a copy: what is switched on here must not reach the one that came
+    def __init__(self,
+        conf,                   # max_tokens, long_text and markers
+        tokenizer,              # of `tokenizers`
+        pad_id:int=0,
+        pad_side:str="right",
+    ):
+        self.conf = conf
+        self.pad_id, self.pad_side = pad_id, pad_side
+        self.tokenizer = type(tokenizer).from_str(tokenizer.to_str())            # a copy: the caller's must not change
         self.tokenizer.no_padding()
         if conf.long_text == "head": self.tokenizer.enable_truncation(conf.max_tokens)
         else: self.tokenizer.no_truncation()
 
     @classmethod
-    def load(cls, conf, folder):
-        "From tokenizer.json and tokenizer_config.json"
-        from tokenizers import Tokenizer
-        folder = Path(folder)
-        if not (folder/"tokenizer.json").exists(): raise FakesError(f"{folder} holds no tokenizer.json: only fast tokenizers are read without transformers. Train the expert again, or use the runtime torch.")
-        tokenizer, about = Tokenizer.from_file(str(folder/"tokenizer.json")), read_json(folder/"tokenizer_config.json")
-        pad = about.get("pad_token") or "[PAD]"
-        return cls(conf, tokenizer, tokenizer.token_to_id(pad["content"] if isinstance(pad, dict) else pad) or 0, about.get("padding_side", "right"))
+    def load(cls, conf, folder) -> "TextPreprocessor": return cls(conf, *_read_tokenizer(Path(folder)))
 
     def prepare(self, sample:str) -> dict: # input_ids: list; windows: how long each is, where texts are read in windows
         "Token ids of one text field; where texts are read in windows, those of one window after another"
-        conf, segments = self.conf, [sample] if self.conf.markers else [t for t in split_text_field(sample) if t] or [""]
+        conf = self.conf
+        segments = [sample]
+        if not conf.markers: segments = [t for t in split_text_field(sample) if t] or [""]
         whole = self.tokenizer.encode(*segments)
         if conf.long_text == "head": return {"input_ids": whole.ids}
-        parts = [range(len(whole.ids))] if len(whole.ids) <= conf.max_tokens else long_parts(whole.special_tokens_mask, conf.max_tokens, conf.long_text)
+        if len(whole.ids) <= conf.max_tokens: parts = [range(len(whole.ids))]
+        else: parts = long_parts(whole.special_tokens_mask, conf.max_tokens, conf.long_text)
         item = {"input_ids": [whole.ids[i] for part in parts for i in part]}
         return item | {"windows": [len(part) for part in parts]} if conf.long_text == "windows" else item
 
-    def collate(self, items:list) -> dict: # input_ids and attention_mask (B, T) int64; windows (B,) where texts are read in windows, and then (W, T) for the others
+    def collate(self, items:list) -> dict: # input_ids, attention_mask (B, T) int64; in windows (W, T), and windows (B,)
         "Pad to the longest"
-        if self.conf.long_text != "windows": return self._padded([i["input_ids"] for i in items])
-        ends = [np.cumsum(i["windows"]) for i in items]
-        rows = [i["input_ids"][a:b] for i, e in zip(items, ends) for a, b in zip([0, *e], e)]
-        return {"windows": np.array([len(i["windows"]) for i in items]), **self._padded(rows)}
+        if self.conf.long_text != "windows":
+            return _padded_rows([i["input_ids"] for i in items], self.pad_id, self.pad_side)
+        counts = np.array([len(i["windows"]) for i in items])
+        return {"windows": counts, **_padded_rows(_window_rows(items), self.pad_id, self.pad_side)}
 
-    def _padded(self, rows):
-        "Rows of ids to one length"
-        longest = max(map(len, rows))
-        ids, mask = np.full((len(rows), longest), self.pad_id, "int64"), np.zeros((len(rows), longest), "int64")
-        for i, row in enumerate(rows):
-            at = slice(len(row)) if self.pad_side == "right" else slice(longest - len(row), None)
-            ids[i, at], mask[i, at] = row, 1
-        return {"input_ids": ids, "attention_mask": mask}
+    def preprocess(self, samples) -> dict: return self.collate([self.prepare(s) for s in samples])
 
-    def preprocess(self, samples) -> dict:
-        "A batch from raw texts"
-        return self.collate([self.prepare(s) for s in samples])
+# %% ../../nbs/experts/04_preprocess.ipynb #4c7abea0
+def _read_tokenizer(folder) -> tuple: # tokenizer, id of the padding token, side of the padding
+    "From tokenizer.json and tokenizer_config.json"
+    from tokenizers import Tokenizer
+    if not (folder/"tokenizer.json").exists():
+        raise FakesError(f"{folder} holds no tokenizer.json: only fast tokenizers are read without transformers. "
+                         "Train the expert again, or use the runtime torch.")
+    tokenizer = Tokenizer.from_file(str(folder/"tokenizer.json"))
+    about = read_json(folder/"tokenizer_config.json")
+    pad = about.get("pad_token") or "[PAD]"
+    if isinstance(pad, dict): pad = pad["content"]
+    return tokenizer, tokenizer.token_to_id(pad) or 0, about.get("padding_side", "right")
 
-# %% ../../nbs/experts/04_preprocess.ipynb #115fbfb6
+# %% ../../nbs/experts/04_preprocess.ipynb #dbdfc5a4
 class Words:
     "Which pieces of a vocabulary a caption holds"
-    def __init__(self, tokenizer, ids): self.tokenizer, self.ids = tokenizer, np.asarray(ids)      # tokenizer: of `tokenizers`; ids of the pieces that count
+    def __init__(self,
+        tokenizer,   # of `tokenizers`
+        ids,         # of the pieces that count
+    ):
+        self.tokenizer, self.ids = tokenizer, np.asarray(ids)
 
     def said(self, captions) -> np.ndarray: # (n, V) float32, 1 where a caption holds a piece
         "Captions as sets of pieces"
-        table = np.zeros((len(captions), int(self.ids.max()) + 1), "float32")
-        for row, found in zip(table, self.tokenizer.encode_batch(list(captions), add_special_tokens=False)): row[[i for i in found.ids if i < len(row)]] = 1
+        width = int(self.ids.max()) + 1
+        table = np.zeros((len(captions), width), "float32")
+        for row, encoded in zip(table, self.tokenizer.encode_batch(list(captions), add_special_tokens=False)):
+            row[[i for i in encoded.ids if i < width]] = 1
         return table[:, self.ids]
 
 # %% ../../nbs/experts/04_preprocess.ipynb #36e3bab1
@@ -117,13 +162,17 @@ def squares(
     size:int,
 ) -> np.ndarray: # (n, 3, size, size) uint8
     "Pictures at one size"
-    return np.stack([to_square(p, size) for p in pictures]) if len(pictures) else np.zeros((0, 3, size, size), "uint8")
+    if not len(pictures): return np.zeros((0, 3, size, size), "uint8")
+    return np.stack([to_square(p, size) for p in pictures])
 
 class VisionPreprocessor:
     "Pictures as squares"
     def __init__(self, conf): self.conf = conf      # conf: size
     def prepare(self, sample) -> dict: return {"pixels": to_square(sample, self.conf.size)}
-    def collate(self, items:list) -> dict: return {"pixels": np.stack([i["pixels"] for i in items])}      # (B, 3, S, S) uint8
+
+    def collate(self, items:list) -> dict: # pixels (B, 3, S, S) uint8
+        return {"pixels": np.stack([i["pixels"] for i in items])}
+
     def preprocess(self, samples) -> dict: return self.collate([self.prepare(s) for s in samples])
 
 # %% ../../nbs/experts/04_preprocess.ipynb #238fc457
@@ -135,36 +184,55 @@ def pick_frames(
     "Frames at a steady rate, from the first on"
     times = np.asarray(times, float)
     if len(times) > 1 and np.median(np.diff(times)) > 1.5 / rate:
-        raise FakesError(f"Frames come every {np.median(np.diff(times)):.3f} s, the encoder reads one every {1 / rate:.3f} s: decode more of them, or lower tokens_per_second in its conf file.")
+        gap = np.median(np.diff(times))
+        raise FakesError(f"Frames come every {gap:.3f} s, the encoder reads one every {1 / rate:.3f} s: "
+                         "decode more of them, or lower tokens_per_second in its conf file.")
     wanted = times[0] + np.arange(n_frames) / rate
     wanted = wanted[wanted < times[-1] + 0.5 / rate]
     return np.abs(times[None] - wanted[:, None]).argmin(1)
 
+# %% ../../nbs/experts/04_preprocess.ipynb #5759910a
 def to_clip(
     frames:np.ndarray,   # (T, H, W, 3) uint8
     times,               # (T,) seconds
     conf,                # name, n_frames, tokens_per_second, size
 ) -> np.ndarray: # (t, 3, size, size) uint8, t at most n_frames
-    "Choose frames and resize each to a square"
+    "Choose frames and resize each to a square; an error where they are not frames of bytes with a time each"
     from PIL import Image
     frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames): raise FakesError(f"Encoder {conf.name} reads frames (T, H, W, 3) of uint8, not {frames.shape} of {frames.dtype}.")
-    if len(times) != len(frames): raise FakesError(f"Encoder {conf.name}: {len(frames)} frames came with {len(times)} times, one each is needed.")
-    chosen, square = frames[pick_frames(times, conf.n_frames, conf.tokens_per_second)], (conf.size,) * 2
-    if chosen.shape[1:3] != square: chosen = np.stack([np.array(Image.fromarray(f).resize(square, Image.Resampling.BICUBIC)) for f in chosen])
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise FakesError(f"Encoder {conf.name} reads frames (T, H, W, 3) of uint8, "
+                         f"not {frames.shape} of {frames.dtype}.")
+    if len(times) != len(frames):
+        raise FakesError(f"Encoder {conf.name}: {len(frames)} frames came with {len(times)} times, one each is needed.")
+    chosen = frames[pick_frames(times, conf.n_frames, conf.tokens_per_second)]
+    square = (conf.size, conf.size)
+    if chosen.shape[1:3] != square:
+        resized = [Image.fromarray(f).resize(square, Image.Resampling.BICUBIC) for f in chosen]
+        chosen = np.stack([np.array(f) for f in resized])
     return np.ascontiguousarray(chosen.transpose(0, 3, 1, 2))
+
+# %% ../../nbs/experts/04_preprocess.ipynb #9f713d02
+def _stacked(items, keys) -> dict: # key → (B, …)
+    batch = {}
+    for key in keys: batch[key] = np.stack([i[key] for i in items])
+    return batch
 
 class VideoPreprocessor:
     "Frames as clips of one length"
     def __init__(self, conf): self.conf = conf
-    def prepare(self, sample) -> dict: return self.fill(to_clip(*sample, self.conf))
+
+    def prepare(self, sample) -> dict: # as `fill`
+        frames, times = sample
+        return self.fill(to_clip(frames, times, self.conf))
 
     def fill(self, clip) -> dict: # frames (n_frames, 3, S, S), mask (n_frames,) int64
         "A clip (t, 3, S, S) at the length of all"
         missing = self.conf.n_frames - len(clip)
-        return {"frames": np.concatenate([clip, np.repeat(clip[-1:], missing, 0)]), "mask": np.array([1] * len(clip) + [0] * missing)}
+        frames = np.concatenate([clip, np.repeat(clip[-1:], missing, 0)])
+        return {"frames": frames, "mask": np.array([1] * len(clip) + [0] * missing)}
 
-    def collate(self, items:list) -> dict: return {k: np.stack([i[k] for i in items]) for k in ("frames", "mask")}      # frames (B, T, 3, S, S), mask (B, T)
+    def collate(self, items:list) -> dict: return _stacked(items, ("frames", "mask"))      # (B, T, 3, S, S), (B, T)
     def preprocess(self, samples) -> dict: return self.collate([self.prepare(s) for s in samples])
 
 # %% ../../nbs/experts/04_preprocess.ipynb #8e8f459c
@@ -174,12 +242,17 @@ def mel_filters(
     n_fft:int,
 ) -> np.ndarray: # (n_fft // 2 + 1, n_mels)
     "Triangles on the mel scale, `2595 log10(1 + f / 700)`"
-    mel = lambda f: 2595 * np.log10(1 + np.asarray(f) / 700)
-    corners = 700 * (10 ** (np.linspace(mel(50.0), mel(RATE / 2), n_mels + 2) / 2595) - 1)                    # (n_mels + 2,) Hz: each band rises from one and falls to the next but one
-    slopes = (corners[None] - np.linspace(0, RATE // 2, n_fft // 2 + 1)[:, None])
+    def mel(hertz): return 2595 * np.log10(1 + np.asarray(hertz) / 700)
+    # (n_mels + 2,) Hz: each band rises from one corner and falls to the next but one
+    corners = 700 * (10 ** (np.linspace(mel(50.0), mel(RATE / 2), n_mels + 2) / 2595) - 1)
+    frequencies = np.linspace(0, RATE // 2, n_fft // 2 + 1)
+    slopes = corners[None] - frequencies[:, None]
     widths = np.diff(corners)
-    return np.maximum(0, np.minimum(-slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:])).astype("float32")
+    rising = -slopes[:, :-2] / widths[:-1]
+    falling = slopes[:, 2:] / widths[1:]
+    return np.maximum(0, np.minimum(rising, falling)).astype("float32")
 
+# %% ../../nbs/experts/04_preprocess.ipynb #e0b07986
 def log_mel(
     wave:np.ndarray,   # (n,) float32
     conf,              # n_mels, window and hop (seconds)
@@ -187,23 +260,31 @@ def log_mel(
     "Log-mel spectrogram, standardised; column j is centred on j · hop seconds"
     width, hop = round(conf.window * RATE), round(conf.hop * RATE)
     n_fft = 2 ** (width - 1).bit_length()
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(width) / width)              # periodic
     before = (n_fft - width) // 2
-    window = np.pad(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(width) / width), (before, n_fft - width - before)).astype("float32")      # Hann, periodic, in the middle of the transform
-    parts = np.lib.stride_tricks.sliding_window_view(np.pad(wave, n_fft // 2, "reflect"), n_fft)[::hop][:len(wave) // hop]           # (F, n_fft)
-    power = np.abs(np.fft.rfft(parts * window)) ** 2                                                                                 # (F, n_fft // 2 + 1)
+    window = np.pad(hann, (before, n_fft - width - before)).astype("float32")    # in the middle of the transform
+    padded_wave = np.pad(wave, n_fft // 2, "reflect")
+    parts = np.lib.stride_tricks.sliding_window_view(padded_wave, n_fft)[::hop][:len(wave) // hop]      # (F, n_fft)
+    power = np.abs(np.fft.rfft(parts * window)) ** 2                             # (F, n_fft // 2 + 1)
     mel = mel_filters(conf.n_mels, n_fft).T @ power.T.astype("float32")
-    mel = np.log(np.maximum(mel, max(float(mel.max()) * 1e-8, 1e-30)))           # 80 dB below the loudest
+    floor = max(float(mel.max()) * 1e-8, 1e-30)                                  # 80 dB below the loudest
+    mel = np.log(np.maximum(mel, floor))
     return (mel - mel.mean()) / max(mel.std(ddof=1), 1e-3)
 
+# %% ../../nbs/experts/04_preprocess.ipynb #6b0b46b8
 def to_wave(
     sample,    # (n,) float32
     conf,      # name, seconds
 ) -> np.ndarray: # (n,) float32, no longer than the encoder reads
     "Check a waveform and keep its beginning"
     wave = np.asarray(sample)
-    if wave.ndim != 1 or wave.dtype != np.float32: raise FakesError(f"Encoder {conf.name} reads a waveform (n,) of float32 at {RATE} Hz, not {wave.shape} of {wave.dtype}.")
-    if len(wave) < round(0.1 * RATE): raise FakesError(f"Encoder {conf.name}: a sound of {len(wave) / RATE:.3f} s is too short, 0.1 s is the least.")
-    if not np.isfinite(wave).all(): raise FakesError(f"Encoder {conf.name}: the waveform holds values that are no numbers.")
+    if wave.ndim != 1 or wave.dtype != np.float32:
+        raise FakesError(f"Encoder {conf.name} reads a waveform (n,) of float32 at {RATE} Hz, "
+                         f"not {wave.shape} of {wave.dtype}.")
+    if len(wave) < round(0.1 * RATE):
+        raise FakesError(f"Encoder {conf.name}: a sound of {len(wave) / RATE:.3f} s is too short, 0.1 s is the least.")
+    if not np.isfinite(wave).all():
+        raise FakesError(f"Encoder {conf.name}: the waveform holds values that are no numbers.")
     return wave[:round(conf.seconds * RATE)]
 
 def padded(
@@ -211,12 +292,14 @@ def padded(
     length:int,     # at least n
 ) -> tuple: # (…, length) with zeros behind, and mask (length,) int64
     "To one length"
-    missing = length - x.shape[-1]
-    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)]), np.array([1] * x.shape[-1] + [0] * missing)
+    n = x.shape[-1]
+    missing = length - n
+    widths = [(0, 0)] * (x.ndim - 1) + [(0, missing)]
+    return np.pad(x, widths), np.array([1] * n + [0] * missing)
 
 # %% ../../nbs/experts/04_preprocess.ipynb #060a52a1
 class AudioPreprocessor:
-    "Sound as spectrograms, or as waveforms where the encoder is a pretrained network over them, of one length"
+    "Sound of one length as spectrograms, or as waveforms where the encoder is a pretrained network over them"
     def __init__(self, conf): self.conf = conf
 
     def prepare(self, sample) -> dict: # mel (n_mels, F) or wave (N,), and mask (F,) or (N,); F and N are fixed
@@ -228,22 +311,25 @@ class AudioPreprocessor:
         if self.conf.source: return (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
         return log_mel(wave, self.conf)
 
-    def fill(self, x) -> dict:
+    def fill(self, x) -> dict: # as `prepare`
         "At the length of all"
-        name, length = ("wave", round(self.conf.seconds * RATE)) if self.conf.source else ("mel", round(self.conf.seconds / self.conf.hop))
-        return dict(zip((name, "mask"), padded(x, length)))
+        conf = self.conf
+        if conf.source: name, length = "wave", round(conf.seconds * RATE)
+        else: name, length = "mel", round(conf.seconds / conf.hop)
+        values, mask = padded(x, length)
+        return {name: values, "mask": mask}
 
-    def collate(self, items:list) -> dict: return {k: np.stack([i[k] for i in items]) for k in items[0]}
+    def collate(self, items:list) -> dict: return _stacked(items, items[0])
     def preprocess(self, samples) -> dict: return self.collate([self.prepare(s) for s in samples])
 
-# %% ../../nbs/experts/04_preprocess.ipynb #c5310072
+# %% ../../nbs/experts/04_preprocess.ipynb #9ea8e2bc
 def caption_and_picture(
     words:Words,
     size:int,      # side of a picture
     captions,
     pictures,
 ) -> dict: # pixels (n, 3, S, S) uint8, said (n, V) float32
-    "Whether a picture shows what is said"
+    "What decides whether a picture shows what its caption says"
     return {"pixels": squares(pictures, size), "said": words.said(captions)}
 
 def lips_and_sound(
@@ -252,11 +338,11 @@ def lips_and_sound(
     clips,         # (frames, times)
     sounds,        # waveforms
 ) -> dict: # frames (n, T, 3, S, S) uint8, mel (n, M, F), and the mask of each
-    "Whether a mouth moves as it sounds"
-    seen, heard = see.preprocess(clips), hear.preprocess(sounds)
-    return {"frames": seen["frames"], "frames_mask": seen["mask"], "mel": heard["mel"], "mel_mask": heard["mask"]}
+    "What decides whether a mouth moves as it sounds"
+    video, audio = see.preprocess(clips), hear.preprocess(sounds)
+    return {"frames": video["frames"], "frames_mask": video["mask"], "mel": audio["mel"], "mel_mask": audio["mask"]}
 
-# %% ../../nbs/experts/04_preprocess.ipynb #2153f386
+# %% ../../nbs/experts/04_preprocess.ipynb #ea589296
 PREPROCESSORS = {"vision": VisionPreprocessor, "video": VideoPreprocessor, "audio": AudioPreprocessor}
 
 def load_preprocessor(
@@ -265,4 +351,5 @@ def load_preprocessor(
 ): # with `prepare`, `collate` and `preprocess`
     "The preprocessor of a saved expert"
     conf = SimpleNamespace(**settings)
-    return TextPreprocessor.load(conf, folder) if conf.modality == "text" else PREPROCESSORS[conf.modality](conf)
+    if conf.modality == "text": return TextPreprocessor.load(conf, folder)
+    return PREPROCESSORS[conf.modality](conf)

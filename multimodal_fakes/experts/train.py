@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'SCHEDULES', 'SCHEDULE_SETTINGS', 'ClassLoss', 'LabelLoss', 'make_loss', 'Classifier', 'Features', 'Order',
-           'generator_of', 'Averaged', 'keep_memory', 'fit', 'is_main_process', 'last_complete', 'history_table',
-           'live_curves']
+           'generator_of', 'Averaged', 'keep_memory', 'is_main_process', 'last_complete', 'history_table',
+           'live_curves', 'fit']
 
 # %% ../../nbs/experts/04d_train.ipynb #10d32b40
 import ctypes
@@ -14,6 +14,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,11 +33,14 @@ class ClassLoss(nn.Module):
         super().__init__()
         self.gamma, self.smoothing = gamma, smoothing
         for name, values in (("weights", weights), ("shift", shift)):
-            self.register_buffer(name, torch.as_tensor(np.asarray(values), dtype=torch.float32), persistent=False)
+            buffer = torch.as_tensor(np.asarray(values), dtype=torch.float32)
+            self.register_buffer(name, buffer, persistent=False)
 
     def forward(self, logits, labels):                                             # (B, C), (B,) or (B, C)
-        t = labels.to(logits.dtype) if labels.ndim > 1 else nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
-        t = t * (1 - self.smoothing) + self.smoothing / logits.shape[-1]
+        n_classes = logits.shape[-1]
+        if labels.ndim == 1: labels = nn.functional.one_hot(labels, n_classes)
+        t = labels.to(logits.dtype)
+        t = t * (1 - self.smoothing) + self.smoothing / n_classes
         log_p = (logits + self.shift).log_softmax(-1)
         focus = (1 - log_p.exp()) ** self.gamma if self.gamma else 1.0
         return -(t * self.weights * focus * log_p).sum(-1).mean()
@@ -44,22 +48,24 @@ class ClassLoss(nn.Module):
 class LabelLoss(ClassLoss):
     "The same where several classes may hold: each is a question of two classes, no and yes, of which yes has the logit"
     def forward(self, logits, labels):                                             # (B, C), (B, C) of 0 to 1
-        labels = labels.to(logits.dtype)
-        return super().forward(torch.stack([torch.zeros_like(logits), logits], -1), torch.stack([1 - labels, labels], -1))
+        yes = labels.to(logits.dtype)
+        targets = torch.stack([1 - yes, yes], -1)
+        no_yes = torch.stack([torch.zeros_like(logits), logits], -1)
+        return super().forward(no_yes, targets)
 
+# %% ../../nbs/experts/04d_train.ipynb #d0c57612
 def make_loss(
     kind:str,              # of `LOSSES`
-    y:np.ndarray,          # (n,) class numbers of the training examples; (n, C) of 0 and 1 where several classes may hold
+    y:np.ndarray,          # (n,) class numbers of the training examples; (n, C) of 0 and 1 where several may hold
     n_classes:int,
     smoothing:float=0.,    # share of the target that is spread over all classes
 ) -> ClassLoss:
-    "A loss that knows how often each class occurs"
+    "A loss that depends on how often each class occurs; an error where one does not occur"
     if kind not in LOSSES: raise FakesError(f"No loss {kind!r}{nearest(kind, LOSSES)}")
-    if y.ndim == 2:
-        each = [make_loss(kind, y[:, c].astype(int), 2, smoothing) for c in range(n_classes)]
-        return LabelLoss(*(torch.stack([getattr(loss, k) for loss in each]) for k in ("weights", "shift")), each[0].gamma, smoothing)
+    if y.ndim == 2: return _label_loss(kind, y, n_classes, smoothing)
     counts = np.bincount(y, minlength=n_classes)
-    if (counts == 0).any(): raise FakesError(f"No training example of class {np.flatnonzero(counts == 0).tolist()}: every class needs at least one.")
+    lacking = np.flatnonzero(counts == 0).tolist()
+    if lacking: raise FakesError(f"No training example of class {lacking}: every class needs at least one.")
     weights, shift = np.ones(n_classes), np.zeros(n_classes)
     if kind == "weighted": weights = len(y) / (n_classes * counts)
     if kind == "class_balanced":
@@ -68,7 +74,14 @@ def make_loss(
     if kind == "logit_adjusted": shift = np.log(counts / len(y))
     return ClassLoss(weights, shift, 2.0 if kind == "focal" else 0.0, smoothing)
 
-# %% ../../nbs/experts/04d_train.ipynb #07640510
+def _label_loss(kind, y, n_classes, smoothing) -> LabelLoss:
+    "A question of two classes for each column of y"
+    questions = [make_loss(kind, y[:, c].astype(int), 2, smoothing) for c in range(n_classes)]
+    weights = torch.stack([q.weights for q in questions])                          # (C, 2)
+    shift = torch.stack([q.shift for q in questions])
+    return LabelLoss(weights, shift, questions[0].gamma, smoothing)
+
+# %% ../../nbs/experts/04d_train.ipynb #41148b6b
 class Classifier(nn.Module):
     "What `fit` trains: logits from a batch, and a loss where the batch has labels"
     def __init__(self, n_classes:int, loss:ClassLoss|None=None):
@@ -80,28 +93,38 @@ class Classifier(nn.Module):
         "Scores before softmax"
         raise FakesError(f"{type(self).__name__} has to say how its logits follow from a batch")
 
-    def forward(self, labels=None, **batch):
+    def forward(self, labels=None, **batch) -> dict: # logits, and the loss where there are labels
         logits = self.logits(**batch).float()
         return {"logits": logits} if labels is None else {"loss": self.loss(logits, labels), "logits": logits}
 
     def parameter_groups(self, lr:float, weight_decay:float) -> list: # of torch's parameter groups
         "What is trained: matrices decay, biases and scales do not"
         trained = [p for p in self.parameters() if p.requires_grad]
-        return [{"params": [p for p in trained if (p.ndim > 1) == flat], "lr": lr, "weight_decay": weight_decay * flat} for flat in (True, False)]
+        flat = [p for p in trained if p.ndim <= 1]
+        matrices = [p for p in trained if p.ndim > 1]
+        decayed = {"params": matrices, "lr": lr, "weight_decay": weight_decay}
+        return [decayed, {"params": flat, "lr": lr, "weight_decay": 0.0}]
 
+# %% ../../nbs/experts/04d_train.ipynb #c29eb2c3
 class Features(Dataset):
     "Stored columns, one row an example; a whole batch is gathered at once"
     def __init__(self, **columns): self.columns = {k: torch.as_tensor(v) for k, v in columns.items()}
     def __len__(self): return len(next(iter(self.columns.values())))
     def __getitem__(self, i): return {k: v[i] for k, v in self.columns.items()}
-    def __getitems__(self, draws): return self[torch.as_tensor([d[1] if isinstance(d, tuple) else d for d in draws])]
+
+    def __getitems__(self, draws):
+        numbers = [d[1] if isinstance(d, tuple) else d for d in draws]      # of (epoch, number)
+        return self[torch.as_tensor(numbers)]
+
     def collate(self, batch): return batch
 
 # %% ../../nbs/experts/04d_train.ipynb #273933bb
 class Order(Sampler):
     "(epoch, number) of every example, in the order of one epoch"
     def __init__(self, n:int, batch_size:int, seed:int, lengths=None):
-        self.n, self.batch_size, self.seed, self.lengths, self.epoch = n, batch_size, seed, lengths, 0
+        self.n, self.batch_size = n, batch_size
+        self.seed, self.epoch = seed, 0
+        self.lengths = lengths
 
     def set_epoch(self, epoch:int): self.epoch = epoch
     def __len__(self): return self.n
@@ -113,38 +136,52 @@ class Order(Sampler):
         return iter([(self.epoch, int(i)) for i in order])
 
     def _bucketed(self, order, rng):
-        block, b = 50 * self.batch_size, self.batch_size
-        parts = [order[i:i + block] for i in range(0, self.n, block)]
-        parts = np.concatenate([part[np.argsort(np.asarray(self.lengths)[part], kind="stable")] for part in parts])
-        whole = parts[:self.n // b * b].reshape(-1, b)
-        return np.r_[whole[rng.permutation(len(whole))].ravel(), parts[self.n // b * b:]]     # the batch that is not full comes last
-
+        "Batches of similar length in random order; the batch that is not full comes last"
+        block = 50 * self.batch_size
+        lengths = np.asarray(self.lengths)
+        sorted_blocks = []
+        for start in range(0, self.n, block):
+            part = order[start:start + block]
+            sorted_blocks.append(part[np.argsort(lengths[part], kind="stable")])
+        numbers = np.concatenate(sorted_blocks)
+        full = self.n // self.batch_size * self.batch_size
+        batches = numbers[:full].reshape(-1, self.batch_size)
+        return np.r_[batches[rng.permutation(len(batches))].ravel(), numbers[full:]]
 
 def generator_of(
     *numbers:int,   # seed, epoch, number of the example, …
 ) -> torch.Generator:
     "Random numbers that follow from some whole numbers alone"
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+    seed = np.random.SeedSequence(numbers).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(seed))
 
 # %% ../../nbs/experts/04d_train.ipynb #3b16089e
-SCHEDULES = {"cosine": "cosine", "onecycle": "constant", "restarts": "cosine_with_restarts", "plateau": "reduce_lr_on_plateau", "constant": "constant_with_warmup"}   # ours → Trainer's
+SCHEDULES = {      # ours → Trainer's
+    "cosine": "cosine",
+    "onecycle": "constant",      # replaced in `create_scheduler`
+    "restarts": "cosine_with_restarts",
+    "plateau": "reduce_lr_on_plateau",
+    "constant": "constant_with_warmup"}
 SCHEDULE_SETTINGS = {"restarts": {"num_cycles": 3}, "plateau": {"factor": 0.5, "patience": 1}}
 
+# %% ../../nbs/experts/04d_train.ipynb #cf6196dd
 class Averaged(Classifier):
-    "A classifier and the exponential moving average of its weights: the one is trained, the other is validated and kept"
+    "A classifier, which is trained, and the exponential moving average of its weights, which is validated and kept"
     def __init__(self, model:Classifier, decay:float):
         from torch.optim.swa_utils import AveragedModel
         super().__init__(model.n_classes, model.loss)
-        rate = lambda n: min(decay, (1 + float(n)) / (10 + float(n)))              # the first steps are forgotten faster
+        def towards(mean, now, n):
+            rate = min(decay, (1 + float(n)) / (10 + float(n)))      # the first steps are forgotten faster
+            torch._foreach_lerp_(mean, now, 1 - rate)
         self.model = model
-        self.average = AveragedModel(model, multi_avg_fn=lambda mean, now, n: torch._foreach_lerp_(mean, now, 1 - rate(n)))
+        self.average = AveragedModel(model, multi_avg_fn=towards)
         self.average.requires_grad_(False)
 
     def forward(self, **batch): return self.model(**batch) if self.training else self.average(**batch)
     def parameter_groups(self, lr, weight_decay): return self.model.parameter_groups(lr, weight_decay)
     def update(self): self.average.update_parameters(self.model)
 
-# %% ../../nbs/experts/04d_train.ipynb #cf6196dd
+# %% ../../nbs/experts/04d_train.ipynb #eed93ea5
 def keep_memory():
     "Ask the C library to keep freed memory for the next batch; does nothing where it is not glibc"
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -152,28 +189,104 @@ def keep_memory():
         libc.mallopt(-4, 0)              # M_MMAP_MAX: blocks of any size come from the heap
         libc.mallopt(-1, 2**31 - 1)      # M_TRIM_THRESHOLD: and the heap does not shrink
 
+def is_main_process() -> bool:
+    "Whether this process is the one that writes"
+    return os.environ.get("RANK", "0") == "0"
+
+def last_complete(
+    folder,   # of checkpoints
+) -> str|None: # the newest one that was written to its end
+    "Where to resume; half-written checkpoints of a killed run are removed"
+    checkpoints = sorted(Path(folder).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    whole = [p for p in checkpoints if (p/"trainer_state.json").exists()]          # the Trainer writes this file last
+    if is_main_process():
+        for p in set(checkpoints) - set(whole): shutil.rmtree(p)
+    return str(whole[-1]) if whole else None
+
+# %% ../../nbs/experts/04d_train.ipynb #1a089baa
+def history_table(
+    log:list,   # of the Trainer's state
+) -> pd.DataFrame: # epoch, train_loss, val_loss
+    "One row an epoch"
+    train = {round(e["epoch"]): e["loss"] for e in log if "loss" in e}
+    val = {round(e["epoch"]): e["eval_loss"] for e in log if "eval_loss" in e}
+    rows = [{"epoch": epoch, "train_loss": train.get(epoch), "val_loss": loss} for epoch, loss in sorted(val.items())]
+    return pd.DataFrame(rows)
+
+# %% ../../nbs/experts/04d_train.ipynb #679be295
+def live_curves(
+    title:str,
+): # function of the history
+    "A function that redraws the losses in one place of the notebook after each epoch"
+    from IPython.display import display
+    handle = display(display_id=True)
+    def redraw(history):
+        import matplotlib.pyplot as plt
+        fig, ax = plt.subplots(figsize=(4.2, 2.3), dpi=110)
+        for column, style in (("train_loss", "o--"), ("val_loss", "o-")):
+            ax.plot(history["epoch"], history[column], style, label=column.replace("_", " "), ms=3)
+        best = history.loc[history["val_loss"].idxmin()]
+        ax.axvline(best["epoch"], color="grey", lw=0.8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set(xlabel="epoch", ylabel="loss", title=f"{title}: best epoch {int(best['epoch'])}")
+        ax.legend()
+        fig.tight_layout()
+        if handle: handle.update(fig)
+        plt.close(fig)
+    return redraw
+
+# %% ../../nbs/experts/04d_train.ipynb #90204bbf
+def _follow(live, save_seconds):
+    "A callback: one progress bar for all epochs, the curves so far, checkpoints by the clock, the moving average"
+    from transformers import TrainerCallback
+    class Follow(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            self.saved = time.monotonic()
+            self.bar = progress(None, "training", state.max_steps) if is_main_process() else None
+            if self.bar: self.bar.update(state.global_step)
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if isinstance(model, Averaged): model.update()
+            if self.bar: self.bar.update(1)
+            if time.monotonic() - self.saved >= save_seconds: control.should_save = True
+
+        def on_save(self, args, state, control, **kwargs): self.saved = time.monotonic()
+
+        def on_train_end(self, args, state, control, **kwargs):
+            if self.bar: self.bar.close()
+
+        def on_evaluate(self, args, state, control, **kwargs):
+            if live and is_main_process(): live(history_table(state.log_history))
+    return Follow()
+
+# %% ../../nbs/experts/04d_train.ipynb #f6b804ad
 def _trainer(names, schedule):
     "The Trainer's class with our order, parameter groups, schedule and check"
     from transformers import Trainer
     class Loop(Trainer):
         def _get_train_sampler(self, train_dataset=None):
             size = self._train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-            return Order(len(self.train_dataset), size, self.args.seed, getattr(self.train_dataset, "lengths", None))
+            lengths = getattr(self.train_dataset, "lengths", None)
+            return Order(len(self.train_dataset), size, self.args.seed, lengths)
 
         def create_optimizer(self, model=None):
-            if self.optimizer is None: self.optimizer = torch.optim.AdamW(self.model.parameter_groups(self.args.learning_rate, self.args.weight_decay), fused=True)
+            if self.optimizer is None:
+                groups = self.model.parameter_groups(self.args.learning_rate, self.args.weight_decay)
+                self.optimizer = torch.optim.AdamW(groups, fused=True)
             return self.optimizer
 
         def create_scheduler(self, num_training_steps, optimizer=None):
             if schedule != "onecycle": return super().create_scheduler(num_training_steps, optimizer)
             rates = [g["lr"] for g in self.optimizer.param_groups]
-            self.lr_scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, rates, total_steps=num_training_steps + 1)
-            return self.lr_scheduler
+            cycle = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, rates, total_steps=num_training_steps + 1)
+            self.lr_scheduler = cycle
+            return cycle
 
         def training_step(self, model, inputs, num_items_in_batch=None):
             rows = inputs.pop("rows", None)
             loss = super().training_step(model, inputs, num_items_in_batch)
-            if not torch.isfinite(loss): raise FakesError(_no_number(loss, self.state.global_step, rows, names, self.args.learning_rate))
+            if not torch.isfinite(loss):
+                raise FakesError(_no_number(loss, self.state.global_step, rows, names, self.args.learning_rate))
             return loss
 
         def evaluate(self, *args, **kwargs):
@@ -183,26 +296,107 @@ def _trainer(names, schedule):
             return metrics
     return Loop
 
+# %% ../../nbs/experts/04d_train.ipynb #bf7df0a4
 @torch.inference_mode()
-def _mean_loss(trainer):
-    "Mean loss over the validation examples, each counted once whatever the number of processes, similar lengths together"
-    val, a, total = trainer.eval_dataset, trainer.accelerator, torch.zeros(2, dtype=torch.float64)
+def _mean_loss(trainer) -> float:
+    "Mean loss over the validation examples, each counted once in whatever process; similar lengths together"
+    val, accelerator = trainer.eval_dataset, trainer.accelerator
     lengths = getattr(val, "lengths", None)
     order = np.arange(len(val)) if lengths is None else np.argsort(lengths, kind="stable")
-    mine = order[a.process_index::a.num_processes]
+    mine = order[accelerator.process_index::accelerator.num_processes].tolist()
+    batches = torch.utils.data.DataLoader(
+        val, trainer.args.eval_batch_size, sampler=mine, collate_fn=trainer.data_collator)
     model = trainer.model.eval()
-    for batch in torch.utils.data.DataLoader(val, trainer.args.eval_batch_size, sampler=mine.tolist(), collate_fn=trainer.data_collator):
+    total = torch.zeros(2, dtype=torch.float64)      # of the losses, and of the examples
+    for batch in batches:
         batch = trainer._prepare_inputs(batch)
-        with torch.autocast(a.device.type, torch.bfloat16, enabled=trainer.args.bf16): loss = model(**batch)["loss"]
-        total += torch.tensor([float(loss) * len(batch["labels"]), len(batch["labels"])])
-    total = a.reduce(total.to(a.device))
+        n = len(batch["labels"])
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=trainer.args.bf16):
+            loss = model(**batch)["loss"]
+        total += torch.tensor([float(loss) * n, n])
+    total = accelerator.reduce(total.to(accelerator.device))
     return float(total[0] / total[1])
 
-def _no_number(loss, step, rows, names, lr):
+def _no_number(loss, step, rows, names, lr) -> str:
     "What happened, in which batch, and what to try"
-    batch = "" if rows is None else ", in the batch of " + ", ".join(str(names[int(r)] if names is not None else int(r)) for r in rows[:8]) + (" …" if len(rows) > 8 else "")
+    batch = ""
+    if rows is not None:
+        numbers = [int(r) for r in rows[:8]]
+        listed = ", ".join(str(r if names is None else names[r]) for r in numbers)
+        batch = f", in the batch of {listed}" + (" …" if len(rows) > 8 else "")
     return f"The loss became {float(loss)} at step {step}{batch}. Lower lr (now {lr}), or look at these examples."
 
+# %% ../../nbs/experts/04d_train.ipynb #0021a748
+class _Settings(NamedTuple):
+    "How `fit` trains, as its arguments state it"
+    epochs:int
+    lr:float
+    batch_size:int
+    weight_decay:float
+    seed:int
+    n_workers:int
+    bf16:bool
+    schedule:str
+    clip:float
+    accumulate:int
+    compile:bool
+
+def _share(s:_Settings) -> int:
+    "Examples that one process reads at once"
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    parts = world * s.accumulate
+    if s.batch_size % parts:
+        raise FakesError(f"batch_size {s.batch_size} cannot be shared by {world} processes and {s.accumulate} batches "
+                         f"to a step: choose a multiple of {parts}.")
+    return s.batch_size // parts
+
+def _hardware(s:_Settings) -> dict:
+    "The Trainer's arguments that depend on this machine"
+    cpu, world = pick_device() == "cpu", int(os.environ.get("WORLD_SIZE", 1))
+    one = dict(use_cpu=cpu, bf16=s.bf16, torch_compile=s.compile, dataloader_num_workers=s.n_workers,
+               dataloader_persistent_workers=s.n_workers > 0, dataloader_pin_memory=not cpu)
+    if world == 1: return one
+    # parameters that nothing reads, such as the pooler of BERT, are no error
+    return one | dict(ddp_backend="gloo" if cpu else "nccl", ddp_find_unused_parameters=True)
+
+# %% ../../nbs/experts/04d_train.ipynb #32c70c93
+def _arguments(checkpoints, s:_Settings):
+    "Our settings in the Trainer's words"
+    from transformers import TrainingArguments
+    share = _share(s)
+    batches = dict(per_device_train_batch_size=share, per_device_eval_batch_size=4 * share,
+                   gradient_accumulation_steps=s.accumulate, auto_find_batch_size=True)
+    steps = dict(num_train_epochs=s.epochs, learning_rate=s.lr, weight_decay=s.weight_decay, max_grad_norm=s.clip,
+                 seed=s.seed, data_seed=s.seed)
+    schedule = dict(lr_scheduler_type=SCHEDULES[s.schedule], lr_scheduler_kwargs=SCHEDULE_SETTINGS.get(s.schedule),
+                    warmup_steps=0.1 if s.schedule != "plateau" else 0)
+    each_epoch = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "epoch")
+    best = dict(save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="eval_loss")
+    quiet = dict(report_to=[], disable_tqdm=True, logging_nan_inf_filter=False)
+    ours = dict(remove_unused_columns=False, label_names=["labels"], prediction_loss_only=True)
+    every = batches | steps | schedule | each_epoch | best | quiet | ours | _hardware(s)
+    return TrainingArguments(output_dir=str(checkpoints), **every)
+
+# %% ../../nbs/experts/04d_train.ipynb #de6a0b15
+def _before_training(model, seed, ema) -> Classifier: # the model itself, or with its moving average
+    from transformers.trainer_utils import set_seed
+    set_seed(seed)
+    if pick_device() == "cpu": keep_memory()
+    return Averaged(model, ema) if ema else model
+
+def _run(trainer, checkpoints, lr) -> pd.DataFrame: # history
+    "Train, from the last checkpoint where there is one; an error where the validation loss became NaN"
+    from transformers.trainer_callback import PrinterCallback
+    trainer.model_accepts_loss_kwargs = False    # our forward takes any keyword as part of the batch
+    trainer.remove_callback(PrinterCallback)     # the curves say the same
+    Path(checkpoints).mkdir(parents=True, exist_ok=True)
+    trainer.train(resume_from_checkpoint=last_complete(checkpoints))
+    history = history_table(trainer.state.log_history)
+    broken = history.epoch[~np.isfinite(history.val_loss)]
+    if len(broken): raise FakesError(f"The validation loss became NaN in epoch {broken.iloc[0]}: lower lr (now {lr}).")
+    return history
+
+# %% ../../nbs/experts/04d_train.ipynb #085acfbb
 def fit(
     model:Classifier,       # trained in place
     train,                  # dataset with `collate`, and `lengths` where batches should hold similar ones
@@ -227,97 +421,15 @@ def fit(
 ) -> pd.DataFrame: # epoch, train_loss, val_loss; the model is left at its best epoch
     "Train with AdamW and early stopping; goes on from `checkpoints` where a run was cut off"
     from transformers import EarlyStoppingCallback
-    from transformers.trainer_callback import PrinterCallback
-    from transformers.trainer_utils import set_seed
     if schedule not in SCHEDULES: raise FakesError(f"No schedule {schedule!r}{nearest(schedule, SCHEDULES)}")
-    set_seed(seed)
-    if pick_device() == "cpu": keep_memory()
-    trained = Averaged(model, ema) if ema else model
-    args = _arguments(checkpoints, epochs, lr, batch_size, weight_decay, seed, n_workers, bf16, schedule, clip, accumulate, compile)
-    trainer = _trainer(names, schedule)(trained, args, data_collator=train.collate, train_dataset=train, eval_dataset=val,
-                                        callbacks=[EarlyStoppingCallback(patience), _follow(live, save_seconds)])
-    trainer.model_accepts_loss_kwargs = False    # our forward takes any keyword as part of the batch
-    trainer.remove_callback(PrinterCallback)     # the curves say the same
-    Path(checkpoints).mkdir(parents=True, exist_ok=True)
-    trainer.train(resume_from_checkpoint=last_complete(checkpoints))
-    history = history_table(trainer.state.log_history)
-    if not np.isfinite(history["val_loss"]).all(): raise FakesError(f"The validation loss became NaN in epoch {history.epoch[~np.isfinite(history.val_loss)].iloc[0]}: lower lr (now {lr}).")
+    settings = _Settings(
+        epochs, lr, batch_size, weight_decay, seed, n_workers, bf16, schedule, clip, accumulate, compile)
+    trained = _before_training(model, seed, ema)
+    trainer = _trainer(names, schedule)(
+        trained, _arguments(checkpoints, settings), data_collator=train.collate, train_dataset=train, eval_dataset=val,
+        callbacks=[EarlyStoppingCallback(patience), _follow(live, save_seconds)])
+    history = _run(trainer, checkpoints, lr)
     if ema: model.load_state_dict(trained.average.module.state_dict())
     trainer.accelerator.wait_for_everyone()      # no process may still read what is removed now
     if is_main_process(): shutil.rmtree(checkpoints)
     return history
-
-def _arguments(checkpoints, epochs, lr, batch_size, weight_decay, seed, n_workers, bf16, schedule, clip, accumulate, compile):
-    "Our settings in the Trainer's words"
-    from transformers import TrainingArguments
-    cpu, world = pick_device() == "cpu", int(os.environ.get("WORLD_SIZE", 1))
-    if batch_size % (world * accumulate): raise FakesError(f"batch_size {batch_size} cannot be shared by {world} processes and {accumulate} batches to a step: choose a multiple of {world * accumulate}.")
-    share = batch_size // (world * accumulate)
-    return TrainingArguments(
-        output_dir=str(checkpoints), num_train_epochs=epochs, learning_rate=lr, weight_decay=weight_decay, seed=seed, data_seed=seed, per_device_train_batch_size=share,
-        per_device_eval_batch_size=4 * share, gradient_accumulation_steps=accumulate, auto_find_batch_size=True, max_grad_norm=clip, bf16=bf16, use_cpu=cpu, torch_compile=compile,
-        lr_scheduler_type=SCHEDULES[schedule], lr_scheduler_kwargs=SCHEDULE_SETTINGS.get(schedule), warmup_steps=0.1 if schedule != "plateau" else 0, logging_nan_inf_filter=False,
-        eval_strategy="epoch", save_strategy="epoch", logging_strategy="epoch", save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="eval_loss",
-        remove_unused_columns=False, dataloader_num_workers=n_workers, dataloader_persistent_workers=n_workers > 0, dataloader_pin_memory=not cpu,
-        ddp_backend=("gloo" if cpu else "nccl") if world > 1 else None, ddp_find_unused_parameters=True if world > 1 else None,      # such as the pooler of BERT, which nobody asks
-        report_to=[], disable_tqdm=True, label_names=["labels"], prediction_loss_only=True)
-
-def is_main_process() -> bool:
-    "Whether this process is the one that writes"
-    return os.environ.get("RANK", "0") == "0"
-
-# %% ../../nbs/experts/04d_train.ipynb #a767e3e9
-def last_complete(
-    folder,   # of checkpoints
-) -> str|None: # the newest one that was written to its end
-    "Where to resume; half-written checkpoints of a killed run are removed"
-    found = sorted(Path(folder).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-    whole = [p for p in found if (p/"trainer_state.json").exists()]                # the Trainer writes this file last
-    if is_main_process():
-        for p in set(found) - set(whole): shutil.rmtree(p)
-    return str(whole[-1]) if whole else None
-
-# %% ../../nbs/experts/04d_train.ipynb #1a089baa
-def history_table(
-    log:list,   # of the Trainer's state
-) -> pd.DataFrame: # epoch, train_loss, val_loss
-    "One row an epoch"
-    train = {round(e["epoch"]): e["loss"] for e in log if "loss" in e}
-    val = {round(e["epoch"]): e["eval_loss"] for e in log if "eval_loss" in e}
-    return pd.DataFrame([{"epoch": k, "train_loss": train.get(k), "val_loss": v} for k, v in sorted(val.items())])
-
-def _follow(live, save_seconds):
-    "A callback: one progress bar for all epochs, the curves so far, checkpoints by the clock, the moving average"
-    from transformers import TrainerCallback
-    class Follow(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kwargs):
-            self.bar, self.saved = progress(None, "training", state.max_steps) if is_main_process() else None, time.monotonic()
-            if self.bar: self.bar.update(state.global_step)
-        def on_step_end(self, args, state, control, model=None, **kwargs):
-            if isinstance(model, Averaged): model.update()
-            if self.bar: self.bar.update(1)
-            if time.monotonic() - self.saved >= save_seconds: control.should_save = True
-        def on_save(self, args, state, control, **kwargs): self.saved = time.monotonic()
-        def on_train_end(self, args, state, control, **kwargs):
-            if self.bar: self.bar.close()
-        def on_evaluate(self, args, state, control, **kwargs):
-            if live and is_main_process(): live(history_table(state.log_history))
-    return Follow()
-
-# %% ../../nbs/experts/04d_train.ipynb #d3eb9364
-def live_curves(
-    title:str,
-):
-    "A function that redraws the losses in one place of the notebook after each epoch"
-    from IPython.display import display
-    handle = display(display_id=True)
-    def draw(history):
-        import matplotlib.pyplot as plt
-        fig, ax = plt.subplots(figsize=(4.2, 2.3), dpi=75)
-        for column, style in (("train_loss", "o--"), ("val_loss", "o-")): ax.plot(history["epoch"], history[column], style, label=column.replace("_", " "), ms=3)
-        best = history.loc[history["val_loss"].idxmin()]
-        ax.axvline(best["epoch"], color="grey", lw=0.8); ax.set(xlabel="epoch", ylabel="loss", title=f"{title}: best epoch {int(best['epoch'])}")
-        ax.legend(); fig.tight_layout()
-        if handle: handle.update(fig)
-        plt.close(fig)
-    return draw

@@ -22,9 +22,11 @@ def spans(
     "Windows that overlap by half"
     last = max(0., length - window)
     starts = np.arange(0, last, window / 2) if last else np.zeros(0)
-    starts = np.r_[starts[last - starts > 0.1 * window], last]        # one that all but meets the last is left out
+    starts = starts[last - starts > 0.1 * window]        # one that all but meets the last is left out
+    starts = np.r_[starts, last]
     return np.stack([starts, np.minimum(starts + window, length)], 1)
 
+# %% ../../nbs/experts/04e_windows.ipynb #81b69c4f
 def length_of(
     modality:str,    # video or audio
     sample,          # frames and times, or samples at 16 kHz
@@ -38,16 +40,18 @@ def cut_span(
     sample,          # frames (T, S, S, 3) and times (T,), or samples (n,) at 16 kHz
     span,            # from and to, seconds
 ): # of the same kind; none where nothing lies in it
-    "What is seen or heard in a window"
+    "What a window shows or sounds like"
+    start, end = span
     if modality == "audio":
-        part = sample[round(span[0] * RATE):round(span[1] * RATE)]
+        part = sample[round(start * RATE):round(end * RATE)]
         return part if len(part) >= 0.1 * RATE else None
-    inside = (sample[1] >= span[0] - 1e-3) & (sample[1] < span[1] - 1e-3)
-    return (sample[0][inside], sample[1][inside] - span[0]) if inside.any() else None
+    frames, times = sample
+    inside = (times >= start - 1e-3) & (times < end - 1e-3)
+    return (frames[inside], times[inside] - start) if inside.any() else None
 
 # %% ../../nbs/experts/04e_windows.ipynb #537bf609
 def window_table(
-    model,          # an expert of video or audio
+    model,          # an expert for video or audio
     reader,         # of the shards
     rows,           # numbers of the examples that have the modality
     rate:float,     # frames a second
@@ -55,17 +59,29 @@ def window_table(
     batch_size:int=64,
 ) -> pd.DataFrame: # row, start, end, logit_<class>; a row a window
     "Every window of some examples, judged alone"
-    import torch
-    modality, found, parts = model.encoder.modality, [], []
-    for r in rows:
-        sample = reader.sample(modality, r)
+    modality = model.encoder.modality
+    windows, items = [], []
+    for row in rows:
+        sample = reader.sample(modality, row)
         for span in spans(length_of(modality, sample, rate), FRAMES / rate):
-            if (part := cut_span(modality, sample, span)) is not None: found.append((r, *span)); parts.append(model.encoder.prepare(part))
+            part = cut_span(modality, sample, span)
+            if part is None: continue
+            windows.append((row, *span))
+            items.append(model.encoder.prepare(part))
+    table = pd.DataFrame(windows, columns=["row", "start", "end"])
+    logits = _judge(model, items, batch_size) if items else np.zeros((0, len(classes)))
+    for c, column in zip(classes, logits.T): table[f"logit_{c}"] = column
+    return table
+
+def _judge(model, items, batch_size) -> np.ndarray: # (n, C)
+    "Logits of prepared windows, on the CPU"
+    import torch
     encoder, head = model.encoder.cpu().eval(), model.head.cpu().eval()
-    batches = [parts[i:i + batch_size] for i in range(0, len(parts), batch_size)]
-    with torch.inference_mode(): logits = [head(encoder.encode(encoder.collate(b)).pooled).float().numpy() for b in batches]
-    table = pd.DataFrame(found, columns=["row", "start", "end"])
-    return table.assign(**{f"logit_{c}": z for c, z in zip(classes, np.concatenate(logits).T if logits else np.zeros((len(classes), 0)))})
+    logits = []
+    for start in range(0, len(items), batch_size):
+        batch = encoder.collate(items[start:start + batch_size])
+        with torch.inference_mode(): logits.append(head(encoder.encode(batch).pooled).float().numpy())
+    return np.concatenate(logits)
 
 # %% ../../nbs/experts/04e_windows.ipynb #6acdf24d
 TOP = 3     # windows whose mean is one of the ways
@@ -75,8 +91,12 @@ def pooled_windows(
 ) -> dict: # way → probability of each video, by id
     "The mean, the highest, and the mean of the highest few"
     by_video = windows.groupby("id", sort=False).prob
-    return {"mean of the windows": by_video.mean(), "highest window": by_video.max(), f"mean of the highest {TOP}": by_video.agg(lambda p: p.nlargest(TOP).mean())}
+    return {
+        "mean of the windows": by_video.mean(),
+        "highest window": by_video.max(),
+        f"mean of the highest {TOP}": by_video.agg(lambda p: p.nlargest(TOP).mean())}
 
+# %% ../../nbs/experts/04e_windows.ipynb #67ec660e
 def window_metrics(
     windows:pd.DataFrame,   # id, start, end, logit_<class>
     whole:pd.DataFrame,     # predictions of the same expert for whole clips
@@ -85,10 +105,21 @@ def window_metrics(
     split:str="test",
 ) -> pd.DataFrame: # a row a way: what is judged, and every metric of `score_table`
     "One window alone, a video by three ways of pooling its windows, and the clip in one go"
-    known = whole[(whole.split == split) & (whole.y >= 0) & whole.present].set_index("id")
-    probs = lambda t: to_probs(t[[f"logit_{c}" for c in classes]].to_numpy(), False)[:, positive]
-    mine = windows[windows.id.isin(known.index)]
-    mine = mine.assign(prob=probs(mine))
-    judged = {"one window": (mine.id, mine.prob)} | {name: (p.index, p) for name, p in pooled_windows(mine).items()} | {"whole clip": (known.index, probs(known))}
-    measure = lambda ids, p: score_table(known.y.loc[ids].to_numpy(), np.stack([1 - p, p], 1) if positive else np.stack([p, 1 - p], 1), positive)
-    return pd.DataFrame([{"judged": name} | measure(ids, np.asarray(p)) for name, (ids, p) in judged.items()])
+    videos = whole[(whole.split == split) & (whole.y >= 0) & whole.present].set_index("id")
+    chosen = windows[windows.id.isin(videos.index)]
+    chosen = chosen.assign(prob=_positive_probs(chosen, classes, positive))
+    judged = {"one window": (chosen.id, chosen.prob)}
+    for name, p in pooled_windows(chosen).items(): judged[name] = p.index, p
+    judged["whole clip"] = videos.index, _positive_probs(videos, classes, positive)
+    rows = []
+    for name, (ids, p) in judged.items():
+        scores = score_table(videos.y.loc[ids].to_numpy(), _both(np.asarray(p), positive), positive)
+        rows.append({"judged": name} | scores)
+    return pd.DataFrame(rows)
+
+def _positive_probs(table, classes, positive) -> np.ndarray: # (n,)
+    logits = table[[f"logit_{c}" for c in classes]].to_numpy()
+    return to_probs(logits, False)[:, positive]
+
+def _both(p, positive) -> np.ndarray: # (n, 2) probabilities in the order of the classes
+    return np.stack([1 - p, p] if positive else [p, 1 - p], 1)
