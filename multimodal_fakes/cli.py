@@ -31,6 +31,7 @@ def batch(args):
     if not Path(args.source).is_file(): raise FakesError(f"{args.source}: no such file")
     predict_table(_detector(args), args.source, args.target)
 
+# %% ../nbs/11_cli.ipynb #c5f4955f
 def obtain(args):
     "Licence of a dataset and how to get it"
     from multimodal_fakes.data import prepare
@@ -60,6 +61,7 @@ def _with_post(command):
     "Arguments that hold a post"
     for part in ("text", "image", "video"): command.add_argument(f"--{part}")
 
+# %% ../nbs/11_cli.ipynb #427546f5
 def _parser():
     "What the command understands"
     parser = argparse.ArgumentParser(prog="mmfakes", description="Tell what is fake, hateful or misleading in a post")

@@ -74,6 +74,7 @@ def read_json(path):
 
 def _absent(path): return f"{path} does not exist. Run the stage that writes it (`dvc repro`)."
 
+# %% ../nbs/00_core.ipynb #35263dfe
 def write_jsonl(
     path,   # file to write
     rows,   # iterable of dicts, one a line
@@ -82,6 +83,7 @@ def write_jsonl(
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as f:
         for row in rows: f.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
+# %% ../nbs/00_core.ipynb #80cc6117
 def read_jsonl(
     path,   # file with one JSON object a line
 ) -> list: # of dicts
@@ -143,6 +145,7 @@ def progress(
     file = _OneLine() if "ipykernel" in sys.modules else sys.stdout
     return tqdm(items, desc=desc, total=total, mininterval=1.0, file=file, ascii=" -#", ncols=90)
 
+# %% ../nbs/00_core.ipynb #3abe397b
 class _OneLine:
     "A file whose last line stands in one place of a notebook"
     def __init__(self): self.handle = None

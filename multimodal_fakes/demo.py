@@ -40,6 +40,7 @@ def demo_task(
     "Which posts are fake, by their text and their picture"
     return load_task(home, "fake_news", "fake", ["pilot_fakeddit"], ["text", "vision"], [])
 
+# %% ../nbs/10_demo.ipynb #4fe14144
 def few_posts(
     home,                    # scratch folder
     upto:str="calibrate",    # the last stage that is run, one of `DONE`
@@ -65,6 +66,7 @@ def _run(stage, home, n):
         task = demo_task(home)
         calibrate_all(home, home, task.name, task.field, task.datasets, task.modalities, task.tests)
 
+# %% ../nbs/10_demo.ipynb #f737a12f
 def _train(home, task, **settings):
     "One small expert a modality"
     common = dict(
@@ -87,6 +89,7 @@ def signs_task(
     "What a sign says, of which several things may hold"
     return load_task(home, "signs", "abuse_form", ["signs"], ["text", "vision"], [])
 
+# %% ../nbs/10_demo.ipynb #591227b4
 def signs(
     home,                # scratch folder
     upto:str="shard",    # the last stage that is run: shard or expert
@@ -110,6 +113,7 @@ def _write_signs(home, n):
     write_jsonl(home/"Step_2/ocr.jsonl", [])
     shard_all(home, home)
 
+# %% ../nbs/10_demo.ipynb #6508be4d
 def _sign(home, i, rng):
     "One sign: its picture is painted, its row of the manifest returned"
     warm, loud = rng.random(2) < 0.5

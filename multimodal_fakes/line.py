@@ -90,6 +90,7 @@ def stage_params(
     if modality: checked["modality"] = modality
     return checked
 
+# %% ../nbs/00f_line.ipynb #328454c5
 def _task_params(task, tasks):
     "What `tasks` states for one task, checked"
     if task not in tasks: raise FakesError(f"params.yaml has no task {task!r}{nearest(task, tasks)}")
@@ -111,6 +112,7 @@ def _task_section(stage, values, params, task):
         raise FakesError(f"params.yaml: {stage}.per_task names no task of `tasks`: {name!r}{nearest(name, tasks)}")
     return {key: value for key, value in values.items() if key != "per_task"} | (per_task.get(task) or {})
 
+# %% ../nbs/00f_line.ipynb #9d9facd9
 def _expert_section(params, task, modality):
     "The section of a modality, with what `experts` changes for this task"
     sections = params.get("expert") or {}
@@ -134,6 +136,7 @@ def parameters_cell(
     raise FakesError(f"{path}: expected one cell tagged `parameters`, found {len(cells)}. "
                      "Add the tag in JupyterLab's property inspector.")
 
+# %% ../nbs/00f_line.ipynb #da114fed
 def declared_parameters(
     path,   # a notebook
 ) -> dict: # name → default
@@ -158,6 +161,7 @@ def _commented_cell(path, schema):
     cell.source = source
     return nb
 
+# %% ../nbs/00f_line.ipynb #830eedb8
 def write_settings(
     project,   # the folder that holds params.yaml and nbs/
 ):
@@ -186,6 +190,7 @@ def publish(
         for new in sorted((Path(staged)/folder).iterdir()): _replace(new, Path(home)/folder/new.name, staged)
     shutil.rmtree(staged)
 
+# %% ../nbs/00f_line.ipynb #7e4389ef
 def _replace(new, place, staged):
     "A new file or folder in place of the old one, which goes with what was staged"
     if place.is_dir():
@@ -286,6 +291,7 @@ def restore_results(
             else: back.append(result.def_path)
     return back, lost
 
+# %% ../nbs/00f_line.ipynb #284d7d0d
 def _last_results(repo, name, tries=10):
     "The outputs of a stage as dvc.lock names them"
     from dvc.lock import LockError
@@ -370,6 +376,7 @@ def scan_datasets(
     "A cheap fingerprint of each dataset's folder: no file is opened"
     return {name: _fingerprint(Path(folder)/name, name) for name in names}
 
+# %% ../nbs/00f_line.ipynb #609e917b
 def _fingerprint(folder, name):
     "Number of files, bytes, and a digest of paths, sizes and times"
     where = os.path.realpath(folder)
@@ -384,6 +391,7 @@ def _fingerprint(folder, name):
         size += stat.st_size
     return {"files": n, "bytes": size, "digest": listed.hexdigest()[:16]}
 
+# %% ../nbs/00f_line.ipynb #ec0fc75b
 def _walk(folder):
     "Every file below a folder with its stat; links to folders are not followed, so a loop ends"
     stack = [folder]
@@ -409,6 +417,7 @@ def keep_lock(project):
     command = ["git", "-C", str(project), "update-index", look, "dvc.lock"]
     if shutil.which("git"): subprocess.run(command, capture_output=True)
 
+# %% ../nbs/00f_line.ipynb #9f94fbce
 def write_template(project):
     "The page of `dvc plots show`, which needs no network"
     template = Path(project)/".cache/plots.html"
@@ -417,6 +426,7 @@ def write_template(project):
     page = PAGE.format(vega=javascript_bundle())
     with atomic_path(template) as temporary: temporary.write_text(page, encoding="utf-8")
 
+# %% ../nbs/00f_line.ipynb #dad26c21
 def scan(
     project,   # the folder that holds params.yaml
 ):
@@ -516,6 +526,7 @@ def main(argv=None):
         else: _run_or_restore(args.what, args.names)
     except FakesError as e: sys.exit(f"Error: {e}")
 
+# %% ../nbs/00f_line.ipynb #abf59151
 def _run_or_restore(stage, names):
     "Run a stage; where it fails or is interrupted, the results of before come back"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

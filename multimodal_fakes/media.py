@@ -43,6 +43,7 @@ class MediaError(FakesError):
         super().__init__(message)
         self.reason = reason
 
+# %% ../nbs/00d_media.ipynb #3b48a329
 def read_bytes(
     source,     # path or bytes
 ) -> bytes:
@@ -60,6 +61,7 @@ def _file_bytes(path, name):
 
 def _is_data(source): return isinstance(source, (bytes, bytearray))
 
+# %% ../nbs/00d_media.ipynb #382353ab
 def _name(source, kind):
     "What messages call it: its path, or `kind` where it is bytes"
     return kind if _is_data(source) else str(source)
@@ -86,6 +88,7 @@ def open_image(
             reason = "truncated" if is_cut else "unreadable"
             raise MediaError(reason, f"{name}: {reason} ({e})") from None
 
+# %% ../nbs/00d_media.ipynb #f12f347f
 def _decode(data, name, max_pixels, side):
     "The picture, after a look at its header"
     image = Image.open(io.BytesIO(data))
@@ -112,6 +115,7 @@ def _upright(image):
         return Image.alpha_composite(white, image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
+# %% ../nbs/00d_media.ipynb #1ecad7b9
 class PictureFile:
     "A picture that several read, each at a size of its own; decoded once for each size, when first asked for"
     def __init__(self, source): self.source, self.by_side = source, {}      # source: as `open_image` takes it
@@ -148,6 +152,7 @@ def contact_sheet(
     fig.tight_layout()
     return fig
 
+# %% ../nbs/00d_media.ipynb #b8403180
 def _thumbnail(source, side=160):
     "A picture small enough for a sheet"
     image = open_image(source, side=side).copy()
@@ -259,6 +264,7 @@ class KillablePool:
         finally:
             for w in workers: w.end()
 
+# %% ../nbs/00d_media.ipynb #b8fcf74a
 def _next_answers(workers):
     "Wait until a worker answers or its time is over: `(worker, whether it answered)` of each such"
     earliest = min(w.deadline for w in workers)
@@ -308,6 +314,7 @@ def _new_file(path, container):
     import av
     return av.open(str(path), "w", format=container, options={"fflags": "+bitexact"})
 
+# %% ../nbs/00d_media.ipynb #c03b14cd
 def _video_stream(out, shape, fps, codec, crf, bit_rate, gop):
     "The encoder of the picture; odd sides forbid the usual halved colour"
     options = {"threads": "1"}
@@ -323,6 +330,7 @@ def _video_stream(out, shape, fps, codec, crf, bit_rate, gop):
     if bit_rate: video.bit_rate = bit_rate
     return video
 
+# %% ../nbs/00d_media.ipynb #3280da48
 def _video_frame(frame, t):
     "(H, W, 3) uint8 RGB, shown from `t` seconds on"
     import av
@@ -383,6 +391,7 @@ class Limits:
     bytes:int = 2_000_000_000      # of the file
     memory_mb:int = 1000           # of the frames that `read_frames` returns
 
+# %% ../nbs/00d_media.ipynb #bbc3f05f
 @dataclass(frozen=True)
 class Picture:
     "The video stream of a clip"
@@ -395,6 +404,7 @@ class Picture:
     varies:bool                    # frames come at uneven steps
     bit_rate:int                   # bits a second
 
+# %% ../nbs/00d_media.ipynb #5cf71eeb
 @dataclass(frozen=True)
 class Sound:
     "The audio stream of a clip"
@@ -403,6 +413,7 @@ class Sound:
     channels:int
     bit_rate:int                   # bits a second
 
+# %% ../nbs/00d_media.ipynb #eeda5469
 @dataclass(frozen=True)
 class Media:
     "What a clip is"
@@ -422,6 +433,7 @@ def decoder_name(
     if decoder == "pyav": return f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}"
     return f"TorchCodec {_torchcodec().__version__}, FFmpeg {_torchcodec().ffmpeg_major_version}"
 
+# %% ../nbs/00d_media.ipynb #24fe6a5f
 def _torchcodec():
     "The package, or what to do where it does not load"
     try:
@@ -488,6 +500,7 @@ def _check_header(clip, name, limits):
             raise MediaError("too_large", f"{name}: frames of {w} × {h} pixels, "
                                           f"at most {limits.megapixels:g} megapixels are decoded")
 
+# %% ../nbs/00d_media.ipynb #e11f2f8d
 def _guard_decoders(clip, limits):
     "One thread each; a stream may grow on its way, and a damaged frame must not be painted over with the one before"
     for s in _decodable(clip.streams): s.codec_context.thread_count = 1
@@ -560,6 +573,7 @@ def _scan(source, limits):
         if audio: _check_track(audio, "sound", name)
         return _describe(clip, video, audio, name, limits), video, audio
 
+# %% ../nbs/00d_media.ipynb #3beacb64
 def _demux(clip, tracks, name, limits):
     "Every packet to its track; a file that is shorter than its index is truncated"
     import av
@@ -597,6 +611,7 @@ def _describe(clip, video, audio, name, limits):
         audio=audio and _sound(audio),
         av_offset=round(audio.start - video.start, 3) if video and audio else None)
 
+# %% ../nbs/00d_media.ipynb #39146ec9
 def _duration(clip, tracks, name, limits):
     "Seconds from the first frame or sound to the end of the last, refused where the header states much more"
     seconds = max(t.seconds(t.end) for t in tracks) - min(t.start for t in tracks)
@@ -613,6 +628,7 @@ def _format(clip):
     if "mp4" not in names: return names[0]
     return "mov" if clip.metadata.get("major_brand", "").strip() == "qt" else "mp4"
 
+# %% ../nbs/00d_media.ipynb #59832c52
 def _sound(audio):
     "The audio stream"
     context = audio.stream.codec_context
@@ -637,6 +653,7 @@ def _picture(video):
         varies=_uneven(steps),
         bit_rate=video.bit_rate)
 
+# %% ../nbs/00d_media.ipynb #a798e975
 def _uneven(steps):
     "Whether more than one step in a hundred is a quarter longer or shorter than the usual one"
     if not len(steps): return False
@@ -698,6 +715,7 @@ def read_frames(
     frames = np.stack([pixels for _, pixels in shown])
     return frames, np.array([video.seconds(pts) - video.start for pts, _ in shown])
 
+# %% ../nbs/00d_media.ipynb #e4994ee9
 def _wanted(times, video):
     "(n,) pts of the frames shown at these times"
     shown = np.unique(video.pts)
@@ -753,6 +771,7 @@ def _by_pyav(source, wanted, video, size, limits):
             if last: taken[p] = last
     return taken
 
+# %% ../nbs/00d_media.ipynb #546e90b4
 def _whole_frames(clip, stream):
     "Decoded frames; after a damaged one none until the next key frame, because each is drawn over the one before"
     damaged, broken = [], False
@@ -789,6 +808,7 @@ def _by_torchcodec(source, wanted, video, size, limits):
         taken[p] = pts, small
     return taken
 
+# %% ../nbs/00d_media.ipynb #73c5b9c6
 def _torch_reader(source, video):
     file = source if _is_data(source) else str(Path(source).resolve())
     options = dict(stream_index=video.stream_index, dimension_order="NHWC", num_ffmpeg_threads=1)
@@ -838,6 +858,7 @@ def _on_clock(stretches, zero, rate, limits, name):
         if have + len(samples) > 0: yield samples[max(0, -have):]
         have += len(samples)
 
+# %% ../nbs/00d_media.ipynb #59e09d29
 def _resampled(source, rate, limits, damaged):
     "`(second, samples)` of each decoded stretch; second is none where it follows the one before"
     import av
@@ -853,6 +874,7 @@ def _resampled(source, rate, limits, damaged):
                 yield from _mixed(resampler, frame)
         yield from _mixed(resampler, None)
 
+# %% ../nbs/00d_media.ipynb #fd6c307e
 def _mixed(resampler, frame):
     "What the resampler gives back, its channels averaged"
     if not resampler: return

@@ -30,6 +30,7 @@ def bit_masks(
     "The number that holds them all"
     return (np.asarray(labels).astype("int64") << np.arange(np.shape(labels)[1])).sum(1)
 
+# %% ../nbs/00e_metrics.ipynb #f69681ee
 def yes_no(
     p,   # (n,) probability that it is so
 ) -> np.ndarray: # (n, 2)
@@ -73,6 +74,7 @@ def check_scores(
         raise FakesError("Probabilities should be in [0, 1] and sum to 1 in each row; pass softmax(logits).")
     return _classes(y, probs.shape[1]), probs
 
+# %% ../nbs/00e_metrics.ipynb #20182f53
 def _check_any(y):
     if len(y): return
     raise FakesError("No labelled examples to measure on: is the split empty, or its labels not published?")
@@ -92,6 +94,7 @@ def _check_labels(y, probs):
         raise FakesError("Probabilities should be in [0, 1]; pass sigmoid(logits).")
     return y.astype(int), probs
 
+# %% ../nbs/00e_metrics.ipynb #17b8d86e
 def _classes(values, k=None):
     "Class indices as whole numbers; -1, which means unlabelled, has no place among them"
     values = np.asarray(values)
@@ -118,6 +121,7 @@ def softmax(
     e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
+# %% ../nbs/00e_metrics.ipynb #50d98fd8
 def sigmoid(
     logits,   # (n, k) scores of classes that do not exclude each other
 ) -> np.ndarray: # (n, k) probabilities
@@ -172,6 +176,7 @@ def precision(
     from sklearn.metrics import precision_score
     return float(precision_score(_classes(y), _classes(pred), zero_division=0, **_average(positive)))
 
+# %% ../nbs/00e_metrics.ipynb #c1151a36
 def recall(
     y,                       # (n,) class indices
     pred,                    # (n,) class indices
@@ -223,6 +228,7 @@ def average_precision(
     y, probs = _one_and_rest(y, probs, positive)
     return float(average_precision_score(y == positive, probs[:, positive]))
 
+# %% ../nbs/00e_metrics.ipynb #e171c29d
 def _one_and_rest(y, probs, positive):
     "What `check_scores` returns, where some examples are of the class and some are not"
     y, probs = check_scores(y, probs)
@@ -244,6 +250,7 @@ def false_alarms(
     fpr, tpr = _roc(y, probs, positive)
     return float(fpr[np.searchsorted(tpr, found - 1e-12)])
 
+# %% ../nbs/00e_metrics.ipynb #5b2a6915
 def eer(
     y,             # (n,) class indices
     probs,         # (n, k) probabilities
@@ -270,6 +277,7 @@ def nll(
     y, probs = check_scores(y, probs)
     return float(log_loss(y, probs / probs.sum(1, keepdims=True), labels=np.arange(probs.shape[1])))
 
+# %% ../nbs/00e_metrics.ipynb #366c99cc
 def brier(
     y,       # (n,) class indices
     probs,   # (n, k) probabilities
@@ -312,6 +320,7 @@ def reliability(
         accuracy=_mean_of_bins(happened, bins, n),
     )
 
+# %% ../nbs/00e_metrics.ipynb #08928a14
 def _equal_width(claimed, n_bins):
     "The bin of each claim; one on an edge belongs to the bin below"
     return np.searchsorted(np.linspace(0, 1, n_bins + 1)[1:-1], claimed)
@@ -342,6 +351,7 @@ def ece_adaptive(
     "Expected calibration error over bins of equal mass, as many as the cube root of n"
     return float(from_claims(*claims(y, probs, positive))["ece_adaptive"][0])
 
+# %% ../nbs/00e_metrics.ipynb #9f0ad9a9
 def ece_debiased(
     y,                       # (n,) class indices
     probs,                   # (n, k) probabilities
@@ -374,6 +384,7 @@ def from_claims(
         ece_debiased=np.sqrt(np.maximum(squared, 0)),
     )
 
+# %% ../nbs/00e_metrics.ipynb #679aa4cf
 def _mean_of_pairs(n, products, pairs): # (b, bins) each → (b,)
     "Mean product of two different posts' gaps, over the bins that have pairs, weighted by size"
     paired = np.where(pairs > 0, n, 0)
@@ -419,6 +430,7 @@ def calibration_chance(
         ece_p=float((1 + as_large) / (1 + n_draws)),
     )
 
+# %% ../nbs/00e_metrics.ipynb #eebbf205
 def _adaptive_error(claimed):
     "`ece_adaptive` of these claims as a function of what came true (…, n); faster for many outcomes of the same claims"
     n, k = len(claimed), round(np.cbrt(len(claimed)))
@@ -463,6 +475,7 @@ def score_table(
         ece_debiased=ece_debiased(y, probs, positive) if n > 1 else None,
     )
 
+# %% ../nbs/00e_metrics.ipynb #7835071c
 def _of_one_class(y, probs, positive):
     "What is about a positive class, where there is one and something else beside it"
     names = ("average_precision", "eer", "fpr_at_95")
@@ -485,6 +498,7 @@ def _over_classes(y, probs, threshold, n_bins):
     row["exact"] = float(right.all(1).mean())
     return row
 
+# %% ../nbs/00e_metrics.ipynb #1e2ca300
 def _f1(precision, recall): return _ratio(2 * precision * recall, precision + recall)
 
 def _ratio(a, b):
@@ -532,6 +546,7 @@ def confusions(
     cell = (y * k + pred)[None] + k * k * np.arange(b)[:, None]
     return np.bincount(cell.ravel(), weights.ravel(), minlength=b * k * k).reshape(b, k, k)
 
+# %% ../nbs/00e_metrics.ipynb #9ed5ee95
 def from_confusions(
     c,                       # (b, k, k)
     positive:int|None=None,  # class that precision and recall are about
@@ -562,6 +577,7 @@ def rank_auroc(
     classes = [_rank_auroc(y == k, probs[:, k], weights) for k in np.unique(y)]
     return _mean_known(np.stack(classes))
 
+# %% ../nbs/00e_metrics.ipynb #84b16562
 def _rank_auroc(is_positive, score, weights):
     "AUROC of one class against the rest for each resample (b,); NaN where either side is empty"
     order = np.argsort(score, kind="stable")
@@ -577,6 +593,7 @@ def _rank_auroc(is_positive, score, weights):
     wins = np.einsum("bi,bi->b", w, below) - pos**2 / 2                   # positives below positives, taken out again
     return np.divide(wins, pairs, out=np.full(len(w), np.nan), where=pairs > 0)
 
+# %% ../nbs/00e_metrics.ipynb #63bcc73c
 def _mean_known(values):
     "Mean over the first axis of what is not NaN"
     n = (~np.isnan(values)).sum(0)
@@ -601,6 +618,7 @@ def from_curve(
     )
     return {metric: np.where(exists, v, np.nan) for metric, v in values.items()}
 
+# %% ../nbs/00e_metrics.ipynb #1dc6e59e
 def _curve_points(is_positive, score, weights): # (b, points) each
     "Weight of the examples, and of those of the class, at or above each threshold"
     order = np.argsort(-score, kind="stable")
@@ -613,6 +631,7 @@ def _upto(w, ends): return np.cumsum(np.pad(w, ((0, 0), (1, 0))), axis=1)[:, end
 
 def _at(values, i): return np.take_along_axis(values, i[:, None], 1)[:, 0]
 
+# %% ../nbs/00e_metrics.ipynb #ea1d3a78
 def _crossing(tpr, fpr): # (b,)
     "The false-positive rate where the curve crosses the diagonal"
     rise = tpr + fpr - 1
@@ -655,6 +674,7 @@ def intervals(
     drawn = _draw(y, [(probs, pred)], metrics, positive, groups, n_boot, seed, n_bins)[0]
     return {m: _percentiles(drawn[m], level) for m in metrics}
 
+# %% ../nbs/00e_metrics.ipynb #cc6e4018
 def _check_names(metrics):
     "An error that says what the name may have meant"
     for m in metrics:
@@ -679,6 +699,7 @@ def _draw(y, models, metrics, positive, groups, n_boot, seed, n_bins=15):
 
 def _joined(blocks): return {m: np.concatenate(values) for m, values in blocks.items()}
 
+# %% ../nbs/00e_metrics.ipynb #8b9526fa
 def _block(y, probs, pred, metrics, positive, w, n_bins=15):
     "The metrics of one model on one block of resamples; NaN what this question does not have"
     if y.ndim == 2: return _block_over_classes(y, probs, pred, metrics, w, n_bins)
@@ -695,6 +716,7 @@ def _block(y, probs, pred, metrics, positive, w, n_bins=15):
         values |= from_claims(*claims(y, probs, positive), w, n_bins)
     return {m: values.get(m, np.full(len(w), np.nan)) for m in metrics}
 
+# %% ../nbs/00e_metrics.ipynb #3522b83f
 def _from_answers(y, probs, pred, positive, w):
     "What follows from answers, argmax where none are given"
     if pred is None: pred = probs.argmax(1)
@@ -737,6 +759,7 @@ def paired_bootstrap(
     difference, drawn = _differences(y, a, b, metric, groups, n_boot, seed, positive)
     return (difference, *_percentiles(drawn, level))
 
+# %% ../nbs/00e_metrics.ipynb #911beba2
 def _differences(y, a, b, metric, groups, n_boot, seed, positive):
     "The difference of a metric on all examples, and on each resample (n_boot,)"
     _check_names([metric])
@@ -808,6 +831,7 @@ def delong(
     p = 2 * norm.sf(abs(difference) / se) if se > 0 else float(difference == 0)
     return float(difference), float(difference - half), float(difference + half), float(p)
 
+# %% ../nbs/00e_metrics.ipynb #7dd2cabb
 def _placements(is_positive, score):
     "The share of the other side that each positive beats, and by which each other is beaten; ties half"
     from scipy.stats import rankdata
@@ -853,6 +877,7 @@ def over_seeds(
     names = [m for m in tables[0] if m != "n"]
     return {m: _mean_and_sd(tables, m) for m in names}
 
+# %% ../nbs/00e_metrics.ipynb #aaa6e3ee
 def _mean_and_sd(tables, metric):
     values = [table[metric] for table in tables]
     if None in values: return None, None

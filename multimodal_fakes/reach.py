@@ -35,6 +35,7 @@ def _target(
     if module == package: return ""
     return module.removeprefix(f"{package}.") if module.startswith(f"{package}.") else None
 
+# %% ../nbs/00a_reach.ipynb #e3aa77f5
 def _for_types(
     node,   # a statement
 ) -> bool:
@@ -61,6 +62,7 @@ def imports(
         imported |= {name for name in _named(node, importer, package) if name in names}
     return imported - {importer}
 
+# %% ../nbs/00a_reach.ipynb #d823e7f8
 def _named(node, importer, package):
     "What an import statement may mean, as names of modules"
     if isinstance(node, ast.Import): return [alias.name.removeprefix(f"{package}.") for alias in node.names]
@@ -77,6 +79,7 @@ def graph(
     modules = library(folder)
     return {name: imports(file.read_text(encoding="utf-8"), modules, name) for name, file in modules.items()}
 
+# %% ../nbs/00a_reach.ipynb #77d91c27
 def reach(
     names,        # module names to start from
     arrows:dict,  # of `graph`
@@ -103,6 +106,7 @@ def _bare(tree):
 def _is_text(node):
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
+# %% ../nbs/00a_reach.ipynb #e2d09a3f
 def code_digest(
     source:str,   # Python
 ) -> str: # 16 hex digits

@@ -66,6 +66,7 @@ class Format(Strict):
     quoting: bool = True                      # false where quotes are ordinary characters
     reader: str | None = None                 # for `python`: name in `tables.READERS`
 
+# %% ../nbs/00c_record.ipynb #5d57eb3e
 class Join(Strict):
     "A second table with more columns for the same rows"
     path: str                                 # relative to the dataset's folder
@@ -179,6 +180,7 @@ def unify_labels(
         elif answers: unified[field] = _look_up(answers[0], label, field, conf)
     return unified
 
+# %% ../nbs/00c_record.ipynb #549612e1
 def _holds(raw, field, conf):
     "Whether a class holds, by its flag"
     if _key(raw) not in ("0", "1"):
@@ -187,6 +189,7 @@ def _holds(raw, field, conf):
             "expected 1 where the class holds and 0 where it does not.")
     return _key(raw) == "1"
 
+# %% ../nbs/00c_record.ipynb #07c13e9a
 def _look_up(raw, label, field, conf):
     "The class of a raw value"
     classes = FIELDS[field][0] or conf.classes.get(field, [])
@@ -230,6 +233,7 @@ def load_dataset_conf(
     _check_labels(conf, folder/f"{name}.yaml")
     return conf
 
+# %% ../nbs/00c_record.ipynb #0074fe6d
 def _resolve(name, folder):
     "The settings of a file laid over those it extends"
     own = read_yaml(folder/f"{name}.yaml")
@@ -256,6 +260,7 @@ def _check_labels(conf, path):
             if allowed and value not in allowed:
                 raise FakesError(f"{where}: no class {value!r}{nearest(value, allowed)}")
 
+# %% ../nbs/00c_record.ipynb #27a483e7
 def _check_shape(label, field, where):
     "Flags where several classes may hold, else a column; no class with a name that cannot be written"
     several = field in MULTI_LABEL

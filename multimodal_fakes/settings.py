@@ -28,6 +28,7 @@ def share(
     "A share, in [0, 1]"
     return Field(*default, ge=0, le=1, description=about)
 
+# %% ../nbs/00b_settings.ipynb #d510a00a
 def count(
     about:str,   # what is counted
     *default,    # none: it must be stated
@@ -53,6 +54,7 @@ class Prepare(Section):
     image_distance:int = Field(ge=0, le=16, description="bits of 64 in which hashes of near-duplicates may differ")
     text_similarity:float = Field(gt=0, le=1, description="Jaccard similarity of word pairs of near-duplicate texts")
 
+# %% ../nbs/00b_settings.ipynb #e38d9280
 class Ocr(Section):
     "Read the text inside each image"
     side:int = Field(ge=64, le=4096, description="pixels of the longer side that detection sees")
@@ -80,6 +82,7 @@ class Clip(Section):
     margin:float = Field(ge=0, le=2, description="round the face, as a share of its box")
     looks:int = count("frames in which faces are searched, all if zero", 8)
 
+# %% ../nbs/00b_settings.ipynb #29b60088
 class Shard(Section):
     "Unify labels, split, pack"
     val_share:float = share("validation, of the examples without a published split")
@@ -142,6 +145,7 @@ class Fusion(Section):
     tune_lr:float = Field(3e-5, gt=0, le=1, description="peak learning rate of end_to_end after its head")
     seed:int = count("of everything drawn by chance")
 
+# %% ../nbs/00b_settings.ipynb #240eb242
 class Search(Section):
     "Look for better settings of the fusion networks, by hand: python -m multimodal_fakes.line search fake_news"
     n_trials:int = count("settings tried", least=1)
@@ -162,12 +166,14 @@ class Calibrate(Section):
     sets_by_class:bool = text("whether the promise holds within each class; 0.9 needs nine examples of each", False)
     familiar:float = Field(0.99, gt=0, lt=1, description="share of the validation posts that count as familiar")
 
+# %% ../nbs/00b_settings.ipynb #2bcf78fe
 class Report(Section):
     "Evaluation, errors, pictures"
     n_boot:int = count("bootstrap resamples", least=100)
     n_errors:int = count("examples shown of each group of errors")
     seed:int = count("of the bootstrap")
 
+# %% ../nbs/00b_settings.ipynb #759a892f
 class Export(Section):
     "Networks as ONNX graphs, and what 8 bits may cost"
     int8:bool = text("whether 8 bits are tried")
@@ -179,6 +185,7 @@ class Export(Section):
     max_ece:float = share("gate: change of the ECE")
     seed:int = count("of the posts drawn")
 
+# %% ../nbs/00b_settings.ipynb #c8d0346b
 class Robustness(Section):
     "What is left of a detector when posts are corrupted"
     n_posts:int = count("test posts corrupted, all if zero")
@@ -216,6 +223,7 @@ def check_section(
     lines = [f"{where}.{_complaint(schema, error)}" for error in errors]
     raise FakesError("params.yaml does not fit:\n  " + "\n  ".join(lines))
 
+# %% ../nbs/00b_settings.ipynb #3a9d4b68
 def _complaint(schema, error):
     "One error of pydantic in our words"
     key = ".".join(str(part) for part in error["loc"])
@@ -256,6 +264,7 @@ def _with_comment(code, comment):
     "A line of code and its comment, in its column"
     return f"{code:{AT - 2}}  # {comment}" if comment else code
 
+# %% ../nbs/00b_settings.ipynb #f5451c45
 def write_comments(
     text:str,   # of params.yaml
 ) -> str:
@@ -283,6 +292,7 @@ def comment_cell(
     commented = [f"{stated:{column}}  # {about}" if about else stated for stated, about in lines]
     return "\n".join(commented)
 
+# %% ../nbs/00b_settings.ipynb #97449791
 def _line_of_cell(source, node, schema):
     "One parameter as it is stated, and what it means"
     stated = ast.get_source_segment(source, node)
@@ -299,6 +309,7 @@ def _per_task(schema):
     own = {"type": "object", "additionalProperties": {"type": "object", "properties": schema["properties"]}}
     return schema | {"properties": schema["properties"] | {"per_task": own}}
 
+# %% ../nbs/00b_settings.ipynb #61e7d86e
 def editor_schema() -> dict: # JSON schema of params.yaml
     "What params.yaml may hold, for editors"
     sections, definitions = {}, {}

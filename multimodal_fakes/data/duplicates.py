@@ -36,6 +36,7 @@ def probe_image(
     thumbnail = image.resize((8, 8), Image.Resampling.BOX).tobytes()
     return width, height, hashlib.sha256(data).hexdigest(), str(imagehash.phash(image)), thumbnail
 
+# %% ../../nbs/data/01a_duplicates.ipynb #23eecb77
 def _upright_size(data):
     "Width and height as the picture is shown"
     with Image.open(io.BytesIO(data)) as header:
@@ -47,6 +48,7 @@ _AT_ONCE = 64     # pictures that a process is given at a time
 
 def _probe_many(paths, max_pixels): return [probe_image(p, max_pixels) for p in paths]
 
+# %% ../../nbs/data/01a_duplicates.ipynb #c2254780
 def probe_images(
     paths:list,              # of pictures
     max_pixels:int,          # see `probe_image`
@@ -90,6 +92,7 @@ def near_pairs(
                 pairs.update(_close(bucket[a:a + 1024], bucket[a:], hashes, thumbnails, distance))
     return np.array(sorted(pairs), dtype=int).reshape(-1, 2)
 
+# %% ../../nbs/data/01a_duplicates.ipynb #2d18766f
 def _as_number(bits):
     "Each row of bits as one number"
     weights = np.uint64(1) << np.arange(bits.shape[1], dtype=np.uint64)
@@ -209,6 +212,7 @@ def _text_codes(examples, words, similarity):
     different = [words[i] for i in _first_of_each(text)]
     return text, _coarser(text, similar_texts(different, similarity))
 
+# %% ../../nbs/data/01a_duplicates.ipynb #fc07bb42
 def _first_of_each(codes):
     "Where each code stands first, in order of the codes"
     there = np.flatnonzero(codes >= 0)
@@ -224,6 +228,7 @@ def _templates(near_text, near_image, words):
         first.setdefault(text, w)
     return {text: (first[text], len(images)) for text, images in beside.items() if len(images) > TEMPLATE}
 
+# %% ../../nbs/data/01a_duplicates.ipynb #a43806f4
 def _name_groups(examples, ties, codes):
     "Link examples that share a code or a tie; write each group's name"
     first:dict = {}      # key → the first example that has it
@@ -245,6 +250,7 @@ def duplicate_pairs(
     neighbours = [pair for group in groups.values() for pair in zip(group, group[1:])]
     return [(_shared(a, b), a, b) for a, b in neighbours]
 
+# %% ../../nbs/data/01a_duplicates.ipynb #1d0792b8
 def _shared(a, b):
     "What two examples of one group have in common, as a person would say it"
     of_a, of_b = a["meta"], b["meta"]

@@ -67,6 +67,7 @@ def cut_frames(
         times.append(t - window["start"] + k * cut.seconds)
     return np.concatenate(crops), np.concatenate(times).round(3), list(faces)
 
+# %% ../../nbs/data/02b_extract.ipynb #deb3b56a
 def _steps(seconds, rate):
     "When the frames of a window are shown, in seconds from its start; at least one"
     return np.arange(max(1, int(seconds * rate + 1e-6))) / rate
@@ -148,6 +149,7 @@ def to_strip(
     strip.save(f, "JPEG", quality=quality, subsampling=0)
     return f.getvalue()
 
+# %% ../../nbs/data/02b_extract.ipynb #3ad23517
 def from_strip(
     data:bytes,
 ) -> np.ndarray: # (T, S, S, 3) uint8
@@ -201,6 +203,7 @@ def file_members(
     if sound and about["sound"]: files["sound"] = sound
     return {f"{kind}{Path(path).suffix.lower()[:8]}": read_bytes(path) for kind, path in files.items()}
 
+# %% ../../nbs/data/02b_extract.ipynb #e04b251c
 def packed_frames(
     data:bytes,     # frames.jpg, or the video
     about:dict,     # clip.json
@@ -210,6 +213,7 @@ def packed_frames(
     frames, times, _ = cut_frames(data, about["windows"], SimpleNamespace(**about["cut"]))
     return frames, times
 
+# %% ../../nbs/data/02b_extract.ipynb #e89d73f0
 def packed_sound(
     data:bytes,     # flac, or the file that holds the sound
     about:dict,     # clip.json

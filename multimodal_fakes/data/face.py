@@ -34,6 +34,7 @@ def iou(
     both = _common(a, b, 0) * _common(a, b, 1)
     return both / np.maximum(_area(a) + _area(b) - both, 1e-6)
 
+# %% ../../nbs/data/02a_face.ipynb #7a3b1118
 def _common(a, b, axis):
     "How far two boxes overlap along x (axis 0) or y (axis 1)"
     begin = np.maximum(a[..., axis], b[..., axis])
@@ -132,6 +133,7 @@ def _yunet(out, h, w):
         scores.append(np.sqrt(face * there))
     return np.concatenate(boxes), np.concatenate(scores)
 
+# %% ../../nbs/data/02a_face.ipynb #5b890fe4
 def _from_cells(offsets, stride, h, w):
     "Boxes (n, 4) in pixels from offsets of the centre and logarithms of the size, in strides"
     n_rows, n_columns = h // stride, w // stride
@@ -152,6 +154,7 @@ class Layout(NamedTuple):
     pixels: object      # RGB float32 in 0…255 (H, W, 3) → what the network wants
     decode: object      # outputs by name, height, width of the input → boxes (n, 4) in pixels of it, scores (n,)
 
+# %% ../../nbs/data/02a_face.ipynb #7375daca
 LAYOUTS = {
     "ultraface": Layout(
         outputs={"scores": 2, "boxes": 4},
@@ -243,6 +246,7 @@ def layout(
     raise FakesError(f"{path}: no face detector that is known here. Inputs {inputs}, outputs {outputs}; "
                      f"expected one input (1, 3, H, W) of float, and of outputs: {wanted}.")
 
+# %% ../../nbs/data/02a_face.ipynb #46505081
 def _takes_picture(inputs):
     "Whether there is one input (1, 3, H, W) of float"
     if len(inputs) != 1: return False
@@ -392,6 +396,7 @@ def fill(
     parts = [_fill_part(*part, smooth) for part in zip(chosen, [0, *ends], [*ends, n])]
     return np.concatenate(parts).astype(np.float32)
 
+# %% ../../nbs/data/02a_face.ipynb #61b4acf2
 def _fill_part(track, begin, end, smooth):
     "A box for every frame of one track, in [begin, end)"
     from scipy.ndimage import gaussian_filter1d, median_filter

@@ -51,6 +51,7 @@ def engine(
     reader(_word("warm"))   # models load at first use; a missing one should stop the run, not a picture
     return reader
 
+# %% ../../nbs/data/02_ocr.ipynb #11ace82a
 def engine_name() -> str:
     "What reads, with the versions that decide its models and its arithmetic"
     return f"rapidocr {version('rapidocr')}, onnxruntime {version('onnxruntime')}"
@@ -99,6 +100,7 @@ def read_lines(
             lines.append({"text": answer.txts[i], "conf": confidence, "bbox": [round(v) for v in corners]})
     return {"engine": engine_name(), "size": list(image.size), "lines": lines}
 
+# %% ../../nbs/data/02_ocr.ipynb #dec007bb
 def keep_lines(
     ocr:dict,                   # what `read_lines` returned
     min_confidence:float=0.5,   # in [0,1]
@@ -140,6 +142,7 @@ def draw_boxes(
         pen.text((w + 6, 4 + 16 * i), label, colour, font)
     return drawn
 
+# %% ../../nbs/data/02_ocr.ipynb #48e93c47
 def _colour(confidence):
     "Green, orange or red"
     if confidence >= 0.7: return "#080"
@@ -186,6 +189,7 @@ def _set_up(side):
     cv2.setNumThreads(1)
     engine(side)
 
+# %% ../../nbs/data/02_ocr.ipynb #342613c9
 def reading_pool(
     side:int=640,          # pixels of the longer side that detection sees
     n_workers:int=0,       # processes, one per core if zero
@@ -230,6 +234,7 @@ def manifest(
                          "`dvc repro prepare` makes them anew.")
     return sorted(rows, key=lambda row: row["id"])
 
+# %% ../../nbs/data/02_ocr.ipynb #91b79998
 def to_read(
     rows:list,   # the manifest
     home,        # folder that holds conf/dataset; the project's own are used where it has none
@@ -261,6 +266,7 @@ def ocr_metrics(
         "mean_confidence": _mean(confidences)}
     return metrics | {f"gate_{name}": _passes(name, metrics[name]) for name in GATES}
 
+# %% ../../nbs/data/02_ocr.ipynb #97870fc9
 def _mean(values):
     "Rounded to four places; none of nothing"
     return round(float(np.mean(values)), 4) if values else None
@@ -282,6 +288,7 @@ def gate_table(
         lines.append(f"{name:16} {f'{sign} {bound:.2f}':>8} {value:>9}  {_VERDICTS[metrics[f'gate_{name}']]}")
     return "\n".join(lines)
 
+# %% ../../nbs/data/02_ocr.ipynb #0ab25348
 _VERDICTS = {
     True: "passed",
     False: "FAILED  ← look at the overlays before you use this text",
@@ -296,6 +303,7 @@ def confidence(
     values = [line["conf"] for line in row["ocr"]["lines"]]
     return float(np.mean(values)) if values else 0.
 
+# %% ../../nbs/data/02_ocr.ipynb #f147f5c6
 def write_overlays(
     found:list,     # rows of ocr.jsonl before lines are dropped
     datasets,       # folder that holds the pictures

@@ -51,6 +51,7 @@ def probe_clip(
     if media.video and media.audio: about["av_offset"] = media.av_offset
     return about
 
+# %% ../../nbs/data/01b_prepare.ipynb #be199cb1
 def _of_video(video):
     "What is kept of the stream of pictures"
     return dict(
@@ -94,6 +95,7 @@ def add_clips(
             for kind, name in (("video", e["video_path"]), ("audio", e["audio_path"])):
                 if name: _add_clip(e, ties, kind, name, probed[str(Path(folder)/name)], raw.problems)
 
+# %% ../../nbs/data/01b_prepare.ipynb #c5e10c54
 def _clip_names(raws):
     "Every file of picture or sound, once, relative to the folder of datasets"
     names = {}
@@ -117,6 +119,7 @@ def _add_clip(e, ties, kind, name, probed, problems):
     if "audio_codec" in probed: e["audio_path"] = e["audio_path"] or name
     elif kind == "audio": problems.add("sound no_audio", *row, name)
 
+# %% ../../nbs/data/01b_prepare.ipynb #9534a134
 def _add_unreadable(kind, name, probed, row, problems):
     "Count a file that could not be read"
     reason, message = probed
@@ -147,6 +150,7 @@ def add_pictures(
     opened = [probe for probe in probed.values() if len(probe) > 2]
     return {sha: thumbnail for _, _, sha, _, thumbnail in opened}
 
+# %% ../../nbs/data/01b_prepare.ipynb #67aa7aba
 def _add_picture(e, probe, problems):
     "Write what was found to the example; a picture that could not be opened is taken from it"
     if probe is None: return
@@ -168,6 +172,7 @@ def _keep(e, raw):
     if not unify_labels(e["labels_raw"], conf): lacks("no label")
     return True
 
+# %% ../../nbs/data/01b_prepare.ipynb #fd153b7e
 def _rejection(e, conf):
     "Why too little remains of an example, none if it stays"
     if conf.image_required and not e["image_path"]: return "picture required"
@@ -319,6 +324,7 @@ def _class_counts(raw):
             counts[field].update(answer if isinstance(answer, list) else [answer])
     return {field: dict(sorted(count.items())) for field, count in counts.items()}
 
+# %% ../../nbs/data/01b_prepare.ipynb #6a2bcc46
 def _files(raw):
     "The tables, pictures and clips that are there, and those that are not"
     read = {id(table) for _, table in raw.files}
@@ -338,6 +344,7 @@ def _tables(files):
         else: lines.append(f"{names[0][1]} ({len(names):,} files)")
     return lines
 
+# %% ../../nbs/data/01b_prepare.ipynb #53e756dc
 def _pictures(raw):
     "How many pictures there are, how many are missing, how many broken"
     count = raw.problems.count
@@ -377,6 +384,7 @@ def check_budget(
     raise FakesError("\n".join(over) + f"\nThe whole list: {written}. "
                      "Mend the files, or conf/dataset, or raise the budget.")
 
+# %% ../../nbs/data/01b_prepare.ipynb #28373cfe
 def _worst(problems):
     "The three reasons for most rejections, a line each"
     lines = []
@@ -442,6 +450,7 @@ def summary(
     import pandas as pd
     return pd.DataFrame.from_dict({name: _summary_row(d) for name, d in inventory.items()}, orient="index")
 
+# %% ../../nbs/data/01b_prepare.ipynb #47271d55
 def _summary_row(d):
     "The numbers of one dataset"
     pictures, twice = d["files"]["pictures"], d["duplicates"]
@@ -472,6 +481,7 @@ def obtain(
         print(f"{path}  {path.stat().st_size:,} bytes")
     return there
 
+# %% ../../nbs/data/01b_prepare.ipynb #67a0714e
 def _download(url, path):
     "Fetch one file, whole or not at all"
     try:

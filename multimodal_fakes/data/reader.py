@@ -125,6 +125,7 @@ def _read_index(n, part):
     index = pd.read_parquet(part/"index.parquet", columns=[c for c in names if c != "text"])
     return index.assign(part=n, row=np.arange(len(index)))
 
+# %% ../../nbs/data/02c_reader.ipynb #2a56b952
 def _frame(index, fields):
     "What one counts and filters by, with a column for each label field"
     absent = pd.Series(pd.NA, index=index.index, dtype="string")
@@ -140,6 +141,7 @@ def _place(self:ShardReader, i):
     if not -len(self) <= i < len(self): raise IndexError(f"example {i} of {len(self)}")
     return dict(zip(("part", "row", *PLACES), self._places[i].tolist()))
 
+# %% ../../nbs/data/02c_reader.ipynb #1d5950a5
 @patch
 def _read(self:ShardReader, place, at, size):
     "Bytes of a tar; at most 64 stay open"
@@ -151,6 +153,7 @@ def _read(self:ShardReader, place, at, size):
         f = self._files[key] = open(path, "rb", buffering=0)
     return os.pread(f.fileno(), size, at)
 
+# %% ../../nbs/data/02c_reader.ipynb #00413724
 @patch
 def _member(self:ShardReader, place, name):
     "One member of an example, empty where it is absent"
@@ -190,6 +193,7 @@ def _decode(self:ShardReader, data, id):
     try: return open_image(data, side=self.side)
     except MediaError as e: raise self._changed(e, id) from None
 
+# %% ../../nbs/data/02c_reader.ipynb #ec9aed4c
 @patch
 def _changed(self:ShardReader, e, id):
     "Whatever is in a tar could be read when it was packed"
@@ -259,6 +263,7 @@ def sound(self:ShardReader, i:int) -> np.ndarray: # (n,) float32 at 16 kHz
     "The sound of the same seconds"
     return self._cut(packed_sound, self.sound_bytes(i), i)
 
+# %% ../../nbs/data/02c_reader.ipynb #e6db2592
 @patch
 def _cut(self:ShardReader, unpack, data, i):
     "What was packed of a video; an error says that the tar changed"

@@ -62,6 +62,7 @@ def read_examples(
     ocr = read_jsonl(manifest.with_name("ocr.jsonl"))
     return examples, {row["id"]: ocr_text(row["ocr"]["lines"]) for row in ocr}
 
+# %% ../../nbs/data/03_shard.ipynb #c28463d7
 def _check_ids(examples, manifest):
     "Raise where there is no example, or two of the same id"
     if not examples: raise FakesError(f"{manifest} is empty: there is nothing to pack. Look at Step_1/inventory.json.")
@@ -81,6 +82,7 @@ def read_confs(
     names = dict.fromkeys(e.dataset for e in examples)
     return {name: load_dataset_conf(name, folder) for name in names}
 
+# %% ../../nbs/data/03_shard.ipynb #1c390bc0
 def label_all(
     examples,
     confs:dict,   # dataset → DatasetConf
@@ -102,6 +104,7 @@ def make_taxonomy(
     used = {field for conf in confs.values() for field in conf.labels}
     return {field: _taxonomy_entry(field, confs, labels, examples) for field in FIELDS if field in used}
 
+# %% ../../nbs/data/03_shard.ipynb #c464e9de
 def _taxonomy_entry(field, confs, labels, examples):
     "One field of the taxonomy"
     users = {name: c for name, c in confs.items() if field in c.labels}
@@ -137,6 +140,7 @@ def _misfit(counts, target, deal):
     np.add.at(got, deal, counts)
     return float(((got - target) ** 2 / target).sum())
 
+# %% ../../nbs/data/03_shard.ipynb #3122d922
 def _deal(counts, target, rng, passes=5):
     "Split number of each group: largest first to where it fits best, then improved one by one"
     order = rng.permutation(len(counts))
@@ -238,6 +242,7 @@ def _off_target(split, shares):
     far = [name for name, share in shares.items() if abs(came.get(name, 0) - share) > 0.05]
     return [_COARSE.format(name=name, came=came.get(name, 0), share=shares[name]) for name in far]
 
+# %% ../../nbs/data/03_shard.ipynb #b3a813b1
 def _notes(table, split):
     "What a person should know before trusting these splits"
     notes, train = [], table.split == "train"
@@ -255,6 +260,7 @@ def group_or_id(
     "What an example must not be separated from, in any dataset: its group, or itself"
     return e.group or e.id
 
+# %% ../../nbs/data/03_shard.ipynb #20c91119
 def check_no_leak(
     splits:dict,   # id → train, val, test or dropped
     examples,
@@ -343,6 +349,7 @@ def _nearest_picture(x, y, new):
     from sklearn.neighbors import KNeighborsClassifier
     return KNeighborsClassifier(1).fit(x, y).predict(new)
 
+# %% ../../nbs/data/03_shard.ipynb #f64d58ec
 def _thumbnails(rows, datasets, side=16):
     "(n, 768) colours of thumbnails, in [0,1]; a picture that repeats is decoded once, one that cannot be is grey"
     def small(path):
@@ -367,6 +374,7 @@ def _both_ways(x, rows, y, predict, seed, n_folds=3):
         random=_out_of_fold(at_random, x, label, predict),
         grouped=_out_of_fold(by_group, x, label, predict))
 
+# %% ../../nbs/data/03_shard.ipynb #1813b98a
 def _out_of_fold(folds, x, label, predict):
     "Share of examples that a model fitted on the other folds gets right"
     right = 0
@@ -581,6 +589,7 @@ def write(
     self.at += size
     return place
 
+# %% ../../nbs/data/03_shard.ipynb #6cca0054
 def _blocks(n):
     "Bytes that a member of n bytes takes in a tar: its header and whole blocks"
     return 512 + -(-n // 512) * 512
@@ -601,6 +610,7 @@ def _index_row(e, split, labels, fields, members, ocr):
         text=members.get("txt", b"").decode(),
         **answers)
 
+# %% ../../nbs/data/03_shard.ipynb #4c2f7768
 def _sound_place(row):
     "Where the sound lies if it is in the video"
     if not row["has_audio"] or "audio_at" in row: return {}
@@ -754,6 +764,7 @@ def count_twins(
             twins[name][kind] = sum(_content(e, kind) in trained for e in test)
     return twins
 
+# %% ../../nbs/data/03_shard.ipynb #137f1339
 def _content(e, kind):
     "What twins have in common: the hash of a file, or the words"
     if kind == "text": return re.sub(r"\W+", " ", e.text_raw or "").strip().lower()
@@ -792,6 +803,7 @@ def _split_stats(index, tars):
         bytes=sum(t.stat().st_size for t in tars),
         labels={c.removeprefix("label_"): _counts(index[c]) for c in columns})
 
+# %% ../../nbs/data/03_shard.ipynb #15669374
 def _counts(column):
     "How often each class occurs"
     answers = column.dropna()

@@ -117,6 +117,7 @@ def _read_table(path, fmt):
                 continue
             if cells: yield line, _named(cells, header, sep)
 
+# %% ../../nbs/data/01_tables.ipynb #075b726b
 def _named(cells, header, sep):
     "Cells by the names of their columns"
     if len(cells) == len(header): return dict(zip(header, cells))
@@ -140,6 +141,7 @@ def _read_jsonl(path, fmt):
             except ValueError as e: row = RowError("not JSON", str(e))
             yield n, row
 
+# %% ../../nbs/data/01_tables.ipynb #fbebdb13
 def _read_json(path, fmt):
     "A list of objects, or objects by key; the key is column `key`"
     try:
@@ -163,6 +165,7 @@ def _read_lines(path, fmt):
         for n, line in enumerate(f, 1):
             if line.strip(): yield n, {column: line.strip()}
 
+# %% ../../nbs/data/01_tables.ipynb #541ac7d5
 _TEXT_READERS = {
     "table": _read_table,
     "jsonl": _read_jsonl,
@@ -183,6 +186,7 @@ def _read_mmhs150k(path):
         hate = 2 * sum(vote != 0 for vote in votes) > len(votes)
         yield n, tweet | {"id": id, "majority": "hate" if hate else "not_hate", "split": split_of.get(id, "")}
 
+# %% ../../nbs/data/01_tables.ipynb #aa74596d
 def _read_hatexplain(path):
     "Posts by id; a label needs two of three votes"
     split_of = {}
@@ -210,6 +214,7 @@ def _read_faceforensics(path):
             about = dict(method=method, label=label, pair=pair)
             for name in names: yield n, dict(id=f"{method}_{name}", **about, video=f"{folder}/{name}.mp4")
 
+# %% ../../nbs/data/01_tables.ipynb #c3f88559
 def _video_folders(path):
     "Method → folder of its videos, for a split file"
     home = next((d for d in path.parents if (d/"original_sequences").is_dir()), None)
@@ -308,6 +313,7 @@ def _text(row, conf):
     if conf.html: parts = list(map(strip_html, parts))
     return "\n".join(filter(None, parts)) or None
 
+# %% ../../nbs/data/01_tables.ipynb #495365e2
 def _split(row, table, conf):
     "The split as published"
     if not conf.split: return table.split
@@ -359,6 +365,7 @@ def _file(row, patterns, folder):
     if not inside: raise RowError("path outside the dataset", f"{name} is a link out of it")
     return name
 
+# %% ../../nbs/data/01_tables.ipynb #8953d988
 def _picture(row, patterns, conf, folder):
     "The picture's path in the dataset's folder, None where the row says that there is none"
     if conf.image_when and _cell(row, conf.image_when).lower() in ("", "0", "false", "no"): return None
@@ -397,6 +404,7 @@ def _example(row, line, file, table, conf, patterns, folder):
         text_raw=_text(row, conf), labels_raw=labels, meta=meta, **paths)
     return example, _ties(row, conf)
 
+# %% ../../nbs/data/01_tables.ipynb #7a274e81
 def _derive(derived, row):
     "A column cut out of another one, empty where its pattern does not match"
     match = re.search(derived.pattern, _cell(row, derived.column))
@@ -463,6 +471,7 @@ def _joined(table, folder, conf, problems):
             rows[join.by, _cell(row, join.by)] |= row
     return rows
 
+# %% ../../nbs/data/01_tables.ipynb #17f4ef0c
 def _check_join(join, row, path, conf):
     "Raise where the key is no column of the joined table"
     if join.by in row: return
@@ -478,6 +487,7 @@ def _check_columns(row, patterns, conf, file):
         if any(c in row or c in conf.derived for c in column.split("|")): continue
         raise FakesError(f"{file} has no column {column!r}{nearest(column, row)} (conf/dataset/{conf.name}.yaml)")
 
+# %% ../../nbs/data/01_tables.ipynb #40abe6c1
 def _check_kept(raw, columns):
     "Raise where a column that labels need is in no file"
     if not raw.examples: return

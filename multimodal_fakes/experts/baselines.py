@@ -31,6 +31,7 @@ def linear_baseline(
         logits.append(no_yes[:, 1] - no_yes[:, 0])
     return np.stack(logits, 1)
 
+# %% ../../nbs/experts/04g_baselines.ipynb #7df36df2
 def _one_question(x, y, split, present, n_classes) -> np.ndarray: # (n, n_classes) log probabilities
     "One logistic regression over classes that exclude each other"
     from sklearn.metrics import log_loss
@@ -42,6 +43,7 @@ def _one_question(x, y, split, present, n_classes) -> np.ndarray: # (n, n_classe
     logits[np.ix_(present, best.classes_)] = np.log(best.predict_proba(x[present]) + 1e-9)
     return logits
 
+# %% ../../nbs/experts/04g_baselines.ipynb #52976714
 def _two_strengths(x, y) -> list:
     "Fitted models, from strong to weak regularisation; more steps fit thumbnails closer, and tell less of new ones"
     from sklearn.exceptions import ConvergenceWarning

@@ -55,6 +55,7 @@ class EncoderConf(BaseModel):
     head: list[int] = []                     # widths of the hidden layers between encoder and classes
     head_dropout: float = 0.1
 
+# %% ../../nbs/experts/04a_encoder.ipynb #267cc624
 # modality → class of a file; `encoder_av` adds audio and video
 CONFS:dict[str, type[EncoderConf]] = {"text": EncoderConf, "vision": EncoderConf}
 
@@ -76,6 +77,7 @@ def encoder_conf(
         hint = nearest(str(first["loc"][-1]), kind.model_fields) if first["type"] == "extra_forbidden" else ""
         raise FakesError(f"{origin}: {place}: {first['msg'].lower()}{hint}") from None
 
+# %% ../../nbs/experts/04a_encoder.ipynb #df0dc564
 def load_encoder_conf(
     name:str,     # name of a file in `folder`
     folder=None,  # `conf/encoder` of the project if none
@@ -117,6 +119,7 @@ def tensors(
     "What a preprocessor makes, for torch"
     return {k: torch.from_numpy(v) for k, v in arrays.items()}
 
+# %% ../../nbs/experts/04a_encoder.ipynb #f28cba74
 def plain_weights(
     encoder,   # of any modality
 ): # the model inside, to be written
@@ -349,6 +352,7 @@ def make_backbone(
     if local: load_matching(model, load_file(str(local)), local)
     return model
 
+# %% ../../nbs/experts/04a_encoder.ipynb #59a91551
 def _timm_backbone(conf, in_chans, pretrained):
     import timm
     try: return timm.create_model(conf.source, pretrained=pretrained, num_classes=0, in_chans=in_chans, **conf.arch)
@@ -360,6 +364,7 @@ def _timm_backbone(conf, in_chans, pretrained):
             f"Encoder {conf.name}: the weights of {conf.source!r} are neither here nor to be had from the hub "
             f"({reason}) Go online once, or name a safetensors file as `weights` in its conf file.") from None
 
+# %% ../../nbs/experts/04a_encoder.ipynb #c7acc3ac
 def make_vision_encoder(
     conf:EncoderConf,
 ) -> VisionEncoder:
@@ -378,6 +383,7 @@ def shifted(
     top, left = torch.randint(0, 2 * reach + 1, (2,), generator=generator).tolist()
     return padded[..., top:top + size, left:left + size]
 
+# %% ../../nbs/experts/04a_encoder.ipynb #7080442d
 def turned(
     pixels:torch.Tensor,   # (3, S, S) uint8
     degrees:float,         # counter-clockwise
@@ -405,6 +411,7 @@ def jittered(
         x = adjust(x, max(0, 1 + strength * (2 * u - 1)))
     return (x * 255).round().to(torch.uint8)
 
+# %% ../../nbs/experts/04a_encoder.ipynb #d63ad246
 def trivially_augmented(
     pixels:torch.Tensor,   # (3, S, S) uint8
     generator=None,
@@ -440,6 +447,7 @@ def blended(
     "Two pictures seen through each other"
     return share * pixels.float() + (1 - share) * partner.float()
 
+# %% ../../nbs/experts/04a_encoder.ipynb #c16c7563
 def pasted(
     pixels:torch.Tensor,    # (B, 3, S, S)
     partner:torch.Tensor,   # (B, 3, S, S)
@@ -491,6 +499,7 @@ def encoder_class(
                          "multimodal_fakes.experts.encoder_av: import it first.")
     return ENCODERS[conf.modality]
 
+# %% ../../nbs/experts/04a_encoder.ipynb #893db31b
 def make_encoder(
     conf:EncoderConf,
     texts=None,   # training texts, for a tokenizer of its own
@@ -525,6 +534,7 @@ def block_depth(
         depth[name] = reached
     return depth
 
+# %% ../../nbs/experts/04a_encoder.ipynb #1d213e20
 def by_depth(
     model,
     depth:dict,   # name of parameter → layer
@@ -542,6 +552,7 @@ def transformer_layers(
     lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
     return by_depth(model, block_depth(model, lists))
 
+# %% ../../nbs/experts/04a_encoder.ipynb #8b3da1cf
 def backbone_layers(
     model,   # of timm
 ) -> list: # of lists of parameters, bottom first
@@ -603,6 +614,7 @@ def lora_targets(
     plain = [n for n, m in heard.items() if type(m) is nn.Conv2d and m.groups == 1]
     return linear or plain
 
+# %% ../../nbs/experts/04a_encoder.ipynb #58ed5d14
 def add_lora(
     encoder,                # of any modality
     rank:int,               # inner width of the product

@@ -184,6 +184,7 @@ class TemporalMean(nn.Module):
 
     def forward(self, x, mask): return x * mask.unsqueeze(-1)                        # (B, T, D), (B, T) → (B, T, D)
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #e075ab17
 class TemporalConv(nn.Module):
     "Residual convolutions over three neighbours"
     def __init__(self, dim:int, conf:VideoConf):
@@ -222,6 +223,7 @@ class TemporalTransformer(nn.Module):
         for block in self.blocks: x = block(x, src_key_padding_mask=padding)
         return self.norm(x) * mask.unsqueeze(-1)
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #09f6aece
 TEMPORALS = {"mean": TemporalMean, "conv": TemporalConv, "transformer": TemporalTransformer}
 
 # %% ../../nbs/experts/04b_encoder_av.ipynb #f3dbbf6c
@@ -262,6 +264,7 @@ def save_weights(
     weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(weights, str(Path(folder)/"model.safetensors"))
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #e13c448b
 def load_weights(
     encoder,   # filled in place
     folder,    # written by `save_weights`
@@ -321,6 +324,7 @@ class VideoEncoder(VisionEncoder):
     def load(cls, conf:VideoConf, folder:Path):
         return load_weights(cls.make(conf.model_copy(update={"weights": None, "pretrained": False})), folder)
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #34fa5ed0
 ENCODERS["video"] = VideoEncoder
 
 # %% ../../nbs/experts/04b_encoder_av.ipynb #27072b11
@@ -369,6 +373,7 @@ def stretched(
     faster = phase_vocoder(spectrum, tempo, advance)
     return torch.istft(faster, n_fft, hop, window=window, length=round(len(wave) / tempo))
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #037618db
 def pitched(
     wave:torch.Tensor,   # (n,)
     semitones:float,
@@ -424,6 +429,7 @@ def augment_wave(
         wave = coded(wave, codec, between(conf.codec[1], 64, generator))
     return wave
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #4512adf3
 def hidden(
     x:torch.Tensor,   # (…, F) where time is hidden, (…, M, F) where bands are
     chance:Chance,    # probability, and share at most
@@ -459,6 +465,7 @@ class AudioConvNet(nn.Module):
         tokens = self.join(x.flatten(1, 2)) * mask[:, None]
         return tokens.transpose(1, 2), mask
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #16832000
 def _conv2d(n_in, n_out, step) -> nn.Sequential:
     convolution = nn.Conv2d(n_in, n_out, 3, (2, step), 1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(n_out), nn.ReLU())
@@ -505,6 +512,7 @@ class AudioEncoder(nn.Module):
         if conf.source: return make_wave_encoder(conf.model_copy(update={"source": str(folder)}))
         return load_weights(cls.make(conf), folder)
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #24ad5bbd
 ENCODERS["audio"] = AudioEncoder
 
 # %% ../../nbs/experts/04b_encoder_av.ipynb #a095307d
@@ -545,6 +553,7 @@ class WaveEncoder(AudioEncoder):
 
     def save(self, folder): plain_weights(self).save_pretrained(folder)      # config and safetensors
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #c1dd1143
 @contextlib.contextmanager
 def silent_transformers():
     "Without its bar and its list of weights left over, such as those of the pretraining task"
@@ -576,6 +585,7 @@ def make_wave_encoder(
                          "They would be random: name a complete one.")
     return WaveEncoder(conf, model, model.config.hidden_size, RATE / np.prod(model.config.conv_stride))
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #c5c18779
 def _speech_network(conf, source) -> tuple: # model, and the names of weights that were not there
     from transformers import AutoConfig, AutoModel
     settings = AutoConfig.from_pretrained(source, mask_time_prob=0.0, mask_feature_prob=0.0, layerdrop=0.0)

@@ -232,6 +232,7 @@ def write_features(
     from safetensors.numpy import save_file
     with atomic_path(path) as temporary: save_file({"pooled": pooled}, str(temporary))
 
+# %% ../../nbs/experts/04h_expert.ipynb #77229c65
 def read_features(path) -> np.ndarray: # (n, D) float32
     "The vectors that `write_features` wrote"
     from safetensors.numpy import load_file
@@ -278,6 +279,7 @@ class Training(NamedTuple):
     present:np.ndarray      # (n,) whether an example has the modality
     rows:dict               # train, val → numbers of the examples that have a label and the modality
 
+# %% ../../nbs/experts/04h_expert.ipynb #66402e6f
 def read_training(
     home,           # folder that holds Step_3
     task:Task,
@@ -303,6 +305,7 @@ def _new_or_earlier(conf, recipe, data:Training) -> tuple: # expert, and what ex
         texts = np.asarray(data.reader.texts(), dtype=object)[data.rows["train"]]
     return Expert(make_encoder(conf, texts), n_classes, loss, recipe.layer_decay), {"version": 1}
 
+# %% ../../nbs/experts/04h_expert.ipynb #af020967
 def _earlier(conf, recipe, task, loss) -> tuple: # as `_new_or_earlier`
     "The expert in `load_from`, checked to be of the same kind"
     folder = Path(recipe.load_from) if Path(recipe.load_from).is_absolute() else root()/recipe.load_from
@@ -329,6 +332,7 @@ def _fit_settings(recipe) -> dict:
 def _feature_store(home, model) -> FeatureStore:
     return FeatureStore(Path(home)/".cache/features", encoder_key(model.encoder))
 
+# %% ../../nbs/experts/04h_expert.ipynb #796f1341
 def _fit_head(model, data:Training, home, checkpoints, recipe) -> pd.DataFrame: # history
     "Train the head alone, on stored features"
     store = _feature_store(home, model)
@@ -356,6 +360,7 @@ def _fit_everything(model, data:Training, checkpoints, recipe) -> pd.DataFrame: 
     if recipe.lora_rank: merge_lora(model.encoder)
     return history.assign(phase="everything")
 
+# %% ../../nbs/experts/04h_expert.ipynb #26a90576
 def _fit_phases(model, data:Training, home, checkpoints, recipe) -> pd.DataFrame: # epoch, train_loss, val_loss, phase
     "The head alone, then everything"
     histories = []
@@ -378,6 +383,7 @@ def _prior_logits(
         return np.log(share / (1 - share)).astype("float32")
     return np.log(np.bincount(y_train, minlength=n_classes) / len(y_train)).astype("float32")
 
+# %% ../../nbs/experts/04h_expert.ipynb #fef47042
 def _fill_absent(
     pooled:np.ndarray,    # (m, D), of the examples that have the modality
     logits:np.ndarray,    # (m, C)
@@ -399,6 +405,7 @@ def _baseline(items:Items, data:Training) -> np.ndarray: # (n, n_classes) logits
     split = data.reader.frame["split"].to_numpy()
     return linear_baseline(x, data.labels, split, data.present, len(data.task.classes))
 
+# %% ../../nbs/experts/04h_expert.ipynb #c643ea5b
 def judged_windows(
     model:Expert,
     reader:ShardReader,    # over the examples of `table`
@@ -423,6 +430,7 @@ def _split_metrics(table:pd.DataFrame, split:str, task:Task) -> dict: # accuracy
     scores = score_table(truth(part), to_probs(logits, task.multi_label), positive)
     return {k: round(float(scores[k]), 5) for k in ("accuracy", "macro_f1")}
 
+# %% ../../nbs/experts/04h_expert.ipynb #00a7b047
 def expert_metrics(
     table:pd.DataFrame,      # predictions
     history:pd.DataFrame,    # epoch, val_loss
@@ -446,6 +454,7 @@ def n_processes(
     "How many processes train together: as many as asked for, or one per GPU"
     return recipe.processes or max(1, torch.cuda.device_count())
 
+# %% ../../nbs/experts/04h_expert.ipynb #33461e38
 def _launch(home, out, task, modality, recipe) -> pd.DataFrame: # predictions
     "Train in processes of their own, and read what they wrote"
     n = n_processes(recipe)

@@ -46,6 +46,7 @@ def encode(
     flat = np.concatenate(pieces) if pieces else np.zeros((0, encoder.dim), "float16")
     return {"pooled": pooled, "tokens": flat, "lengths": np.array([len(p) for p in pieces], "int64")}
 
+# %% ../../nbs/experts/04c_features.ipynb #6953f190
 def _by_length(items, rows) -> np.ndarray: # (n,) positions in rows, shortest first
     lengths = getattr(items, "lengths", None)
     if lengths is None: return np.arange(len(rows))
@@ -68,6 +69,7 @@ def content_key(
     data = sample if isinstance(sample, bytes) else sample.encode()
     return hashlib.sha256(data).hexdigest()
 
+# %% ../../nbs/experts/04c_features.ipynb #b8dcd443
 def encoder_key(
     encoder,   # of any modality
 ) -> str: # 16 hex digits
@@ -113,6 +115,7 @@ def add(self:FeatureStore, keys, **arrays):
     contents = {"keys": np.stack(digests), **{k: np.ascontiguousarray(v) for k, v in arrays.items()}}
     with atomic_path(self.folder/f"{uuid.uuid4().hex}.safetensors") as temporary: save_file(contents, str(temporary))
 
+# %% ../../nbs/experts/04c_features.ipynb #01c7a9d8
 @patch
 def missing(self:FeatureStore, keys, tokens:bool=False) -> np.ndarray: # (m,) numbers
     "What has still to be encoded: the first example of each content that is not there"
@@ -139,6 +142,7 @@ def tokens(self:FeatureStore, keys) -> tuple: # flat (ΣT, D) float16, and offse
         pieces.append(arrays["tokens"][start:end])
     return np.concatenate(pieces), np.r_[0, np.cumsum([len(p) for p in pieces])]
 
+# %% ../../nbs/experts/04c_features.ipynb #a8f66c35
 @patch
 def _where(self:FeatureStore, keys, kind) -> list: # of (file, row)
     places = self.refresh().places[kind]
@@ -148,6 +152,7 @@ def _where(self:FeatureStore, keys, kind) -> list: # of (file, row)
                              "call `fill` with its encoder first.")
     return [places[k] for k in keys]
 
+# %% ../../nbs/experts/04c_features.ipynb #334fe9ea
 @patch
 def _load(self:FeatureStore, path) -> dict:
     "The arrays of a file, with the place where each example's tokens begin"

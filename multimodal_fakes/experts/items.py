@@ -73,6 +73,7 @@ def _prepare(self:Items, epoch, i) -> dict:
     if self.recipe is None: return self.encoder.prepare(sample)
     return self.encoder.prepare(sample, train=True, generator=generator_of(self.recipe.seed, epoch, i))
 
+# %% ../../nbs/experts/04f_items.ipynb #c04886fd
 @patch
 def _picture(self:Items, i):
     "Pixels at the encoder's size"
@@ -84,6 +85,7 @@ def _picture(self:Items, i):
         self.filled[i] = True
     return pixels
 
+# %% ../../nbs/experts/04f_items.ipynb #633a9957
 @patch
 def stream(self:Items, i:int): # waveform (n,), or frames and mask as the encoder prepares them
     "Sound, or frames as the encoder chooses and scales them"
@@ -111,6 +113,7 @@ def collate(self:Items, items:list) -> dict: # with labels (B,); (B, C) where se
     if self.recipe.mixup or self.recipe.cutmix: batch = self._mixed(batch, items[0])
     return batch | {"rows": torch.tensor([i["rows"] for i in items])}
 
+# %% ../../nbs/experts/04f_items.ipynb #57247aa9
 @patch
 def _mixed(self:Items, batch, first) -> dict:
     "mixup or CutMix, drawn from the epoch and the first example of the batch"

@@ -66,6 +66,7 @@ def _padded_rows(
         ids[i, at], mask[i, at] = row, 1
     return {"input_ids": ids, "attention_mask": mask}
 
+# %% ../../nbs/experts/04_preprocess.ipynb #4837bf01
 def _window_rows(
     items:list,   # with input_ids, and windows: how long each is
 ) -> list: # the ids of every window, one item after another
@@ -157,6 +158,7 @@ def to_square(
     image = open_image(sample, side=size).resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.ascontiguousarray(np.array(image).transpose(2, 0, 1))
 
+# %% ../../nbs/experts/04_preprocess.ipynb #78f80b3a
 def squares(
     pictures,    # each as `open_image` takes it
     size:int,
@@ -218,6 +220,7 @@ def _stacked(items, keys) -> dict: # key → (B, …)
     for key in keys: batch[key] = np.stack([i[key] for i in items])
     return batch
 
+# %% ../../nbs/experts/04_preprocess.ipynb #536bf95b
 class VideoPreprocessor:
     "Frames as clips of one length"
     def __init__(self, conf): self.conf = conf
@@ -287,6 +290,7 @@ def to_wave(
         raise FakesError(f"Encoder {conf.name}: the waveform holds values that are no numbers.")
     return wave[:round(conf.seconds * RATE)]
 
+# %% ../../nbs/experts/04_preprocess.ipynb #b0fe8936
 def padded(
     x:np.ndarray,   # (…, n)
     length:int,     # at least n
@@ -332,6 +336,7 @@ def caption_and_picture(
     "What decides whether a picture shows what its caption says"
     return {"pixels": squares(pictures, size), "said": words.said(captions)}
 
+# %% ../../nbs/experts/04_preprocess.ipynb #6be3bd70
 def lips_and_sound(
     see:VideoPreprocessor,
     hear:AudioPreprocessor,

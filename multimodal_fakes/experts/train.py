@@ -45,6 +45,7 @@ class ClassLoss(nn.Module):
         focus = (1 - log_p.exp()) ** self.gamma if self.gamma else 1.0
         return -(t * self.weights * focus * log_p).sum(-1).mean()
 
+# %% ../../nbs/experts/04d_train.ipynb #dc1a9965
 class LabelLoss(ClassLoss):
     "The same where several classes may hold: each is a question of two classes, no and yes, of which yes has the logit"
     def forward(self, logits, labels):                                             # (B, C), (B, C) of 0 to 1
@@ -74,6 +75,7 @@ def make_loss(
     if kind == "logit_adjusted": shift = np.log(counts / len(y))
     return ClassLoss(weights, shift, 2.0 if kind == "focal" else 0.0, smoothing)
 
+# %% ../../nbs/experts/04d_train.ipynb #185160e7
 def _label_loss(kind, y, n_classes, smoothing) -> LabelLoss:
     "A question of two classes for each column of y"
     questions = [make_loss(kind, y[:, c].astype(int), 2, smoothing) for c in range(n_classes)]
@@ -148,6 +150,7 @@ class Order(Sampler):
         batches = numbers[:full].reshape(-1, self.batch_size)
         return np.r_[batches[rng.permutation(len(batches))].ravel(), numbers[full:]]
 
+# %% ../../nbs/experts/04d_train.ipynb #52dd758e
 def generator_of(
     *numbers:int,   # seed, epoch, number of the example, …
 ) -> torch.Generator:
@@ -193,6 +196,7 @@ def is_main_process() -> bool:
     "Whether this process is the one that writes"
     return os.environ.get("RANK", "0") == "0"
 
+# %% ../../nbs/experts/04d_train.ipynb #104e3613
 def last_complete(
     folder,   # of checkpoints
 ) -> str|None: # the newest one that was written to its end
@@ -317,6 +321,7 @@ def _mean_loss(trainer) -> float:
     total = accelerator.reduce(total.to(accelerator.device))
     return float(total[0] / total[1])
 
+# %% ../../nbs/experts/04d_train.ipynb #3a43dd08
 def _no_number(loss, step, rows, names, lr) -> str:
     "What happened, in which batch, and what to try"
     batch = ""
@@ -341,6 +346,7 @@ class _Settings(NamedTuple):
     accumulate:int
     compile:bool
 
+# %% ../../nbs/experts/04d_train.ipynb #99257c97
 def _share(s:_Settings) -> int:
     "Examples that one process reads at once"
     world = int(os.environ.get("WORLD_SIZE", 1))
@@ -350,6 +356,7 @@ def _share(s:_Settings) -> int:
                          f"to a step: choose a multiple of {parts}.")
     return s.batch_size // parts
 
+# %% ../../nbs/experts/04d_train.ipynb #08e39987
 def _hardware(s:_Settings) -> dict:
     "The Trainer's arguments that depend on this machine"
     cpu, world = pick_device() == "cpu", int(os.environ.get("WORLD_SIZE", 1))
@@ -384,6 +391,7 @@ def _before_training(model, seed, ema) -> Classifier: # the model itself, or wit
     if pick_device() == "cpu": keep_memory()
     return Averaged(model, ema) if ema else model
 
+# %% ../../nbs/experts/04d_train.ipynb #6b6be24e
 def _run(trainer, checkpoints, lr) -> pd.DataFrame: # history
     "Train, from the last checkpoint where there is one; an error where the validation loss became NaN"
     from transformers.trainer_callback import PrinterCallback

@@ -35,6 +35,7 @@ def length_of(
     "How long a stream is"
     return len(sample) / RATE if modality == "audio" else float(sample[1][-1]) + 1 / rate
 
+# %% ../../nbs/experts/04e_windows.ipynb #73f3ed8a
 def cut_span(
     modality:str,    # video or audio
     sample,          # frames (T, S, S, 3) and times (T,), or samples (n,) at 16 kHz
@@ -73,6 +74,7 @@ def window_table(
     for c, column in zip(classes, logits.T): table[f"logit_{c}"] = column
     return table
 
+# %% ../../nbs/experts/04e_windows.ipynb #884762e7
 def _judge(model, items, batch_size) -> np.ndarray: # (n, C)
     "Logits of prepared windows, on the CPU"
     import torch
@@ -117,6 +119,7 @@ def window_metrics(
         rows.append({"judged": name} | scores)
     return pd.DataFrame(rows)
 
+# %% ../../nbs/experts/04e_windows.ipynb #aadb6dec
 def _positive_probs(table, classes, positive) -> np.ndarray: # (n,)
     logits = table[[f"logit_{c}" for c in classes]].to_numpy()
     return to_probs(logits, False)[:, positive]

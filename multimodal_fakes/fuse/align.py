@@ -161,6 +161,7 @@ def batch(self:Alignment, captions, pictures) -> dict: # pixels (n, 3, S, S) uin
     "What the model reads of pairs"
     return caption_and_picture(self.words, self.model.vision.conf.size, captions, pictures)
 
+# %% ../../nbs/fuse/05a_align.ipynb #c744d918
 @patch
 @torch.inference_mode()
 def mismatch(self:Alignment,

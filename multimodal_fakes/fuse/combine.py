@@ -48,6 +48,7 @@ class Evidence:
                   "tokens", "sample", "at", "experts", "multi_label")
         return Evidence(**{name: getattr(self, name) for name in fields} | changes)
 
+# %% ../../nbs/fuse/05_combine.ipynb #f46bb1fd
 def _where_present(x, present): return np.where(present, x, np.nan).astype("float32")
 
 # %% ../../nbs/fuse/05_combine.ipynb #2bd953f1
@@ -63,6 +64,7 @@ def rows(self:Evidence,
     mine = True if datasets is None else self.frame["dataset"].isin(list(datasets))
     return np.flatnonzero((self.frame["split"] == split) & (self.y >= 0) & have & mine)
 
+# %% ../../nbs/fuse/05_combine.ipynb #699d20db
 @patch(as_prop=True)
 def truth(self:Evidence) -> np.ndarray: # (n,), or (n, C) where several classes may hold
     "Labels as metrics take them"
@@ -85,11 +87,13 @@ def take(self:Evidence, rows) -> Evidence:
         at=some(self.at),
     )
 
+# %% ../../nbs/fuse/05_combine.ipynb #97c5d7ce
 @patch
 def only(self:Evidence, modalities) -> Evidence:
     "All examples, the other modalities hidden"
     return self._but(present={m: present & (m in modalities) for m, present in self.present.items()})
 
+# %% ../../nbs/fuse/05_combine.ipynb #61ca6345
 @patch
 def shuffled(self:Evidence, modality:str, seed:int=0) -> Evidence:
     "One modality dealt out anew among the examples that have it"
@@ -119,6 +123,7 @@ def samples(self:Evidence, modality:str, rows) -> list:
     "Texts, or pictures that `open_image` takes"
     return [self.sample(modality, self.at[modality][r]) for r in rows]
 
+# %% ../../nbs/fuse/05_combine.ipynb #046efbba
 @patch
 def padded(self:Evidence, modality:str, rows) -> tuple: # (B, T, D) float32, (B, T) whether a token is real
     "Tokens of some rows; an absent modality has none"
@@ -133,6 +138,7 @@ def padded(self:Evidence, modality:str, rows) -> tuple: # (B, T, D) float32, (B,
         tokens[real] = flat[np.concatenate(places)]
     return tokens, real
 
+# %% ../../nbs/fuse/05_combine.ipynb #cac29c2f
 @patch
 def batch(self:Evidence,
     rows,
@@ -178,6 +184,7 @@ def made_up(n:int=900, classes:int=2, seed:int=0) -> Evidence:
     return Evidence(frame, y, present, logits, features, quality,
                     tokens=tokens.get, sample=lambda m, i: f"{m} of made_{i}")
 
+# %% ../../nbs/fuse/05_combine.ipynb #73f2f94f
 def _with_noise(clue, rng): # (n, D + 1) float32
     n, dim = clue.shape
     return (np.c_[clue, np.zeros(n)] + rng.normal(0, 0.7, (n, dim + 1))).astype("float32")
@@ -203,6 +210,7 @@ def quality_signals(
         log_area=np.log(np.asarray(area, float)),
     )
 
+# %% ../../nbs/fuse/05_combine.ipynb #c56bffd5
 def ocr_confidence(
     lines,   # of an `ocr` entry
 ) -> float: # NaN where nothing was read
@@ -264,6 +272,7 @@ def logits(self:Strategy, evidence:Evidence) -> np.ndarray: # (n, C)
     "Scores of every example"
     raise FakesError(f"Strategy {type(self).__name__} has to say how its logits follow from evidence.")
 
+# %% ../../nbs/fuse/05_combine.ipynb #fcb3478e
 @patch
 def save(self:Strategy, folder):
     "fusion.json, and model.safetensors where something was learned"
@@ -326,6 +335,7 @@ def history_(self:PerClass): # table of epoch, train_loss, val_loss
     histories = pd.concat([part.history_ for part in self.parts])
     return histories.groupby("epoch", as_index=False).mean(numeric_only=True)
 
+# %% ../../nbs/fuse/05_combine.ipynb #fa782578
 def load_fusion(
     folder,   # models/<task>/mm_fusion
 ) -> Strategy:
@@ -356,6 +366,7 @@ def to_logits(
     "Logarithms of probabilities"
     return np.log(np.maximum(p, 1e-9)).astype("float32")
 
+# %% ../../nbs/fuse/05_combine.ipynb #a5fea2c5
 class Mean(Strategy):
     "Mean of the probabilities of the experts that answered"
     name = "mean"
@@ -394,6 +405,7 @@ class Weighted(Strategy):
 
     def logits(self, evidence): return to_logits(self.mixed(self.fitted["weights"], evidence))
 
+# %% ../../nbs/fuse/05_combine.ipynb #466123ad
 @patch
 def search(self:Weighted, part:Evidence, start) -> np.ndarray: # (k - 1,) of `_simplex`
     "The weights of the lowest log-loss"
@@ -421,6 +433,7 @@ def stack_inputs(
 
 def _log_probs(logits): return np.log(np.maximum(softmax(logits), 1e-4))
 
+# %% ../../nbs/fuse/05_combine.ipynb #fda0eb0f
 class Stacking(Strategy):
     "Shared by the models on scores: fitted on validation, smoothed by Laplace's rule"
     fitted_on = "val"
@@ -527,6 +540,7 @@ class Conjunctive(Strategy):
         p = np.exp(log_p)
         return to_logits(np.stack([p, 1 - p], 1))
 
+# %% ../../nbs/fuse/05_combine.ipynb #0c329c71
 def _present(evidence, modalities): # (n, k) bool
     return np.stack([evidence.present[m] for m in modalities], 1)
 
@@ -558,6 +572,7 @@ def _mean_length(x): # (1,)
     length = np.sqrt(((x - x.mean(0))**2).sum(1).mean())
     return np.array([max(length, 1e-9)])
 
+# %% ../../nbs/fuse/05_combine.ipynb #150f82b7
 def _mean_and_spread(cosines):
     "Over the examples that have all pairs; 0 and 1 if there is none"
     n_pairs = cosines.shape[1]
@@ -565,6 +580,7 @@ def _mean_and_spread(cosines):
     if not len(complete): return dict(cosine_mean=np.zeros(n_pairs), cosine_std=np.ones(n_pairs))
     return dict(cosine_mean=complete.mean(0), cosine_std=np.maximum(complete.std(0), 1e-9))
 
+# %% ../../nbs/fuse/05_combine.ipynb #7ecc7375
 @patch
 def inputs(self:Conjunctive, evidence:Evidence) -> dict: # modality → (n, D + P + 1)
     "What each side sees, scaled so that one ridge fits all but the last column, the bias"
@@ -590,6 +606,7 @@ def log_genuine(self:Conjunctive,
     log_sigma = np.where(present, -np.logaddexp(0, -z), 0)
     return np.minimum(log_sigma.sum(1), -1e-9), z
 
+# %% ../../nbs/fuse/05_combine.ipynb #031c1a0b
 @patch
 def _penalised_loss(self:Conjunctive,
     theta,      # (D,) the sides end to end
@@ -607,6 +624,7 @@ def _penalised_loss(self:Conjunctive,
     rise = np.concatenate([inputs[m].T @ pull[:, i] for i, m in enumerate(self.modalities)])
     return loss, ridge * theta - rise
 
+# %% ../../nbs/fuse/05_combine.ipynb #8a4199eb
 def _sides(theta, inputs):
     "The sides, taken apart {m: (D + P + 1,)}"
     ends = np.cumsum([x.shape[1] for x in inputs.values()])
@@ -623,6 +641,7 @@ def _most_likely(self:Conjunctive, inputs, present, genuine) -> dict: # modality
     if not np.isfinite(result.fun): raise FakesError(f"Conjunctive fusion did not converge ({result.message}).")
     return _sides(result.x, inputs)
 
+# %% ../../nbs/fuse/05_combine.ipynb #02aaa4c5
 def _ridge_and_start(inputs):
     "Biases are free, and the search begins where all sides rather hold"
     ends = np.cumsum([x.shape[1] for x in inputs.values()])

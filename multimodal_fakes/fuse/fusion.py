@@ -110,6 +110,7 @@ class Aligned(Conjunctive):
         made.alignment = ALIGNMENTS[made.pair].load(Path(folder)/"alignment")
         return made
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #95baa6b7
 def _genuine(evidence, split):
     "Rows of a split that have every modality and are of class 0"
     rows = evidence.rows(split, whole=True)
@@ -240,6 +241,7 @@ def build(self:Network,
     self.layers(sum(widths.values()))
     return self
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #a88beb96
 @patch
 def projection(self:Network, dim:int, width:int) -> nn.Module: # (B, dim) → (B, width)
     "Of one modality"
@@ -261,6 +263,7 @@ def hide(self:Network,
     kept = present & (torch.rand(present.shape, device=present.device) >= self.settings["modality_dropout"])
     return torch.where(kept.any(1, keepdim=True), kept, present)
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #2351fa1a
 @patch
 def known(self:Network,
     quality,   # (B, Q), NaN where not known
@@ -331,6 +334,7 @@ def shape_of(self:Neural, evidence:Evidence) -> dict: # arguments of `build`
         tokens = {m: evidence.tokens(m)[0].shape[1] for m in self.modalities}
     return dict(dims=dims, quality=list(evidence.quality), tokens=tokens)
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #cdbb754a
 @patch
 def standardise(self:Neural, part:Evidence):
     "Keep mean and spread of what is there in some examples"
@@ -344,6 +348,7 @@ def standardise(self:Neural, part:Evidence):
         getattr(self, f"mean_{name}").copy_(torch.from_numpy(mean))
         getattr(self, f"std_{name}").copy_(torch.from_numpy(std))
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #b93b3130
 def _mean_and_spread(x):
     "Of each column, over what is not NaN; 0 and 1 where nothing is"
     with warnings.catch_warnings():
@@ -426,6 +431,7 @@ def heads(width:int) -> int:
     "Attention heads that divide a width, at most four"
     return next(h for h in (4, 2, 1) if width % h == 0)
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #61212611
 class Attention(Neural):
     "A transformer over [CLS] and one token a modality ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762))"
     name = "attention"
@@ -483,6 +489,7 @@ def sentence(self:CrossModal, m, shown, batch) -> tuple: # (B, T, W), (B, T) boo
     alone = ~real.any(1, keepdim=True) & first
     return torch.where(alone[:, :, None], self.placeholder[m], tokens), real | alone
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #40eb423d
 @patch
 def listen(self:CrossModal, m, sentences) -> torch.Tensor: # (B, W)
     "Mean of what a modality's tokens learn from those of the others, or from their own where there is no other"
@@ -624,6 +631,7 @@ def tune(self:EndToEnd,
     self.encoders = {m: encoder.eval() for m, encoder in encoders.items()}
     return history
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #32127813
 def _pooled(evidence, encoder, modality):
     "Vectors (n, D) of an encoder, zeros where the modality is absent"
     rows = np.flatnonzero(evidence.present[modality])
@@ -703,6 +711,7 @@ def choose(
     if not len(tried): return None, expert
     return (tried["val_loss"].idxmin() if strategy == "auto" else strategy), expert
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #1e460e4b
 def gate(
     candidates:dict,     # name → logits (n, C)
     evidence:Evidence,
@@ -718,6 +727,7 @@ def gate(
     gain, low, high = paired_bootstrap(y, ours, theirs, "accuracy", groups, n_boot, seed)
     return dict(metric="accuracy", against=expert, gain=gain, low=low, high=high, passed=low > 0)
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #4963f9f6
 def _answers(logits, evidence):
     "The class that is answered, or the classes"
     return decide(to_probs(logits, evidence.multi_label), multi_label=evidence.multi_label)
@@ -736,6 +746,7 @@ def subset_scores(
             rows.append({"modalities": " + ".join(subset), **_scores(strategy, evidence.only(subset))})
     return pd.DataFrame(rows, columns=["modalities", *SCORES])
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #44a99b1f
 def _scores(strategy, evidence):
     "A few metrics of a strategy; none where there are no examples"
     if not len(evidence): return dict.fromkeys(SCORES) | {"n": 0}
@@ -760,6 +771,7 @@ def modality_use(
         rows.append(row)
     return pd.DataFrame(rows)
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #aea5aaee
 def _lost(whole, mixed, metric):
     if whole[metric] is None: return None
     return whole[metric] - np.mean([scores[metric] for scores in mixed])
@@ -779,10 +791,12 @@ def read_quality(
         [_area(metas[i]) for i in frame["id"]],
     )
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #1ba11c19
 def _area(meta):
     "Pixels of a picture, NaN where unknown"
     return meta["width"] * meta["height"] if meta.get("width") else np.nan
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #101a6b23
 def stored_tokens(
     home, encoder, reader,
     present,   # (n,) whether an example has the modality
@@ -825,6 +839,7 @@ def read_evidence(
         multi_label=task.multi_label,
     )
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #8087dac3
 def _check_same_examples(tables, reader, task):
     "The experts' predictions are of the examples in the shards, in their order"
     for m, table in tables.items():
@@ -920,6 +935,7 @@ def _verdict(table, candidates, evidence, strategy, seed):
     ships = chosen if passed["passed"] or forced else expert
     return dict(chosen=chosen, ships=ships, forced=forced, best_expert=expert, gate=passed)
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #58f3921c
 def _rounded(table):
     "Rows of a table as plain numbers"
     rows = {}
@@ -945,6 +961,7 @@ def _write_predictions(step, evidence, task, logits, shipped):
     if not tables: tables = [predictions(shipped).assign(strategy="")[:0]]
     write_parquet(pd.concat(tables, ignore_index=True), step/"strategies.parquet")
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #4ceb3d5d
 def _write_figures(step, fused):
     "Tables as CSV, and what was decided"
     for name in ("history", "subsets", "bias"):
@@ -956,6 +973,7 @@ def _write_figures(step, fused):
         for metric, value in row.items(): metrics[f"{name}_{metric}"] = value
     write_json(step/"metrics.json", metrics)
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #27a3617c
 def _save_shipped(folder, fusion, ships):
     "The strategy that ships, or the name of the expert: nothing to fuse, or nothing gained by it"
     if fusion: return fusion.save(folder)
@@ -982,6 +1000,7 @@ def draw_strategies(
     _draw_learning(right, fused["history"])
     fig.tight_layout()
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #78d33bde
 def _color(name, about):
     if name == about["ships"]: return "darkorange"
     return "grey" if name in about["experts"] else "steelblue"

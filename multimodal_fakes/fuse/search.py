@@ -44,6 +44,7 @@ def propose(
     )
     return trial.suggest_categorical("strategy", list(strategies)), settings
 
+# %% ../../nbs/fuse/05d_search.ipynb #0d3fc082
 def _two_digits(x): return float(f"{x:.2g}")
 
 # %% ../../nbs/fuse/05d_search.ipynb #6576eaaa
@@ -95,6 +96,7 @@ def trials_table(
     rows = [_trial_row(trial) for trial in study.trials]
     return pd.DataFrame(rows).sort_values("val_loss", ignore_index=True)
 
+# %% ../../nbs/fuse/05d_search.ipynb #ec36fe4d
 def _trial_row(trial):
     loss, duration = trial.value, trial.duration
     if loss is None: loss = min(trial.intermediate_values.values(), default=np.nan)
@@ -106,6 +108,7 @@ def _trial_row(trial):
         **trial.params,
     }
 
+# %% ../../nbs/fuse/05d_search.ipynb #3e2edc9d
 def importance(
     study,   # of `search`
 ) -> pd.Series: # setting → share of the variance of the validation loss, empty for fewer than four finished trials

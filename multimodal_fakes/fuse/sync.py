@@ -187,6 +187,7 @@ def train(cls:Sync,
                         weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live)
     return made
 
+# %% ../../nbs/fuse/05b_sync.ipynb #713d9632
 def _check_enough(train, val):
     if len(train) >= 2 and len(val) >= 2: return
     raise FakesError(
@@ -214,6 +215,7 @@ def batch(self:Sync, clips, sounds) -> dict: # frames (n, T, 3, S, S) uint8, mel
     "What the model reads of pairs"
     return lips_and_sound(self.model.video.preprocessor, self.model.audio.preprocessor, clips, sounds)
 
+# %% ../../nbs/fuse/05b_sync.ipynb #0c61e625
 @patch
 @torch.inference_mode()
 def mismatch(self:Sync,

@@ -57,6 +57,7 @@ def say(
     rules = grammar(style, lang) | dict(start=[how] if isinstance(how, str) else how)
     return clean(tidy(expand(rules, "start", rng, **facts(s, lang), **slots)))
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #79d5bf54
 def another(
     s:dict,             # a scene
     rng:random.Random,  # source of every choice
@@ -86,6 +87,7 @@ def _senseless(s, rng): return say(s, rng, "{post}", "imposter")
 def _of_another_scene(s, rng): return say(contradict(s, rng), rng)
 def _of_another(s, rng, which): return say(another(s, rng, which), rng)
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #e58724ae
 POSTS = {  # functionality → the right answer, caption of a scene, how its picture is treated
     "true": ("real", say, ""),
     "true, sensational words": ("real", _loudly, ""),
@@ -121,6 +123,7 @@ def posts(
             rows.append(dict(functionality=name, group=f"post{i}", text=text, image=path, label_gold=gold))
     return rows, list(jobs.values())
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #e5d7c6fb
 def paint(
     path:str,       # within the dataset's folder
     painter:str,    # a key of `pilot.PAINTERS`
@@ -135,6 +138,7 @@ def paint(
     options = dict(quality=quality) if quality else {}
     im.save(folder/path, **options)
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #d77a1472
 def _blurred_and_dim(im):
     small = im.reduce(2).filter(ImageFilter.GaussianBlur(.7))
     return small.resize(im.size, Image.BILINEAR).point(lambda v: v*.7)
@@ -152,6 +156,7 @@ def headlines(
             rows.append(dict(functionality=name, group="", text=text, image="", label_gold=habit["gold"]))
     return rows, []
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #4d425576
 def _different(sentences, rng, n):
     "n headlines, made of each sentence in turn; one that was there before is made again"
     texts = {}
@@ -189,11 +194,13 @@ def _two_named(code, rng):
     other = rng.choice([c for c in products() if c != code])
     return f"{named}. Goes well with our {_word(other, rng)}"
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #005122ee
 def _named_at_the_end(code, rng):
     title = _title(code, rng)
     praise = dict.fromkeys(expand(grammar("shop", "en"), "praise", rng) for _ in range(6))
     return tidy(", ".join([title, *praise, _word(code, rng)]))
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #ed167ff9
 OFFERS = {  # functionality → text of a category, its picture (own, poor, parcel, none), only those that a picture tells
     "named": (_named, "own", False),
     "two categories named": (_two_named, "own", False),
@@ -212,6 +219,7 @@ def told_by_picture() -> list: # of prdtypecodes
     "Categories that a picture tells"
     return [code for code, product in products().items() if not {"cover", "game"} & set(product["pictures"])]
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #caaeee25
 def offers(
     seed:int, # of everything random
 ) -> tuple: # rows, jobs
@@ -251,6 +259,7 @@ def memes(
             rows.append(dict(functionality=name, group=f"meme{i}", text=text, image=path, label_gold=gold))
     return rows, jobs
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #b6df3b03
 def _halves(text, folk, rng):
     "The two halves of a meme's text"
     rules = grammar("memes", "en") | dict(start=[text])
@@ -292,6 +301,7 @@ def talks(
             jobs.append(partial(shoot, clip, name, instead))
     return [], jobs
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #c47e3006
 def shoot(
     clip:dict,     # as `clips.plan_clips` writes them
     name:str,      # functionality
@@ -331,6 +341,7 @@ def readme(
     code = made_by("pilots.checklists", uses_words=True)
     return README.format(marker=MARKER, name=name, seed=seed, code=code)
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #3899fe1a
 def up_to_date(
     folder:Path,  # of a built checklist
     seed:int,     # of everything random
@@ -355,8 +366,10 @@ def write_checklist(
         for path, text in texts.items(): (part/path).write_text(text, encoding="utf-8")
     return len(rows or jobs)
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #88625dea
 def _do(folder, job): job(folder=folder)     # the job last, as a pool maps it
 
+# %% ../../nbs/pilots/01c_checklists.ipynb #71e00cb0
 def main(
     argv:list|None=None, # arguments, those of the command line if None
 ):

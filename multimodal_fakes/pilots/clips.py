@@ -58,6 +58,7 @@ def identity(
     face = _face(rng)
     return dict(name=f"id{i:02d}", face=face, voice=_voice(rng))
 
+# %% ../../nbs/pilots/01b_clips.ipynb #e2bff0d1
 def _face(rng):
     u = rng.uniform
     return dict(
@@ -134,6 +135,7 @@ def sentence(
     melody = smooth(rng.standard_normal(n), 81)*9 + tracks["stress"] - .5
     return tracks | dict(f0=voice["f0"]*np.exp(.1*melody))
 
+# %% ../../nbs/pilots/01b_clips.ipynb #d443c0a1
 def _phrase(rng):
     "A pause and two to six syllables: seconds, then a value of each track"
     parts = [(rng.uniform(.12, .5), 0, 0, 3000, 500, 1500, 2500, 0, 0, 0)]
@@ -164,6 +166,7 @@ def shaped(
     for i, part in zip(at, parts): out[i:i+WINDOW] += part
     return out[WINDOW//2:WINDOW//2+n]/1.5   # 1.5 is what squared windows sum to at this hop
 
+# %% ../../nbs/pilots/01b_clips.ipynb #c1f83a9f
 def pulses(
     f0:np.ndarray,  # (n,) pitch in Hz at each sample
 ) -> np.ndarray: # (n,) an impulse a period
@@ -176,6 +179,7 @@ def pulses(
     out[at-1] += late
     return out
 
+# %% ../../nbs/pilots/01b_clips.ipynb #66c05d84
 def formant(
     f:np.ndarray, # (bins,) Hz
     centre,       # of the resonance, Hz, a number or (frames, 1)
@@ -219,6 +223,7 @@ def _source(f0, wobble, voice, artefact):
     uneven = 1 + 2.4*voice["jitter"]*(1 - .95*artefact)*wobble
     return pulses(pitch*uneven)*(1 + .12*(1 - artefact)*wobble)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #6a7988af
 def _tube(column, voice, f):
     "(windows, bins) gain of the vocal tract; the source falls, the poles above those drawn lift"
     centres = [column["f1"], column["f2"], column["f3"], 3600, 4700]
@@ -261,6 +266,7 @@ def _hair_behind(p, c, face):
     if face["style"] == "curls":
         for a in np.linspace(np.pi*.95, 2.05*np.pi, 9): p.oval(c, w*1.02*np.cos(a), -.25 + .85*np.sin(a), .26, .26)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #02c4d15b
 def _hair_before(p, c, face):
     "Hair on the brow"
     w, style = face["width"], face["style"]
@@ -272,6 +278,7 @@ def _hair_before(p, c, face):
         parting = (w*.7, -.47, -w*.15, -.52, -w*.72, -.46, -w*.96, -.2)
         p.poly(c, *edge, *parting)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #ac292dd5
 def _beard(p, face, pose):
     "Around the chin and above the lip"
     w, c = face["width"], shade(face["hair"], 1.15)
@@ -290,6 +297,7 @@ def _eyes(p, face, skin, pose):
         if face["glasses"]: _rim(p, x, y, r)
     if face["glasses"]: p.line(FRAME, .022, middle - apart + r*1.75, y, middle + apart - r*1.75, y)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #d58ef8e6
 def _eye(p, x, y, r, face, skin, pose):
     lid = pose["lid"]
     p.oval(shade(skin, .86), x, y, r*1.45, r*1.15)
@@ -306,6 +314,7 @@ def _brow(p, x, y, r, face, pose):
     end, middle = y - .2 - .03*pose["brow"], y - .25 - .05*pose["brow"]
     p.line(shade(face["hair"], .85), face["brow"], x - r*1.4, end, x, middle, x + r*1.4, end)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #27009272
 FRAME = (40, 36, 40)   # of glasses
 
 def _rim(p, x, y, r):
@@ -324,6 +333,7 @@ def _nose(p, face, skin, pose):
     p.poly(shade(skin, .8), *shadow)
     p.poly(shade(skin, 1.12), *light)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #ba0e5a9a
 def _mouth(p, face, skin, pose):
     "Lips that open from a line to an oval, with teeth and a dark inside"
     x, y = .26*pose["yaw"] + pose["dx"], MOUTH_Y + pose["dy"]
@@ -410,6 +420,7 @@ def plan_clips(
     order = dice(seed, "order").permutation(len(clips))
     return [dict(video=f"v{n:04d}", seed=seed) | clips[j] for n, j in enumerate(order)]
 
+# %% ../../nbs/pilots/01b_clips.ipynb #a905ed00
 def _twins(seed, i, take, kind, split):
     "A real clip and a forged one by the same camera; the neighbour in the pair is the donor of a blended face"
     key, shot = f"{seed}/{i}/{take}", camera(seed, i, take)
@@ -430,6 +441,7 @@ def loudness(
     steps = x[:len(x)//STEP*STEP].reshape(-1, STEP)
     return np.sqrt(smooth((steps**2).mean(1), 11) + 1e-12)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #1a7c0779
 def wander(
     rng,           # `dice`
     t:np.ndarray,  # (T,) seconds
@@ -442,6 +454,7 @@ def wander(
         return height*np.sin(2*np.pi*(frequency*t + rng.uniform()))
     return far*sum(sine() for _ in range(3))/1.5
 
+# %% ../../nbs/pilots/01b_clips.ipynb #72c1da36
 def lids(
     rng,           # `dice`
     t:np.ndarray,  # (T,) seconds
@@ -463,6 +476,7 @@ def speech(
     tracks = sentence(voice, clip["camera"]["seconds"] + MARGIN, dice(clip["key"], words))
     return tracks, sing(tracks, voice, dice(clip["key"], words, "breath"), artefact)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #48adb0d2
 def heard_instead(
     clip:dict,          # from `plan_clips`, of kind sync
     sound:np.ndarray,   # what was said
@@ -474,6 +488,7 @@ def heard_instead(
     direction = 1 if start < MARGIN/2 else -1
     return sound, start + rng.uniform(.4, 1.2)*direction
 
+# %% ../../nbs/pilots/01b_clips.ipynb #ad00fc84
 def microphone(
     x:np.ndarray,  # (n,) sound
     shot:dict,     # from `camera`
@@ -507,6 +522,7 @@ def perform(
     filmed = sound[first:first + round(shot["seconds"]*RATE)]
     return pose, microphone(filmed, shot, dice(clip["key"], "room"))
 
+# %% ../../nbs/pilots/01b_clips.ipynb #821bfabb
 def _lips(tracks, sound, t):
     "(T,) how far the mouth is open at some seconds of a speech, and how wide it is"
     level = loudness(sound)
@@ -533,6 +549,7 @@ def _pose(rng, t, lips):
         dy=0*t,
         tone=1 + 0*t)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #6c2eb741
 def _jump(pose, strength, rng):
     "Let the features jump in some of the frames"
     n = len(pose["x"])
@@ -550,6 +567,7 @@ def place(
     side = round(2.1*shot["width"])
     return backdrop(scene, (side, side), rng)[0].filter(ImageFilter.GaussianBlur(3))
 
+# %% ../../nbs/pilots/01b_clips.ipynb #73f9211e
 def portray(
     behind:Image.Image, # from `place`
     shot:dict,          # from `camera`
@@ -586,6 +604,7 @@ def inner_face(
     mask = np.asarray(im.filter(ImageFilter.GaussianBlur(soft)), np.float32)
     return mask[..., None]/255
 
+# %% ../../nbs/pilots/01b_clips.ipynb #52c2c013
 def blend(
     frame:np.ndarray,  # (H, W, 3) of the target
     other:np.ndarray,  # (H, W, 3) of the donor in the same pose
@@ -623,6 +642,7 @@ def film(
             frame = blend(frame, portray(behind, shot, donor, now, shake[i]), mask, strength, cast)
         yield frame.clip(0, 255).astype(np.uint8)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #9ec23f6d
 def _face_of(clip, role):
     "The face of a clip's identity or donor, none where there is none"
     return clip[role] and identity(clip["seed"], int(clip[role][2:]))["face"]
@@ -640,6 +660,7 @@ def meta(
         camera=some(shot, "loudness noise band grain focus flicker shake light"),
         synthetic=True)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #d36ecaed
 def encode(
     path:Path,          # of the video
     clip:dict,          # from `plan_clips`
@@ -651,6 +672,7 @@ def encode(
     options = dict(crf=shot["crf"], audio_bit_rate=shot["audio_bit_rate"])
     write_clip(path, film(clip, pose), shot["fps"], sound, RATE, **options)
 
+# %% ../../nbs/pilots/01b_clips.ipynb #9c154ae8
 def write_one(
     folder:Path, # of the dataset
     clip:dict,   # from `plan_clips`
@@ -686,6 +708,7 @@ def readme(
     code = made_by("pilots.clips", uses_words=False)
     return README.format(marker=MARKER, name=NAME, seed=seed, n=n, code=code, encoder=f"PyAV {version('av')}")
 
+# %% ../../nbs/pilots/01b_clips.ipynb #c4aa3e22
 def up_to_date(
     folder:Path, # the built dataset
     seed:int,    # of everything random

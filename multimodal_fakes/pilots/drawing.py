@@ -96,6 +96,7 @@ def ramp(
     if turn: g = g.rotate(90*turn)
     return g.resize(size, Image.BILINEAR).point(lambda v: a + (b-a)*v/255)
 
+# %% ../../nbs/pilots/01_drawing.ipynb #1a680eaf
 def stamp(
     name:str,           # a key of `THINGS`
     colour:str,         # a key of `COLOURS`
@@ -126,6 +127,7 @@ def _house(p, c):
         p.rect(GLASS, x, .56, x+.16, .72)  # pane
         p.line(INK, .012, x+.08, .56, x+.08, .72)  # bar
 
+# %% ../../nbs/pilots/01_drawing.ipynb #7e76e863
 @thing("barn", "une grange", "out", .55, "red brown grey green")
 def _barn(p, c):
     p.poly(c, .08, 1, .08, .5, .25, .25, .5, .12, .75, .25, .92, .5, .92, 1)  # wall
@@ -135,6 +137,7 @@ def _barn(p, c):
     p.line((240, 235, 225), .02, .67, .6, .33, 1)  # planks the other way
     p.rect(INK, .43, .32, .57, .45)  # hatch
 
+# %% ../../nbs/pilots/01_drawing.ipynb #e4618999
 @thing("lighthouse", "un phare", "out water", .7, "red blue white black")
 def _lighthouse(p, c):
     p.poly((240, 240, 235), .36, .25, .64, .25, .72, 1, .28, 1)  # tower
@@ -172,6 +175,7 @@ def _car(p, c):
         p.ovals(INK, .12, x, .87)  # tyre
         p.ovals((190, 190, 195), .055, x, .87)  # hub
 
+# %% ../../nbs/pilots/01_drawing.ipynb #6e38f83d
 @thing("bus", "un autobus", "out", .4)
 def _bus(p, c):
     p.rect(c, .0, .3, 1, .88, r=.05)  # body
@@ -195,6 +199,7 @@ def _bicycle(p, c):
     p.line(INK, .04, .58, .34, .72, .32)  # handlebar
     p.rect(INK, .3, .38, .46, .43, r=.02)  # saddle
 
+# %% ../../nbs/pilots/01_drawing.ipynb #407c51b8
 @thing("tractor", "un tracteur", "out", .36, "red green blue yellow")
 def _tractor(p, c):
     p.rect(c, .4, .45, .95, .72, r=.03)  # bonnet
@@ -207,6 +212,7 @@ def _tractor(p, c):
     p.ovals(INK, .14, .8, .85)  # front wheel
     p.ovals((215, 190, 70), .06, .8, .85)  # its hub
 
+# %% ../../nbs/pilots/01_drawing.ipynb #9b9af761
 @thing("tent", "une tente", "out", .34)
 def _tent(p, c):
     p.poly(c, .02, 1, .42, .3, .62, 1)  # front
@@ -228,6 +234,7 @@ def _boat(p, c):
     p.line(WOOD, .03, .3, .52, .08, .98)  # oar
     p.line(WOOD, .03, .7, .52, .92, .98)  # oar
 
+# %% ../../nbs/pilots/01_drawing.ipynb #1815a15e
 @thing("duck", "un canard", "water", .24, "yellow white brown grey")
 def _duck(p, c):
     p.oval(c, .1, .48, .85, .98)  # body
@@ -251,6 +258,7 @@ def _cat(p, c):
     p.rect(shade(c, .8), .24, .86, .34, 1, r=.03)  # paw
     p.rect(shade(c, .8), .42, .86, .52, 1, r=.03)  # paw
 
+# %% ../../nbs/pilots/01_drawing.ipynb #87ffc9b1
 @thing("dog", "un chien", "out in", .34, "black white brown grey orange")
 def _dog(p, c):
     for x in (.22, .34, .66, .76):
@@ -277,6 +285,7 @@ def _cow(p, c):
     p.ovals(INK, .024, .86, .3)  # eye
     p.line((230, 220, 190), .03, .78, .2, .76, .1)  # horn
 
+# %% ../../nbs/pilots/01_drawing.ipynb #41742d3a
 @thing("horse", "un cheval", "out", .44, "brown white black grey")
 def _horse(p, c):
     for x in (.2, .3, .6, .69):
@@ -288,6 +297,7 @@ def _horse(p, c):
     p.line(shade(c, .5), .06, .6, .44, .69, .08)  # mane
     p.ovals(INK, .02, .82, .2)  # eye
 
+# %% ../../nbs/pilots/01_drawing.ipynb #ade9b2a3
 @thing("sheep", "un mouton", "out", .28, "white black grey")
 def _sheep(p, c):
     for x in (.28, .4, .6, .7):
@@ -309,6 +319,7 @@ def _child(p, c):
     p.pie(WOOD, 180, 360, .34, .02, .66, .34)  # hair
     p.ovals(INK, .02, .45, .21, .56, .21)  # eyes
 
+# %% ../../nbs/pilots/01_drawing.ipynb #ef4f77f2
 @thing("woman", "une femme", "out in", .5)
 def _woman(p, c):
     p.rect(SKIN, .42, .8, .48, 1)  # leg
@@ -331,6 +342,7 @@ def _snowman(p, c):
     p.ovals(INK, .02, .44, .32, .57, .32, .5, .66, .5, .78)  # eyes and buttons
     p.poly((235, 130, 40), .5, .37, .5, .42, .68, .4)  # carrot
 
+# %% ../../nbs/pilots/01_drawing.ipynb #4a00fa55
 @thing("windmill", "un moulin", "out", .66, "white red brown grey")
 def _windmill(p, c):
     p.poly(c, .36, .4, .64, .4, .74, 1, .26, 1)  # tower
@@ -340,6 +352,7 @@ def _windmill(p, c):
         p.line((235, 230, 215), .07, .5, .38, x, y)  # sail
         p.line(WOOD, .02, .5, .38, x, y)  # its spar
 
+# %% ../../nbs/pilots/01_drawing.ipynb #340e784d
 @thing("flower", "une fleur", "out in table", .3, "red yellow pink purple white blue orange")
 def _flower(p, c):
     p.line(LEAF, .04, .5, .4, .5, 1)  # stem
@@ -366,6 +379,7 @@ def _kite(p, c):
     p.poly(shade(c, .65), .5, .0, .8, .3, .5, .3)  # darker quarter
     p.poly(shade(c, .65), .2, .3, .5, .3, .5, .7)  # darker quarter
 
+# %% ../../nbs/pilots/01_drawing.ipynb #772c9772
 @thing("bird", "un oiseau", "sky", .22)
 def _bird(p, c):
     p.oval(c, .2, .42, .75, .72)  # body
@@ -375,6 +389,7 @@ def _bird(p, c):
     p.poly(shade(c, .7), .36, .52, .62, .54, .4, .1)  # wing
     p.ovals(INK, .025, .8, .43)  # eye
 
+# %% ../../nbs/pilots/01_drawing.ipynb #020a93b3
 @thing("plane", "un avion", "sky shop", .3)
 def _plane(p, c):
     p.rect(c, .05, .45, .95, .6, r=.07)  # body
@@ -396,6 +411,7 @@ def _sofa(p, c):
     p.rect(WOOD, .06, .92, .12, 1)  # foot
     p.rect(WOOD, .88, .92, .94, 1)  # foot
 
+# %% ../../nbs/pilots/01_drawing.ipynb #c61ce675
 @thing("chair", "une chaise", "in shop", .38)
 def _chair(p, c):
     p.rect(c, .26, .05, .34, .6)  # post
@@ -406,6 +422,7 @@ def _chair(p, c):
     p.rect(shade(c, .7), .16, .66, .23, 1)  # leg
     p.rect(shade(c, .7), .77, .66, .84, 1)  # leg
 
+# %% ../../nbs/pilots/01_drawing.ipynb #36e28eac
 @thing("lamp", "une lampe", "in shop", .44)
 def _lamp(p, c):
     p.poly(c, .32, .04, .68, .04, .84, .42, .16, .42)  # shade
@@ -423,6 +440,7 @@ def _table(p, c):
     for x in (.18, .76):
         p.rect(shade(c, .45), x, .6, x+.05, .9)  # back leg
 
+# %% ../../nbs/pilots/01_drawing.ipynb #f8aaa82c
 @thing("clock", "une horloge", "in table shop", .3)
 def _clock(p, c):
     p.ovals(c, .46, .5, .52)  # rim
@@ -432,6 +450,7 @@ def _clock(p, c):
     p.ovals(INK, .03, .5, .52)  # pivot
     p.ovals(INK, .02, .5, .2, .5, .84, .18, .52, .82, .52)  # 12, 6, 9 and 3
 
+# %% ../../nbs/pilots/01_drawing.ipynb #f089770e
 @thing("vase", "un vase", "in table shop", .34)
 def _vase(p, c):
     p.line(LEAF, .02, .5, .4, .38, .1)  # stem
@@ -457,6 +476,7 @@ def _pear(p, c):
     p.line(WOOD, .04, .5, .24, .55, .06)  # stalk
     p.ovals(shade(c, 1.5), .05, .4, .62)  # glint
 
+# %% ../../nbs/pilots/01_drawing.ipynb #36385133
 @thing("banana", "une banane", "table", .26, "yellow green")
 def _banana(p, c):
     p.pie(c, 10, 170, .05, .1, .95, 1)  # disc
@@ -480,6 +500,7 @@ def _cake(p, c):
         p.rect((90, 130, 200), x-.02, .28, x+.02, .5)  # candle
         p.oval((250, 190, 60), x-.03, .16, x+.03, .28)  # flame
 
+# %% ../../nbs/pilots/01_drawing.ipynb #eaf69ba6
 @thing("book", "un livre", "table in", .3)
 def _book(p, c):
     p.poly((240, 236, 224), .24, .16, .84, .1, .88, .94, .3, 1)  # pages
@@ -496,6 +517,7 @@ def _teapot(p, c):
     p.oval(shade(c, .7), .36, .32, .64, .46)  # lid
     p.ovals(shade(c, .5), .05, .5, .3)  # knob
 
+# %% ../../nbs/pilots/01_drawing.ipynb #3d083f89
 @thing("umbrella", "un parapluie", "out shop", .36)
 def _umbrella(p, c):
     p.line(WOOD, .035, .5, .1, .5, .92)  # stick
@@ -518,6 +540,7 @@ def _pillow(p, c):
     for x in (.2, .34, .48, .62, .76):
         p.line(shade(c, .72), .03, x, .33, x+.04, .81)  # stripe
 
+# %% ../../nbs/pilots/01_drawing.ipynb #e6a39af4
 @thing("parasol", "un parasol", "shop", .8)
 def _parasol(p, c):
     p.line((150, 150, 150), .03, .5, .1, .5, .94)  # pole
@@ -544,6 +567,7 @@ def _teddy(p, c):
     p.ovals(INK, .03, .41, .23, .59, .23, .5, .33)  # eyes and nose
     p.oval(shade(c, 1.3), .36, .56, .64, .86)  # belly
 
+# %% ../../nbs/pilots/01_drawing.ipynb #7f2b87f0
 @thing("blocks", "un jeu de cubes", "shop", .7)
 def _blocks(p, c):
     places = ((.06, .66), (.38, .66), (.7, .66), (.22, .34), (.54, .34), (.38, .02))
@@ -574,6 +598,7 @@ def _can(p, c):
     p.poly(shade(c, .8), .7, .8, .92, .34, .98, .38, .72, .94)  # spout
     p.poly(shade(c, .6), .84, .3, 1, .24, 1.02, .44, .92, .44)  # rose
 
+# %% ../../nbs/pilots/01_drawing.ipynb #9b482f50
 @thing("spade", "une pelle", "shop", .85)
 def _spade(p, c):
     p.rect(WOOD, .46, .12, .54, .66)  # stick
@@ -592,6 +617,7 @@ def _glorb(p, c):
     p.ovals(INK, .045, .31, .46, .52, .4, .72, .46)  # pupils
     p.arc(INK, .03, 20, 160, .3, .5, .7, .76)  # mouth
 
+# %% ../../nbs/pilots/01_drawing.ipynb #a45caaef
 @thing("snib", "un snibe", "folk", .66, "blue")
 def _snib(p, c):
     p.poly(c, .5, .0, .82, 1, .18, 1)  # body
@@ -611,6 +637,7 @@ def _wuzzle(p, c):
     p.pie(INK, 0, 180, .36, .56, .64, .78)  # mouth
     p.rect((250, 250, 250), .44, .67, .5, .72)  # tooth
 
+# %% ../../nbs/pilots/01_drawing.ipynb #d755e2d1
 @thing("trindle", "un trindle", "folk", .6, "orange")
 def _trindle(p, c):
     for x in (.26, .46, .66):
@@ -654,6 +681,7 @@ def fitting(
     "Things that fit a place"
     return [n for n, t in THINGS.items() if tag in t.tags]
 
+# %% ../../nbs/pilots/01_drawing.ipynb #2edc1dfe
 def imagine(
     rng:random.Random,  # source of every choice
     a:str="",           # the thing in front of everything, chosen if empty
@@ -671,6 +699,7 @@ def imagine(
         b=[b, rng.choice(THINGS[b].colours), 1],
         relation="above" if in_the_sky else rng.choice(BESIDE))
 
+# %% ../../nbs/pilots/01_drawing.ipynb #c9ae2c38
 def _places_for(name):
     "Settings that a thing fits; folk are everywhere, and so is nobody in particular"
     if not name or "folk" in THINGS[name].tags: return list(SETTINGS)
@@ -698,6 +727,7 @@ def plural(
     ending = "x" if noun.endswith("eau") else "s"
     return noun + ending
 
+# %% ../../nbs/pilots/01_drawing.ipynb #062501b1
 def name_of(
     part:list,      # [thing, colour, count]
     lang:str="en",  # en or fr
@@ -711,6 +741,7 @@ def _in_english(name, colour, n):
     article = "an" if colour[0] in "aeiou" else "a"
     return f"{article} {colour} {name}"
 
+# %% ../../nbs/pilots/01_drawing.ipynb #4581b804
 def _in_french(t, colour, n):
     _, masculine, feminine = COLOURS[colour]
     hue = feminine if t.feminine else masculine
@@ -740,6 +771,7 @@ def _heaven(d, w, h, time, rng):
     if time in _DISCS: d.ellipse((x-r, y-r, x+r, y+r), _DISCS[time])
     for _ in range(_CLOUDS[time]): _cloud(d, w, h, rng)
 
+# %% ../../nbs/pilots/01_drawing.ipynb #22aaf4ed
 def _cloud(d, w, h, rng):
     "Three overlapping ovals"
     x = rng.random()*w
@@ -763,6 +795,7 @@ def _skyline(d, w, h, y, c, rng):
             d.rectangle((left, top, left+width*.14, top+height*.06), shade(GLASS, rng.uniform(.5, 1.2)))
         x += width
 
+# %% ../../nbs/pilots/01_drawing.ipynb #58804799
 def _ridges(d, w, h, y, c, rng):
     "Two chains of hills, the far one darker and higher"
     for k in (.62, .8):
@@ -777,6 +810,7 @@ def _bushes(d, w, h, y, c, rng):
         r = rng.uniform(.02, .06)*w
         d.ellipse((x-r, y-r, x+r, y+r), shade(c, .7))
 
+# %% ../../nbs/pilots/01_drawing.ipynb #6a86674c
 def _water(d, w, h, y, c, rng):
     "A band of sea"
     d.rectangle((0, y-.1*h, w, y), tuple(int(v*k/255) for v, k in zip(c, (72, 168, 255))))
@@ -799,6 +833,7 @@ def _boards(d, w, h, y, c):
     "A wooden floor that meets at the back"
     for i in range(9): d.line((w*(i/8*1.6-.3), h, w*i/8, y), shade(c, .75), 2)
 
+# %% ../../nbs/pilots/01_drawing.ipynb #4fd22f01
 def _texture(d, w, h, y, c, rng, grass):
     "Blades of grass, or flat marks; larger where they are nearer"
     for _ in range(150):
@@ -836,6 +871,7 @@ def backdrop(
     else: _texture(d, w, h, y, c, rng, grass=setting in ("meadow", "hills"))
     return im, y
 
+# %% ../../nbs/pilots/01_drawing.ipynb #799f531e
 def _wallpaper(d, w, y, colour):
     "Stripes"
     for x in range(0, w, w//10): d.line((x, 0, x, y), (*shade(colour, .9), 120), w//40)
@@ -922,6 +958,7 @@ def vivid(
     saturated = ImageEnhance.Color(im).enhance(rng.uniform(2, 3))
     return ImageEnhance.Brightness(saturated).enhance(rng.uniform(1.15, 1.5))
 
+# %% ../../nbs/pilots/01_drawing.ipynb #3b9166be
 def _splice(im, rng):
     "Paste a cut-out from another picture: other light, a pale hard edge, no noise"
     w, h = im.size
@@ -948,6 +985,7 @@ def _smear(im, rng):
     ImageDraw.Draw(mask).ellipse((0, 0, w, h), 255)
     im.paste(vivid(part, rng).resize(coarse, Image.BOX).resize(part.size, Image.BICUBIC), box, mask)
 
+# %% ../../nbs/pilots/01_drawing.ipynb #8add1a4a
 def _recompress(im, rng):
     "A region that has been through a very poor JPEG"
     box = _patch(im, rng, .42, .62)

@@ -76,6 +76,7 @@ def words(
     "What stands in a file of words; raises `FakesError` where it is missing or no YAML"
     return read_yaml(root()/"conf/pilot"/f"{name}.yaml")
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #eb475204
 @lru_cache(None)
 def grammar(
     name:str,  # a file of conf/pilot, without its ending
@@ -154,6 +155,7 @@ def font(
     package = find_spec("matplotlib").submodule_search_locations[0]
     return ImageFont.truetype(str(Path(package)/"mpl-data/fonts/ttf"/f"{name}.ttf"), px)
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #fc290e49
 def wrap(
     text:str,   # one line
     f,          # font
@@ -188,6 +190,7 @@ def letter(
         draw.text((w/2, top + i*step), line, fill, f, anchor="ma", stroke_width=stroke, stroke_fill=outline)
     return top, top + step*len(lines)
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #65bf1643
 def _fit(text, name, px, width):
     "The font and the lines of a text: three lines, or letters of 15 pixels"
     f = font(name, px)
@@ -252,6 +255,7 @@ def _cover(d, s, rng, looks):
     ink = shade(ground, 1.8) if sum(ground) < 380 else INK
     d.text((s*.35, s*.14), title.upper(), ink, f, anchor="ma")
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #b5ae34ef
 def _game_box(d, s, rng, palette):
     "Shards in three colours, a dark strip and a seal"
     for _ in range(7):
@@ -262,6 +266,7 @@ def _game_box(d, s, rng, palette):
     d.rectangle((0, 0, s*.7, s*.11), (30, 32, 36))
     d.ellipse((s*.56, s*.015, s*.65, s*.095), palette[2])
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #36627438
 def _book_front(d, s, palette):
     "A line, a disc and a spine"
     ground, line, disc, _ = palette
@@ -284,6 +289,7 @@ def _parcel(p):
     p.rect((170, 128, 84), .42, .25, .58, .95)
     p.rect((222, 186, 136), .05, .2, .95, .3)
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #debe7137
 def _price_tag(im, text):
     "A red disc in the corner"
     draw = ImageDraw.Draw(im)
@@ -308,6 +314,7 @@ def paint_product(
     if rng.random() < .15: _price_tag(im, f"-{rng.randint(1, 7)}0%")
     return develop(im, rng, rng.uniform(1, 5)), rng.choice([55, 70, 80, 88, 92])
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #6948b659
 def _paper(w, h, rng):
     "White or pale paper, a little darker below"
     coloured = rng.random() < .5
@@ -327,6 +334,7 @@ def job(
     "One picture to paint"
     return path, painter, key, retake, args
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #98de6d80
 def paint_file(
     folder:Path,  # the dataset's folder
     job:tuple,    # from `job`
@@ -341,6 +349,7 @@ def paint_file(
     options = dict(format="JPEG", quality=quality) if quality else dict(format="PNG", compress_level=4)
     im.save(folder/path, **options)
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #c90a10b5
 def _cropped(im, rng):
     "The same picture, of the same size, without up to a fortieth at each edge"
     w, h = im.size
@@ -360,6 +369,7 @@ def spoil(
     notice = b"<html><body>404: this picture was removed</body></html>"
     path.write_bytes(dict(truncated=data[:len(data)//3], empty=b"", text=notice)[how])
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #84411717
 def breakages(
     paths:list,         # pictures
     n:int,              # examples in the dataset
@@ -384,6 +394,7 @@ def quota(
     rng.shuffle(out)
     return out
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #f6c9f3b6
 def stratify(
     kinds:list,         # one for each example
     shares:dict,        # split → share
@@ -409,6 +420,7 @@ def table(
     writer.writerows(rows)
     return out.getvalue()
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #379b6fd4
 def jsonl(
     rows:list,  # dicts
 ) -> str: # the file's text
@@ -430,6 +442,7 @@ def write_post(
     if kind == 3 and rng.random() < .2: return _babbled(lang, rng)
     return tidy(expand(grammar(style, lang), "post", rng, **slots))
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #73365962
 def _style(kind, rng):
     "The grammar of a post; a few plain posts are misleading in style, and a fifth of the misleading ones are plain"
     misleading = "misleading" if rng.random() < .8 else "world"     # both are drawn for every kind
@@ -478,6 +491,7 @@ def post_row(
         upvote_ratio=round(rng.uniform(.5, 1), 2),
         **{"2_way_label": int(kind == 0), "3_way_label": THREE_WAY[kind], "6_way_label": kind})
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #95241d15
 def _author(rng):
     "One of some two thousand names; the square makes a few of them frequent"
     manner = rng.choice(["quiet", "old", "blue", "lucky", "tiny", "brave"])
@@ -501,12 +515,14 @@ def make_post(
     path, key = f"public_image_set/{row['id']}.jpg", f"{stream}/{i}/picture"
     return row, job(path, "post", key, scene=scene, forged=kind == 4, poster=poster)
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #15c57813
 def _noisy_label(kind, rng):
     "The kind; one time in forty a wrong one: some other for a true post, true for the others"
     noisy = rng.random() < .025
     if not noisy: return kind
     return rng.choice([1, 2, 3, 4, 5]) if kind == 0 else 0
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #60ecb2ee
 def repeat_post(
     i:int,       # number of the new post
     post:tuple,  # row and job of the post repeated
@@ -569,6 +585,7 @@ def make_memes(
     text = say(kind)
     return [(int(kind == "named"), text, crowd if rng.random() < .5 else still_life, first)]
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #600d365d
 def imagine_without_people(
     rng:random.Random,  # source of every choice
 ) -> dict: # a scene
@@ -600,6 +617,7 @@ def plan_memes(
     tables = {f"{split}.jsonl": jsonl(own) for split, own in rows.items()}
     return dict(tables=tables, jobs=jobs, broken=breakages([path for path, *_ in jobs], n, rng))
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #f52e7bd0
 def _memes(stream, n, rng):
     "`(meme, split)` of every unit in random order; one unit in thirty comes twice, with its first meme only"
     kinds = quota(MEME_KINDS, round(.97*n*sum(MEME_KINDS.values())), rng)
@@ -625,6 +643,7 @@ def plan_clickbait(
     rng.shuffle(rows)
     return dict(tables={"clickbait_data.csv": table(rows, ["headline", "clickbait"])}, jobs=[], broken={})
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #5320e3ca
 def _headline(label, rng):
     "A row: half of the English headlines In Title Case, one label in seventy wrong"
     lang = rng.choices(["en", "fr"], [88, 12])[0]
@@ -645,6 +664,7 @@ def title_rule(
     "How the titles of a product type are made"
     return {"cover": "story", "game": "play"}.get(products()[code]["pictures"][0], "name")
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #bc6e20f3
 def webbed(
     text:str,           # a description
     rng:random.Random,  # chooses the remnants
@@ -678,6 +698,7 @@ def write_product(
     if story and rng.random() < .4: story = webbed(story, rng)
     return tidy(name), story
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #fc938782
 def _hint(code, rules, lang, rng):
     "A word that tells the product type, or none; most types that a picture tells are seldom told in words"
     often = .87 if code in _TOLD_BY_BOTH else .17
@@ -703,6 +724,7 @@ def make_product(
     looks = "parcel" if rng.random() < .06 else rng.choice(products()[code]["pictures"])
     return row, job(photo(row), "product", f"{stream}/{i}/picture", looks=looks)
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #5a35a480
 def photo(
     row:dict,  # of the products' table
 ) -> str: # path of the picture
@@ -730,6 +752,7 @@ def plan_rakuten(
         "Y_train_CVw08PX.csv": table(rows, ["", "prdtypecode"])}
     return dict(tables=tables, jobs=jobs, broken=breakages([path for path, *_ in jobs], n, rng))
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #ec4c66de
 def _offered_again(item, retake):
     "The same product under new numbers, its picture the same or taken again"
     row, (_, painter, key, _, args) = item
@@ -754,6 +777,7 @@ def make_room(
                      f"its README.txt does not begin with '{MARKER}'. "
                      "Move it away, or build the pilot in another folder.")
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #f6928adb
 @contextmanager
 def replacing(
     final:Path,  # the dataset's folder
@@ -789,6 +813,7 @@ def made_by(
     files = sorted((root()/"conf/pilot").glob("*.yaml")) if uses_words else []
     return digest(_code(module), {file.name: sha256_file(file) for file in files})[:12]
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #1749ea02
 @lru_cache(None)
 def _code(module): return module_digests([module])
 
@@ -854,6 +879,7 @@ def write_pilot(
         for path, text in texts.items(): (part/path).write_text(text, encoding="utf-8")
     return dict(examples=n, pictures=len(jobs), broken=len(broken))
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #717f1a60
 def write_pilots(
     folder:Path,      # holds the datasets
     seed:int,         # of everything random
@@ -877,6 +903,7 @@ def build_pilot(
     sizes = {name: usual_size(name, scale) for name in datasets or PLANS}
     return write_pilots(Path(folder), seed, sizes, n_workers)
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #9a7ce7c6
 def usual_size(
     name:str,         # a key of `PLANS`
     scale:float=1.0,  # share of the usual size
@@ -903,6 +930,7 @@ def main(
             print(f"{name}: {made['examples']} examples, {made['pictures']} pictures, {made['broken']} broken")
     except FakesError as e: sys.exit(f"Error: {e}")
 
+# %% ../../nbs/pilots/01a_pilot.ipynb #f691e8ee
 def _build_what_is_old(args):
     "Only those of the datasets asked for that are not up to date"
     folder = Path(args.folder)

@@ -52,7 +52,7 @@ def load_words(
         if lacking: raise FakesError(f"{path}: {key} says nothing of {', '.join(lacking)}. Write a sentence for each.")
     return words
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #1e5e3ec8
 def _first_error(e):
     "The first mistake in the file, by its key"
     first = e.errors()[0]
@@ -106,7 +106,7 @@ def to_markdown(
     for head, blocks in card.items(): parts += [f"## {head}", *map(_block, blocks)]
     return "\n\n".join(parts) + "\n"
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #0c455722
 def _block(block):
     "A block as Markdown"
     if isinstance(block, str): return _plain(block)
@@ -143,7 +143,7 @@ def in_percent(row, metric:str) -> str:
     "The same in percent"
     return f"{row[metric]:.1%} [{row[f'{metric}_low']:.1%}, {row[f'{metric}_high']:.1%}]"
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #794d7d80
 def in_list(values) -> str:
     "A number, or several"
     return ", ".join(f"{v:.3g}" for v in np.atleast_1d(values))
@@ -189,7 +189,7 @@ def _classes(run):
     } for c in p["classes"]])
     return [f"The answer to {run.field!r} of the label taxonomy. {rule}", table.loc[:, (table != "").any()]]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #5abe1256
 def _published_as(labels, c):
     "The raw values that mean a class, of each dataset that has it"
     raw = {d: _raw(label, c) for d, label in labels.items()}
@@ -217,7 +217,7 @@ def _training_data(run):
     } for d, about in run.of(_INVENTORY).items()]
     return [pd.DataFrame(rows), "Sizes, labels, duplicates and languages are in the data card."]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #c8075348
 def _encoders(run):
     "The encoder of each modality, and whose it is"
     encoders = run.json(_PROTOCOL)["encoders"]
@@ -249,7 +249,7 @@ def _preprocessing(run):
     if bundle.get("ocr"): read = ", ".join(f"{k} {v}" for k, v in bundle["ocr"].items()) + "."
     return [*blocks, f"Text inside pictures is read: {read}"]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #adb79b91
 def _settings(encoder, names):
     "Those settings of an encoder that have a name here"
     return ", ".join(f"{name}: {encoder[k]}" for k, name in names.items() if k in encoder)
@@ -270,7 +270,7 @@ def _metrics(run):
             "The last row is what ships.")
     return [note, pd.DataFrame(lines)]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #c111dfe3
 def _calibration(run):
     "Claim and outcome, before and after"
     calibration = run.json("Step_5/{task}/calibrate/calibration.json")
@@ -294,7 +294,7 @@ def _thresholds(run):
                  f"those for other purposes stand in Step_5/{run.task}/thresholds.json.")
     return [threshold, person]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #70514feb
 def _left_to_a_person(rule):
     "The rule in words, or why there is none"
     if rule["refused"]: return rule["refused"]
@@ -316,7 +316,7 @@ def _weak(run):
     "The worst classes, kinds and functionalities"
     return [_weak_classes(run), *_weak_kinds(run), *_weak_functions(run)]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #3ceefed1
 def _weak_classes(run):
     "Five classes of the lowest recall"
     held = run.found["confusion"].assign(right=lambda t: t.actual == t.predicted).query("actual != 'none'")
@@ -333,7 +333,7 @@ def _weak_kinds(run):
     worst = kinds[kinds.model == "calibrated"].sort_values("recall").head(5)
     return [pd.DataFrame([{"weakest kinds": r.kind, "found": f"{r.recall:.0%} of {r.n}"} for r in worst.itertuples()])]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #20372050
 def _weak_functions(run):
     "Eight functionalities of the lowest accuracy"
     functions = run.found["functions"]
@@ -376,7 +376,7 @@ def _cost(run):
             "Preparation, reading of pictures and sharding are shared by all tasks and not counted.")
     return [pd.DataFrame(rows), note]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #ac0a59d4
 def _seconds(path):
     "How long an executed notebook took; none where it does not say"
     if not path.exists(): return None
@@ -426,7 +426,7 @@ def _data(run):
     inventory = run.of(_INVENTORY)
     return [{inventory[d]["title"]: run.words.data[d] for d in run.confs}]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #23a56a2b
 def _licences(run):
     "The licence of each dataset, and how to obtain it"
     inventory, facts = run.of(_INVENTORY), {}
@@ -440,7 +440,7 @@ def _licences(run):
         blocks.append({f"{d}: licence": about["licence"], f"{d}: how to obtain": about["obtain"].strip()})
     return blocks
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #aa4f2646
 def _sizes(run):
     "Posts of each split, in all and by class"
     classes, rows = run.json(_PROTOCOL)["classes"], []
@@ -466,7 +466,7 @@ def _labels(run):
         blocks.append(f"{', '.join(unanswered)}: answers another field, compared through its positive class.")
     return blocks
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #2dc08e37
 def _splits(run):
     "How the splits were made"
     rows = [{
@@ -499,7 +499,7 @@ def _duplicates(run):
         rows.append({"dataset": d} | {name: about["duplicates"][k] for k, name in _DUPLICATES.items()})
     return [pd.DataFrame(rows)]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #12d5aa19
 def _languages(run):
     "Examples of each language, the commonest first"
     facts = {}
@@ -533,7 +533,7 @@ def _text_in_pictures(run):
     if not read: return not_applicable("no dataset of the task expects text inside its pictures")
     return [f"Read by OCR in {', '.join(read)}."]
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #370c6939
 def _shortcuts(run):
     "What length, size or bit rate of a video say about the label"
     if "video" not in run.modalities:
@@ -580,7 +580,7 @@ def build_card(
             raise FakesError(f"{failed}: section {title!r} has no data. {look}")
     return card
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #5a609483
 def _empty(block):
     "Whether a block, or a fact of it, says nothing"
     if isinstance(block, str): return not block.strip()

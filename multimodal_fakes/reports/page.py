@@ -33,7 +33,7 @@ def harmless(
     if not text.isprintable(): text = _visible(text)
     return text if not most or len(text) <= most else text[:most].rstrip() + " …"
 
-
+# %% ../../nbs/reports/05b_page.ipynb #de366c5a
 def _visible(text):
     "The text with the number of each character that cannot be seen"
     text = _LONE_JOINER.sub(lambda match: _number(match[0]), text)
@@ -63,7 +63,7 @@ class Example:
     text:str = ""      # its words
     jpeg:bytes = field(default=b"", repr=False)   # its picture, small; none where it has none
 
-
+# %% ../../nbs/reports/05b_page.ipynb #c50f3b5c
 @dataclass
 class Gallery:
     "Examples under one heading, which may stay hidden until they are asked for"
@@ -98,7 +98,7 @@ def picture(
     width = int.from_bytes(png[16:20])     # a PNG tells its width there
     return Picture(png, alt, width * 96 // dpi)
 
-
+# %% ../../nbs/reports/05b_page.ipynb #cf31250d
 def thumbnail(
     image,          # PIL image
     side:int=160,   # pixels of its longer side, at most
@@ -260,7 +260,7 @@ def _templates():
     env.finalize = lambda value: harmless(value) if type(value) is str else value     # HTML is of another type
     return env
 
-
+# %% ../../nbs/reports/05b_page.ipynb #43bbee00
 _KINDS = {
     str: "text",
     list: "list",
@@ -297,7 +297,7 @@ def _is_number(column):
     "Whether a column holds numbers, which truths are not"
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
-
+# %% ../../nbs/reports/05b_page.ipynb #0e95e261
 def cell_text(
     value,   # of a table
 ) -> str:
@@ -317,7 +317,7 @@ def page_html(
     "The page as text"
     return _templates().get_template("page").render(title=title, under=under, sections=list(sections), css=CSS)
 
-
+# %% ../../nbs/reports/05b_page.ipynb #ba09e5b1
 def write_page(
     path,           # file to write
     title:str,      # of the page

@@ -81,7 +81,7 @@ def read_models(
     files |= {m: folder/m/"predictions.parquet" for m in modalities}
     return {name: align(read_predictions(f), done, datasets, str(f.relative_to(home))) for name, f in files.items()}
 
-
+# %% ../../nbs/reports/05d_report.ipynb #304b2a0e
 def read_strategies(
     home,        # project
     task:str,    # its name
@@ -201,7 +201,7 @@ def verdict(
         on_test=_points(row["difference"], row["difference_low"], row["difference_high"]),
     )
 
-
+# %% ../../nbs/reports/05d_report.ipynb #20c359f0
 def _points(gain, low, high):
     "A gain with its interval, in words"
     return f"{100 * gain:+.1f} points of accuracy [{100 * low:+.1f}, {100 * high:+.1f}]"
@@ -229,7 +229,7 @@ def in_words(
     if np.ndim(answers) == 1: return [classes[a] for a in answers]
     return [in_one_word(list(compress(classes, held))) for held in answers]
 
-
+# %% ../../nbs/reports/05d_report.ipynb #62c3254c
 def confused(
     test,   # labelled predictions of the detector with pred
 ) -> pd.DataFrame: # actual, predicted: class names or `none`
@@ -260,7 +260,7 @@ def class_table(
         "f1": f1_per_class(y, answers, k),
     })
 
-
+# %% ../../nbs/reports/05d_report.ipynb #7308d28b
 def _share(part, whole):
     "part / whole, NaN where there is nothing to divide by"
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
@@ -288,7 +288,7 @@ def judge(
         table[name] = [posts[i].get(key) or "" for i in table.id]
     return table.reset_index(drop=True)
 
-
+# %% ../../nbs/reports/05d_report.ipynb #0105552c
 def _given(probs, answers):
     "(n,) probability that an answer was given; of several classes that of the least sure"
     if answers.ndim == 2: return np.where(answers == 1, probs, 1 - probs).min(1)
@@ -314,7 +314,7 @@ def roc_points(
     keep = np.unique(np.linspace(0, len(fpr) - 1, most).astype(int))
     return pd.DataFrame(dict(fpr=fpr[keep], tpr=tpr[keep], threshold=np.clip(threshold[keep], 0, 1)))
 
-
+# %% ../../nbs/reports/05d_report.ipynb #4c679c67
 def roc_curves(
     models:dict,   # name → predictions
     done,          # predictions of the shipped detector
@@ -353,7 +353,7 @@ def _positives(models, done, test, positive):
     own = test[f"prob_{class_names(done)[positive]}"].to_numpy()
     return claims | {"calibrated": (own, test.pred.to_numpy() == positive)}
 
-
+# %% ../../nbs/reports/05d_report.ipynb #54f7449a
 def _on_kind(y, of_kind, p, answered, groups, n_boot, seed):
     "How many of a kind are found, and how well they are ranked above the genuine"
     some, part = (y == 1) & of_kind, (y == 0) | of_kind
@@ -437,7 +437,7 @@ def functional_tests(
         rows += [_share_right(name, kind, some) for kind, some in table.groupby("functionality", sort=True)]
     return pd.DataFrame(rows)
 
-
+# %% ../../nbs/reports/05d_report.ipynb #3d796653
 def _share_right(dataset, functionality, table):
     "A row of the functional tests"
     from scipy.stats import binomtest
@@ -524,7 +524,7 @@ def _expert_answers(models, modalities, field, done):
         answers[m] = dict(zip(done.id, np.where(models[m].present, in_words(decided, done), "")))
     return answers
 
-
+# %% ../../nbs/reports/05d_report.ipynb #ce781d8a
 def _slices(test, attributes, groups, field, n_boot, seed):
     "Every slice, and the search for the worst"
     positive = positive_index(field, class_names(test))
@@ -553,14 +553,14 @@ def flat_metrics(
     rounded = {k: round(float(v), 6) for k, v in metrics.items() if not pd.isna(v)}
     return rounded | dict(n=int(ships["n"]), protocol=ships["protocol"])
 
-
+# %% ../../nbs/reports/05d_report.ipynb #b3e6e71c
 def headline(
     metrics:dict,   # of `flat_metrics`
 ) -> dict: # one number, so that all tasks fit a line of `dvc exp show`
     "What experiments are compared by"
     return {"f1": round(metrics["macro_f1"], 3)}
 
-
+# %% ../../nbs/reports/05d_report.ipynb #3f876556
 def _write(folder, results):
     "Every table of the stage; the errors lie beside the report, for those who look for them"
     names = ("table", "confusion", "kinds", "windows", "functions", "by_class", "slices", "worst")
@@ -587,7 +587,7 @@ def summary_table(
     table = same_protocol(pd.concat(tables, ignore_index=True))
     return table[(table.kind != "fusion") | table.chosen].reset_index(drop=True)
 
-
+# %% ../../nbs/reports/05d_report.ipynb #4d3a0264
 def aligned(
     table,   # of strings
 ) -> str:
@@ -616,7 +616,7 @@ def seeds_table(
     lines = [_over_seeds(model, part, metrics) for model, part in table.groupby("model", sort=False)]
     return pd.DataFrame(lines)
 
-
+# %% ../../nbs/reports/05d_report.ipynb #81c10402
 def _over_seeds(model, part, metrics):
     "A model over its runs, as text"
     scores = []
@@ -643,7 +643,7 @@ def across_runs(
     rows = scores.rename_axis(columns=None).reset_index(names="")
     return pd.concat([differs, rows], ignore_index=True).rename(columns={"": metric})
 
-
+# %% ../../nbs/reports/05d_report.ipynb #e6f423e6
 def _differs(field, values):
     "A field of the protocol and what each run has there, cut to 40 characters"
     return {"": f"differs: {field}"} | {run: str(value)[:40] for run, value in values.items()}
@@ -682,7 +682,7 @@ def main(argv=None):
     except FakesError as e: sys.exit(f"Error: {e}")
     print(aligned(table))
 
-
+# %% ../../nbs/reports/05d_report.ipynb #130b19f5
 def _asked_for(args, runs):
     "The table that the options ask for, as text"
     if args.across and args.task: return across_runs(runs, args.task, args.across)

@@ -37,7 +37,7 @@ def drawing(
     draw(*args)
     return picture(plt.gcf(), alt)
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #2cd527a5
 def show(
     section:Section,   # of a page
 ):
@@ -91,7 +91,7 @@ def in_thousands(
     right = [f"{row['precision']:.0%}" if row["answered"] else "" for row in rows.values()]
     return table.assign(**{"right of those answered": right})
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #d73a0412
 def _by_class(y, answers, classes):
     "Class → its counts of 1,000"
     counts = {}
@@ -139,7 +139,7 @@ def _worst_kind(kinds, least):
     worst = own.loc[own.recall.idxmin()]
     return [f"Of the kind {worst.kind} it finds {worst.recall:.0%} of {worst.n} (the worst kind)."]
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #2cdb7071
 def _worst_function(functions, least):
     "One sentence, or none where no functionality has `least` examples"
     own = functions.query("functionality != 'all' and n >= @least")
@@ -174,7 +174,7 @@ def _how_good(results):
     return (f"Of 100 {units} like those of the {ships['n']:,.0f} test posts, {right} are right; "
             f"with 95 % confidence between {low} and {high}.{lazy}")
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #dfcb2890
 def _how_sure(results):
     "What a probability is worth"
     gap = 100 * results["table"].iloc[-1]["ece"]
@@ -182,7 +182,7 @@ def _how_sure(results):
     return (f"Claim and outcome differ by {gap:.0f} points on average: "
             f"of the posts given 80 %, expect {expected} to be so.")
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #ef542b53
 def _of_a_thousand(results):
     "What is flagged, rightly and wrongly; nothing where several classes may hold"
     field, test = results["run"].field, results["test"]
@@ -218,7 +218,7 @@ def format_table(
     "Numbers and intervals as text, a line a model"
     return pd.DataFrame([_line(row) for row in table.to_dict("records")])
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #f8bb4f46
 def _line(row):
     "One model as text"
     line = dict(task=row["task"]) if "task" in row else {}
@@ -299,7 +299,7 @@ def _difference(row, gains):
     points = {name: _points(row, k) for k, name in gains.items()}
     return {"model": row["model"], "over": row["over"], **points, "p (McNemar)": f"{row['p_mcnemar']:.2g}"}
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #3a94bf3d
 def _points(row, metric):
     "A difference in points with its interval, blank where it was not measured"
     if pd.isna(row.get(metric)): return ""
@@ -407,7 +407,7 @@ def abstention_section(results:dict) -> Section:
     rows = pd.DataFrame([_coverage(split, rule[split]) for split in ("val", "test")])
     return Section("When to ask a person", _left_to_a_person(rule), [curve, rows])
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #d9b04fa7
 def _left_to_a_person(rule):
     "The rule in words, or why there is none"
     if rule["refused"]: return rule["refused"]
@@ -416,7 +416,7 @@ def _left_to_a_person(rule):
     return (f"{start}: {rule['test']['coverage']:.0%} of the test posts are answered, "
             f"{rule['test']['risk']:.1%} of these wrongly; at most {rule['risk']:.0%} was asked for.")
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #cae701fb
 def _coverage(split, scores):
     "What the rule comes to on a split, as text"
     wrong = ""
@@ -441,7 +441,7 @@ def sets_section(results:dict) -> Section:
     note = "An empty set says that no class is likely enough: the post is unlike those of the validation split."
     return Section("Sets of possible classes", finding, [note, table.loc[:, (table != "").any()]])
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #f2e45c9f
 def _set_line(name, sets):
     "What the sets of one question hold, as text"
     test, halves = sets["test"], sets["halves"]
@@ -649,7 +649,7 @@ def robustness_section(results:dict) -> Section|None:
     note = "Accuracy by severity. The worst of many numbers is partly chance; the interval beside it says how much."
     return Section("Corrupted posts", finding, [note, rows])
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #f4359ce1
 def _corruption(modality, corruption, part):
     "One corruption at every severity, as text"
     row = {"modality": modality, "corruption": corruption}
@@ -668,7 +668,7 @@ def noise_section(results:dict) -> Section|None:
     rows = [_with_wrong_labels(accuracy, share, k) for share in (0.01, 0.05, 0.1)]
     return Section("If labels are wrong", finding, [pd.DataFrame(rows)])
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #b68cc771
 def _with_wrong_labels(accuracy, share, k):
     "What the accuracy may truly be where a share of the labels of k classes is wrong, as text"
     around = noise_range(accuracy, share, k)
@@ -698,7 +698,7 @@ def example_groups(
     groups["Right answers it was least sure of"] = _by(judged[~wrong], "probability", ascending=True)
     return {name: (len(part), part.head(n)) for name, part in groups.items() if len(part)}
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #1279e7da
 def _by(part, column, ascending=False):
     "Examples in the order of a column, of equals that of the smaller id first"
     return part.sort_values([column, "id"], ascending=[ascending, True])
@@ -714,7 +714,7 @@ def still(
     frames, *_ = read_frames(path, [probe_media(path).duration / 2], 320)
     return Image.fromarray(frames[0])
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #50472547
 def small_picture(
     row,           # of `judge`
     datasets_dir,  # the datasets folder
@@ -743,7 +743,7 @@ def galleries(
         shown.append(Gallery(name, own, hidden, f"The first {len(part)} of {n}."))
     return shown
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #7d3f6cf6
 def _example(row, experts, jpeg):
     "A post in a gallery: the answer, what each expert says, its id"
     answering = [m for m in experts if f"{m}_says" in row]
@@ -810,7 +810,7 @@ def page_all(
     write_page(folder/"report.html", f"{title}: report", sections + ending, under)
     return sections
 
-
+# %% ../../nbs/reports/05c_sections.ipynb #8cb9c7ac
 def _card_section(name, card):
     "A card at the end of the page, its sections within one"
     parts = [Section(title, "", blocks) for title, blocks in card.items()]

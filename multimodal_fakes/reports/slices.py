@@ -45,7 +45,7 @@ def binned(
     names = {b: _range(low, high, unit) for b, low, high in ends.itertuples()}
     return [None if np.isnan(v) else names[b] for v, b in zip(values, at)]
 
-
+# %% ../../nbs/reports/05_slices.ipynb #37cc9107
 def _range(low, high, unit):
     "The name of a bin, by the values at its ends"
     name = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
@@ -69,7 +69,7 @@ def _n_words(p):
     "Words of a post, none where it has no text"
     return len(p["text_raw"].split()) if p.get("text_raw") else None
 
-
+# %% ../../nbs/reports/05_slices.ipynb #07bab950
 def _present(p):
     "Which modalities a post has"
     paths = dict(text="text_raw", picture="image_path", video="video_path", sound="audio_path")
@@ -114,7 +114,7 @@ def describe(
     table = pd.DataFrame(columns, dtype=object)
     return table[[a for a in table if table[a].nunique() > 1]]
 
-
+# %% ../../nbs/reports/05_slices.ipynb #fbd7c812
 def _has_text(ocr, i):
     "Whether text was read in a picture, none where no picture was read"
     if i not in ocr: return None
@@ -147,7 +147,7 @@ def _in_word(value):
     if isinstance(value, (list, tuple)): return in_one_word(list(map(str, value)))
     return None if value is None else str(value)
 
-
+# %% ../../nbs/reports/05_slices.ipynb #4006e34a
 def ocr_confidence(
     home,   # project
     ids,    # examples
@@ -179,7 +179,7 @@ def weighted(
         metrics = _of_answers(y, pred, positive, w, truly)
         return metrics | _of_claims(y, probs, positive, w, truly, n_bins)
 
-
+# %% ../../nbs/reports/05_slices.ipynb #24296e62
 def _of_answers(y, pred, positive, w, truly):
     "Metrics of what was answered"
     counts = confusions(y, pred, len(truly), w)     # (b, actual, predicted)
@@ -189,7 +189,7 @@ def _of_answers(y, pred, positive, w, truly):
     metrics["fpr"] = counts[:, 1 - positive, positive] / truly[1 - positive]
     return metrics
 
-
+# %% ../../nbs/reports/05_slices.ipynb #e9463128
 def _of_claims(y, probs, positive, w, truly, n_bins):
     "Metrics of the probabilities"
     total = w.sum(1)
@@ -220,7 +220,7 @@ def _mean(values):
     "Mean over the classes in which a metric exists"
     return np.nansum(values, 0) / (~np.isnan(values)).sum(0)
 
-
+# %% ../../nbs/reports/05_slices.ipynb #b3468cd6
 def answers(
     test,   # labelled predictions of the detector with prob_<class> and pred
 ) -> tuple: # y, probs, pred
@@ -237,7 +237,7 @@ def rightness(
     "How right each answer is"
     return (y == pred).astype(float) if y.ndim == 1 else (y == pred).mean(1)
 
-
+# %% ../../nbs/reports/05_slices.ipynb #fc0f78f6
 def z_score(
     right,    # (n,) of `rightness`
     inside,   # (n,) whether in the slice
@@ -252,7 +252,7 @@ def z_score(
     variance = right.var() * (1 / n + 1 / rest) * effect
     return float((right[inside].mean() - right[~inside].mean()) / math.sqrt(variance))
 
-
+# %% ../../nbs/reports/05_slices.ipynb #7b4a533b
 def two_sided(z) -> float:
     "Chance of a deviation as large, of a normal variable"
     return math.erfc(abs(z) / math.sqrt(2))
@@ -268,7 +268,7 @@ def too_few_groups(
     "Whether a slice, or the rest, is too few groups to say anything about"
     return min(len(np.unique(groups[part])) for part in (inside, ~inside) if part.any()) < FEWEST
 
-
+# %% ../../nbs/reports/05_slices.ipynb #536e8e20
 def singles(
     attributes,   # of `describe`
     min_n:int,    # posts inside and outside at least
@@ -282,7 +282,7 @@ def singles(
             slices.setdefault(inside.tobytes(), ((a, value), inside))
     return dict(slices.values())
 
-
+# %% ../../nbs/reports/05_slices.ipynb #62605516
 def _place(value):
     "Where a value stands: ranges by their lower end, then words by the alphabet"
     start = value.split()[0]
@@ -308,7 +308,7 @@ def _gap(right, s, w):
     with np.errstate(invalid="ignore", divide="ignore"):
         return inside @ right[s] / inside.sum(1) - outside @ right[~s] / outside.sum(1)
 
-
+# %% ../../nbs/reports/05_slices.ipynb #a7d6415d
 def _interval(name, values):
     "The middle 95 % of the resamples where a metric exists"
     exist = values[~np.isnan(values)]
@@ -330,7 +330,7 @@ def _joined(blocks):
     for m in blocks[0]: joined[m] = np.concatenate([block[m] for block in blocks])
     return joined
 
-
+# %% ../../nbs/reports/05_slices.ipynb #ec1567d5
 def false_discoveries(
     p,   # (n,) p-values, NaN where nothing was asked
 ) -> np.ndarray: # (n,) q-values
@@ -407,7 +407,7 @@ def within(
     for a, value in conditions: inside &= (attributes[a] == value).to_numpy()
     return inside
 
-
+# %% ../../nbs/reports/05_slices.ipynb #4bd32ad5
 def p_worse(
     right,        # (n,) of `rightness`
     attributes,
@@ -424,7 +424,7 @@ def p_worse(
         chances.append(math.erfc(-z / math.sqrt(2)) / 2)
     return max(chances)
 
-
+# %% ../../nbs/reports/05_slices.ipynb #1cb7fad8
 def holm_adjusted(
     p,   # (n,) p-values
 ) -> np.ndarray: # (n,), compared with the level itself
@@ -449,7 +449,7 @@ def _candidates(right, attributes, groups, min_n, most, alpha):
     worse.sort(key=lambda candidate: candidate[0])
     return [(conditions, error) for _, conditions, error in worse[:most]]
 
-
+# %% ../../nbs/reports/05_slices.ipynb #570ce2ab
 def _confirm(right, attributes, groups, conditions, n_boot, seed):
     "A candidate on posts that it was not found on"
     inside = within(attributes, conditions)
@@ -505,7 +505,7 @@ def what_was_found(
     return (f"Of {len(table)} slices that look worse on one half of the test split, "
             f"{confirmed or 'none'} {verb} confirmed on the other.")
 
-
+# %% ../../nbs/reports/05_slices.ipynb #725c2007
 def format_worst(
     table,   # of `worst_slices`
 ) -> pd.DataFrame: # of strings
@@ -513,7 +513,7 @@ def format_worst(
     columns = ["slice", "posts", "errors", "elsewhere", "more errors", "p (Holm)", "confirmed"]
     return pd.DataFrame([_worst_line(r) for r in table.itertuples()], columns=columns)
 
-
+# %% ../../nbs/reports/05_slices.ipynb #265433fb
 def _worst_line(r):
     "One slice, as text"
     low, high = 100 * r.difference_low, 100 * r.difference_high
@@ -550,7 +550,7 @@ def cross_table(
     _same_posts(rows)
     return pd.DataFrame(rows).drop(columns="ids", errors="ignore")
 
-
+# %% ../../nbs/reports/05_slices.ipynb #9623d61b
 def _protocols(homes, field):
     "(detector, protocol, its file) of each calibrated task that answers a field"
     protocols = []
@@ -577,7 +577,7 @@ def _crossed(detector, p, path, n_boot, seed):
         rows.append(row | {k: v for k, v in whole.items() if k in shown})
     return rows
 
-
+# %% ../../nbs/reports/05_slices.ipynb #fe0eaf08
 def _same_posts(rows):
     "Refuse a column that means other posts in another row"
     first = {}     # dataset → the first row of it

@@ -43,6 +43,7 @@ class AccessConf(Section):
     clients:int = Field(10_000, ge=1)            # whose requests are counted one by one
     secret_env:str = "MMFAKES_SIGNING_SECRET"    # environment variable that holds the secret of signed URLs
 
+# %% ../../nbs/service/07_access.ipynb #3e19d0cd
 class Denied(FakesError):
     "No key, a wrong key, or one that may not do this; `status` is 401 or 403"
     def __init__(self, message, status=401):
@@ -62,6 +63,7 @@ def hash_key(
     "What is kept of a key"
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
+# %% ../../nbs/service/07_access.ipynb #3a7a5ec6
 def make_key(
     name:str="me",           # of its user; stands in the log
     scopes:tuple=("predict",),
@@ -82,6 +84,7 @@ def _yaml(text, where):
         line = f", line {mark.line + 1}" if mark else ""
         raise FakesError(f"{where} is not YAML{line}.") from None
 
+# %% ../../nbs/service/07_access.ipynb #411a3da4
 def read_keys(
     text:str,    # YAML, a list of lines of `make_key`
     where:str,   # it came from, for the message
@@ -113,6 +116,7 @@ def is_loopback(
     try: return ip_address(host.strip("[]")).is_loopback
     except ValueError: return host.lower() == "localhost"
 
+# %% ../../nbs/service/07_access.ipynb #287b4946
 def check_exposed(
     conf:AccessConf,
     host:str,   # that the service listens at
@@ -237,6 +241,7 @@ def signing_secret(
                          "`python -c 'import secrets; print(secrets.token_urlsafe(32))'` makes one.")
     return secret
 
+# %% ../../nbs/service/07_access.ipynb #0cd63d74
 def sign_url(
     url:str,
     secret:str,        # of `signing_secret`

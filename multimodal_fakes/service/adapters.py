@@ -73,6 +73,7 @@ def _checked(fields) -> dict|FakesError:
     try: return as_post(fields)
     except FakesError as e: return e
 
+# %% ../../nbs/service/07j_adapters.ipynb #3244c77d
 def _answer(result) -> dict:
     "An answer as it is; what the sender did wrong in words; anything else is a fault of ours"
     if isinstance(result, dict): return result
@@ -165,6 +166,7 @@ def main(
     try: ADAPTERS[server](AdapterConf(folder=str(folder), **args))
     except ModuleNotFoundError as e: sys.exit(f"Error: {e.name} is not installed. `uv pip install {server}` brings it.")
 
+# %% ../../nbs/service/07j_adapters.ipynb #2d3e18c3
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m multimodal_fakes.service.adapters",

@@ -334,6 +334,7 @@ async def start(
     report, _ = await self.ask(frame(self.setup), seconds)
     return report
 
+# %% ../../nbs/service/07g_engine.ipynb #3096e100
 @patch
 def _spawn(self:Worker, fd):
     program = f"from multimodal_fakes.service.engine import work; work({fd})"
@@ -362,6 +363,7 @@ async def ask(
     except ConnectionError: raise Died(await self.epitaph()) from None
     finally: self.answer = None
 
+# %% ../../nbs/service/07g_engine.ipynb #717c47b3
 @patch
 async def _send(self:Worker, message):
     for blob in message:
@@ -578,6 +580,7 @@ def _meet(self:Batcher):
         self.idle.popleft().set_result(batch)
     self.timer = self._next_look()
 
+# %% ../../nbs/service/07g_engine.ipynb #253f7898
 @patch
 def _next_batch(self:Batcher) -> list:
     due = [b for b in self.buckets.values() if b.due(time.monotonic())]
@@ -728,6 +731,7 @@ async def _serve(self:Engine, worker, resident):
         resident = await self._judge(worker, taken.result())
     self.counts["recycled"] += 1
 
+# %% ../../nbs/service/07g_engine.ipynb #e979d505
 @patch
 def _give_back(self:Engine, taken):
     "What a worker took that was gone before it got it"
@@ -754,6 +758,7 @@ async def _judge(self:Engine, worker, batch) -> int: # bytes that the worker hol
     for post, kind, blob in zip(batch, head["kinds"], replies): self._finish(post, kind, blob)
     return head["resident"]
 
+# %% ../../nbs/service/07g_engine.ipynb #fee8123a
 @patch
 def _measure(self:Engine, n, seconds):
     self.counts["batches"] += 1
@@ -777,6 +782,7 @@ def _seconds(self:Engine, batch) -> float:
     fresh_and_alone = len(batch) == 1 and not batch[0].suspect
     return shortest if fresh_and_alone else shortest / 2
 
+# %% ../../nbs/service/07g_engine.ipynb #9a27714b
 @patch
 def _again(self:Engine, post, died):
     "A second chance for a post whose worker died, unless it had it or nobody waits any more"
@@ -811,6 +817,7 @@ async def predict(
         self.counts[outcome] += 1
         raise
 
+# %% ../../nbs/service/07g_engine.ipynb #e868fc18
 @patch
 async def _predict(self:Engine, task, post, seconds):
     self._check_task(task)
@@ -855,6 +862,7 @@ def _admit(self:Engine, post):
     self.open[post.key] = post
     self.batcher.put(post)
 
+# %% ../../nbs/service/07g_engine.ipynb #749ef994
 @patch
 def retry_after(self:Engine) -> float:
     "Seconds after which there should be a place in the queue"
@@ -886,6 +894,7 @@ def _reason(self:Engine, task) -> str|None:
     if not self.up: return self.trouble
     return next((reasons[task] for reasons in self.up.values() if reasons[task]), None)
 
+# %% ../../nbs/service/07g_engine.ipynb #bf54e622
 @patch
 def gauges(self:Engine) -> dict:
     "How things are now"

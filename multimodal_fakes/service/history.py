@@ -125,6 +125,7 @@ def _reason(error):
         if re.search(words, message): return reason
     return f"{type(cause).__name__}, which is not known here"
 
+# %% ../../nbs/service/07b_history.ipynb #7333d92c
 @contextlib.contextmanager
 def plain_database_errors(
     doing:str,   # written to, read
@@ -169,6 +170,7 @@ def _sqlite(url, seconds):
         for pragma in _PRAGMAS: connection.execute(f"PRAGMA {pragma}")
     return engine
 
+# %% ../../nbs/service/07b_history.ipynb #aafe37d6
 def _postgresql(url, seconds):
     wait = {"connect_timeout": max(1, round(seconds))}
     try:
@@ -193,6 +195,7 @@ def _hash_key(conf, url):
     if not path.exists(): _write_key(path)
     return path.read_bytes()
 
+# %% ../../nbs/service/07b_history.ipynb #2ef41e69
 def _write_key(path):
     "Write a new key, whole or not at all; of two that do so together the first wins"
     made = path.with_name(f".{path.name}.{uuid.uuid4().hex[:6]}")
@@ -287,6 +290,7 @@ def _storable(text):
     "What both databases take: PostgreSQL refuses NUL and half characters"
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
+# %% ../../nbs/service/07b_history.ipynb #52a9b8de
 @patch
 def _row(self:History, answer, post):
     "A row of `predictions`"
@@ -334,6 +338,7 @@ def add_many(self:History,
         with self.writing() as connection: connection.execute(insert(predictions), rows)
     return [row["id"] for row in rows]
 
+# %% ../../nbs/service/07b_history.ipynb #bacfaffc
 @patch
 def add(self:History,
     answer:dict,         # of `Detector.predict`
@@ -465,6 +470,7 @@ def forget_statements(
     old_ids = select(predictions.c.id).where(old)
     return [delete(feedback).where(feedback.c.prediction_id.in_(old_ids)), delete(predictions).where(old)]
 
+# %% ../../nbs/service/07b_history.ipynb #62d11060
 @patch
 def forget(self:History,
     older_than_days:float|None=None,   # `keep_days` of the settings if none

@@ -303,6 +303,7 @@ def _headers_finished(self:Parts):
     self.part = Part(name, clean_name(given.get(b"filename")))
     self.most = self._bound(name)
 
+# %% ../../nbs/service/07a_intake.ipynb #f4641486
 @patch
 def _bound(self:Parts, name):
     "Bytes that a field may have; a character is up to four"
@@ -311,6 +312,7 @@ def _bound(self:Parts, name):
     if kind == "text": return 4 * limits.text_chars
     return int((limits.image_mb if kind == "image" else limits.media_mb) * 2**20)
 
+# %% ../../nbs/service/07a_intake.ipynb #671bb94c
 @patch
 def _part_data(self:Parts, data, a, b):
     if len(self.part.data) + b - a > self.most:
@@ -343,6 +345,7 @@ async def form(
         raise self.refuse(400, "form", "The form ends in the middle: its closing boundary is missing.")
     return parts.parts
 
+# %% ../../nbs/service/07a_intake.ipynb #ff2c3cbd
 @patch
 def plain(self:Intake, request):
     "Refuse a body that would have to be unpacked: small archives become large"
@@ -503,6 +506,7 @@ def _late(self:GuardedProtocol):
         self.hang_up(self.intake.refuse(408, "headers", "The headers took too long to arrive."))
     else: self.transport.close()
 
+# %% ../../nbs/service/07a_intake.ipynb #6828f199
 @patch
 def hang_up(self:GuardedProtocol, problem:Problem):
     "Answer, read nothing more, and close a moment later"
@@ -529,6 +533,7 @@ def on_message_begin(self:GuardedProtocol):
     self.in_headers = True
     self.header_bytes = 0
 
+# %% ../../nbs/service/07a_intake.ipynb #6804be5a
 @patch
 def on_url(self:GuardedProtocol, url):
     HttpToolsProtocol.on_url(self, url)
@@ -549,6 +554,7 @@ def on_headers_complete(self:GuardedProtocol):
     if self.header_bytes > self.intake.limits.header_kb * 1024: self.app = self._refusing
     HttpToolsProtocol.on_headers_complete(self)
 
+# %% ../../nbs/service/07a_intake.ipynb #fbf192ee
 @patch
 async def _refusing(self:GuardedProtocol, scope, receive, send):
     "An ASGI application that only refuses"
@@ -562,6 +568,7 @@ async def _refusing(self:GuardedProtocol, scope, receive, send):
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
+# %% ../../nbs/service/07a_intake.ipynb #11313568
 @patch
 def _too_long(self:GuardedProtocol) -> Problem:
     detail = f"The headers may have {self.intake.limits.header_kb:g} KB here."

@@ -42,6 +42,7 @@ def now() -> str:
     "The time, UTC, as ISO 8601"
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
+# %% ../../nbs/service/07c_jobs.ipynb #c058fb91
 @dataclass
 class Job:
     "Work under a name"
@@ -70,6 +71,7 @@ def tell(self:Job, progress:float, step:str):
     self.progress = round(float(progress), 3)
     self.step = step
 
+# %% ../../nbs/service/07c_jobs.ipynb #55e7417e
 @patch
 def end(self:Job,
     state:str,     # one of `ENDED`
@@ -90,6 +92,7 @@ class JobsConf(Section):
     kept:int = Field(500, ge=1)          # that have ended, the latest
     seconds:float = Field(600.0, gt=0)   # of one job, then it fails
 
+# %% ../../nbs/service/07c_jobs.ipynb #34c28c4c
 class Jobs:
     "Jobs of one kind of work: some run, some wait, the latest that ended are remembered"
     def __init__(self,
@@ -142,6 +145,7 @@ def submit(self:Jobs,
     job.task.add_done_callback(lambda _: self._ended(job))
     return job
 
+# %% ../../nbs/service/07c_jobs.ipynb #8f498d7d
 @patch
 def _under_key(self:Jobs, owner, kind, key, body):
     "The job under an idempotency key; raises `Problem` 409 where it was asked for with another body"
@@ -164,6 +168,7 @@ async def _run(self:Jobs, job, work):
             job.end("failed", error=self.explain(late))
         except Exception as e: job.end("failed", error=self.explain(e))
 
+# %% ../../nbs/service/07c_jobs.ipynb #36458451
 @patch
 def _ended(self:Jobs, job):
     "Note that it was cancelled, if it did not end by itself, and forget the oldest"
@@ -198,6 +203,7 @@ class TrainConf(Section):
     queued:int = Field(4, ge=0)               # waiting
     hours:float = Field(24.0, gt=0)           # of one run, then it is ended
 
+# %% ../../nbs/service/07c_jobs.ipynb #37d62f27
 @dataclass(frozen=True)
 class Plan:
     "What a training run does"
@@ -281,6 +287,7 @@ def make_run(
     _init_dvc(work, project/".dvc/cache", run_env(run_id, work))
     return work
 
+# %% ../../nbs/service/07c_jobs.ipynb #71d05eac
 def _init_dvc(work, cache, env):
     "Make a folder one of DVC's, with a cache that exists"
     dvc = [sys.executable, "-m", "dvc"]
@@ -328,6 +335,7 @@ def processes_of(
             if mark in environ.read_bytes() + b"\0": ids.append(int(environ.parent.name))
     return ids
 
+# %% ../../nbs/service/07c_jobs.ipynb #698bcd0f
 def end_run(
     run_id:str,
     seconds:float=5.,   # that its processes have for ending by themselves
@@ -367,6 +375,7 @@ async def run_stages(
         await child.wait()
     return run_metrics(work, plan)
 
+# %% ../../nbs/service/07c_jobs.ipynb #f232a054
 async def _follow(child, progress, job, log_file):
     "Write what a run prints to its log, and tell the job where it stands"
     with open(log_file, "wb") as log:
@@ -422,6 +431,7 @@ def start(self:Runs,
     body = json.dumps([task, modality, settings], sort_keys=True)
     return self.jobs.submit("train", lambda job: self._train(job, plan), id=name, body=body, **options)
 
+# %% ../../nbs/service/07c_jobs.ipynb #f859ff57
 @patch
 async def _train(self:Runs, job, plan):
     job.tell(0, "workspace")
@@ -448,6 +458,7 @@ def get(self:Runs,
     if run["state"] not in ENDED: run |= {"state": "failed", "error": _INTERRUPTED}
     return {name: run.get(name) for name in _SHOWN}
 
+# %% ../../nbs/service/07c_jobs.ipynb #98362cd1
 @patch
 def models(self:Runs,
     run_id:str,

@@ -83,6 +83,7 @@ def _long_run(match):
     is_dump = len(run) > 128 and re.fullmatch("[0-9a-fA-F]+", run)
     return f"[{len(run)} characters]" if is_mixed or is_dump else run
 
+# %% ../../nbs/service/07d_log.ipynb #bcd7b65f
 def redact_text(
     text:str,
     known=(),            # values that are secret whatever they look like
@@ -211,6 +212,7 @@ class LogConf(Section):
     retention:int = Field(3, ge=1)               # earlier files that are kept
     enqueue:bool = True                          # write in a thread of its own, so that no request waits for the disk
 
+# %% ../../nbs/service/07d_log.ipynb #92972dad
 class _Standard(logging.Handler):
     "Passes on to loguru what the standard library's loggers get"
     def emit(self, record):
@@ -235,6 +237,7 @@ def _add_sink(conf):
                          "Give another `path`, or none for standard error.") from None
     except ValueError as e: raise FakesError(f"rotation: {e}. Write it as `10 MB`.") from None
 
+# %% ../../nbs/service/07d_log.ipynb #21fbd1cf
 def _lead_standard(level):
     "Lead the standard library's loggers into loguru"
     logging.root.handlers = [_Standard()]

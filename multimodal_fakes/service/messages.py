@@ -35,6 +35,7 @@ class TextsIn(Body):
     texts:list[str] = Field(min_length=1, description="Headlines, captions or posts", examples=[_HEADLINES])
     task:str|None = TASK
 
+# %% ../../nbs/service/07e_messages.ipynb #6d6694c3
 class RunTextIn(Body):
     "One text, and what should judge it"
     text:str = _TEXT
@@ -57,6 +58,7 @@ class TrainIn(Body):
         default_factory=dict, max_length=30, examples=[{"epochs": 3}],
         description="Of the expert's recipe, laid over those of params.yaml")
 
+# %% ../../nbs/service/07e_messages.ipynb #a0b571d1
 class FeedbackIn(Body):
     "What a prediction should have been"
     prediction_id:str = Field(
@@ -207,6 +209,7 @@ def _field_schema(name):
     if name in LISTS: schema = {"type": "array", "items": schema}
     return schema | {"description": FIELDS[name]}
 
+# %% ../../nbs/service/07e_messages.ipynb #1b70c296
 def form_schema(
     *names:str,   # of `FIELDS`
 ) -> dict: # of OpenAPI
@@ -327,6 +330,7 @@ def _fields(doc, schema):
         rows.append(f"<tr><td><code>{_e(name)}</code></td><td>{_e(field.get('description', ''))}</td></tr>")
     return "".join(rows)
 
+# %% ../../nbs/service/07e_messages.ipynb #37569e7f
 def _route(doc, path, method, about):
     "One route"
     bodies = about.get("requestBody", {}).get("content", {})
@@ -360,6 +364,7 @@ def _problem(status, why):
     title = TITLES.get(status) or HTTPStatus(status).phrase
     return f'<tr id="problem-{status}"><td><code>{status}</code></td><td>{title}</td><td>{_e(why)}</td></tr>'
 
+# %% ../../nbs/service/07e_messages.ipynb #29444260
 def docs_page(
     doc:dict,   # OpenAPI
 ) -> str: # HTML without scripts

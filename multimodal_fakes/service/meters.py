@@ -64,6 +64,7 @@ def labelled(
     for value, number in values.items(): family.add_metric([value], number)
     return family
 
+# %% ../../nbs/service/07f_meters.ipynb #c3bd4757
 def as_histogram(
     name:str,
     h,             # `engine.Histogram`
@@ -93,6 +94,7 @@ def collect(self:Meters) -> Iterator: # of metrics
     yield labelled(GaugeMetricFamily, "mmfakes_ready",
                    "Whether a task's golden sample is answered as it should be", "task", ready)
 
+# %% ../../nbs/service/07f_meters.ipynb #2959e04b
 @patch
 def _states(self:Meters):
     "Jobs and runs by state; every state is there, also with none"

@@ -77,6 +77,7 @@ def read_conf(
     if wrong: raise FakesError(f"{name} does not fit:\n" + "\n".join(wrong))
     return ServeConf(**sections)
 
+# %% ../../nbs/service/07h_respond.ipynb #2db83b6c
 def _lines_of(e) -> list:
     "The faults of a section, without the name of the file that `check_section` supposes"
     problems = str(e).removeprefix("params.yaml does not fit:\n")
@@ -141,6 +142,7 @@ def as_problem(
         return Problem(e.status_code, message, headers=dict(e.headers or {}))
     return Problem(500, OURS)
 
+# %% ../../nbs/service/07h_respond.ipynb #2da0fefb
 def _denied(e):
     headers = {"WWW-Authenticate": 'Bearer realm="mmfakes"'} if e.status == 401 else None
     return Problem(e.status, str(e), headers=headers)
@@ -239,6 +241,7 @@ def fit(
     parts = " and ".join(has)
     raise Problem(422, f"No detector here looks at {parts}. Send less, or name a task: {', '.join(sorted(names))}.")
 
+# %% ../../nbs/service/07h_respond.ipynb #f7911781
 def _looks_at(modalities, has) -> bool:
     return all(LOOKS[part] & set(modalities) for part in has)
 
@@ -305,6 +308,7 @@ async def judge_many(
     answers = [_answer_or_problem(r, request.state.id) for r in results]
     return {"predictions": answers, "n": len(answers), "failed": failed}
 
+# %% ../../nbs/service/07h_respond.ipynb #63905eff
 def _answer_or_problem(result, number) -> dict:
     if not isinstance(result, Exception): return result
     return json.loads(as_problem(result).body(number))
@@ -329,6 +333,7 @@ def batch_items(
         raise Problem(422, f"pair needs as many texts as files, and these are {len(texts)} and {len(files)}.")
     return self.not_too_many([self._item(task, f, t) for f, t in zip(files, texts)])
 
+# %% ../../nbs/service/07h_respond.ipynb #a9e23550
 @patch
 def _item(self:Service, task, file, text):
     "One post of a batch, or its problem"
@@ -367,6 +372,7 @@ async def by_run(
     if run_id not in self.others: await self._load(run_id, folder, task)
     return task, self.others[run_id]
 
+# %% ../../nbs/service/07h_respond.ipynb #8a3809c7
 @patch
 async def _load(self:Service, run_id, folder, task):
     "Put a run's detector beside those of the service, in place of another run's"
@@ -405,6 +411,7 @@ async def _video_of(self:Service, request, hold) -> tuple: # part, URL, task; on
     if ("video" in parts) == bool(url): raise Problem(422, "Send either a video or a video_url.")
     return parts.get("video"), url, task
 
+# %% ../../nbs/service/07h_respond.ipynb #42040634
 @patch
 def allowed(self:Service, url:str) -> str: # as it is fetched
     "A URL, if it may be fetched; raises `Problem` 403"
@@ -431,6 +438,7 @@ async def video_job(self:Service, request) -> Job:
         hold.free()
         raise
 
+# %% ../../nbs/service/07h_respond.ipynb #0abde97a
 def _video_hash(task, url, data) -> str:
     return hashlib.sha256(repr((task, url)).encode() + (data or b"")).hexdigest()
 

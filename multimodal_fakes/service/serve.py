@@ -166,6 +166,7 @@ async def send(
         self.sent += len(message.get("body", b""))
         await self.out(message)
 
+# %% ../../nbs/service/07i_serve.ipynb #21a0e31c
 @patch
 async def _send_head(self:Visit, message):
     self.status = message["status"]
@@ -285,6 +286,7 @@ def pay(
     wait = service_of(request).rate.take(request.state.limited, n - 1)
     if wait: raise Problem(429, f"Too many posts with this key. Wait {wait:.0f} s, or send fewer.", retry_after=wait)
 
+# %% ../../nbs/service/07i_serve.ipynb #b10f7c5c
 def json_response(
     body,         # anything JSON can hold
     status=200,
@@ -388,6 +390,7 @@ async def read_json_of(
         if len(text) > most: raise Problem(413, f"A text may have {most:,} characters here, this has {len(text):,}.")
     return service, body
 
+# %% ../../nbs/service/07i_serve.ipynb #3f35ce88
 @route("post", "/predict/text", "predict", "predict", 409, *BAD, model=Answer, body=json_schema(RunTextIn))
 async def post_predict_text(request:Request):
     "Judge a text by a certain run or version"
@@ -428,6 +431,7 @@ async def get_job(request:Request, id:str):
     job = service_of(request).videos.get(id, request.state.key)
     return json_response(job.asdict())
 
+# %% ../../nbs/service/07i_serve.ipynb #4a6a8800
 @route("delete", "/jobs/{id}", "predict", "jobs", 404, 422, model=JobOut)
 async def delete_job(request:Request, id:str):
     "Cancel a job; one that has ended stays as it is"
@@ -553,6 +557,7 @@ def make_app(
     app.openapi = lambda: _document(app)
     return app
 
+# %% ../../nbs/service/07i_serve.ipynb #9a12d660
 def _lifespan_of(service):
     @asynccontextmanager
     async def lifespan(app):

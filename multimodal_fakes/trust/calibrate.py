@@ -192,6 +192,7 @@ class OneClass(NamedTuple):
     p:np.ndarray        # (n,) its probability
     groups:np.ndarray   # (n,)
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #68366ca5
 def one_class(
     part:Part,   # a split
     k:int,       # index of the class
@@ -239,6 +240,7 @@ def confidence_of(
     if answers.ndim == 2: return np.maximum(probs, 1 - probs).min(1)
     return probs[np.arange(len(probs)), answers]
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #697cf5b2
 def answer_part(
     part:Part,   # a split
     positive,    # index of the positive class, none beyond two
@@ -332,6 +334,7 @@ def task_decisions(
         sets[name] = prediction_sets(rules.level, val_part, test_part, rules.sets, rules.sets_by_class)
     return dict(thresholds=thresholds, abstention=to_a_person, sets=sets)
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #188ea231
 def _asked_for_sets(val, test, classes):
     "Both splits as they are; where several classes may hold, as a question of yes or no for each class"
     if val.y.ndim == 1: return {"all": (val, test)}
@@ -435,6 +438,7 @@ def reliability_table(
         n_before=before["n"]))
     return table[(table.n_after > 0) | (table.n_before > 0)]
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #6b3e35be
 def _diagram(y, probs, positive, n_bins):
     "The reliability diagram of some examples, of `metrics.reliability`"
     claimed, happened = claims(y, probs, positive)
@@ -454,6 +458,7 @@ def curves_of(
             curves.append(threshold_curve(y, p).assign(**{"class": classes[k], "split": split}))
     return pd.concat(curves) if curves else pd.DataFrame(columns=["threshold", "class", "split"])
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #a9f38b05
 def _curves(home, p, val, test):
     "Model → curves: of the detector, and of each expert as it came, of the posts that it saw"
     positive = positive_index(p["field"], p["classes"])
@@ -494,6 +499,7 @@ def _write_calibration(folder, done, summary, p, table):
     write_json(folder/"protocol.json", p)
     write_json(folder/"metrics.json", flat_metrics(summary, p["classes"]) | dict(protocol=p["hash"]))
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #416c2006
 def _summary(frame, probs, datasets, calibration, threshold, p, rules):
     "calibration.json"
     positive = positive_index(p["field"], p["classes"])
@@ -640,6 +646,7 @@ def _draw_claims(ax, r, label, color):
     ax.plot(r["confidence"], r["accuracy"], color=color, lw=0.8, label=label)
     ax.scatter(r["confidence"], r["accuracy"], color=color, s=18, alpha=np.where(r["n"] < 10, 0.25, 1.0))
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #83716440
 def _draw_chance(ax, r):
     "Where nine of ten outcomes would lie if claims were true"
     from scipy.stats import binom
@@ -675,6 +682,7 @@ def draw_map(
     axes[-1].set_title(summary["method"], fontsize=9)
     fig.tight_layout()
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #764d111e
 def _one_row_a_class(rows, classes):
     "The chosen map of each class; nothing unless several classes may hold"
     chosen = [row for row in rows if "label" in row and row["chosen"]]
@@ -730,6 +738,7 @@ def _with_options(purpose):
     options = [f"{k} {purpose[k]:g}" for k in keys if purpose[k] is not None]
     return f"{purpose['purpose']} ({', '.join(options)})" if options else purpose["purpose"]
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #1d0ce181
 def _achieved(purpose):
     "Threshold and test metrics, or the refusal"
     if "refused" in purpose: return dict(refused=purpose["refused"])

@@ -21,6 +21,7 @@ from ..metrics import ece, sigmoid, softmax, yes_no
 class CalibrationRefused(FakesError):
     "No map that deserves trust; the message says why"
 
+# %% ../../nbs/trust/05_calibrators.ipynb #dde6d5a1
 class Calibrator:
     "The map that changes nothing; the others set what `keeps` names, with an `_`, in `fit`"
     name = "none"
@@ -91,6 +92,7 @@ class Temperature(Calibrator):
     def transform(self, logits): return softmax(logits, self.temperature_)
     def __str__(self): return f"temperature {self.temperature_:.2f}"
 
+# %% ../../nbs/trust/05_calibrators.ipynb #aabbb8fa
 def _refuse_bound(t):
     "Raises for a temperature at a bound, with what that says about the model"
     low, high = SLOPE
@@ -138,6 +140,7 @@ class Vector(Calibrator):
     @property
     def n_parameters(self): return 2 * len(self.scale_) - 1     # a constant added to all biases changes nothing
 
+# %% ../../nbs/trust/05_calibrators.ipynb #7f64cd32
 def _vector_loss(z, truth, unchanged):
     "Mean NLL with the ridge of one example, and its gradient, as a function of scales and biases (2k,)"
     from scipy.special import log_softmax
@@ -193,6 +196,7 @@ class OneVsRest(Calibrator):
     def n_parameters(self): return sum(map(self.size, self.maps_))
     def size(self, fitted): return len(fitted)
 
+# %% ../../nbs/trust/05_calibrators.ipynb #0c3570f6
 def _asked(k):
     "The classes that are asked for"
     return [1] if k == 2 else list(range(k))
@@ -208,6 +212,7 @@ def _logistic(x, target, sought):
     start = np.r_[np.ones(slopes), 0.0]
     return _lowest(loss, start, [SLOPE] * slopes + [BIAS], sought).tolist()
 
+# %% ../../nbs/trust/05_calibrators.ipynb #019a901f
 class Platt(OneVsRest):
     "A slope and an intercept on the log-odds (Platt 1999, fitted as Lin et al. 2007, doi 10.1007/s10994-007-5018-6)"
     name = "platt"
@@ -324,6 +329,7 @@ def _as_yes(z):
     "The score of a class as one of no or yes, (n, 2)"
     return np.stack([np.zeros(len(z)), z], 1)
 
+# %% ../../nbs/trust/05_calibrators.ipynb #d2ba664f
 def read_map(
     written:dict,   # of `to_dict`
 ) -> Calibrator: # fitted
@@ -385,6 +391,7 @@ class Candidate(NamedTuple):
     probs:np.ndarray|None      # (n, k) by maps that had not seen the example
     refused:str|None           # reason
 
+# %% ../../nbs/trust/05_calibrators.ipynb #cd981626
 def held_out(
     name:str,   # key of `CALIBRATORS`
     logits,     # (n, k)
@@ -460,6 +467,7 @@ def _row(candidate, y, gain, groups):
         ece=ece(y, candidate.probs, 1 if candidate.probs.shape[1] == 2 else None),
         refused=None)
 
+# %% ../../nbs/trust/05_calibrators.ipynb #8d9a6bef
 def _choose_each(logits, y, groups, candidates, folds, seed, margin, base):
     "A map for each class, and all their rows"
     bases = base.read_maps() if base else [None] * y.shape[1]
@@ -494,6 +502,7 @@ def draw_candidates(
     ax.set(xlabel="NLL gained on held-out examples", ylim=(len(rows) - 0.5, -0.5))
     ax.set_yticks(range(len(rows)), [_with_size(row) for row in rows], fontsize=8)
 
+# %% ../../nbs/trust/05_calibrators.ipynb #8a609c34
 def _with_size(row):
     "A map's name with its number of parameters"
     n = row.get("n_parameters")

@@ -46,6 +46,7 @@ class Counts(NamedTuple):
     @property
     def total(self): return self.positives + self.negatives
 
+# %% ../../nbs/trust/05a_decisions.ipynb #e3b550ca
 def count_at(
     y,        # (n,) whether positive
     p,        # (n,) probability of it
@@ -60,6 +61,7 @@ def count_at(
     hits, positives = _sums_above(ranked * y[order], at)
     return Counts(hits, flagged - hits, positives, total - positives)
 
+# %% ../../nbs/trust/05a_decisions.ipynb #abf7ae99
 def _sums_above(weights, at):
     "Sums of the weights (b, n) from each place on (b, m), and of all of them (b, 1)"
     below = np.zeros((len(weights), weights.shape[1] + 1), weights.dtype)
@@ -136,6 +138,7 @@ def allowed_failures(
     size = 1 << int(n.max() / copies).bit_length()        # a power of two: resamples of many sizes share a table
     return np.floor(copies * _binomial_table(size, rate, sure)[(n / copies).astype(int)])
 
+# %% ../../nbs/trust/05a_decisions.ipynb #22812b74
 @lru_cache(maxsize=256)
 def _binomial_table(size, rate, sure):
     "Failures allowed among 0, 1, … `size` examples"
@@ -151,6 +154,7 @@ class Sample(NamedTuple):
     copies:float         # examples that stand for one, of `mean_group`
     share:float          # of positives
 
+# %% ../../nbs/trust/05a_decisions.ipynb #0ee4fac1
 def sample_of(
     y,            # (n,) whether positive
     p,            # (n,) probability of it
@@ -180,6 +184,7 @@ def proved(
     passed[:, start::-1] = np.logical_and.accumulate(passed[:, start::-1], axis=1)
     return passed
 
+# %% ../../nbs/trust/05a_decisions.ipynb #6be0c15c
 def _easiest_proof(rate, sure, sample):
     "Index of the cut where the failures allowed are furthest above those expected, in standard deviations"
     most = allowed_failures(sample.flagged, rate, sure, sample.copies)
@@ -199,6 +204,7 @@ class Purpose(NamedTuple):
     miss:float=1.0              # cost of not flagging a positive
     prevalence:float|None=None  # share of positives in use, that of the split if none
 
+# %% ../../nbs/trust/05a_decisions.ipynb #0ea2eb98
 def purpose_options(
     q:Purpose,
 ) -> dict: # purpose (its name), then its options
@@ -243,6 +249,7 @@ def for_fpr(c, q, sample):
     kept = c.false <= allowed_failures(c.negatives, q.target, q.sure, sample.copies)
     return _first(kept & (c.hits > 0))
 
+# %% ../../nbs/trust/05a_decisions.ipynb #b7c5f6a2
 def _first(ok):
     "Index of the first cut that will do, -1 where none does"
     return np.where(ok.any(1), ok.argmax(1), -1)
@@ -267,6 +274,7 @@ def read_purpose(
     _check_options(q)
     return q if q.name in PROMISES else q._replace(sure=None)
 
+# %% ../../nbs/trust/05a_decisions.ipynb #fd5de3e5
 def _check_options(q):
     "An error for options that do not fit the purpose"
     promises = q.name in PROMISES
@@ -336,6 +344,7 @@ def choose_threshold(
     examples = f"{y.sum()} positive and {(~y).sum()} negative examples"
     raise Unreachable(_refusal(f"{q.name} of at {side}", q.target, q.sure, best, examples, sample.copies))
 
+# %% ../../nbs/trust/05a_decisions.ipynb #e7a36bfe
 def _refusal(promise, target, sure, best, examples, copies):
     "What cannot be promised, from what, and what can"
     confidence = f" with {sure:.0%} confidence" if sure else ""
@@ -372,6 +381,7 @@ def at_threshold(
         metrics[f"{m}_low"], metrics[f"{m}_high"] = _middle([d[m].ravel() for d in drawn], level)
     return metrics
 
+# %% ../../nbs/trust/05a_decisions.ipynb #bd842fb7
 def _middle(blocks, level):
     "Where the middle of the resamples lies, of those in which the value exists"
     values = np.concatenate([np.zeros(0), *blocks])
@@ -438,6 +448,7 @@ def draw_thresholds(
     ax.legend(fontsize=8, loc="lower left", ncols=2)
     fig.tight_layout()
 
+# %% ../../nbs/trust/05a_decisions.ipynb #725acace
 def _mark_purpose(ax, chosen, height, top):
     "A threshold, with its interval and its purpose, above the curve"
     t = chosen["threshold"]
@@ -631,6 +642,7 @@ def fit(
     self.limit_ = np.array([_limit(part, level) for part in parts])
     return self
 
+# %% ../../nbs/trust/05a_decisions.ipynb #cea97e24
 def _limit(scores, level):
     "The score of rank ⌈(n + 1) · level⌉, infinite where there is none"
     rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
@@ -708,6 +720,7 @@ def measure_sets(
         empty=_mean(size == 0),
         single_right=_mean(held[size == 1]))
 
+# %% ../../nbs/trust/05a_decisions.ipynb #9cc83adb
 def _mean(values):
     "None where there is nothing"
     return float(values.mean()) if len(values) else None
@@ -775,6 +788,7 @@ def _draw_kept(ax, splits, label, shift, style):
     spread = [100 * split["coverage_sd"] for split in splits]
     ax.errorbar(levels + shift, above, spread, elinewidth=0.8, label=label, **style)
 
+# %% ../../nbs/trust/05a_decisions.ipynb #79d4051c
 def _draw_sizes(ax, probs, y, level):
     "How many classes the sets of each kind hold, fitted on every second post"
     half = np.arange(len(y)) % 2 == 0

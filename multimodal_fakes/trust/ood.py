@@ -31,6 +31,7 @@ def whitening(
     root = np.linalg.cholesky(covariance.precision_)
     return root.astype("float32"), (means @ root).astype("float32")
 
+# %% ../../nbs/trust/05b_ood.ipynb #c36dd6e3
 def distances(
     x:np.ndarray,       # (n, D) features
     root:np.ndarray,    # (D, D), of `whitening`

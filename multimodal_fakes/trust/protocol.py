@@ -66,6 +66,7 @@ def varying(
         if len(set(map(digest, values.values()))) > 1: fields[path] = values
     return fields
 
+# %% ../../nbs/trust/05c_protocol.ipynb #d659612b
 def differences(
     a:dict,   # a protocol
     b:dict,   # another
@@ -123,6 +124,7 @@ def made_by() -> dict: # commit and dirty (code, notebooks or settings differ fr
         machine=platform.machine(),
         cores=os.cpu_count())
 
+# %% ../../nbs/trust/05c_protocol.ipynb #94d61737
 def _git(*words):
     "What git answers in this project; none without git or outside a clone"
     if not shutil.which("git"): return None
@@ -159,6 +161,7 @@ def split_hash(
             "Run fusion again (`dvc repro`).")
     return digest({i: splits[i] for i in frame.id})
 
+# %% ../../nbs/trust/05c_protocol.ipynb #ba38bd5b
 def data_state(
     home,       # project
     datasets,   # names
@@ -257,6 +260,7 @@ def _data(home, task, field, every, frame):
         decoder=decoder_name() if clip else None,
         ocr=ocr_settings(home, every))
 
+# %% ../../nbs/trust/05c_protocol.ipynb #79959997
 def _maybe(path):
     "A JSON file, or nothing where there is none"
     return read_json(path) if path.exists() else {}
@@ -288,6 +292,7 @@ def same_protocol(
                 "stand in one table. `protocol.compare` says what differs and lays such runs side by side.")
     return table
 
+# %% ../../nbs/trust/05c_protocol.ipynb #6a436c0c
 def refuse_mixed(
     protocols:dict,      # name of a run → its protocol
     over=(),             # fields that may differ, with all that hangs below them: a dotted path or several
@@ -304,6 +309,7 @@ def refuse_mixed(
             "Name the fields that may differ (over=[…]), or say across=True.")
     return differing
 
+# %% ../../nbs/trust/05c_protocol.ipynb #b2c09f7e
 def _check_fields(names, protocols):
     "An error for a name that is no field of any protocol"
     paths = []
@@ -335,6 +341,7 @@ def read_run(
             "Run report again (`dvc repro`).")
     return p, table
 
+# %% ../../nbs/trust/05c_protocol.ipynb #431a52da
 def compare(
     runs:dict,           # name → project folder
     task:str,            # its name
@@ -351,6 +358,7 @@ def compare(
         tables.append(pd.concat([about, table], axis=1))
     return pd.concat(tables, ignore_index=True)
 
+# %% ../../nbs/trust/05c_protocol.ipynb #52e81e68
 def _as_cell(value):
     "A value of a protocol as a table can hold it"
     return value if isinstance(value, (int, float, str)) else json.dumps(value)
