@@ -297,7 +297,7 @@ class Answer(TypedDict):
     task:str                           # of the bundle
     prediction:str|list[str]           # class; where several may hold, all that do
     label:int|list[int]                # its number, or theirs
-    probability:float                  # of the positive class; beyond two, of the prediction; where several hold, highest
+    probability:float                  # of the positive class; beyond two, of the prediction; of several, the highest
     confidence:float                   # in the prediction; where several may hold, in the least sure class
     probabilities:dict[str, float]     # class → calibrated
     threshold:float|list[float]|None   # of the positive class, none beyond two; one a class where several may hold
