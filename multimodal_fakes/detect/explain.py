@@ -173,7 +173,7 @@ def modality_values(
     nothing,   # (C,) of `nothing_seen`
 ) -> dict: # modality → log-odds that it brings to the class
     "Shapley values of the modalities of a post"
-    worth = {frozenset(): float(log_odds(nothing[case.k]))}
+    worth:dict = {frozenset(): float(log_odds(nothing[case.k]))}
     for group, p in case.of_subsets().items(): worth[group] = float(log_odds(p))
     return shapley(worth)
 
@@ -345,8 +345,8 @@ def word_gradients(
     with torch.enable_grad():
         scores, there, moved, owner = on_the_way(expert, field, score, (nodes + 1) / 2)
         slopes, = torch.autograd.grad(scores.sum(), there)
-    weights = torch.tensor(weights / 2, dtype=torch.float32)[:, None, None, None]
-    values = (weights * slopes * moved).sum((0, 3))                              # (W, T)
+    steps = torch.tensor(weights / 2, dtype=torch.float32)[:, None, None, None]
+    values = (steps * slopes * moved).sum((0, 3))                                # (W, T)
     is_word = owner >= 0
     return np.bincount(owner[is_word].numpy(), values[is_word].numpy(), minlength=len(words_in(field)))
 
@@ -547,8 +547,8 @@ def draw_explanation(
     if explanation["text"] is not None: panels.append((_draw_words, 1.6))
     if explanation["region"] is not None and picture is not None: panels.append((_draw_region, 1))
     widths = [width for _, width in panels]
-    size = dict(figsize=(2.7 * sum(widths), 2.4), dpi=110)
-    fig, axes = plt.subplots(1, len(panels), width_ratios=widths, squeeze=False, layout="constrained", **size)
+    fig = plt.figure(figsize=(2.7 * sum(widths), 2.4), dpi=110, layout="constrained")
+    axes = fig.subplots(1, len(panels), width_ratios=widths, squeeze=False)
     fig.canvas.draw()                                                           # so that the axes know their size
     for ax, (draw, _) in zip(axes[0], panels): draw(ax, explanation, picture)
     return fig

@@ -164,9 +164,9 @@ def difference(
 ) -> float: # largest, of the features and scores, relative to torch's own spread
     "How far the graph is from torch at every size"
     sizes = [(n, None) for n in SIZES]
-    if max_tokens: sizes += [(2, length) for length in (1, 2, max_tokens)]
+    lengths = (1, 2, max_tokens) if max_tokens else ()
     worst = 0.0
-    for n, length in sizes:
+    for n, length in [*sizes, *((2, length) for length in lengths)]:
         batch = resized(net.batch, n, length)
         for name, expected in _torch_answers(net, batch).items():
             if name in ("tokens", "real"): continue
@@ -400,7 +400,8 @@ def try_int8(
     path, output = graphs/f"{name}.onnx", net.outputs[0]
     plain = path.with_suffix(".float")
     shutil.copy(path, plain)
-    rows, order = [], []
+    rows:list = []
+    order:list = []
     for n in kept_layers(len(layers_of(plain))):
         if n and not order: order = sensitive_first(plain, batches[:2], output)      # slow, and a few posts suffice
         quantise(plain, path, batches, output, order[:n])
