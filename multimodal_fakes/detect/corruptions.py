@@ -19,7 +19,9 @@ from ..media import RATE, open_image
 
 # %% ../../nbs/detect/06f_corruptions.ipynb #474cbeef
 SEVERITIES = (1, 2, 3, 4, 5)
-CORRUPTIONS = {"text": {}, "vision": {}, "audio": {}, "video": {}}     # modality → name → function of a sample, a severity and a generator
+
+# modality → name → function of a sample, a severity and a generator
+CORRUPTIONS:dict[str, dict] = {"text": {}, "vision": {}, "audio": {}, "video": {}}
 
 def corruption(
     modality:str,   # of the samples, as experts name it
@@ -29,7 +31,8 @@ def corruption(
     "Enter a function of `(sample, level, rng)` as a corruption `(sample, severity, rng)`"
     def enter(change):
         @wraps(change)
-        def corrupted(sample, severity, rng): return change(sample, levels[severity - 1], rng) if severity else sample
+        def corrupted(sample, severity, rng):
+            return change(sample, levels[severity - 1], rng) if severity else sample
         corrupted.unit, corrupted.levels = unit, levels
         CORRUPTIONS[modality][change.__name__] = corrupted
         return corrupted
@@ -38,28 +41,26 @@ def corruption(
 def corrupt(
     modality:str,    # text, vision, audio or video
     name:str,        # of the corruption
-    sample,          # string; picture as `open_image` takes it, given back as a PIL image; samples (n,) at 16 kHz; frames (T, H, W, 3) and their times (T,)
+    sample,          # string; picture as `open_image` takes it; samples (n,) at 16 kHz; frames and times of a clip
     severity:int,    # 0 (as it came) to 5
     id:str="",       # of the example
     seed:int=0,
-): # of the same kind
+): # of the same kind, a picture as a PIL image
     "One example, corrupted; the same seed, example, corruption and severity give the same result"
-    known = CORRUPTIONS.get(modality, {})
-    if name not in known: raise FakesError(f"No corruption {name!r} of {modality}{nearest(name, known)}")
-    if severity not in (0, *SEVERITIES): raise FakesError(f"A severity is a whole number from 0 (as it came) to 5, not {severity!r}.")
+    named = CORRUPTIONS.get(modality, {})
+    if name not in named: raise FakesError(f"No corruption {name!r} of {modality}{nearest(name, named)}")
+    if severity not in (0, *SEVERITIES):
+        raise FakesError(f"A severity is a whole number from 0 (as it came) to 5, not {severity!r}.")
     if modality == "vision": sample = open_image(sample)
-    return known[name](sample, severity, np.random.default_rng(int(digest(seed, id, name, severity), 16)))
+    rng = np.random.default_rng(int(digest(seed, id, name, severity), 16))
+    return named[name](sample, severity, rng)
 
 # %% ../../nbs/detect/06f_corruptions.ipynb #06dedc92
-KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")                                                                 # rows of a keyboard
-LOOKALIKES = dict(zip("aceijopsxyABCEHIKMOPSTX", "асеіјорѕхуАВСЕНІКМОРЅТХ"))                                  # Latin → Cyrillic
-LEET = dict(zip("abegilostABEGILOST", "483911057483911057"))
-INVISIBLE = "\u200b\u200c\u200d"                                                                              # zero width: space, non-joiner, joiner
-EMOJI = "😀🔥🎉👍✨🌍📷🍀"
-
 def _some(places, share, rng):
     "A share of some places, one at least"
-    return set(rng.permutation(places)[:max(1, round(share * len(places)))].tolist()) if len(places) else set()
+    if not len(places): return set()
+    n = max(1, round(share * len(places)))
+    return set(rng.permutation(places)[:n].tolist())
 
 def _at(text, test): return [i for i, c in enumerate(text) if test(c)]
 
@@ -67,6 +68,9 @@ def _each(text, share, rng, test, change):
     "The text with a share of those characters changed that pass a test"
     at = _some(_at(text, test), share, rng)
     return "".join(change(c) if i in at else c for i, c in enumerate(text))
+
+# %% ../../nbs/detect/06f_corruptions.ipynb #1358281f
+KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")     # rows of a keyboard
 
 def _neighbour(c, rng):
     "A key beside this one"
@@ -87,6 +91,11 @@ def typos(text, share, rng):
         else: letters[i] = ""
     return "".join(letters)
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #35981f87
+LOOKALIKES = dict(zip("aceijopsxyABCEHIKMOPSTX", "асеіјорѕхуАВСЕНІКМОРЅТХ"))     # Latin → Cyrillic
+LEET = dict(zip("abegilostABEGILOST", "483911057483911057"))
+INVISIBLE = "\u200b\u200c\u200d"                                                 # zero width: space, non-joiner, joiner
+
 @corruption("text", "share of letters that have a double", 0.1, 0.25, 0.5, 0.75, 1.0)
 def homoglyphs(text, share, rng):
     "Letters of another alphabet that look the same"
@@ -101,6 +110,9 @@ def zero_width(text, share, rng):
 def leetspeak(text, share, rng):
     "Digits in place of letters"
     return _each(text, share, rng, LEET.__contains__, LEET.get)
+
+# %% ../../nbs/detect/06f_corruptions.ipynb #0b093a3a
+EMOJI = "😀🔥🎉👍✨🌍📷🍀"
 
 @corruption("text", "share of words", 0.1, 0.25, 0.5, 0.75, 1.0)
 def emoji(text, share, rng):
@@ -120,9 +132,7 @@ def truncation(text, share, rng):
     words = text.split()
     return " ".join(words[:max(1, round(len(words) * (1 - share)))])
 
-# %% ../../nbs/detect/06f_corruptions.ipynb #353378ee
-PLATFORMS = ((2048, 85, 26), (1600, 75, 28), (1280, 80, 30), (1080, 70, 32), (720, 60, 34))     # longest side in pixels, JPEG quality, H.264 constant rate factor
-
+# %% ../../nbs/detect/06f_corruptions.ipynb #e3cfcb39
 def _through_jpeg(image, quality):
     "The picture as a JPEG file and back, without its metadata"
     f = io.BytesIO()
@@ -145,7 +155,8 @@ def grain(image, sigma, rng):
     "Noise of a sensor in the dark"
     from PIL import Image
     pixels = np.asarray(image, np.float32)
-    return Image.fromarray((pixels + sigma * rng.standard_normal(pixels.shape, np.float32)).clip(0, 255).round().astype(np.uint8))
+    noisy = pixels + sigma * rng.standard_normal(pixels.shape, np.float32)
+    return Image.fromarray(noisy.clip(0, 255).round().astype(np.uint8))
 
 @corruption("vision", "scale", 0.7, 0.5, 0.35, 0.25, 0.15)
 def downscale(image, scale, rng):
@@ -154,39 +165,61 @@ def downscale(image, scale, rng):
     small = [max(1, round(scale * side)) for side in image.size]
     return image.resize(small, Image.Resampling.LANCZOS).resize(image.size, Image.Resampling.BICUBIC)
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #96f67eba
 @corruption("vision", "border, share of the shorter side", 0.05, 0.1, 0.18, 0.28, 0.4)
 def screenshot(image, share, rng):
     "The window of an application round the picture, light or dark, with bars above and below"
     from PIL import Image, ImageDraw
-    (w, h), b = image.size, max(1, round(share * min(image.size)))
-    ground, ink = ((250, 250, 250), (120, 120, 120)) if rng.random() < 0.5 else ((24, 26, 30), (170, 170, 170))
+    w, h = image.size
+    b = max(1, round(share * min(image.size)))
+    is_light = rng.random() < 0.5
+    ground, ink = ((250, 250, 250), (120, 120, 120)) if is_light else ((24, 26, 30), (170, 170, 170))
     window = Image.new("RGB", (w + b, h + 2 * b), ground)
     draw = ImageDraw.Draw(window)
+    buttons = np.linspace(b, w, 4).round().astype(int).tolist()
     for y in (b // 2, h + 3 * b // 2):
-        for x in np.linspace(b, w, 4).round().astype(int).tolist(): draw.rounded_rectangle([x - b // 4, y - b // 8, x + b // 4, y + b // 8], b // 8, fill=ink)
+        for x in buttons:
+            draw.rounded_rectangle([x - b // 4, y - b // 8, x + b // 4, y + b // 8], b // 8, fill=ink)
     window.paste(image, (b // 2, b))
     return window
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #870a303f
 @corruption("vision", "diameter, share of the shorter side", 0.12, 0.2, 0.3, 0.42, 0.55)
 def sticker(image, share, rng):
     "A face drawn over the picture, and a line of words over its lower edge"
     from PIL import ImageDraw, ImageFont
-    image, side = image.copy(), min(image.size)
-    draw, d, (w, h) = ImageDraw.Draw(image), share * side, image.size
+    image = image.copy()
+    draw = ImageDraw.Draw(image)
+    w, h = image.size
+    d = share * min(image.size)
     x, y = rng.random(2) * (w - d, h - d)
+    brown = (60, 40, 0)
     draw.ellipse([x, y, x + d, y + d], fill=(255, 205, 50), outline=(90, 60, 0))
-    for eye in (0.3, 0.6): draw.ellipse([x + eye * d, y + 0.3 * d, x + (eye + 0.1) * d, y + 0.42 * d], fill=(60, 40, 0))
-    draw.arc([x + 0.25 * d, y + 0.35 * d, x + 0.75 * d, y + 0.8 * d], 20, 160, fill=(60, 40, 0), width=max(1, round(d / 15)))
+    for eye in (0.3, 0.6):
+        draw.ellipse([x + eye * d, y + 0.3 * d, x + (eye + 0.1) * d, y + 0.42 * d], fill=brown)
+    mouth = [x + 0.25 * d, y + 0.35 * d, x + 0.75 * d, y + 0.8 * d]
+    draw.arc(mouth, 20, 160, fill=brown, width=max(1, round(d / 15)))
     draw.rectangle([0, h - d / 3, w, h], fill=(255, 255, 255))
-    draw.text((0.05 * w, h - d / 3), "look at this, and pass it on", fill=(0, 0, 0), font=ImageFont.load_default(max(4, d / 4)))
+    font = ImageFont.load_default(max(4, d / 4))
+    draw.text((0.05 * w, h - d / 3), "look at this, and pass it on", fill=(0, 0, 0), font=font)
     return image
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #3719a299
 @corruption("vision", "share of each side", 0.06, 0.12, 0.2, 0.3, 0.42)
 def crop(image, share, rng):
     "A part of the picture is cut off, somewhere"
-    (w, h), at = image.size, rng.random(2)
-    x, y = (share * at * (w, h)).round().astype(int).tolist()
-    return image.crop((x, y, x + max(1, round(w * (1 - share))), y + max(1, round(h * (1 - share)))))
+    w, h = image.size
+    x, y = (share * rng.random(2) * (w, h)).round().astype(int).tolist()
+    width, height = (max(1, round(side * (1 - share))) for side in image.size)
+    return image.crop((x, y, x + width, y + height))
+
+# %% ../../nbs/detect/06f_corruptions.ipynb #353378ee
+PLATFORMS = (     # longest side in pixels, JPEG quality, H.264 constant rate factor
+    (2048, 85, 26),
+    (1600, 75, 28),
+    (1280, 80, 30),
+    (1080, 70, 32),
+    (720, 60, 34))
 
 @corruption("vision", "times passed on", 1, 2, 3, 4, 5)
 def shared(image, times, rng):
@@ -204,6 +237,7 @@ def noise(samples, snr, rng):
     power = np.mean(np.square(samples, dtype=np.float64)) / 10 ** (snr / 10)
     return (samples + power ** 0.5 * rng.standard_normal(len(samples), np.float32)).astype(np.float32)
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #9ca3afe7
 @corruption("audio", "bits a second", 64_000, 32_000, 24_000, 16_000, 8_000)
 def codec(samples, bit_rate, rng):
     "AAC, which platforms and telephones speak"
@@ -211,38 +245,57 @@ def codec(samples, bit_rate, rng):
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as out:
         stream = out.add_stream("aac", rate=RATE, layout="mono", bit_rate=bit_rate, options={"aac_coder": "fast"})
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None], np.float32), format="fltp", layout="mono")
+        planar = np.ascontiguousarray(samples[None], np.float32)
+        frame = av.AudioFrame.from_ndarray(planar, format="fltp", layout="mono")
         frame.sample_rate, frame.pts = RATE, 0
-        out.mux(stream.encode(frame)); out.mux(stream.encode(None))
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
     file.seek(0)
-    with av.open(file) as back: heard = np.concatenate([np.zeros(0, np.float32), *(f.to_ndarray().mean(0) for f in back.decode(audio=0) if f.pts >= 0)])
-    return np.pad(heard[:len(samples)], (0, max(0, len(samples) - len(heard)))).astype(np.float32)
+    parts = [np.zeros(0, np.float32)]
+    with av.open(file) as back:
+        for frame in back.decode(audio=0):
+            if frame.pts >= 0: parts.append(frame.to_ndarray().mean(0))
+    heard = np.concatenate(parts)[:len(samples)]
+    return np.pad(heard, (0, len(samples) - len(heard))).astype(np.float32)
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #3c60e03c
 @corruption("audio", "dB by which the loudest is too loud", 3, 6, 10, 15, 22)
 def clipping(samples, excess, rng):
     "What is louder than the recorder can hold"
     most = np.abs(samples).max(initial=0) * 10 ** (-excess / 20)
     return np.clip(samples, -most, most)
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #929f63ed
 @corruption("audio", "reverberation time in seconds", 0.1, 0.25, 0.5, 0.9, 1.5)
 def reverberation(samples, seconds, rng):
     "A room, as loud as before"
     from scipy.signal import fftconvolve
+    if not len(samples): return samples
     t = np.arange(1, round(seconds * RATE)) / RATE
-    tail = rng.standard_normal(len(t)) * np.exp(-3 * np.log(10) * t / seconds) * (6 * np.log(10) / RATE) ** 0.5
+    decay = np.exp(-3 * np.log(10) * t / seconds)
+    tail = rng.standard_normal(len(t)) * decay * (6 * np.log(10) / RATE) ** 0.5
     wet = fftconvolve(samples, np.r_[1.0, tail])[:len(samples)]
-    loudness = lambda x: np.sqrt(np.mean(np.square(x, dtype=np.float64)))
-    return (wet * (loudness(samples) / max(loudness(wet), 1e-12))).astype(np.float32) if len(samples) else samples
+    gain = _loudness(samples) / max(_loudness(wet), 1e-12)
+    return (wet * gain).astype(np.float32)
 
-# %% ../../nbs/detect/06f_corruptions.ipynb #6488f719
+def _loudness(samples): return np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
+
+# %% ../../nbs/detect/06f_corruptions.ipynb #461226b5
 def _through_h264(frames, crf):
     "The frames as an H.264 stream and back, in memory"
     import av
-    file, (height, width) = io.BytesIO(), frames.shape[1:3]
+    file = io.BytesIO()
+    height, width = frames.shape[1:3]
+    is_odd = height % 2 or width % 2
+    # mbtree makes other bytes of the same frames from one time to the next
+    options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "mbtree": "0"}
     with av.open(file, "w", format="mp4") as out:
-        stream = out.add_stream("libx264", rate=25, options={"crf": str(crf), "preset": "veryfast", "threads": "1", "mbtree": "0"})    # mbtree makes other bytes of the same frames from one time to the next
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv444p" if height % 2 or width % 2 else "yuv420p"
-        for pixels in frames: out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+        stream = out.add_stream("libx264", rate=25, options=options)
+        stream.height, stream.width = height, width
+        stream.pix_fmt = "yuv444p" if is_odd else "yuv420p"
+        for pixels in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     file.seek(0)
     with av.open(file) as back: return np.stack([f.to_ndarray(format="rgb24") for f in back.decode(video=0)])
@@ -253,6 +306,7 @@ def h264(clip, crf, rng):
     frames, times = clip
     return _through_h264(frames, crf), times
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #14d83469
 @corruption("video", "frames a second", 10, 7, 5, 3, 2)
 def frame_rate(clip, rate, rng):
     "Fewer frames a second, each shown until the next"
@@ -265,7 +319,8 @@ def dropped_frames(clip, share, rng):
     "Frames that were lost on the way, the first never"
     frames, times = clip
     lost = _some(np.arange(1, len(frames)), share, rng)
-    return frames[np.maximum.accumulate([0 if i in lost else i for i in range(len(frames))])], times
+    last_seen = np.maximum.accumulate([0 if i in lost else i for i in range(len(frames))])
+    return frames[last_seen], times
 
 @corruption("video", "times passed on", 1, 2, 3, 4, 5)
 def shared_video(clip, times, rng):

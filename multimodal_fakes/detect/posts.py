@@ -28,10 +28,12 @@ def draw_posts(
     "Posts of every class in its share, spread over groups"
     table = pd.DataFrame(dict(y=y, group=groups)).sample(frac=1, random_state=seed)
     table = table.assign(turn=table.groupby("group").cumcount()).sort_values("turn", kind="stable")
-    place = (table.groupby("y").cumcount() + 0.5) / table.groupby("y").y.transform("size")      # of a post within its class: a half is its middle
-    return np.sort(place.sort_values(kind="stable").index[:n or len(table)].to_numpy())
+    by_class = table.groupby("y")
+    place = (by_class.cumcount() + 0.5) / by_class.y.transform("size")      # within its class: a half is the middle
+    first = place.sort_values(kind="stable").index[:n or len(table)]
+    return np.sort(first.to_numpy())
 
-# %% ../../nbs/detect/06b_posts.ipynb #097cb1a3
+# %% ../../nbs/detect/06b_posts.ipynb #7410ac90
 def test_posts(
     home,                # folder that holds Step_2 and Step_3
     bundle:dict,         # of the detector
@@ -41,19 +43,24 @@ def test_posts(
     split:str="test",    # or another
 ) -> tuple: # reader over some posts, y (n,), groups (n,)
     "Test posts with an answer"
-    reader = ShardReader(Path(home)/"Step_3", datasets, split, [bundle["field"]])
-    y = class_numbers(reader.frame[f"label_{bundle['field']}"], bundle["field"], bundle["classes"])
+    field = bundle["field"]
+    reader = ShardReader(Path(home)/"Step_3", datasets, split, [field])
+    y = class_numbers(reader.frame[f"label_{field}"], field, bundle["classes"])
     groups = (reader.frame.dataset + "/" + reader.frame.group).to_numpy(object)
-    known = np.flatnonzero(y >= 0)
-    if not len(known): raise FakesError(f"No labelled example of {', '.join(datasets)} in split {split!r}: its labels may not be published. Set shard.split_by to group.")
-    rows = known[draw_posts(y[known], groups[known], n, seed)]
+    labelled = np.flatnonzero(y >= 0)
+    if not len(labelled):
+        raise FakesError(f"No labelled example of {', '.join(datasets)} in split {split!r}: "
+                         "its labels may not be published. Set shard.split_by to group.")
+    rows = labelled[draw_posts(y[labelled], groups[labelled], n, seed)]
     return reader.where(rows), y[rows], groups[rows]
 
+# %% ../../nbs/detect/06b_posts.ipynb #097cb1a3
 def read_confidence(
     home,   # folder that holds Step_2
 ) -> dict: # id → mean confidence of the words that OCR read
     "How sure OCR was of each picture"
-    return {row["id"]: ocr_confidence(row["ocr"]["lines"]) for row in read_jsonl(Path(home)/"Step_2/ocr.jsonl")}
+    rows = read_jsonl(Path(home)/"Step_2/ocr.jsonl")
+    return {row["id"]: ocr_confidence(row["ocr"]["lines"]) for row in rows}
 
 def open_posts(
     reader:ShardReader,
@@ -62,22 +69,39 @@ def open_posts(
     rows,         # numbers of posts
 ) -> list: # of dicts: id, text (caption) and ocr, conf, vision (`PictureFile`), audio, video; what a post lacks is none
     "Posts taken apart"
-    texts, has = reader.where(rows).texts(), reader.frame[list(HAS.values())].to_numpy(bool)[rows]
-    def opened(i, text, there):
-        parts = {m: reader.sample(m, i) if m in modalities and there[list(HAS).index(m)] else None for m in ("vision", "audio", "video")}
-        caption, ocr = split_text_field(text or "")
-        id = reader.frame.id.iloc[i]
-        return dict(parts, id=id, text=caption or None, ocr=ocr, conf=read.get(id, np.nan), vision=PictureFile(parts["vision"]) if parts["vision"] else None)
-    return [opened(i, *of) for i, *of in zip(rows, texts, has)]
+    texts = reader.where(rows).texts()
+    has = reader.frame[list(HAS.values())].to_numpy(bool)[rows]          # (n, modalities)
+    looked_at = [m in modalities for m in HAS]
+    posts = []
+    for i, text, there in zip(rows, texts, has):
+        posts.append(_opened(reader, i, text, dict(zip(HAS, there & looked_at)), read))
+    return posts
 
+def _opened(reader, i, text, there, read):
+    "One post; `there` says which modalities it has and somebody looks at"
+    parts = {m: reader.sample(m, i) if there[m] else None for m in ("vision", "audio", "video")}
+    caption, ocr = split_text_field(text or "")
+    id = reader.frame.id.iloc[i]
+    picture = PictureFile(parts["vision"]) if parts["vision"] else None
+    return parts | dict(id=id, text=caption or None, ocr=ocr, conf=read.get(id, np.nan), vision=picture)
+
+# %% ../../nbs/detect/06b_posts.ipynb #39ec5148
 def as_seen(
     detector,   # `Detector`
     posts,      # of `open_posts`
 ) -> tuple: # samples and quality, as many `Detector.look`s would give them
     "What the detector sees of posts"
+    samples, quality = [], []
+    for post, lang in zip(posts, _languages(detector.bundle["lang"], posts)):
+        parts = post | {"text": text_field(post["text"], post["ocr"], lang) or None}
+        samples.append({m: parts[m] for m in detector.experts if parts[m] is not None})
+        n_words = len(f"{post['text'] or ''} {post['ocr']}".split())
+        n_pixels = np.nan if post["vision"] is None else math.prod(post["vision"].size)
+        quality.append((n_words, post["conf"], n_pixels))
+    return samples, quality
+
+def _languages(languages, posts):
+    "Fixed, or detected in the captions"
     from multimodal_fakes.data.prepare import detect_languages
-    known, captions = detector.bundle["lang"], [p["text"] for p in posts]
-    langs = known * len(posts) if len(known) == 1 else detect_languages(captions, known)
-    whole = [p | {"text": text_field(p["text"], p["ocr"], lang) or None} for p, lang in zip(posts, langs)]
-    quality = [(len(f"{p['text'] or ''} {p['ocr']}".split()), p["conf"], np.nan if p["vision"] is None else math.prod(p["vision"].size)) for p in posts]
-    return [{m: p[m] for m in detector.experts if p[m] is not None} for p in whole], quality
+    if len(languages) == 1: return languages * len(posts)
+    return detect_languages([p["text"] for p in posts], languages)
