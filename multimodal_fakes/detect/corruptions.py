@@ -38,6 +38,7 @@ def corruption(
         return corrupted
     return enter
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #0af38378
 def corrupt(
     modality:str,    # text, vision, audio or video
     name:str,        # of the corruption
@@ -80,6 +81,7 @@ def _neighbour(c, rng):
     near = rng.choice([row[j] for j in (i - 1, i + 1) if 0 <= j < len(row)])
     return near.upper() if c.isupper() else str(near)
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #1a2b6a19
 @corruption("text", "share of letters", 0.02, 0.05, 0.1, 0.18, 0.3)
 def typos(text, share, rng):
     "A key beside the right one, two letters swapped, or a letter left out"
@@ -126,6 +128,7 @@ def casing(text, share, rng):
     "Capitals where there were none, and none where they were"
     return _each(text, share, rng, str.isalpha, str.swapcase)
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #9d57b7d0
 @corruption("text", "share of words", 0.1, 0.25, 0.4, 0.6, 0.8)
 def truncation(text, share, rng):
     "The end is cut off, one word stays at least"
@@ -150,6 +153,7 @@ def blur(image, share, rng):
     from PIL import ImageFilter
     return image.filter(ImageFilter.GaussianBlur(share * min(image.size)))
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #fb98ef12
 @corruption("vision", "standard deviation of 255", 6, 12, 22, 36, 55)
 def grain(image, sigma, rng):
     "Noise of a sensor in the dark"
@@ -300,6 +304,7 @@ def _through_h264(frames, crf):
     file.seek(0)
     with av.open(file) as back: return np.stack([f.to_ndarray(format="rgb24") for f in back.decode(video=0)])
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #ba8c1468
 @corruption("video", "H.264 constant rate factor", 28, 33, 38, 43, 48)
 def h264(clip, crf, rng):
     "Coded anew at a lower quality"
@@ -322,6 +327,7 @@ def dropped_frames(clip, share, rng):
     last_seen = np.maximum.accumulate([0 if i in lost else i for i in range(len(frames))])
     return frames[last_seen], times
 
+# %% ../../nbs/detect/06f_corruptions.ipynb #d54fcc61
 @corruption("video", "times passed on", 1, 2, 3, 4, 5)
 def shared_video(clip, times, rng):
     "From one platform to the next, each coding it anew"

@@ -37,6 +37,7 @@ def shapley(
         shares[player] = sum(weight(s) * (worth[s | {player}] - worth[s]) for s in without)
     return shares
 
+# %% ../../nbs/detect/06e_explain.ipynb #60544ab9
 def subsets(
     players,
 ) -> list: # frozensets, the empty one first
@@ -51,6 +52,7 @@ def log_odds(
     p = np.clip(np.asarray(p, float), 1e-6, 1 - 1e-6)
     return np.log(p) - np.log1p(-p)
 
+# %% ../../nbs/detect/06e_explain.ipynb #8058cc21
 class Case:
     "One post as a detector sees it, and the class in question"
     def __init__(self,
@@ -113,6 +115,7 @@ def _only(samples, modalities):
     "Samples of some modalities"
     return {m: samples[m] for m in modalities}
 
+# %% ../../nbs/detect/06e_explain.ipynb #7e7914aa
 @patch
 def judged(
     self:Case,
@@ -137,6 +140,7 @@ def score(
     others = torch.cat([logits[:, :self.k], logits[:, self.k + 1:]], 1)
     return logits[:, self.k] - others.logsumexp(1)
 
+# %% ../../nbs/detect/06e_explain.ipynb #8a31d6e8
 def square(
     case:Case,   # with a picture
 ) -> np.ndarray: # (S, S, 3) uint8
@@ -153,6 +157,7 @@ def class_shares(
     from multimodal_fakes.trust.calibrate import probabilities
     return probabilities(frame.assign(present=False))[0]
 
+# %% ../../nbs/detect/06e_explain.ipynb #04eb3ecf
 def nothing_seen(
     detector:Detector,
     shares=None,   # (C,) of the classes in training; those of the bundle if none
@@ -168,6 +173,7 @@ def nothing_seen(
         raise FakesError(f"shares: expected a number for each of {classes}, got {np.shape(shares)}.")
     return np.asarray(shares, float), "shares in training"
 
+# %% ../../nbs/detect/06e_explain.ipynb #fd5b9763
 def modality_values(
     case:Case,
     nothing,   # (C,) of `nothing_seen`
@@ -200,6 +206,7 @@ def part_of(
     match = re.search(rf"\[{marker}\] (.*) \[/{marker}\]", field)
     return (match[1], match.start(1)) if match else ("", 0)
 
+# %% ../../nbs/detect/06e_explain.ipynb #9fd45ba2
 def words_in(
     field:str,   # of `record.text_field`
 ) -> list: # of `Word`, in the order of the field
@@ -257,6 +264,7 @@ def pieces(
     pixels = square(case)
     return GRID**2, lambda gone: Image.fromarray(cover(pixels, gone))
 
+# %% ../../nbs/detect/06e_explain.ipynb #f7fead9f
 def _no_pieces(modality):
     "The error"
     return FakesError("Only words of a text and regions of a picture are taken away one by one, "
@@ -292,6 +300,7 @@ def token_words(
     windows = long_parts(tokens["special_tokens_mask"], conf.max_tokens, conf.long_text)
     return np.concatenate([owners[list(window)] for window in windows])
 
+# %% ../../nbs/detect/06e_explain.ipynb #44cb9362
 def _segments(conf, field):
     "What the tokenizer reads, and where in the field each begins: all of it, or caption and OCR without markers"
     if conf.markers: return [(field, 0)]
@@ -459,6 +468,7 @@ def faithfulness(
             rows.append(row | _gained((areas["random"] - areas[name]).to_numpy(), n_boot, seed, level))
     return pd.DataFrame(rows)
 
+# %% ../../nbs/detect/06e_explain.ipynb #ffa5083a
 def _as_case(detector, post):
     "A case of a raw post, or of what `look` gave for it"
     samples, quality = detector.look(post) if isinstance(post, dict) else post
@@ -485,6 +495,7 @@ def _explained(case, nothing, origin, method):
         text=_of_text(case, method),
         region=_of_picture(case, method))
 
+# %% ../../nbs/detect/06e_explain.ipynb #766a16d4
 def _rounded(value, digits=6):
     "As a plain number"
     return round(float(value), digits)
@@ -498,6 +509,7 @@ def _of_text(case, method):
         words.append(dict(part=w.part, start=w.start, end=w.end, word=w.word, value=_rounded(v)))
     return {part: part_of(field, part)[0] for part in PARTS} | dict(words=words)
 
+# %% ../../nbs/detect/06e_explain.ipynb #6d6c0ee1
 def _of_picture(case, method):
     "Where in a picture, or in the frames of a video"
     modality = next((m for m in ("vision", "video") if m in case.samples), None)
@@ -521,6 +533,7 @@ def explain_rows(
     cases = (Case(detector, samples, quality, of) for samples, quality in looked)
     return [_explained(case, nothing, origin, METHODS[method]) for case in cases]
 
+# %% ../../nbs/detect/06e_explain.ipynb #a5008764
 def explain(
     detector:Detector,
     text:str|None=None,      # as `Detector.predict` takes them
@@ -553,6 +566,7 @@ def draw_explanation(
     for ax, (draw, _) in zip(axes[0], panels): draw(ax, explanation, picture)
     return fig
 
+# %% ../../nbs/detect/06e_explain.ipynb #7f1df013
 _FOR, _AGAINST = "firebrick", "steelblue"      # colours of what speaks for a class, and against it
 
 def _draw_brings(ax, explanation, picture):
@@ -586,6 +600,7 @@ def _draw_words(ax, explanation, picture):
     ax.axis("off")
     ax.set_title(f"words, strongest {strongest:.2f} log-odds", fontsize=9)
 
+# %% ../../nbs/detect/06e_explain.ipynb #e4315c0f
 def _placed(words, width):
     "(row, part) of each head, (row, column) of each word, in lines of so many characters"
     heads, places = [], []

@@ -47,6 +47,7 @@ class Net(NamedTuple):
     batch:dict      # name → array, of some posts
     outputs:tuple   # names
 
+# %% ../../nbs/detect/06d_export.ipynb #ed836345
 def of_expert(model, batch):
     "What `GraphExpert` asks for"
     seen = model.encoder.encode(batch)
@@ -77,6 +78,7 @@ def networks(
         for part, net in _of_fusion(strategy, seen).items(): nets[f"{name}/{part}"] = net
     return nets
 
+# %% ../../nbs/detect/06d_export.ipynb #4ffe1efa
 def _of_expert(modality, expert, samples):
     "The network of an expert"
     if getattr(expert.encoder.conf, "long_text", "") == "windows":
@@ -114,6 +116,7 @@ def free_axes(
     "What may differ from batch to batch"
     return (0, 1) if name.startswith(WORDS) else (0,)
 
+# %% ../../nbs/detect/06d_export.ipynb #e120cd07
 def resized(
     batch:dict,     # name → array
     n:int,          # rows wanted
@@ -147,6 +150,7 @@ def write_graph(
             dynamo=True, dynamic_shapes=(axes,), input_names=list(batch), output_names=list(net.outputs),
             external_data=False, verbose=False)
 
+# %% ../../nbs/detect/06d_export.ipynb #c3097a18
 def _odd_sizes(batch):
     "A number of rows and a length that no other axis has: the exporter takes equal lengths to be one and the same"
     taken = {n for array in batch.values() for n in array.shape[1:]} | {1}
@@ -174,6 +178,7 @@ def difference(
             worst = max(worst, off / max(1.0, float(np.abs(expected).max())))
     return worst
 
+# %% ../../nbs/detect/06d_export.ipynb #a611e082
 def _torch_answers(net, batch):
     "Output → array"
     with torch.inference_mode(): outputs = net.module(*_tensors(batch))
@@ -192,6 +197,7 @@ def layers_of(
     weights = {w.name for w in graph.initializer}
     return [n.name for n in graph.node if n.op_type in QUANTISED and n.input[1] in weights]
 
+# %% ../../nbs/detect/06d_export.ipynb #c154c611
 def to_int8(
     path,          # graph in float
     target,        # graph written
@@ -236,6 +242,7 @@ def outputs_of(
     graph = Graph(path)
     return np.concatenate([graph(b, [output])[output] for b in batches])
 
+# %% ../../nbs/detect/06d_export.ipynb #5a937feb
 def add_to(
     path,              # graph, written anew
     output:str,        # of its outputs, all that is computed from it moves too
@@ -252,6 +259,7 @@ def add_to(
     graph.node.insert(at + 1, onnx.helper.make_node("Add", [rounded, constant], [output], f"{output}_centred"))
     with atomic_path(path) as temporary: onnx.save(model, str(temporary))
 
+# %% ../../nbs/detect/06d_export.ipynb #31efec74
 def quantise(
     path,          # graph in float
     target,        # graph written
@@ -288,6 +296,7 @@ class Gates(NamedTuple):
     auroc:float        # change of the AUROC
     ece:float          # change of the ECE
 
+# %% ../../nbs/detect/06d_export.ipynb #1d1e425f
 def moved(
     y,             # (n,) labels, or (n, C) where several classes may hold
     probs,         # (n, C) of the graphs
@@ -306,6 +315,7 @@ def moved(
         auroc=change("auroc"),
         ece=change("ece"))
 
+# %% ../../nbs/detect/06d_export.ipynb #90ce22af
 def too_much(
     cost:Gates,
     gates:Gates,
@@ -348,6 +358,7 @@ def kept_layers(
     counts = {math.ceil(share * n) for share in KEPT}
     return sorted(k for k in counts if k < n)
 
+# %% ../../nbs/detect/06d_export.ipynb #be2f23a0
 def milliseconds(
     graph:Graph,
     batch:dict,
@@ -384,6 +395,7 @@ def variant_row(
         **_rounded(cost),
         refused=", ".join(failed))
 
+# %% ../../nbs/detect/06d_export.ipynb #85c9aecd
 def _rounded(cost): return {k: round(v, 6) for k, v in cost._asdict().items()}
 
 # %% ../../nbs/detect/06d_export.ipynb #75398403
@@ -432,6 +444,7 @@ def seen_posts(
     posts = open_posts(reader, detector.experts, read_confidence(home), range(len(reader)))
     return *as_seen(detector, posts), y
 
+# %% ../../nbs/detect/06d_export.ipynb #2b49e27b
 def in_eights(
     batch:dict,   # name → array
 ) -> list: # of such
@@ -457,6 +470,7 @@ def write_float(
             raise FakesError(f"The graph of {name} is {off:.2g} off from torch, relative to its largest score: "
                              "it is not exported. Serve this detector with the runtime torch.")
 
+# %% ../../nbs/detect/06d_export.ipynb #139f8b17
 def float_rows(
     trial:Trial,
     nets:dict,     # of `networks`
@@ -505,6 +519,7 @@ def export_all(
     write_golden(detector, folder)
     return table
 
+# %% ../../nbs/detect/06d_export.ipynb #4de39374
 def _max_tokens(detector):
     "That a text is read to, none without texts"
     return detector.experts["text"].encoder.conf.max_tokens if "text" in detector.experts else None
@@ -537,6 +552,7 @@ def _keep(detector, folder, graphs, table, trial, gates):
     graphs.rename(folder/"onnx")
     return table, about
 
+# %% ../../nbs/detect/06d_export.ipynb #fb948b43
 def _write_step(step, table, about):
     "What the pipeline compares"
     chosen = table[table.chosen]
@@ -566,6 +582,7 @@ def draw_variants(
     fig.tight_layout()
     return fig
 
+# %% ../../nbs/detect/06d_export.ipynb #0be4bdd7
 def _colour(row):
     "Green for the chosen, red for the refused"
     if row.chosen: return "seagreen"

@@ -32,6 +32,7 @@ NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-
 class FetchError(FakesError):
     "A URL that is not fetched; the message gives no address and nothing of the network behind"
 
+# %% ../../nbs/detect/06_fetch.ipynb #eac80ff5
 class UrlPolicy(BaseModel):
     "Which URLs are fetched: none, until a file says otherwise"
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -51,6 +52,7 @@ class UrlPolicy(BaseModel):
                              f"without scheme, port or address; {host!r} is none")
         return hosts
 
+# %% ../../nbs/detect/06_fetch.ipynb #8220f400
 def host_allowed(
     host:str,           # small letters
     policy:UrlPolicy,
@@ -91,6 +93,7 @@ def read_url(
         raise FetchError(f"This port of {host} is not fetched from.")
     return Target(host, int(port or 443), path if path.startswith("/") else "/" + path)
 
+# %% ../../nbs/detect/06_fetch.ipynb #bbe08191
 def _is_plain(url):
     "Whether all programs see the same characters"
     return isinstance(url, str) and len(url) <= 4096 and bool(re.fullmatch(r"[!-~]+", url)) and "\\" not in url
@@ -194,6 +197,7 @@ def plain_network_errors(host):
         raise FetchError(f"{host} could not be reached, or its answer broke off. "
                          "Try again, or send the file itself.") from None
 
+# %% ../../nbs/detect/06_fetch.ipynb #e881e662
 def connect(
     target:Target,
     addresses:list,  # of `addresses_of`
@@ -209,6 +213,7 @@ def connect(
         plain.close()
         raise
 
+# %% ../../nbs/detect/06_fetch.ipynb #4d123d16
 def _first_open(addresses, port, left):
     "A socket to the first address that answers; a dead one leaves time for the next"
     for n, address in enumerate(addresses):
@@ -227,6 +232,7 @@ class _Timed(io.RawIOBase):
         self.sock.settimeout(self.left())
         return self.sock.recv_into(buffer)
 
+# %% ../../nbs/detect/06_fetch.ipynb #3ce93d9c
 def ask(
     sock:ssl.SSLSocket,
     target:Target,
@@ -265,6 +271,7 @@ def read_body(
     if not body: raise FetchError(f"{host} sends an empty file.")
     return body
 
+# %% ../../nbs/detect/06_fetch.ipynb #4058dfeb
 def _read_up_to(response, most):
     "The body, or one byte more of it than allowed"
     body = bytearray()

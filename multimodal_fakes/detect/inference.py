@@ -65,6 +65,7 @@ def real_tokens(
     "Tokens without padding"
     return [t[m.astype(bool)].astype("float16") for t, m in zip(tokens, mask)]
 
+# %% ../../nbs/detect/06a_inference.ipynb #b30ae548
 class GraphExpert:
     "An expert whose network is an ONNX graph"
     def __init__(self,
@@ -102,6 +103,7 @@ class GraphNetwork(Strategy):
         batch = evidence.batch(np.arange(len(evidence)), "tokens" in self.needs)
         return self.graph(batch)["logits"]
 
+# %% ../../nbs/detect/06a_inference.ipynb #83a98c1e
 class GraphEndToEnd(GraphNetwork):
     "The same with encoders of its own, graphs as well"
     def __init__(self,
@@ -202,6 +204,7 @@ def load_graph_fusion(
     if "shape" in about: return GraphNetwork(about, graph("network"))
     return find_strategy(strategy).load(folder)
 
+# %% ../../nbs/detect/06a_inference.ipynb #bed803d2
 def _encoder_of(folder, modality):
     "What makes the inputs of an encoder that belongs to the fusion"
     own = folder/f"{modality}_encoder"
@@ -225,6 +228,7 @@ def load_graphs(
     if not bundle["fusion"]: return experts, None
     return experts, load_graph_fusion(folder/bundle["fusion"], graphs/"mm_fusion", threads)
 
+# %% ../../nbs/detect/06a_inference.ipynb #921b8980
 def _exported(folder, bundle):
     "Where its graphs lie, made from this very bundle"
     about = folder/"onnx/export.json"

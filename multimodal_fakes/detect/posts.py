@@ -62,6 +62,7 @@ def read_confidence(
     rows = read_jsonl(Path(home)/"Step_2/ocr.jsonl")
     return {row["id"]: ocr_confidence(row["ocr"]["lines"]) for row in rows}
 
+# %% ../../nbs/detect/06b_posts.ipynb #b9fffd1e
 def open_posts(
     reader:ShardReader,
     modalities,   # that are looked at
@@ -77,6 +78,7 @@ def open_posts(
         posts.append(_opened(reader, i, text, dict(zip(HAS, there & looked_at)), read))
     return posts
 
+# %% ../../nbs/detect/06b_posts.ipynb #a99d9ea0
 def _opened(reader, i, text, there, read):
     "One post; `there` says which modalities it has and somebody looks at"
     parts = {m: reader.sample(m, i) if there[m] else None for m in ("vision", "audio", "video")}
@@ -100,6 +102,7 @@ def as_seen(
         quality.append((n_words, post["conf"], n_pixels))
     return samples, quality
 
+# %% ../../nbs/detect/06b_posts.ipynb #33eee97c
 def _languages(languages, posts):
     "Fixed, or detected in the captions"
     from multimodal_fakes.data.prepare import detect_languages

@@ -104,6 +104,7 @@ def _looks_at(self:Detector, part):
     looked_at_by = {"text": {"text"}, "image": {"vision"} | reads_pictures, "video": {"video", "audio"}}
     return bool(looked_at_by[part] & set(self.experts))
 
+# %% ../../nbs/detect/06c_predict.ipynb #38132713
 @patch
 def _ignored(self:Detector, post):
     "What a post has and no expert looks at, such as a picture shown to a detector of headlines"
@@ -124,6 +125,7 @@ def open(
         except MediaError as e: failed[part] = e
     return opened, failed
 
+# %% ../../nbs/detect/06c_predict.ipynb #c22ad400
 NO_FETCHING = ("This detector fetches nothing: give the file itself, or name the hosts that it may fetch from "
                "with `Detector.load(…, urls=UrlPolicy(enabled=True, hosts=[…]))`.")
 
@@ -163,6 +165,7 @@ def look(
     for e in failed.values(): raise e
     return self._samples(opened)
 
+# %% ../../nbs/detect/06c_predict.ipynb #07aa9a7b
 @patch
 def _samples(self:Detector, post, failed=None):
     "What each expert sees of an opened post"
@@ -177,6 +180,7 @@ def _samples(self:Detector, post, failed=None):
     n_pixels = np.nan if image is None else math.prod(image.size)
     return samples, (n_words, ocr_confidence(lines), n_pixels)
 
+# %% ../../nbs/detect/06c_predict.ipynb #a9e7cb1d
 @patch
 def _nothing(self:Detector, failed):
     "The error about a post of which there is nothing to see: why a part could not be decoded, or what is needed"
@@ -199,6 +203,7 @@ def _text(self:Detector, caption, read):
     has_words = (caption or "").strip() or read
     return text_field(caption, read, self._lang(caption)) if has_words else ""
 
+# %% ../../nbs/detect/06c_predict.ipynb #79c2f88a
 @patch
 def _lang(self:Detector, caption):
     "The language as preparation decides it: fixed, or detected in what stands beside the picture"
@@ -215,6 +220,7 @@ class Seen(NamedTuple):
     features:np.ndarray   # (n, D)
     pieces:list           # (T, D) a post, its tokens, frames or patches
 
+# %% ../../nbs/detect/06c_predict.ipynb #dc38eeff
 @patch
 def see(
     self:Detector,
@@ -236,6 +242,7 @@ def see(
     for i, piece in zip(rows, pieces): seen.pieces[i] = piece
     return seen
 
+# %% ../../nbs/detect/06c_predict.ipynb #0ce5f928
 def samples_of(
     modality:str,
     samples,        # as `look` gives them, for each post
@@ -265,6 +272,7 @@ def evidence(
         tokens=lambda m: _flat(all_seen[m].pieces),
         sample=lambda m, i: samples[i].get(m))
 
+# %% ../../nbs/detect/06c_predict.ipynb #06e9c1ad
 def _flat(pieces):
     "Pieces of all posts (ΣT, D), and where those of each begin and end (n + 1,)"
     return np.concatenate(pieces), np.r_[0, np.cumsum([len(p) for p in pieces])]
@@ -286,6 +294,7 @@ def _are_given(samples):
     "Which are there"
     return [s is not None for s in samples]
 
+# %% ../../nbs/detect/06c_predict.ipynb #2e17e9fa
 @patch
 def _score(self:Detector, evidence):
     "Logits of what ships"
@@ -391,6 +400,7 @@ def far(
     features = {m: s.features for m, s in seen.items()}
     return list(self.familiar.score(features, present))
 
+# %% ../../nbs/detect/06c_predict.ipynb #15be6eb7
 @patch
 def predict_batch(
     self:Detector,
@@ -405,6 +415,7 @@ def predict_batch(
     answers = map(self.answer, probs, samples, self.far(seen), failed)
     return [answer | {"ignored": self._ignored(post)} for answer, post in zip(answers, posts)]
 
+# %% ../../nbs/detect/06c_predict.ipynb #fe5e6af9
 @patch
 def predict(
     self:Detector,
@@ -447,6 +458,7 @@ def timeline(
         frames.append(dict(second=second(moments[loudest][0] + t), influence=round(float(fall), 6)))
     return dict(timeline=windows, frames=frames)
 
+# %% ../../nbs/detect/06c_predict.ipynb #1d6b6766
 def _within(samples, span):
     "What lies in a window: modality → sample"
     from multimodal_fakes.experts.windows import cut_span
@@ -459,6 +471,7 @@ def _second_of(windows, seconds, t):
     k = min(int(t / seconds + 1e-6), len(windows) - 1)
     return round(float(windows[k]["start"] + t - k * seconds), 3)
 
+# %% ../../nbs/detect/06c_predict.ipynb #f302012b
 @patch
 def _drove(self:Detector, seen, k, n):
     "Times of the frames of a window without which the probability of class k falls most, and by how much"
@@ -515,6 +528,7 @@ def _draw_curve(ax, answer):
     ax.axhline(answer["probability"], color="grey", lw=0.8, ls=":")
     ax.set(ylim=(0, 1), xlabel="second of the video", ylabel="probability")
 
+# %% ../../nbs/detect/06c_predict.ipynb #0df4c8ce
 def _draw_strip(ax, frames, seconds, drove):
     "Ten frames and those that drove the answer, side by side"
     shown = np.unique(np.linspace(0, len(frames) - 1, 10).astype(int))
@@ -550,6 +564,7 @@ def golden_post(
         write_clip(folder/"clip.mp4", moving, 25, hum)
     return post
 
+# %% ../../nbs/detect/06c_predict.ipynb #bbb018e0
 def _ramps():
     "(96, 128, 3) uint8: red grows to the right, green shrinks downwards"
     red = np.tile(np.linspace(0, 255, 128), (96, 1))
@@ -571,10 +586,12 @@ def write_golden(
     write_json(folder/"golden.json", golden)
     return golden
 
+# %% ../../nbs/detect/06c_predict.ipynb #3e3a4e84
 def _beside(post, folder):
     "With files as paths"
     return {k: v if k == "text" else folder/v for k, v in post.items()}
 
+# %% ../../nbs/detect/06c_predict.ipynb #e1ca8385
 @patch
 def golden(
     self:Detector,
@@ -618,6 +635,7 @@ def predict_table(
     print(f"{n_judged} rows judged, {len(bad)} left out; written to {target}", file=sys.stderr)
     return bad
 
+# %% ../../nbs/detect/06c_predict.ipynb #6d2f6ffc
 def _checked_columns(source, reader):
     "Names of the columns"
     columns = list(reader.fieldnames or [])
@@ -640,6 +658,7 @@ def _batches(rows, size):
             batch = []
     if batch: yield batch
 
+# %% ../../nbs/detect/06c_predict.ipynb #e3c5e598
 def _judge(detector, rows, folder, bad):
     "Answers of a batch; a row that fails is judged alone, to be named"
     try: return [(row, a) for (_, row), a in zip(rows, detector.predict_batch(_posts_of(rows, folder)))]
@@ -651,6 +670,7 @@ def _judge(detector, rows, folder, bad):
         print(f"row {number}: {e}", file=sys.stderr)
         return []
 
+# %% ../../nbs/detect/06c_predict.ipynb #a4055879
 def _posts_of(rows, folder):
     "Posts of some rows, their files as paths"
     posts = []
@@ -678,6 +698,7 @@ def predict_frame(
         answers += self.predict_batch(posts[start:start + batch_size])
     return pd.DataFrame(answers, index=frame.index)
 
+# %% ../../nbs/detect/06c_predict.ipynb #61cd3166
 def _without_gaps(row):
     "None for the NaN that is a gap in a column of text"
     is_gap = lambda value: isinstance(value, float) and value != value

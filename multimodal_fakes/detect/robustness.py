@@ -50,6 +50,7 @@ class Block:
         "Whether a post has something to corrupt"
         return np.array([p[modality] is not None for p in self.posts])
 
+# %% ../../nbs/detect/06g_robustness.ipynb #7034392e
 def _reads_pictures(detector):
     "Whether a text expert looks at the words in a picture"
     return bool(detector.bundle["ocr"]) and "text" in detector.experts
@@ -74,6 +75,7 @@ def judge(
     if judged: probs[:, rows] = np.concatenate(judged).reshape(len(severities), len(rows), -1)
     return probs
 
+# %% ../../nbs/detect/06g_robustness.ipynb #268eea95
 @patch
 def _judge(self:Block, modality, name, batch, seed):
     "A few posts, each at a severity"
@@ -99,6 +101,7 @@ def taken(
     "What an expert makes of some of the posts"
     return Seen(seen.present[rows], seen.logits[rows], seen.features[rows], [seen.pieces[i] for i in rows])
 
+# %% ../../nbs/detect/06g_robustness.ipynb #f277ca8d
 def read_pictures(
     detector:Detector,
     posts,   # of `open_posts`
@@ -123,6 +126,7 @@ def corrupted_modalities(
     if read_again and _reads_pictures(detector): looked_at.add("vision")
     return [m for m in CORRUPTIONS if m in looked_at]
 
+# %% ../../nbs/detect/06g_robustness.ipynb #7be531cf
 def kept(
     path,    # .npy
     work,    # what makes the array
@@ -133,6 +137,7 @@ def kept(
         with atomic_path(path) as temporary, open(temporary, "wb") as f: np.save(f, array)
     return np.load(path)
 
+# %% ../../nbs/detect/06g_robustness.ipynb #e39590f3
 @contextlib.contextmanager
 def workers():
     "Threads for independent work, with torch's own shared out among them"
@@ -192,6 +197,7 @@ def judge_all(
     bar.close()
     return joined(parts)
 
+# %% ../../nbs/detect/06g_robustness.ipynb #9f5c2114
 def _judge_kind(block, severities, seed, path, kind):
     "One corruption of a block, from what is finished or worked out now"
     name = "_".join([path.name, *kind])
@@ -207,6 +213,7 @@ def _rule(bundle):
 
 def _answers(bundle, probs): return decide(probs, *_rule(bundle), bundle["multi_label"])
 
+# %% ../../nbs/detect/06g_robustness.ipynb #63ce56a9
 def drop_row(
     y,            # (n,) class numbers; (n, k) of 0 and 1 where several classes may hold
     clean,        # (n, C) probabilities of the posts as they came
@@ -274,6 +281,7 @@ def flip_table(
     table = pd.DataFrame(rows, columns=FLIPS)
     return table.sort_values(["severity", "confidence", "id"], ascending=[True, False, True], ignore_index=True)
 
+# %% ../../nbs/detect/06g_robustness.ipynb #65657ae6
 def _words(bundle, answer):
     "The class of an answer, or the classes, in one word"
     classes = bundle["classes"]
@@ -321,6 +329,7 @@ def draw_drops(
     for ax in axes[-1]: ax.set_xlabel("severity", fontsize=8)
     fig.tight_layout()
 
+# %% ../../nbs/detect/06g_robustness.ipynb #88a2de4e
 def _draw_drop(ax, name, part, lowest):
     "One corruption: accuracy as it came dotted, then along the severities"
     clean = part.accuracy.iloc[0]
@@ -362,6 +371,7 @@ def first_flips(
     "The flips that need least, of each post and each corruption one"
     return flips.drop_duplicates("id").drop_duplicates(["modality", "corruption"]).head(n)
 
+# %% ../../nbs/detect/06g_robustness.ipynb #646e9556
 def as_picture(
     post:dict,   # of `open_posts`
 ): # PIL image or `PictureFile`
@@ -372,6 +382,7 @@ def as_picture(
         return Image.fromarray(frames[len(frames) // 2])
     return post["vision"] or Image.new("RGB", (160, 110), "#eeeeee")
 
+# %% ../../nbs/detect/06g_robustness.ipynb #07f843f1
 def as_sent(
     shown,     # of `first_flips`
     posts,     # of `open_posts`, one for each row
@@ -400,6 +411,7 @@ def draw_flips(
     pictures = [*map(as_picture, posts), *map(as_picture, as_sent(shown, posts, seed))]
     contact_sheet(pictures, above + below, columns=len(shown), size=1.45)
 
+# %% ../../nbs/detect/06g_robustness.ipynb #5522feb0
 def _wrapped(*lines):
     "Lines of at most 22 characters"
     return "\n".join(part for line in lines for part in textwrap.wrap(line, 22))
@@ -459,6 +471,7 @@ def robustness_all(
     posts = open_posts(reader, {*shown.modality, *detector.experts, "vision"}, read, rows)
     return dict(table=table, flips=flips, shown=shown, metrics=metrics, posts=posts)
 
+# %% ../../nbs/detect/06g_robustness.ipynb #b1415691
 def _write(folder, table, flips, metrics):
     "Every file of the stage"
     for name, rows in (("drops", table), ("flips", flips)):
