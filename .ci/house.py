@@ -116,7 +116,8 @@ def untagged():
 def dirty():
     "Saved outputs with progress bars, warnings or paths"
     for path in notebooks():
-        for cell, what in soiled(path): yield f"{path.relative_to(ROOT)}, cell {cell}: the output has {what}; `make book`"
+        name = path.relative_to(ROOT)
+        for cell, what in soiled(path): yield f"{name}, cell {cell}: the output has {what}; `make book`"
 
 
 if __name__ == "__main__":
