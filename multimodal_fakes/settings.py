@@ -288,9 +288,13 @@ def comment_cell(
     "The same parameters, each with the comment that its schema gives"
     lines = [_line_of_cell(source, node, schema) for node in ast.parse(source).body]
     widths = [len(stated) for stated, _ in lines]
-    column = max(width for width in widths if width <= 32) + 2      # a longer line has its comment right behind
-    commented = [f"{stated:{column}}  # {about}" if about else stated for stated, about in lines]
-    return "\n".join(commented)
+    column = max((width for width in widths if width <= 32), default=0) + 2      # a longer line has its comment right behind
+    return "\n".join(_commented(stated, about, column) for stated, about in lines)
+
+def _commented(stated, about, column):
+    "A parameter and its comment, which stands above where the line would be too long"
+    line = f"{stated:{column}}  # {about}" if about else stated
+    return line if len(line) <= WIDTH else f"# {about}\n{stated}"
 
 # %% ../nbs/00b_settings.ipynb #97449791
 def _line_of_cell(source, node, schema):
