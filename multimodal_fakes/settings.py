@@ -288,7 +288,7 @@ def comment_cell(
     "The same parameters, each with the comment that its schema gives"
     lines = [_line_of_cell(source, node, schema) for node in ast.parse(source).body]
     widths = [len(stated) for stated, _ in lines]
-    column = max((width for width in widths if width <= 32), default=0) + 2      # a longer line has its comment right behind
+    column = max((width for width in widths if width <= 32), default=0) + 2
     return "\n".join(_commented(stated, about, column) for stated, about in lines)
 
 def _commented(stated, about, column):

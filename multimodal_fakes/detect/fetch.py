@@ -248,7 +248,7 @@ def ask(
         "Connection: close"]
     sock.settimeout(left())
     sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
-    response = http.client.HTTPResponse(_Timed(sock, left), method="GET")
+    response = http.client.HTTPResponse(_Timed(sock, left), method="GET")     # type: ignore[arg-type]
     response.begin()
     return response
 

@@ -291,13 +291,14 @@ class VideoEncoder(VisionEncoder):
     def __init__(self, conf:VideoConf, model, temporal):
         super().__init__(conf, model)
         self.temporal, self.dim = temporal, temporal.dim
-        self.preprocessor = VideoPreprocessor(conf)
+        self.preprocessor = VideoPreprocessor(conf)     # type: ignore[assignment]
 
     def prepare(self, sample, train:bool=False, generator=None) -> dict:
         "frames (n_frames, 3, S, S) uint8, mask (n_frames,); from `(frames, times)` or an item prepared without `train`"
         if not isinstance(sample, dict): sample = tensors(self.preprocessor.prepare(sample))
         if not train: return sample
-        clip = augment_clip(sample["frames"][sample["mask"].bool()], self.conf, generator)
+        shown = sample["frames"][sample["mask"].bool()]
+        clip = augment_clip(shown, self.conf, generator)     # type: ignore[arg-type]
         return tensors(self.preprocessor.fill(clip.numpy()))
 
     def collate(self, items:list) -> dict: return _stacked(items, ("frames", "mask"))      # (B, T, 3, S, S), (B, T)
@@ -402,7 +403,7 @@ def coded(
         stream.bit_rate = round(kbit * 1000)
         frame = av.AudioFrame.from_ndarray(wave.numpy()[None], format="fltp", layout="mono")
         frame.sample_rate, frame.pts = RATE, 0
-        out.mux(stream.encode(frame))
+        out.mux(stream.encode(frame))     # type: ignore[arg-type]
         out.mux(stream.encode(None))
     file.seek(0)
     with av.open(file) as back: parts = [f.to_ndarray()[0] for f in back.decode(audio=0)]
@@ -571,7 +572,7 @@ def make_wave_encoder(
     "By hub name or folder"
     if conf.spec_freq[0]:
         raise FakesError(f"Encoder {conf.name} reads waveforms, which have no bands to hide: set spec_freq to [0, 0].")
-    source = resolve_source(conf.source)
+    source = resolve_source(conf.source)     # type: ignore[arg-type]
     try: model, missing = _speech_network(conf, source)
     except OSError as e:
         reason = str(e).splitlines()[0]

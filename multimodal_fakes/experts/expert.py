@@ -190,7 +190,7 @@ def run_over(
     model:Expert,
     items:Items,
     store:FeatureStore|None=None,   # where vectors are looked up and kept; for encoders that stay as they are
-) -> tuple: # features (n, D) and logits (n, n_classes), float32
+) -> tuple[np.ndarray, np.ndarray]: # features (n, D) and logits (n, n_classes), float32
     "Encode once: the pooled vectors and the logits of every item"
     if store is None: pooled = encode(model.encoder, items)["pooled"]
     else:
@@ -302,7 +302,8 @@ def _new_or_earlier(conf, recipe, data:Training) -> tuple: # expert, and what ex
     if recipe.load_from: return _earlier(conf, recipe, data.task, loss)
     texts = None
     if conf.modality == "text" and not conf.source:      # its tokenizer is trained, too
-        texts = np.asarray(data.reader.texts(), dtype=object)[data.rows["train"]]
+        every = np.asarray(data.reader.texts(), dtype=object)     # type: ignore[type-var]
+        texts = every[data.rows["train"]]
     return Expert(make_encoder(conf, texts), n_classes, loss, recipe.layer_decay), {"version": 1}
 
 # %% ../../nbs/experts/04h_expert.ipynb #af020967

@@ -32,7 +32,7 @@ class Items(Dataset):
         self.encoder, self.reader = encoder, reader
         self.rows, self.y = np.asarray(rows), y
         self.recipe, self.n_classes = recipe, n_classes
-        self.lengths = None                      # of texts, by which batches are formed
+        self.lengths:list|None = None            # of texts, by which batches are formed
         if encoder.modality == "text": self._tokenise()
         elif encoder.modality == "vision": self._reserve_pixels()
         else:

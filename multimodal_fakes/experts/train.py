@@ -79,8 +79,8 @@ def make_loss(
 def _label_loss(kind, y, n_classes, smoothing) -> LabelLoss:
     "A question of two classes for each column of y"
     questions = [make_loss(kind, y[:, c].astype(int), 2, smoothing) for c in range(n_classes)]
-    weights = torch.stack([q.weights for q in questions])                          # (C, 2)
-    shift = torch.stack([q.shift for q in questions])
+    weights = torch.stack([q.weights for q in questions])     # type: ignore[misc]  # (C, 2)
+    shift = torch.stack([q.shift for q in questions])         # type: ignore[misc]
     return LabelLoss(weights, shift, questions[0].gamma, smoothing)
 
 # %% ../../nbs/experts/04d_train.ipynb #41148b6b

@@ -15,6 +15,7 @@ import copy
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -193,6 +194,12 @@ class Network(Classifier):
     "Standardise, project, put placeholders; a strategy adds `layers` and says how vectors `join`"
     projects = True      # whether modalities are projected
     neutral = 0.0        # where placeholders start
+    settings:dict        # of the strategy
+    shape:dict           # dimensions that the layers were built for
+    owner:list           # number of the modality that each signal of quality is about
+    modalities:list
+    n_classes:int
+    layers:Callable      # of a strategy: makes its layers
 
     def forward(self, present, labels=None, **batch):     # present (B, k) bool
         shown = self.hide(present) if self.training else present
@@ -584,7 +591,7 @@ class EndToEnd(Concat):
     "`concat`, then its encoders trained with it from there"
     name = "end_to_end"
     needs = ("samples", "experts")
-    encoders = None
+    encoders:dict|None = None
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
         train = evidence.rows("train") if rows is None else rows
         folder = Path(checkpoints or tempfile.mkdtemp())

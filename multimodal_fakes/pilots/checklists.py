@@ -117,8 +117,8 @@ def posts(
         scene = imagine(random.Random(stream))
         for name, (gold, caption, how) in POSTS.items():
             path = f"pictures/post{i}{how}.jpg"
-            args = dict(scene=scene, forged=how == "forged")
-            jobs[path] = partial(paint, path, "post", f"{stream}/picture", how == "poor", **args)
+            job = partial(paint, path, "post", f"{stream}/picture", how == "poor")
+            jobs[path] = partial(job, scene=scene, forged=how == "forged")
             text = caption(scene, random.Random(f"{seed}/checklist/{name}/{i}"))
             rows.append(dict(functionality=name, group=f"post{i}", text=text, image=path, label_gold=gold))
     return rows, list(jobs.values())

@@ -175,7 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", help="models/<task>")
     for name, field in AdapterConf.model_fields.items():
         if name == "folder": continue
-        parser.add_argument("--" + name.replace("_", "-"), type=field.annotation, default=field.default)
+        kind = field.annotation
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, default=field.default)     # type: ignore[arg-type]
     return parser
 
 # %% ../../nbs/service/07j_adapters.ipynb #a073957c

@@ -259,7 +259,8 @@ class Parts:
         self.n = 0             # parts that began
         self.ended = False     # whether the closing boundary came
         calls = {f"on_{k}": getattr(self, f"_{k}") for k in _CALLS}
-        self.parser = MultipartParser(boundary, calls, max_header_count=8, max_header_size=4096)
+        bounds = dict(max_header_count=8, max_header_size=4096)
+        self.parser = MultipartParser(boundary, calls, **bounds)     # type: ignore[arg-type]
 
     def feed(self, data:bytes):
         "Read on; what is no form is a problem"

@@ -72,7 +72,7 @@ def read_conf(
     for k, schema in schemas.items():
         values = given.get(k)
         if values is None or isinstance(values, dict): values = {**(values or {}), **changes.get(k, {})}
-        try: sections[k] = schema(**check_section(schema, values, k))
+        try: sections[k] = schema(**check_section(schema, values, k))     # type: ignore[misc]
         except FakesError as e: wrong += _lines_of(e)
     if wrong: raise FakesError(f"{name} does not fit:\n" + "\n".join(wrong))
     return ServeConf(**sections)

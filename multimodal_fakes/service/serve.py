@@ -554,7 +554,7 @@ def make_app(
     for kind in (FakesError, HTTPException, RequestValidationError): app.add_exception_handler(kind, problem_response)
     if service.conf.http.origins: _allow_pages(app, service.conf.http.origins)
     app.add_middleware(Front, service=service)
-    app.openapi = lambda: _document(app)
+    app.openapi = lambda: _document(app)     # type: ignore[method-assign]
     return app
 
 # %% ../../nbs/service/07i_serve.ipynb #9a12d660
