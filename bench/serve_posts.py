@@ -27,8 +27,8 @@ def make_texts(n, seed=SEED):
     kinds = np.repeat(np.arange(n) % 2, lengths) ^ flipped      # of each word
     ranks = 2 * (rng.zipf(1.3, total) % 4000) + kinds
     starts = np.r_[0, lengths.cumsum()]
-    titles = [ranks[a:b] for a, b in zip(starts, starts[1:])]
-    return [" ".join(words[r] for r in title) for title in titles]
+    drawn = [words[rank] for rank in ranks]
+    return [" ".join(drawn[a:b]) for a, b in zip(starts, starts[1:])]
 
 def draw_shape(rng, draw, w, h):
     "A disc somewhere in the picture"
