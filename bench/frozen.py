@@ -1,4 +1,6 @@
-"What storing features is worth: an epoch of a head over stored features beside an epoch that encodes, and filling the store beside encoding alone"
+"""What storing features is worth.
+
+An epoch of a head over stored features beside an epoch that encodes, and filling the store beside encoding alone."""
 import os
 import platform
 import tempfile
@@ -17,44 +19,71 @@ from multimodal_fakes.experts.items import Items
 from multimodal_fakes.experts.train import Classifier, Features, fit
 from multimodal_fakes.record import text_field
 
-N, EPOCHS = 20_000, 5      # headlines, epochs of the head over stored features
+N = 20_000      # headlines
+N_VAL = 64      # of them, to validate on
+EPOCHS = 5      # of the head over stored features
+FIT = dict(lr=1e-3, batch_size=64, patience=9)
 
 
 class Encoding(Classifier):
     "An expert whose encoder stays as it is, but is asked anew for each batch"
-    def __init__(self, expert): super().__init__(2); self.encoder, self.head = expert.encoder.requires_grad_(False), expert.head
+    def __init__(self, expert):
+        super().__init__(2)
+        self.encoder = expert.encoder.requires_grad_(False)
+        self.head = expert.head
+
     def logits(self, **batch):
-        with torch.no_grad(): pooled = self.encoder.eval().encode(batch).pooled
+        with torch.no_grad():
+            pooled = self.encoder.eval().encode(batch).pooled
         return self.head(pooled)
 
 
 def timed(f):
+    "Seconds and result"
     began = time.perf_counter()
     result = f()
     return time.perf_counter() - began, result
 
 
 def entry(name, ours, peer, unit, higher):
-    return dict(name=name, ours=round(ours, 4), peer=round(peer, 4), ratio=round(ours / peer, 3), unit=unit, higher_is_better=higher, command="python -m bench frozen",
-                machine=f"{platform.machine()}, {os.cpu_count()} cores", data=f"{N:,} clickbait headlines, all-MiniLM-L6-v2, float32, batch 64")
+    "One figure as results.json keeps it"
+    return dict(
+        name=name,
+        ours=round(ours, 4),
+        peer=round(peer, 4),
+        ratio=round(ours / peer, 3),
+        unit=unit,
+        higher_is_better=higher,
+        command="python -m bench frozen",
+        machine=f"{platform.machine()}, {os.cpu_count()} cores",
+        data=f"{N:,} clickbait headlines, all-MiniLM-L6-v2, float32, batch 64",
+    )
 
 
 def run() -> list:
     "The two figures, on the same headlines"
     seed_everything(0)
-    texts, y, test = headlines()
+    texts, y, _ = headlines()
     rows = np.random.default_rng(0).permutation(len(texts))[:N]
+    few_rows = rows[:N_VAL]
     reader = SimpleNamespace(texts=lambda: [text_field(t, lang="en") for t in texts])
     expert = Expert(make_encoder(load_encoder_conf("minilm")), 2)
-    items, few = Items(expert.encoder, reader, rows, y[rows]), Items(expert.encoder, reader, rows[:64], y[rows[:64]])
-    encode(expert.encoder, few, bar=False)                                         # libraries are loaded
-    how = dict(lr=1e-3, batch_size=64, patience=9)
+    encoder = expert.encoder
+    items = Items(encoder, reader, rows, y[rows])
+    few = Items(encoder, reader, few_rows, y[few_rows])
+    encode(encoder, few, bar=False)                                         # libraries are loaded
     with tempfile.TemporaryDirectory() as d:
-        store, keys = FeatureStore(d, encoder_key(expert.encoder)), items.keys()
-        pass_seconds, _ = timed(lambda: encode(expert.encoder, items, bar=False))
-        fill_seconds, _ = timed(lambda: store.fill(expert.encoder, keys, items, bar=False))
-        stored, val = Features(features=store.pooled(keys), labels=y[rows]), Features(features=store.pooled(keys[:64]), labels=y[rows[:64]])
-        head_seconds, _ = timed(lambda: fit(HeadOnly(expert), stored, val, f"{d}/head", EPOCHS, **how))
-        epoch_seconds, _ = timed(lambda: fit(Encoding(expert), items, few, f"{d}/encoding", 1, **how))
-    return [entry("an epoch of the head over stored features against one that encodes", head_seconds / EPOCHS, epoch_seconds, "s", False),
-            entry("filling the feature store against one pass of encoding", fill_seconds, pass_seconds, "s", False)]
+        store = FeatureStore(d, encoder_key(encoder))
+        keys = items.keys()
+        pass_seconds, _ = timed(lambda: encode(encoder, items, bar=False))
+        fill_seconds, _ = timed(lambda: store.fill(encoder, keys, items, bar=False))
+        stored = Features(features=store.pooled(keys), labels=y[rows])
+        val = Features(features=store.pooled(keys[:N_VAL]), labels=y[few_rows])
+        head_seconds, _ = timed(lambda: fit(HeadOnly(expert), stored, val, f"{d}/head", EPOCHS, **FIT))
+        epoch_seconds, _ = timed(lambda: fit(Encoding(expert), items, few, f"{d}/encoding", 1, **FIT))
+    of_head = "an epoch of the head over stored features against one that encodes"
+    of_store = "filling the feature store against one pass of encoding"
+    return [
+        entry(of_head, head_seconds / EPOCHS, epoch_seconds, "s", False),
+        entry(of_store, fill_seconds, pass_seconds, "s", False),
+    ]

@@ -1,7 +1,9 @@
-"""The service beside the design that most projects ship, beside BentoML and LitServe with the same graphs, under many users, and among strangers who mean no good.
+"""The service beside the design that most projects ship, and beside BentoML and LitServe with the same graphs.
 
-`python -m bench serve` does all of it, `python -m bench serve speed load hostile kill` parts. One detector of the Fakeddit recipe with random weights is made for it (`serve_made`). Everything runs on this machine: the
-client shares its cores with the servers, so it is made to cost little (`serve_load`), and is the same for all."""
+Then under many users, and among strangers who mean no good. `python -m bench serve` does all of it,
+`python -m bench serve speed load hostile kill` parts. One detector of the Fakeddit recipe with random weights is made
+for it (`serve_made`). Everything runs on this machine: the client shares its cores with the servers, so it is made to
+cost little (`serve_load`), and is the same for all."""
 import csv
 import json
 import os
@@ -15,7 +17,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,201 +32,479 @@ from multimodal_fakes.core import FakesError, read_json, root
 
 CLIENTS, ROUNDS, PICTURES = 32, 3, 256
 POSTS = {"reference": 192, "bentoml": 640, "litserve": 640, "ours": 640}       # of a round; the slow one gets fewer
-FIRST, LAST = ("users", 10, 30), ("users", 200, 60)                          # users and seconds of Locust
-MOST, MANY = 1000, 20_000                                                                # posts of one seed; requests over which memory is watched
-LIMITS = dict(start=4.0, memory=1536.0, rate=8.0, p95=0.25, ahead=1.0, probe=0.1, growth=0.05, difference=0.05, flips=0.003)
+FIRST = (10, 30)        # users and seconds of Locust
+LAST = (200, 60)
+MOST = 1000             # posts of one seed
+MANY = 20_000           # requests over which memory is watched
+KILLED_OVER = 400       # posts that are judged while workers are killed
+LIMITS = dict(
+    start=4.0,          # seconds until ready
+    memory=1536.0,      # MiB
+    probe=0.1,          # seconds of the ready probe
+    difference=0.05,    # of a probability
+    flips=0.003,        # share of labels
+)
 REFUSED = Path(__file__).parent/"serve_refused.csv"
+PACKAGES = ("onnxruntime", "torch", "fastapi", "uvicorn", "bentoml", "litserve", "locust", "schemathesis")
 
 
 # ---- posts
 class Stock:
     "Pictures drawn once, and posts made of them, none twice"
     def __init__(self, home):
-        self.folder = Path(home)/"pictures"; self.folder.mkdir(exist_ok=True)
+        self.folder = Path(home)/"pictures"
+        self.folder.mkdir(exist_ok=True)
         rng = np.random.default_rng(7)
         self.pictures = [draw_photo(rng, i % 2) for i in range(PICTURES)]
-        for i, p in enumerate(self.pictures): (self.folder/f"{i:04d}.jpg").write_bytes(p)
+        for i, picture in enumerate(self.pictures):
+            (self.folder/f"{i:04d}.jpg").write_bytes(picture)
+
+    def picture(self, i, seed):
+        "A picture that no other post of any seed has"
+        return with_comment(self.pictures[(i + 32 * seed) % PICTURES], f"{seed}.{i}")
 
     def posts(self, n, seed):
         "The same seed gives the same posts, however many"
-        return [dict(text=t, image=with_comment(self.pictures[(i + 32 * seed) % PICTURES], f"{seed}.{i}")) for i, t in enumerate(make_texts(MOST, 100 + seed)[:n])]
+        texts = make_texts(MOST, 100 + seed)[:n]
+        return [dict(text=text, image=self.picture(i, seed)) for i, text in enumerate(texts)]
 
-    def about(self): return f"titles of 11 words in the middle, JPEG of 480 to 960 px ({np.mean([len(p) for p in self.pictures]) / 1024:.0f} KB on average), drawn from a seed, no post twice"
+    def about(self):
+        "The posts in words"
+        kb = np.mean([len(p) for p in self.pictures]) / 1024
+        return (f"titles of 11 words in the middle, JPEG of 480 to 960 px ({kb:.0f} KB on average), "
+                "drawn from a seed, no post twice")
 
 
 # ---- entries
 def entry(name, ours, peer, unit, higher, data, digits=4):
     "One figure as results.json keeps it"
-    kept = ("onnxruntime", "torch", "fastapi", "uvicorn", "bentoml", "litserve", "locust", "schemathesis")
-    return dict(name=f"serve: {name}", ours=round(ours, digits), peer=round(peer, digits), ratio=round(ours / peer, 3) if peer else 0.0, unit=unit, higher_is_better=higher, command="make bench-serve",
-                machine=f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", data=data, versions={p: version(p) for p in kept})
+    return dict(
+        name=f"serve: {name}",
+        ours=round(ours, digits),
+        peer=round(peer, digits),
+        ratio=round(ours / peer, 3) if peer else 0.0,
+        unit=unit,
+        higher_is_better=higher,
+        command="make bench-serve",
+        machine=f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        data=data,
+        versions={package: version(package) for package in PACKAGES},
+    )
 
 def processor():
     "Its name"
-    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.machine()
+    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    return model[1] if model else platform.machine()
 
 
 # ---- 1 speed
+def probability_of(body):
+    "Of the positive class, in an answer of any of the servers"
+    answer = json.loads(body)
+    if isinstance(answer, list):
+        answer = answer[0]
+    return answer.get("probability_fake", answer.get("probability"))
+
 def answers_of(load):
     "Number of the post → probability of the positive class"
-    def one(body):
-        said = json.loads(body)
-        said = said[0] if isinstance(said, list) else said
-        return said.get("probability_fake", said.get("probability"))
-    return {i: one(body) for i, (status, body) in load.answers.items() if status == 200}
+    return {i: probability_of(body) for i, (status, body) in load.answers.items() if status == 200}
+
+def need_answers(host, load):
+    "Raises where a server answered anything but 200"
+    if set(load.statuses()) == {200}:
+        return
+    refused = next(body for status, body in load.answers.values() if status != 200)
+    raise FakesError(f"{host.name} answered {load.statuses()}: {refused[:500]}")
 
 def one_round(host, stock, seed):
-    "A server started, warmed, asked, weighed"
+    "A server started, warmed, asked, weighed; ours is asked the same once more"
+    n = POSTS[host.name]
+    again = None
     with running(host) as started:
         drive(host.port, host.requests(stock.posts(2 * CLIENTS, 900 + seed)), CLIENTS)
-        load = drive(host.port, host.requests(stock.posts(POSTS[host.name], seed)), CLIENTS)
-        again = drive(host.port, host.requests(stock.posts(POSTS[host.name], seed)), CLIENTS) if host.name == "ours" else None
+        load = drive(host.port, host.requests(stock.posts(n, seed)), CLIENTS)
+        if host.name == "ours":
+            again = drive(host.port, host.requests(stock.posts(n, seed)), CLIENTS).rate
         memory = host.memory()
-    if set(load.statuses()) != {200}: raise FakesError(f"{host.name} answered {load.statuses()}: {next(b for s, b in load.answers.values() if s != 200)[:500]}")
-    print(f"  {host.name:10} {load.rate:7.1f} requests/s, p50 {1000 * load.quantile(.5):6.0f} ms, p95 {1000 * load.quantile(.95):6.0f} ms, ready after {started:5.2f} s, {memory:6.0f} MiB" + (f", {again.rate:.0f} requests/s when all is asked again" if again else ""))
-    return dict(rate=load.rate, p50=load.quantile(.5), p95=load.quantile(.95), start=started, memory=memory, answers=answers_of(load), again=again.rate if again else None)
+    need_answers(host, load)
+    p50, p95 = load.quantile(.5), load.quantile(.95)
+    latency = f"p50 {1000 * p50:6.0f} ms, p95 {1000 * p95:6.0f} ms"
+    cached = "" if again is None else f", {again:.0f} requests/s when all is asked again"
+    print(f"  {host.name:10} {load.rate:7.1f} requests/s, {latency}, ready after {started:5.2f} s, "
+          f"{memory:6.0f} MiB{cached}")
+    return dict(
+        rate=load.rate,
+        p50=p50,
+        p95=p95,
+        start=started,
+        memory=memory,
+        answers=answers_of(load),
+        again=again,
+    )
+
+PEERS = {
+    "reference": "FastAPI with torch, padded to 128 tokens, one at a time",
+    "bentoml": "BentoML, the same graphs",
+    "litserve": "LitServe, the same graphs",
+}
+COMPARED = [    # name of the figure, its key in a round, unit, whether higher is better
+    ("requests/s", "rate", "requests/s", True),
+    ("p95", "p95", "s", False),
+    ("p50", "p50", "s", False),
+    ("start to ready", "start", "s", False),
+    ("memory", "memory", "MiB", False),
+]
+
+def median_of(of_rounds, key):
+    "Over the rounds of one server"
+    return statistics.median(one[key] for one in of_rounds)
+
+def agreement(ours, reference):
+    "Figures of how far the probabilities of ours are from those of torch, post by post"
+    pairs = []
+    for mine, theirs in zip(ours, reference):
+        pairs += [(mine["answers"][i], p) for i, p in theirs["answers"].items()]
+    pairs = np.array(pairs)
+    difference = np.abs(np.diff(pairs)).max()
+    labels = pairs >= .5
+    flips = float(np.mean(labels[:, 0] != labels[:, 1]))
+    same = f"{len(pairs)} posts judged by both"
+    largest = "largest difference to torch's probability, against the gate"
+    differing = "labels that differ from torch's, against the gate"
+    return [
+        entry(largest, difference, LIMITS["difference"], "probability", False, same, 6),
+        entry(differing, flips, LIMITS["flips"], "share", False, same, 6),
+    ]
+
+def against_peer(ours, theirs, title, about):
+    "Figures beside one peer"
+    entries = []
+    for figure, key, unit, higher in COMPARED:
+        values = (median_of(ours, key), median_of(theirs, key))
+        entries.append(entry(f"{figure} against {title}", *values, unit, higher, about))
+    return entries
+
+def against_limits(ours, about):
+    "Figures of ours alone"
+    again, rate = median_of(ours, "again"), median_of(ours, "rate")
+    start, memory = median_of(ours, "start"), median_of(ours, "memory")
+    cached = "requests/s when every post is asked again, against asking first"
+    from_cache = f"answers come from the cache; {about}"
+    weighed = f"all processes, shared pages once, after a round; {about}"
+    return [
+        entry(cached, again, rate, "requests/s", True, from_cache),
+        entry("start to ready, against its limit", start, LIMITS["start"], "s", False, about),
+        entry("memory, against its limit", memory, LIMITS["memory"], "MiB", False, weighed),
+    ]
 
 def speed(home, stock, rounds=ROUNDS) -> list:
     "Requests a second, latency, start and memory of each server in turn, and whether the answers are those of torch"
-    found = {name: [] for name in POSTS}
+    results = {name: [] for name in POSTS}
     for seed in range(rounds):
-        for kind in (Reference, Bento, Lit, Ours): found[kind.name].append(one_round(kind(home), stock, seed))
-    median = lambda name, k: statistics.median(r[k] for r in found[name])
-    about = f"{CLIENTS} clients, {stock.about()}, median of {rounds} rounds, servers by turns; {read_json(home/'models/fakeddit_recipe/onnx/export.json')['chosen']}"
-    peers = {"reference": "FastAPI with torch, padded to 128 tokens, one at a time", "bentoml": "BentoML, the same graphs", "litserve": "LitServe, the same graphs"}
-    told = []
-    for name, what in peers.items():
-        told += [entry(f"requests/s against {what}", median("ours", "rate"), median(name, "rate"), "requests/s", True, about), entry(f"p95 against {what}", median("ours", "p95"), median(name, "p95"), "s", False, about)]
-        told += [entry(f"p50 against {what}", median("ours", "p50"), median(name, "p50"), "s", False, about), entry(f"start to ready against {what}", median("ours", "start"), median(name, "start"), "s", False, about), entry(f"memory against {what}", median("ours", "memory"), median(name, "memory"), "MiB", False, about)]
-    pairs = np.array([(r["answers"][i], p) for r, t in zip(found["ours"], found["reference"]) for i, p in t["answers"].items()])
-    same = f"{len(pairs)} posts judged by both"
-    told += [entry("largest difference to torch's probability, against the gate", np.abs(np.diff(pairs)).max(), LIMITS["difference"], "probability", False, same, 6), entry("labels that differ from torch's, against the gate", float(np.mean((pairs[:, 0] >= .5) != (pairs[:, 1] >= .5))), LIMITS["flips"], "share", False, same, 6)]
-    told += [entry("requests/s when every post is asked again, against asking first", median("ours", "again"), median("ours", "rate"), "requests/s", True, "answers come from the cache; " + about)]
-    return told + [entry("start to ready, against its limit", median("ours", "start"), LIMITS["start"], "s", False, about), entry("memory, against its limit", median("ours", "memory"), LIMITS["memory"], "MiB", False, "all processes, shared pages once, after a round; " + about)]
+        for kind in (Reference, Bento, Lit, Ours):
+            results[kind.name].append(one_round(kind(home), stock, seed))
+    chosen = read_json(home/"models/fakeddit_recipe/onnx/export.json")["chosen"]
+    about = f"{CLIENTS} clients, {stock.about()}, median of {rounds} rounds, servers by turns; {chosen}"
+    ours = results["ours"]
+    entries = []
+    for name, title in PEERS.items():
+        entries += against_peer(ours, results[name], title, about)
+    return entries + agreement(ours, results["reference"]) + against_limits(ours, about)
 
 
 # ---- 2 load
+@dataclass
+class Users:
+    "What Locust counted"
+    n:int           # requests
+    failed:int
+    refused:int     # of them, with 503 and Retry-After
+    p50:float       # seconds
+    p95:float
+    rate:float      # requests a second
+
+def read_table(path):
+    "Rows of a CSV file"
+    with open(path) as f:
+        return list(csv.DictReader(f))
+
 def locust(host, stock, home, users, seconds):
     "Statuses and latencies as Locust counts them"
-    kept, environment = home/f"locust_{users}", os.environ | {"BENCH_PICTURES": str(stock.folder), "PYTHONPATH": str(root())}
-    command = [str(Path(sys.executable).parent/"locust"), "-f", str(Path(__file__).parent/"serve_locust.py"), "--headless", "-u", str(users), "-r", str(users), "-t", f"{seconds}s", "--host", f"http://127.0.0.1:{host.port}", "--csv", str(kept), "--only-summary"]
-    done = subprocess.run(command, cwd=root(), env=environment, capture_output=True, text=True, timeout=seconds + 120)
-    rows = {r["Name"]: r for r in csv.DictReader(open(f"{kept}_stats.csv"))}
-    all_, refused = rows.pop("Aggregated"), sum(int(r["Request Count"]) for n, r in rows.items() if "refused" in n)
-    failures = list(csv.DictReader(open(f"{kept}_failures.csv")))
-    for f in failures: print(f"  {f['Occurrences']} × {f['Name']}: {f['Error'][:300]}")
-    if done.returncode not in (0, 1): raise FakesError(f"Locust ended with {done.returncode}: {done.stderr[-2000:]}")
-    return dict(n=int(all_["Request Count"]), failed=int(all_["Failure Count"]), refused=refused, p50=float(all_["50%"]) / 1000, p95=float(all_["95%"]) / 1000, rate=float(all_["Requests/s"]))
+    prefix = home/f"locust_{users}"
+    command = [
+        str(Path(sys.executable).parent/"locust"),
+        "-f", str(Path(__file__).parent/"serve_locust.py"),
+        "--headless",
+        "-u", str(users),
+        "-r", str(users),
+        "-t", f"{seconds}s",
+        "--host", f"http://127.0.0.1:{host.port}",
+        "--csv", str(prefix),
+        "--only-summary",
+    ]
+    environment = os.environ | {"BENCH_PICTURES": str(stock.folder), "PYTHONPATH": str(root())}
+    timeout = seconds + 120
+    done = subprocess.run(command, cwd=root(), env=environment, capture_output=True, text=True, timeout=timeout)
+    rows = {row["Name"]: row for row in read_table(f"{prefix}_stats.csv")}
+    for failure in read_table(f"{prefix}_failures.csv"):
+        print(f"  {failure['Occurrences']} × {failure['Name']}: {failure['Error'][:300]}")
+    if done.returncode not in (0, 1):
+        raise FakesError(f"Locust ended with {done.returncode}: {done.stderr[-2000:]}")
+    total = rows.pop("Aggregated")
+    return Users(
+        n=int(total["Request Count"]),
+        failed=int(total["Failure Count"]),
+        refused=sum(int(row["Request Count"]) for name, row in rows.items() if "refused" in name),
+        p50=float(total["50%"]) / 1000,
+        p95=float(total["95%"]) / 1000,
+        rate=float(total["Requests/s"]),
+    )
 
 def many_posts(stock, n):
     "Nine of ten short, one with a picture, none twice"
     for i in range(n):
-        if i % 10: yield request("/classify", json.dumps({"text": f"Headline of number {i}: {i * 7919 % 1000} boats"}).encode(), "application/json")
-        else: yield as_form("/predict", dict(text=f"Post of number {i}", image=with_comment(stock.pictures[i % PICTURES], f"many {i}")))
+        if i % 10:
+            body = json.dumps({"text": f"Headline of number {i}: {i * 7919 % 1000} boats"})
+            yield request("/classify", body.encode(), "application/json")
+        else:
+            image = with_comment(stock.pictures[i % PICTURES], f"many {i}")
+            yield as_form("/predict", dict(text=f"Post of number {i}", image=image))
 
 def memory_over(host, stock, n, steps=20):
     "Memory after each part of n requests, and the statuses of all"
-    made, weighed, statuses = many_posts(stock, n), [], Counter()
+    posts = many_posts(stock, n)
+    memory = []
+    statuses = Counter()
     for _ in range(steps):
-        part = drive(host.port, [next(made) for _ in range(n // steps)], CLIENTS)
-        statuses.update(part.statuses()); weighed.append(host.memory())
-    return weighed, statuses
+        part = list(islice(posts, n // steps))
+        statuses.update(drive(host.port, part, CLIENTS).statuses())
+        memory.append(host.memory())
+    return memory, statuses
+
+def under_users(host, stock, home, probe, users, seconds):
+    "Figures of so many users of Locust"
+    began = len(probe.seconds)
+    counted = locust(host, stock, home, users, seconds)
+    worst = max(probe.seconds[began:])
+    about = (f"Locust, {users} users for {seconds} s: {counted.n} requests, {counted.rate:.1f}/s, "
+             f"p50 {counted.p50:.2f} s, p95 {counted.p95:.2f} s, {counted.refused} of them refused with 503 and "
+             "Retry-After; two of three posts with a picture")
+    print(f"  {about}, {counted.failed} failed, ready probe at most {1000 * worst:.0f} ms")
+    when = f"{users} users for {seconds} s"
+    slowest = f"slowest ready probe, {when}, against its limit"
+    return [
+        entry(f"errors but 503, {when}", counted.failed, 0.0, "requests", False, about),
+        entry(slowest, worst, LIMITS["probe"], "s", False, about),
+    ]
+
+def over_many(host, stock, probe, many):
+    "Figures of memory and errors over many requests"
+    began = len(probe.seconds)
+    memory, statuses = memory_over(host, stock, many)
+    slowest = max(probe.seconds[began:])
+    steps = " ".join(f"{mib:.0f}" for mib in memory)
+    print(f"  {many:,} requests {dict(statuses)}: {steps} MiB")
+    about = (f"{many:,} distinct posts, one of ten with a picture, {CLIENTS} clients, statuses {dict(statuses)}; "
+             f"MiB by twentieths: {steps}")
+    quarter = memory[len(memory) // 4 - 1]
+    growth = f"memory after {many:,} requests against after a quarter of them"
+    lost = many - statuses[200]
+    return [
+        entry(growth, memory[-1], quarter, "MiB", False, about),
+        entry("errors over them", lost, 0.0, "requests", False, about),
+        entry("slowest ready probe over them, against its limit", slowest, LIMITS["probe"], "s", False, about),
+    ]
 
 def load(home, stock, many=MANY, first=FIRST, last=LAST) -> list:
     "Users by Locust, memory over many requests, the ready probe throughout"
-    told, host = [], Ours(home)
+    host = Ours(home)
+    entries = []
     with running(host), Probe(host) as probe:
-        for _, users, seconds in (first, last):
-            began = len(probe.seconds)
-            said = locust(host, stock, home, users, seconds)
-            worst, about = max(probe.seconds[began:]), f"Locust, {users} users for {seconds} s: {said['n']} requests, {said['rate']:.1f}/s, p50 {said['p50']:.2f} s, p95 {said['p95']:.2f} s, {said['refused']} of them refused with 503 and Retry-After; two of three posts with a picture"
-            print(f"  {about}, {said['failed']} failed, ready probe at most {1000 * worst:.0f} ms")
-            told += [entry(f"errors but 503, {users} users for {seconds} s", said["failed"], 0.0, "requests", False, about), entry(f"slowest ready probe, {users} users for {seconds} s, against its limit", worst, LIMITS["probe"], "s", False, about)]
-        began = len(probe.seconds)
-        weighed, statuses = memory_over(host, stock, many)
-        print(f"  {many:,} requests {dict(statuses)}: {' '.join(f'{m:.0f}' for m in weighed)} MiB")
-    about = f"{many:,} distinct posts, one of ten with a picture, {CLIENTS} clients, statuses {dict(statuses)}; MiB by twentieths: {' '.join(f'{m:.0f}' for m in weighed)}"
-    told += [entry(f"memory after {many:,} requests against after a quarter of them", weighed[-1], weighed[len(weighed) // 4 - 1], "MiB", False, about), entry("errors over them", many - statuses[200], 0.0, "requests", False, about)]
-    return told + [entry("slowest ready probe over them, against its limit", max(probe.seconds[began:]), LIMITS["probe"], "s", False, about), entry("ready probes that did not answer 200", sum(s != 200 for s in probe.statuses), 0.0, "probes", False, f"{len(probe.statuses)} probes, four a second")]
+        for users, seconds in (first, last):
+            entries += under_users(host, stock, home, probe, users, seconds)
+        entries += over_many(host, stock, probe, many)
+    missed = sum(status != 200 for status in probe.statuses)
+    about = f"{len(probe.statuses)} probes, four a second"
+    return [*entries, entry("ready probes that did not answer 200", missed, 0.0, "probes", False, about)]
 
 
 # ---- 3 hostile
-def group(name, told):
-    "A row of the table for each thing sent"
-    return [dict(group=name, sent=what, status=status, refused=400 <= status < 500, leaked=bool(hostile.LEAKS.search(answer))) for what, (status, answer, *_) in told]
+def row_of(group, sent, status, answer):
+    "A row of the table"
+    refused = 400 <= status < 500
+    leaked = bool(hostile.LEAKS.search(answer))
+    return dict(group=group, sent=sent, status=status, refused=refused, leaked=leaked)
+
+def rows_of(group, answers):
+    "A row for each thing sent; an answer is status, body and whatever else is known of it"
+    return [row_of(group, sent, status, answer) for sent, (status, answer, *_) in answers]
+
+def send_malformed(port):
+    "What was sent → the answer"
+    for name, field, data in hostile.malformed():
+        yield f"{name}, as {field}", hostile.upload(port, data, field)
+
+def send_bombs(port):
+    "What was sent → the answer"
+    for name, send in hostile.bombs().items():
+        yield name, send(port)
+
+def send_slowly(port):
+    "What was sent → the answer"
+    places = ("line", "headers", "body")
+    for i, answer in sorted(hostile.slow(port).items()):
+        yield f"{places[i % 3]} a byte at a time, number {i}", answer
+
+@dataclass
+class Siege:
+    "What came of all that is meant to break the service"
+    rows:list       # of the table
+    came:int        # connections to a listener of ours
+    code:int        # exit status of schemathesis
+    report:str      # of schemathesis
+    alive:bool      # ready afterwards, and every post answered
+    slowest:float   # ready probe, seconds
+    n_probes:int
+
+def besiege(home, stock):
+    "Everything, to a service that fetches nothing"
+    patience = dict(header_seconds=5.0, body_seconds=20.0)
+    host = Ours(home, limits=patience, engine=dict(tasks=[TASK, "clips"]))
+    port = host.port
+    with running(host), Probe(host) as probe:
+        rows = rows_of("malformed file", send_malformed(port))
+        rows += rows_of("bomb", send_bombs(port))
+        answers, came = hostile.ssrf(port)
+        rows += rows_of("address, fetching off", answers.items())
+        rows += rows_of("slow client", send_slowly(port))
+        code, report = hostile.schemathesis(port, home)
+        ready = host.is_ready()
+        statuses = drive(port, host.requests(stock.posts(32, 555)), 8).statuses()
+    alive = ready and set(statuses) == {200}
+    return Siege(rows, came, code, report, alive, max(probe.seconds), len(probe.seconds))
+
+def send_addresses(home):
+    "Hostile addresses to a service that fetches from one host"
+    fetch = dict(enabled=True, hosts=["media.example.org"])
+    host = Ours(home, fetch=fetch, http=dict(signed_urls=False))
+    with running(host):
+        answers, came = hostile.ssrf(host.port)
+    return rows_of("address, fetching on for media.example.org", answers.items()), came
 
 def hostile_part(home, stock) -> list:
-    "Everything that is meant to break it; the service must be there afterwards, and have told nothing"
+    "Everything that is meant to break it; the service must be there afterwards, and must leak nothing"
     from bench.serve_made import make_clips
     make_clips(home)
-    rows, host = [], Ours(home, limits=dict(header_seconds=5.0, body_seconds=20.0), engine=dict(tasks=[TASK, "clips"]))
-    with running(host), Probe(host) as probe:
-        rows += group("malformed file", [(f"{what}, as {field}", hostile.upload(host.port, data, field)) for what, field, data in hostile.malformed()])
-        rows += group("bomb", [(what, send(host.port)) for what, send in hostile.bombs().items()])
-        told, came = hostile.ssrf(host.port)
-        rows += group("address, fetching off", told.items())
-        rows += group("slow client", [(f"{('line', 'headers', 'body')[i % 3]} a byte at a time, number {i}", said) for i, said in sorted(hostile.slow(host.port).items())])
-        code, report = hostile.schemathesis(host.port, home)
-        alive, said = host.is_ready(), drive(host.port, host.requests(stock.posts(32, 555)), 8).statuses()
-    fetching = Ours(home, fetch=dict(enabled=True, hosts=["media.example.org"]), http=dict(signed_urls=False))
-    with running(fetching):
-        told, more = hostile.ssrf(fetching.port)
-        rows += group("address, fetching on for media.example.org", told.items())
-    return hostile_entries(rows, came + more, code, report, alive and set(said) == {200}, probe)
+    siege = besiege(home, stock)
+    rows, came = send_addresses(home)
+    siege.rows += rows
+    siege.came += came
+    write_table(siege.rows)
+    return refused_entries(siege.rows) + siege_entries(siege)
 
-def hostile_entries(rows, came, code, report, alive, probe):
-    "The table written, and its sums"
+def write_table(rows):
+    "bench/serve_refused.csv"
     with open(REFUSED, "w", newline="") as f:
-        out = csv.DictWriter(f, list(rows[0])); out.writeheader(); out.writerows(rows)
-    told = []
-    for name in dict.fromkeys(r["group"] for r in rows):
-        mine = [r for r in rows if r["group"] == name]
-        statuses = dict(sorted(Counter(r["status"] for r in mine).items()))
-        print(f"  {name}: {sum(r['refused'] for r in mine)} of {len(mine)} refused, statuses {statuses}")
-        for r in mine:
-            if not r["refused"]: print(f"    not refused: {r['sent'][:100]}: {r['status']}")
-        told.append(entry(f"refused with 4xx: {name}", sum(r["refused"] for r in mine), len(mine), "requests", True, f"statuses {statuses}; each in bench/{REFUSED.name}"))
-    said = "; ".join(re.findall(r"Tested: \d+|\d+ generated, .+", report))
-    print(f"  schemathesis ended with {code}; {said}; connections to our own listener {came}; alive {alive}")
-    return told + [entry("answers in which something leaked", sum(r["leaked"] for r in rows), 0.0, "answers", False, f"{len(rows)} answers searched for paths, modules, addresses and tracebacks"), entry("connections that hostile addresses caused", came, 0.0, "connections", False, "a listener of ours was among the addresses"),
-                   entry("schemathesis found a 5xx", float(code != 0), 0.0, "runs", False, f"phases examples, coverage, fuzzing, seed 0; {said}"), entry("alive afterwards, and answering", float(alive), 1.0, "services", True, "ready, and 32 posts answered"),
-                   entry("slowest ready probe among all this", max(probe.seconds), LIMITS["probe"], "s", False, f"{len(probe.seconds)} probes")]
+        table = csv.DictWriter(f, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
 
+def refused_entries(rows):
+    "How many of each group were refused"
+    groups = {}
+    for row in rows:
+        groups.setdefault(row["group"], []).append(row)
+    entries = []
+    for name, members in groups.items():
+        statuses = dict(sorted(Counter(row["status"] for row in members).items()))
+        n_refused = sum(row["refused"] for row in members)
+        print(f"  {name}: {n_refused} of {len(members)} refused, statuses {statuses}")
+        for row in members:
+            if not row["refused"]:
+                print(f"    not refused: {row['sent'][:100]}: {row['status']}")
+        about = f"statuses {statuses}; each in bench/{REFUSED.name}"
+        entries.append(entry(f"refused with 4xx: {name}", n_refused, len(members), "requests", True, about))
+    return entries
+
+def siege_entries(siege):
+    "What leaked, what was reached, and whether the service is alive"
+    tested = "; ".join(re.findall(r"Tested: \d+|\d+ generated, .+", siege.report))
+    print(f"  schemathesis ended with {siege.code}; {tested}; connections to our own listener {siege.came}; "
+          f"alive {siege.alive}")
+    leaked = sum(row["leaked"] for row in siege.rows)
+    failed = float(siege.code != 0)
+    searched = f"{len(siege.rows)} answers searched for paths, modules, addresses and tracebacks"
+    listener = "a listener of ours was among the addresses"
+    phases = f"phases examples, coverage, fuzzing, seed 0; {tested}"
+    alive = "ready, and 32 posts answered"
+    probes = f"{siege.n_probes} probes"
+    return [
+        entry("answers in which something leaked", leaked, 0.0, "answers", False, searched),
+        entry("connections that hostile addresses caused", siege.came, 0.0, "connections", False, listener),
+        entry("schemathesis found a 5xx", failed, 0.0, "runs", False, phases),
+        entry("alive afterwards, and answering", float(siege.alive), 1.0, "services", True, alive),
+        entry("slowest ready probe among all this", siege.slowest, LIMITS["probe"], "s", False, probes),
+    ]
+
+
+# ---- 4 kill
+def kill_workers(host, n, over, killed):
+    "Kills the busiest worker every one and a half seconds, until `n` are killed or `over` is set"
+    while len(killed) < n and not over.wait(1.5):
+        busiest = max(host.workers(), key=lambda p: p.cpu_percent(0.05))
+        busiest.kill()
+        killed.append(busiest.pid)
+
+def wait_for_workers(host, n=2, seconds=30):
+    "Until so many are there, or time is up"
+    deadline = time.time() + seconds
+    while len(host.workers()) < n and time.time() < deadline:
+        time.sleep(0.2)
 
 def kill(home, stock, kills=4) -> list:
     "Workers killed while they judge: how many requests are lost"
-    host, n = Ours(home), 400
+    host = Ours(home)
+    n = KILLED_OVER
+    over = threading.Event()
+    killed = []
     with running(host):
-        over, killed = threading.Event(), []
-        def killer():
-            while len(killed) < kills and not over.wait(1.5):
-                busy = max(host.workers(), key=lambda p: p.cpu_percent(0.05))
-                busy.kill(); killed.append(busy.pid)
-        thread = threading.Thread(target=killer); thread.start()
-        said = drive(host.port, host.requests(stock.posts(n, 321)), CLIENTS)
-        over.set(); thread.join()
-        lost, deadline = n - said.statuses().get(200, 0), time.time() + 30
-        while len(host.workers()) < 2 and time.time() < deadline: time.sleep(0.2)
+        killer = threading.Thread(target=kill_workers, args=(host, kills, over, killed))
+        killer.start()
+        statuses = drive(host.port, host.requests(stock.posts(n, 321)), CLIENTS).statuses()
+        over.set()
+        killer.join()
+        wait_for_workers(host)
         after = drive(host.port, host.requests(stock.posts(64, 654)), CLIENTS).statuses()
-    about = f"{len(killed)} workers killed with SIGKILL while {n} posts were judged by {CLIENTS} clients: statuses {said.statuses()}; 64 posts afterwards: {after}"
+    about = (f"{len(killed)} workers killed with SIGKILL while {n} posts were judged by {CLIENTS} clients: "
+             f"statuses {statuses}; 64 posts afterwards: {after}")
     print(f"  {about}")
-    return [entry("requests lost by killed workers, against as many as were killed", lost, float(len(killed)), "requests", False, about), entry("answered after workers were killed", after.get(200, 0), 64.0, "requests", True, about)]
+    lost = n - statuses.get(200, 0)
+    name = "requests lost by killed workers, against as many as were killed"
+    return [
+        entry(name, lost, float(len(killed)), "requests", False, about),
+        entry("answered after workers were killed", after.get(200, 0), 64.0, "requests", True, about),
+    ]
 
 
 PARTS = {"speed": speed, "load": load, "hostile": hostile_part, "kill": kill}
+GRAPHS = ["graph", "variant", "mb", "ms_1", "ms_32", "difference", "flips", "refused", "chosen"]
 
 def run(parts=()) -> list:
     "All parts or some, over one detector"
     from bench.serve_made import make_project
-    for p in parts:
-        if p not in PARTS: sys.exit(f"Error: no part {p!r} of the bench serve; there are {', '.join(PARTS)}")
-    home, told = Path(tempfile.mkdtemp(prefix="bench-serve")), []
+    for part in parts:
+        if part not in PARTS:
+            sys.exit(f"Error: no part {part!r} of the bench serve; there are {', '.join(PARTS)}")
+    home = Path(tempfile.mkdtemp(prefix="bench-serve"))
+    entries = []
     try:
         print("making the detector and its graphs")
         _, table = make_project(home)
-        print(table[["graph", "variant", "mb", "ms_1", "ms_32", "difference", "flips", "refused", "chosen"]].to_string(index=False))
+        print(table[GRAPHS].to_string(index=False))
         stock = Stock(home)
-        for p in parts or PARTS: print(p); told += PARTS[p](home, stock)
-    finally: shutil.rmtree(home)
-    return told
+        for part in parts or PARTS:
+            print(part)
+            entries += PARTS[part](home, stock)
+    finally:
+        shutil.rmtree(home)
+    return entries

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -21,106 +21,173 @@ N_WORKERS = os.cpu_count()      # processes with a detector, of ours and of the 
 
 class Host:
     "A server on this machine"
-    command, ready, path, asks = [], "/health", "/predict", staticmethod(as_form)
-    def __init__(self, home): self.home, self.port = Path(home), free_port()
+    ready = "/health"
+    path = "/predict"
+    asks = staticmethod(as_form)
+
+    def __init__(self, home):
+        self.home = Path(home)
+        self.port = free_port()
+
+    def launch(self):
+        "Its process; torch may take all cores"
+        self.log = open(self.home/f"{self.name}.log", "ab")
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+        environment |= {"BENTOML_HOME": str(self.home/"bentoml"), "HF_HUB_OFFLINE": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *map(str, self.arguments())],
+            cwd=root(),
+            env=environment,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def start(self, seconds=180):
         "Seconds from the command to the first good answer about its health"
-        self.log = open(self.home/f"{self.name}.log", "ab")
-        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {"BENTOML_HOME": str(self.home/"bentoml"), "HF_HUB_OFFLINE": "1"}      # torch takes all cores
         began = time.perf_counter()
-        self.process = subprocess.Popen([sys.executable, "-m", *map(str, self.arguments())], cwd=root(), env=environment, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
+        self.launch()
         while not self.is_ready():
-            if self.process.poll() is not None or time.perf_counter() - began > seconds: self.stop(); raise FakesError(f"{self.name} did not start: {self.told()[-2000:]}")
+            late = time.perf_counter() - began > seconds
+            if late or self.process.poll() is not None:
+                self.stop()
+                raise FakesError(f"{self.name} did not start: {self.output()[-2000:]}")
             time.sleep(0.02)
         return time.perf_counter() - began
 
-    def told(self): return (self.home/f"{self.name}.log").read_text(errors="replace")
-    def is_ready(self): return self.get(self.ready)[0] == 200
+    def output(self):
+        "What it wrote to its log"
+        return (self.home/f"{self.name}.log").read_text(errors="replace")
+
+    def is_ready(self):
+        "Whether it answers about its health"
+        return self.get(self.ready)[0] == 200
 
     def get(self, path, seconds=10):
         "Status and body; zero where nobody answers"
         return ask(f"http://127.0.0.1:{self.port}{path}", seconds)
 
-    def requests(self, posts): return [self.asks(self.path, p) for p in posts]
+    def requests(self, posts):
+        "Posts as it takes them, as bytes"
+        return [self.asks(self.path, post) for post in posts]
 
     def tree(self):
         "Its processes"
-        try: parent = psutil.Process(self.process.pid); return [parent, *parent.children(recursive=True)]
-        except psutil.NoSuchProcess: return []
+        try:
+            parent = psutil.Process(self.process.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
 
     def memory(self):
         "MiB of all its processes, what they share counted once"
         total = 0
-        for p in self.tree():
-            try: total += p.memory_full_info().pss
-            except psutil.NoSuchProcess: pass       # ended between being listed and being asked
+        for process in self.tree():
+            with suppress(psutil.NoSuchProcess):       # ended between being listed and being asked
+                total += process.memory_full_info().pss
         return total / 2**20
 
     def stop(self):
         "End it and whatever it started"
         group = self.tree()
         self.process.terminate()
-        try: self.process.wait(40)
-        except subprocess.TimeoutExpired: pass
-        for p in group:
-            try: p.kill()
-            except psutil.NoSuchProcess: pass
-        self.process.wait(); self.log.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(40)
+        for process in group:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+        self.log.close()
 
 
 class Reference(Host):
+    "FastAPI with torch"
     name = "reference"
-    def arguments(self): return ["bench.serve_reference", self.home/"models"/TASK, self.port]
-
-class Bento(Host):
-    name, ready, asks = "bentoml", "/readyz", staticmethod(as_json)
-    def arguments(self): return adapter(self)
-
-class Lit(Host):
-    name = "litserve"
-    def arguments(self): return adapter(self)
-
-def adapter(host): return ["multimodal_fakes.service.adapters", host.name, host.home/"models"/TASK, "--port", host.port, "--runtime", "onnx", "--workers", N_WORKERS]
-
-class Ours(Host):
-    name, ready = "ours", "/health/ready"
-    def __init__(self, home, **sections):
-        super().__init__(home)
-        self.sections = dict(access=dict(per_minute=0), log=dict(level="WARNING")) | sections      # all come from one address: no rate limit
 
     def arguments(self):
-        models = dict(models=str(self.home/"models"), tasks=[TASK])
-        conf = self.sections | dict(http=dict(port=self.port, default_task=TASK) | self.sections.get("http", {}), engine=models | self.sections.get("engine", {}))
+        return ["bench.serve_reference", self.home/"models"/TASK, self.port]
+
+class Adapted(Host):
+    "A peer that serves the same graphs through an adapter of this project"
+    def arguments(self):
+        options = ["--port", self.port, "--runtime", "onnx", "--workers", N_WORKERS]
+        return ["multimodal_fakes.service.adapters", self.name, self.home/"models"/TASK, *options]
+
+class Bento(Adapted):
+    "BentoML"
+    name = "bentoml"
+    ready = "/readyz"
+    asks = staticmethod(as_json)
+
+class Lit(Adapted):
+    "LitServe"
+    name = "litserve"
+
+class Ours(Host):
+    "The service of this project"
+    name = "ours"
+    ready = "/health/ready"
+
+    def __init__(self, home, **sections):
+        super().__init__(home)
+        unlimited = dict(per_minute=0)      # all come from one address
+        self.sections = dict(access=unlimited, log=dict(level="WARNING")) | sections
+
+    def arguments(self):
+        http = dict(port=self.port, default_task=TASK)
+        engine = dict(models=str(self.home/"models"), tasks=[TASK])
+        conf = self.sections | dict(
+            http=http | self.sections.get("http", {}),
+            engine=engine | self.sections.get("engine", {}),
+        )
         (self.home/"serve.yaml").write_text(yaml.safe_dump(conf))
         return ["multimodal_fakes.service.serve", "--conf", self.home/"serve.yaml"]
 
     def workers(self):
         "Processes that judge, by what they hold: the parent loads no detector"
-        return sorted(self.tree()[1:], key=lambda p: -p.memory_info().rss)[:N_WORKERS]
+        children = self.tree()[1:]
+        return sorted(children, key=lambda p: -p.memory_info().rss)[:N_WORKERS]
 
 
 def free_port():
     "One that nobody uses now"
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 @contextmanager
 def running(host):
     "A server, and the seconds that its start took"
     seconds = host.start()
-    try: yield seconds
-    finally: host.stop()
+    try:
+        yield seconds
+    finally:
+        host.stop()
 
 
 class Probe(threading.Thread):
-    "Asks /health/ready four times a second, from a process of its own as a cluster does, and remembers how long each answer took"
+    """Asks /health/ready four times a second and remembers how long each answer took.
+
+    From a process of its own, as a cluster does."""
     def __init__(self, host, path="/health/ready", every=0.25):
         super().__init__(daemon=True)
-        self.seconds, self.statuses = [], []
-        self.process = subprocess.Popen([sys.executable, "-m", "bench.serve_probe", f"http://127.0.0.1:{host.port}{path}", str(every)], cwd=root(), stdout=subprocess.PIPE, text=True)
+        self.seconds = []
+        self.statuses = []
+        url = f"http://127.0.0.1:{host.port}{path}"
+        command = [sys.executable, "-m", "bench.serve_probe", url, str(every)]
+        self.process = subprocess.Popen(command, cwd=root(), stdout=subprocess.PIPE, text=True)
 
     def run(self):
-        for line in self.process.stdout: self.statuses.append(int(line.split()[0])); self.seconds.append(float(line.split()[1]))
+        for line in self.process.stdout:
+            status, seconds = line.split()
+            self.statuses.append(int(status))
+            self.seconds.append(float(seconds))
 
-    def __enter__(self): self.start(); return self
-    def __exit__(self, *_): self.process.terminate(); self.process.wait(); self.join()
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        self.join()

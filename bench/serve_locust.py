@@ -1,6 +1,9 @@
-"""Users as Locust knows them: each sends a post, waits a moment, sends the next. `locust -f bench/serve_locust.py --headless`
+"""Users as Locust knows them: each sends a post, waits a moment, sends the next.
 
-Two of three posts have a picture. A 503 with Retry-After is what an overloaded service should say, and the user waits as it asks; anything else that is no answer is a failure."""
+`locust -f bench/serve_locust.py --headless`
+
+Two of three posts have a picture. A 503 with Retry-After is what an overloaded service should answer, and the user
+waits as it asks; anything else that is no answer is a failure."""
 import json
 import os
 from itertools import count
@@ -8,11 +11,11 @@ from pathlib import Path
 
 from locust import FastHttpUser, between, task
 
-from bench.serve_load import BOUNDARY, multipart
+from bench.serve_load import FORM, multipart
 from bench.serve_posts import with_comment
 
-PICTURES = [p.read_bytes() for p in sorted(Path(os.environ["BENCH_PICTURES"]).glob("*.jpg"))[:64]]
-FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+PATHS = sorted(Path(os.environ["BENCH_PICTURES"]).glob("*.jpg"))[:64]
+PICTURES = [path.read_bytes() for path in PATHS]
 numbers = count()
 
 
@@ -23,19 +26,27 @@ class Poster(FastHttpUser):
     @task(2)
     def picture(self):
         n = next(numbers)
-        body = multipart({"text": f"A picture of number {n}", "image": ("post.jpg", "image/jpeg", with_comment(PICTURES[n % len(PICTURES)], n))})
-        self.send("/predict", dict(data=body, headers=FORM), "text and picture")
+        image = with_comment(PICTURES[n % len(PICTURES)], n)
+        body = multipart({"text": f"A picture of number {n}", "image": ("post.jpg", "image/jpeg", image)})
+        self.send("/predict", body, FORM, "text and picture")
 
     @task(1)
-    def words(self): self.send("/classify", dict(data=json.dumps({"text": f"A headline of number {next(numbers)}"}), headers={"Content-Type": "application/json"}), "text")
+    def words(self):
+        body = json.dumps({"text": f"A headline of number {next(numbers)}"})
+        self.send("/classify", body, "application/json", "text")
 
-    def send(self, path, what, name):
-        with self.client.post(path, name=name, catch_response=True, **what) as r:
-            if r.status_code == 503 and "Retry-After" in r.headers:
-                r.request_meta["name"] = f"{name}, refused with 503"; r.success()
-                self._wait(float(r.headers["Retry-After"]))
-            elif r.status_code == 200 and "confidence" in r.json(): r.success()
-            else: r.failure(f"{r.status_code}: {(r.text or '')[:200]}")
+    def send(self, path, body, kind, name):
+        headers = {"Content-Type": kind}
+        with self.client.post(path, name=name, catch_response=True, data=body, headers=headers) as response:
+            if response.status_code == 503 and "Retry-After" in response.headers:
+                response.request_meta["name"] = f"{name}, refused with 503"
+                response.success()
+                self._wait(float(response.headers["Retry-After"]))
+            elif response.status_code == 200 and "confidence" in response.json():
+                response.success()
+            else:
+                answer = (response.text or "")[:200]
+                response.failure(f"{response.status_code}: {answer}")
 
     def _wait(self, seconds):
         import gevent

@@ -1,6 +1,9 @@
-"What no linter sees: that the files in this folder agree with each other, with requirements.lock and with the service; run by `make deploy-lint`"
+"""What no linter sees: that the files in this folder agree with each other, with requirements.lock and the service.
+
+Run by `make deploy-lint`."""
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -9,51 +12,120 @@ from multimodal_fakes.service.respond import read_conf
 
 HERE = Path(__file__).parent
 HEAVY = re.compile(r"(torch|transformers|timm|nvidia|cuda|triton|dvc|jupyter)")
-UID, BASE_MB, WORKER_MB = 10001, 90, 250        # measured with the pilot's five detectors, see README.md
+PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.M)
+UID = 10001
+BASE_MB, WORKER_MB = 90, 250        # measured with the pilot's five detectors, see README.md
 
 def versions(
     lock,   # file
 ) -> dict: # name → set of versions, more than one where they depend on Python's
     "What a lock holds"
-    found = {}
-    for name, version in re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", Path(lock).read_text(), re.M): found.setdefault(name, set()).add(version)
-    return found
+    pinned = {}
+    for name, version in PINNED.findall(Path(lock).read_text()):
+        pinned.setdefault(name, set()).add(version)
+    return pinned
 
 def wrong_locks():
     "Versions other than those that the tests ran with, and packages that have no place in the image"
     full = versions(HERE.parent/"requirements.lock")
     for lock in sorted(HERE.glob("*.lock")):
-        for name, found in versions(lock).items():
-            if name in full and not found <= full[name]: yield f"{lock.name}: {name} {', '.join(found)}, requirements.lock has {', '.join(full[name])}; run `make deploy-lock`"
-            if HEAVY.match(name): yield f"{lock.name}: {name} has no place in this image"
-        if not versions(lock): yield f"{lock.name} is empty"
+        pinned = versions(lock)
+        for name, here in pinned.items():
+            if name in full and not here <= full[name]:
+                yield (f"{lock.name}: {name} {', '.join(here)}, requirements.lock has {', '.join(full[name])}; "
+                       "run `make deploy-lock`")
+            if HEAVY.match(name):
+                yield f"{lock.name}: {name} has no place in this image"
+        if not pinned:
+            yield f"{lock.name} is empty"
 
 def mb(text) -> float: # of 2²⁰ bytes
     "Memory as compose and Kubernetes write it"
     number, unit = re.fullmatch(r"([\d.]+)([A-Za-z]+)", text).groups()
     return float(number) * {"m": 1, "Mi": 1, "g": 1024, "Gi": 1024}[unit]
 
-def wrong_sizes():
-    "Memory, cores, ports and paths that do not fit the settings"
-    conf, compose = read_conf(HERE/"k8s/serve.yaml"), yaml.safe_load((HERE/"compose.yaml").read_text())["services"]["serve"]
-    pod = yaml.safe_load((HERE/"k8s/deployment.yaml").read_text())["spec"]["template"]["spec"]
-    box = pod["containers"][0]
-    most = BASE_MB + 2 * conf.limits.held_mb + conf.engine.n_workers * (WORKER_MB + conf.engine.memory_mb)      # an upload is held once as it came and once on its way to a worker
+@dataclass
+class Container:
+    "What a manifest grants the service"
+    where:str       # file
+    memory:float    # MB
+    cores:float
+    grace:float     # seconds between the request to stop and the end
+    port:int
+    user:int
+
+def compose_container():
+    "The service in compose.yaml"
+    serve = yaml.safe_load((HERE/"compose.yaml").read_text())["services"]["serve"]
+    return Container(
+        where="compose.yaml",
+        memory=mb(serve["mem_limit"]),
+        cores=serve["cpus"],
+        grace=float(serve["stop_grace_period"].rstrip("s")),
+        port=int(serve["ports"][0].split(":")[-1]),
+        user=int(serve["user"].split(":")[0]),
+    )
+
+def kubernetes_container():
+    "The first container of k8s/deployment.yaml"
+    deployment = yaml.safe_load((HERE/"k8s/deployment.yaml").read_text())
+    pod = deployment["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    limits = container["resources"]["limits"]
+    return Container(
+        where="k8s/deployment.yaml",
+        memory=mb(limits["memory"]),
+        cores=float(limits["cpu"]),
+        grace=pod["terminationGracePeriodSeconds"],
+        port=container["ports"][0]["containerPort"],
+        user=pod["securityContext"]["runAsUser"],
+    )
+
+def most_memory(conf):
+    "MB that the settings allow; an upload is held once as it came and once on its way to a worker"
+    workers = conf.engine.n_workers * (WORKER_MB + conf.engine.memory_mb)
+    return BASE_MB + 2 * conf.limits.held_mb + workers
+
+def wrong_container(box, conf):
+    "Where a manifest does not fit the settings"
+    most = most_memory(conf)
     stop = conf.http.notice_seconds + conf.http.drain_seconds
-    for where, memory, cores, grace, port, user in (
-        ("compose.yaml", compose["mem_limit"], compose["cpus"], float(compose["stop_grace_period"].rstrip("s")), int(compose["ports"][0].split(":")[-1]), int(compose["user"].split(":")[0])),
-        ("k8s/deployment.yaml", box["resources"]["limits"]["memory"], float(box["resources"]["limits"]["cpu"]), pod["terminationGracePeriodSeconds"], box["ports"][0]["containerPort"], pod["securityContext"]["runAsUser"])):
-        if mb(memory) < most: yield f"{where}: the container may take {mb(memory):.0f} MB, the settings up to {most:.0f}"
-        if cores < conf.engine.n_workers: yield f"{where}: {cores} cores for {conf.engine.n_workers} workers"
-        if grace <= stop: yield f"{where}: killed after {grace:.0f} s, the service may take {stop:.0f} s to finish"
-        if port != conf.http.port: yield f"{where}: port {port}, the settings say {conf.http.port}"
-        if user != UID: yield f"{where}: user {user}, the images are made for {UID}"
+    n_workers = conf.engine.n_workers
+    if box.memory < most:
+        yield f"{box.where}: the container may take {box.memory:.0f} MB, the settings up to {most:.0f}"
+    if box.cores < n_workers:
+        yield f"{box.where}: {box.cores} cores for {n_workers} workers"
+    if box.grace <= stop:
+        yield f"{box.where}: killed after {box.grace:.0f} s, the service may take {stop:.0f} s to finish"
+    if box.port != conf.http.port:
+        yield f"{box.where}: port {box.port}, the settings say {conf.http.port}"
+    if box.user != UID:
+        yield f"{box.where}: user {box.user}, the images are made for {UID}"
+
+def wrong_images(conf):
+    "Lines that a Dockerfile lacks"
+    port = conf.http.port
+    lines = (
+        f"USER {UID}:{UID}",
+        f"EXPOSE {port}",
+        f"127.0.0.1:{port}/health/live",
+        "/etc/mmfakes/serve.yaml",
+    )
     for image in ("cpu", "cuda"):
         text = (HERE/f"Dockerfile.{image}").read_text()
-        for needed in (f"USER {UID}:{UID}", f"EXPOSE {conf.http.port}", f"127.0.0.1:{conf.http.port}/health/live", "/etc/mmfakes/serve.yaml"):
-            if needed not in text: yield f"Dockerfile.{image} lacks {needed!r}"
+        for line in lines:
+            if line not in text:
+                yield f"Dockerfile.{image} lacks {line!r}"
+
+def wrong_sizes():
+    "Memory, cores, ports and paths that do not fit the settings"
+    conf = read_conf(HERE/"k8s/serve.yaml")
+    yield from wrong_container(compose_container(), conf)
+    yield from wrong_container(kubernetes_container(), conf)
+    yield from wrong_images(conf)
 
 if __name__ == "__main__":
-    wrong = [*wrong_locks(), *wrong_sizes()]
-    if wrong: sys.exit("\n".join(wrong))
+    problems = [*wrong_locks(), *wrong_sizes()]
+    if problems:
+        sys.exit("\n".join(problems))
     print("deploy: locks, settings, images and manifests agree")
