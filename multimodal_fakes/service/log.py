@@ -240,6 +240,7 @@ def _add_sink(conf):
 # %% ../../nbs/service/07d_log.ipynb #21fbd1cf
 def _lead_standard(level):
     "Lead the standard library's loggers into loguru"
+    logging.disable(logging.NOTSET)             # a host program may have switched levels off altogether
     logging.root.handlers = [_Standard()]
     logging.root.setLevel(max(logger.level(level).no, logging.INFO))    # the details of libraries are not ours
     for name in list(logging.root.manager.loggerDict):
