@@ -27,7 +27,8 @@ def main(names):
             kept[e["name"]] = e
         write_json(RESULTS, list(kept.values()))      # what is measured stays, also when a later bench fails
     for e in kept.values():
-        figures = f"{e['ours']:>10,.4g} {e['peer']:>10,.4g} {e['unit']:14} ratio {e['ratio']:.2f}"
+        ratio = "none" if e["ratio"] is None else f"{e['ratio']:.2f}"      # none where the peer has zero
+        figures = f"{e['ours']:>10,.4g} {e['peer']:>10,.4g} {e['unit']:14} ratio {ratio}"
         print(f"{e['name']:52} {figures}")
 
 
