@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOSSES', 'SCHEDULES', 'MODALITY', 'SECTIONS', 'WIDTH', 'AT', 'Section', 'share', 'count', 'text', 'Prepare', 'Ocr',
            'Clip', 'Shard', 'Recipe', 'Fusion', 'Search', 'Calibrate', 'Report', 'Export', 'Robustness', 'TaskParams',
-           'check_section', 'describe', 'write_comments', 'comment_cell', 'editor_schema']
+           'check_section', 'meaning', 'write_comments', 'comment_cell', 'editor_schema']
 
 # %% ../nbs/00b_settings.ipynb #252ac5b8
 import ast
@@ -239,7 +239,7 @@ def _expected(schema, key):
     return str(annotation).replace("typing.", "").removeprefix("<class '").removesuffix("'>")
 
 # %% ../nbs/00b_settings.ipynb #a7c3b8ee
-def describe(
+def meaning(
     path,   # keys from the top of params.yaml
 ) -> str|None: # none where no schema describes the line
     "What a line of params.yaml means"
@@ -275,7 +275,7 @@ def write_comments(
         if match:
             depth = len(match["indent"]) // 2
             path = [*path[:depth], match["key"]]
-            about = describe(path)
+            about = meaning(path)
             if about: line = _with_comment(f"{match['indent']}{match['key']}:{match['value']}", about)
         lines.append(line)
     return "\n".join(lines) + "\n"
