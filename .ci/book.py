@@ -1,4 +1,4 @@
-"""Drop from saved outputs what is no result: progress bars, standard error, what slow cells print. For `make book`.
+"""Drop from saved outputs what is no result: progress bars and standard error. Run by `make book`.
 
 `python .ci/book.py` cleans the notebooks; `soiled`, which .ci/house.py calls, names what should not be in them.
 """
@@ -40,9 +40,7 @@ def clean(path):
     "Write the notebook without noise"
     nb = nbformat.read(path, 4)
     for cell in nb.cells:
-        if cell.cell_type != "code": continue
-        slow = cell.source.startswith("#| slow")
-        cell.outputs = [] if slow else [output for output in cell.outputs if not is_noise(output)]
+        if cell.cell_type == "code": cell.outputs = [output for output in cell.outputs if not is_noise(output)]
     nbformat.write(nb, path)
 
 

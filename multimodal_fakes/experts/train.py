@@ -221,10 +221,11 @@ def history_table(
 def live_curves(
     title:str,
 ): # function of the history
-    "A function that redraws the losses in one place of the notebook after each epoch"
+    "A function that redraws the losses in one place of the notebook after each epoch from the third on"
     from IPython.display import display
     handle = display(display_id=True)
     def redraw(history):
+        if len(history) < 3: return      # two points are no curve
         import matplotlib.pyplot as plt
         fig, ax = plt.subplots(figsize=(4.2, 2.3), dpi=110)
         for column, style in (("train_loss", "o--"), ("val_loss", "o-")):
