@@ -313,7 +313,9 @@ def restored(
     project,   # the folder that holds dvc.yaml
 ) -> str: # for the person who reads the error
     "What became of the results of before"
-    back, lost = restore_results(project)
+    try: back, lost = restore_results(project)
+    except Exception as e:      # whatever it is, it must not hide why the stage failed
+        return f"The results of before could not be put back ({e}); `dvc checkout` does it."
     if lost: return f"The cache no longer holds the results of before: {', '.join(lost)}. Run the stage again."
     if back: return f"The results of the last success are back in their places: {', '.join(back)}."
     return "There was no earlier result." if os.environ.get("DVC_STAGE") else "Earlier results were not touched."
