@@ -53,7 +53,7 @@ def _wrap_names(axis):
 # %% ../nbs/00cb_figures.ipynb #d9ddf697
 @contextlib.contextmanager
 def _as_written(figure):
-    "While a figure is laid out or drawn: no formulas, and a letter that the font lacks is a box without a warning"
+    "While a figure is laid out or drawn: no formulas, and no warnings of letters and margins that cannot be had"
     for ax in figure.axes:
         for axis in (ax.xaxis, ax.yaxis): _wrap_names(axis)
     for text in figure.findobj(Text):
@@ -61,7 +61,8 @@ def _as_written(figure):
         shown = caption(text.get_text())
         if shown != text.get_text(): text.set_text(shown)
     with warnings.catch_warnings(), plt.rc_context({"text.parse_math": False}):     # of ticks made while it is drawn
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "Glyph .* missing from")         # a box is drawn
+        warnings.filterwarnings("ignore", "Tight layout not applied")      # names longer than their figure
         yield
 
 

@@ -7,7 +7,6 @@ __all__ = ['SEEN', 'NAMES', 'MODEL_CARD', 'DATA_CARD', 'TaskWords', 'load_words'
            'in_percent', 'in_list', 'not_applicable', 'build_card', 'write_card']
 
 # %% ../../nbs/reports/05a_cards.ipynb #efca5f3b
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
