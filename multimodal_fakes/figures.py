@@ -62,7 +62,7 @@ def _as_written(figure):
         if shown != text.get_text(): text.set_text(shown)
     with warnings.catch_warnings(), plt.rc_context({"text.parse_math": False}):     # of ticks made while it is drawn
         warnings.filterwarnings("ignore", "Glyph .* missing from")         # a box is drawn
-        warnings.filterwarnings("ignore", "Tight layout not applied")      # names longer than their figure
+        warnings.filterwarnings("ignore", ".* layout not applied|constrained_layout not applied")   # too long a name
         yield
 
 
