@@ -7,12 +7,12 @@ __all__ = ['predict', 'batch', 'obtain', 'explain', 'main']
 
 # %% ../nbs/11_cli.ipynb #d0cdb568
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from .core import FakesError, atomic_path
 from .detect.predict import RUNTIMES, Detector, predict_table
+from .texts import readable_json
 
 # %% ../nbs/11_cli.ipynb #571565f0
 def _detector(args):
@@ -20,7 +20,7 @@ def _detector(args):
     return Detector.load(Path(args.models)/args.task, args.runtime)
 
 def _print_json(answer):
-    print(json.dumps(answer, indent=1, ensure_ascii=False))
+    print(readable_json(answer))
 
 def predict(args):
     "Judge one post, print JSON"

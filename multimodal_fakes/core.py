@@ -19,9 +19,12 @@ from pathlib import Path
 
 import yaml
 
+from .texts import visible
+
 # %% ../nbs/00_core.ipynb #a279dc8a
 class FakesError(Exception):
     "An error for the person who runs the line: what was expected, what came, what to do next"
+    def __str__(self): return visible(super().__str__())     # it may name a file that tries to command a terminal
 
 # %% ../nbs/00_core.ipynb #aa858ded
 def nearest(

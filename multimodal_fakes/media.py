@@ -138,17 +138,17 @@ def contact_sheet(
     size:float=1.6,      # inches of one picture
 ): # a figure of matplotlib's
     "Draw pictures in rows; one that cannot be decoded is drawn as its reason"
-    import matplotlib.pyplot as plt
-    images, titles = list(images), [str(title) for title in titles or []]
+    from multimodal_fakes.figures import caption, subplots
+    images, titles = list(images), [caption(title) for title in titles or []]
     rows = -(-len(images) // columns) or 1
     lines = max((title.count("\n") + 1 for title in titles), default=0)
     height = size + 0.15 + 0.14 * lines     # with room for titles of 8 points
-    fig, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), dpi=110, squeeze=False)
+    fig, axes = subplots(rows, columns, figsize=(columns * size, rows * height), dpi=110, squeeze=False)
     for ax in axes.flat: ax.axis("off")
     for ax, source in zip(axes.flat, images):
         try: ax.imshow(_thumbnail(source))
         except MediaError as e: ax.text(0.5, 0.5, e.reason, ha="center", va="center", color="firebrick")
-    for ax, title in zip(axes.flat, titles): ax.set_title(title, fontsize=8, parse_math=False)
+    for ax, title in zip(axes.flat, titles): ax.set_title(title, fontsize=8)
     fig.tight_layout()
     return fig
 

@@ -497,11 +497,11 @@ def plot_inventory(
     most:int=8,      # classes shown of a field
 ):
     "Class balance of every field of every dataset, and the languages"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     bars = {f"{name}: {field}": counts for name, d in inventory.items() for field, counts in d["classes"].items()}
     for name, d in inventory.items():
         if set(d["languages"]) - {"none"}: bars[f"{name}: language"] = d["languages"]
-    fig, ax = plt.subplots(figsize=(8, 0.5 * len(bars) + 0.8), dpi=110)
+    fig, ax = subplots(figsize=(8, 0.5 * len(bars) + 0.8), dpi=110)
     for y, counts in enumerate(bars.values()): _stacked_bar(ax, y, counts, most)
     ax.set(yticks=range(len(bars)), xlabel="share of the labelled examples", xlim=(0, 1))
     ax.set_yticklabels(bars, fontsize=8)
@@ -529,14 +529,14 @@ def plot_examples(
     examples:list,   # rows of Step_1/examples.jsonl
 ):
     "Lengths of texts and sizes of pictures, a colour for each dataset"
-    import matplotlib.pyplot as plt
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), dpi=110)
+    from multimodal_fakes.figures import in_legend, subplots
+    fig, (left, right) = subplots(1, 2, figsize=(9, 2.8), dpi=110)
     for name in dict.fromkeys(e["dataset"] for e in examples if e["text_raw"] or e["image_path"]):
         own = [e for e in examples if e["dataset"] == name]
         words = [min(len(e["text_raw"].split()), 60) for e in own if e["text_raw"]]
         sizes = np.array([(e["meta"]["width"], e["meta"]["height"]) for e in own if e["image_path"]]).reshape(-1, 2)
-        left.hist(words, bins=range(0, 62, 2), histtype="step", density=True, label=name)
-        right.plot(*sizes.T, "o", ms=3, alpha=0.4, label=name)
+        left.hist(words, bins=range(0, 62, 2), histtype="step", density=True, label=in_legend(name))
+        right.plot(*sizes.T, "o", ms=3, alpha=0.4, label=in_legend(name))
     left.set(xlabel="words in the text (60 stands for more)", ylabel="share per word")
     left.legend(fontsize=8)
     right.set(xlabel="width in pixels", ylabel="height in pixels", xlim=0, ylim=0)
@@ -548,11 +548,11 @@ def plot_shortcuts(
     most:int=12,      # properties shown of a dataset
 ):
     "How well each property of the files alone tells the label; what is reported is red"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     rows = []
     for name, d in inventory.items():
         for r in d.get("shortcuts", {}).get("properties", [])[:most]: rows.append((f"{name}: {r['property']}", r))
-    fig, ax = plt.subplots(figsize=(7, 0.24 * len(rows) + 0.9), dpi=110)
+    fig, ax = subplots(figsize=(7, 0.24 * len(rows) + 0.9), dpi=110)
     for y, (_, r) in enumerate(rows):
         colour = "firebrick" if r["low"] > SHORTCUT else "steelblue"
         ax.plot([r["low"], r["high"]], [y, y], color=colour, lw=2)
@@ -571,19 +571,19 @@ def plot_properties(
     most:int=12,     # properties shown
 ):
     "Each property of the files, a colour for each class of the first field"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import in_legend, subplots
     field = next(iter(conf.labels))
     unified = [unify_labels(e["labels_raw"], conf) for e in examples]
     own = [e for e, answers in zip(examples, unified) if field in answers]
     answer = np.array([answers[field] for answers in unified if field in answers])
     table = properties(own).iloc[:, :most]
     classes, rows = sorted(set(answer)), -(-max(1, table.shape[1]) // 4)
-    fig, axes = plt.subplots(rows, 4, figsize=(9, 1.7 * rows), dpi=110, squeeze=False)
+    fig, axes = subplots(rows, 4, figsize=(9, 1.7 * rows), dpi=110, squeeze=False)
     for ax in axes.flat[table.shape[1]:]: ax.remove()
     for ax, (name, values) in zip(axes.flat, table.items()):
         edges = np.linspace(values.min(), values.max(), 16)
         parts = [values[answer == c].dropna() for c in classes]
-        ax.hist(parts, edges, histtype="stepfilled", alpha=0.5, label=classes)
+        ax.hist(parts, edges, histtype="stepfilled", alpha=0.5, label=[in_legend(c) for c in classes])
         ax.set_title(name, fontsize=8)
         ax.tick_params(labelsize=8)
         ax.locator_params(axis="x", nbins=4)

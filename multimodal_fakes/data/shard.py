@@ -437,9 +437,9 @@ def show_optimism(
     optimism:dict,   # what `split_optimism` returned
 ):
     "Bars: what each cheap model scores under a random and under a grouped split, and the share of the largest class"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     bars = [(name, kind) for name, row in optimism.items() for kind in ("text", "image") if kind in row]
-    fig, ax = plt.subplots(figsize=(max(5, 1.5 * len(bars)), 3), dpi=110)
+    fig, ax = subplots(figsize=(max(5, 1.5 * len(bars)), 3), dpi=110)
     if not bars:
         nothing = "no group repeats in any dataset:\na random split claims nothing false"
         ax.text(0.5, 0.5, nothing, ha="center", va="center")
@@ -873,11 +873,11 @@ def show_balance(
     stats:dict,   # what `shard_all` returned
 ):
     "Bars: the classes of each dataset's first field, a bar per split, as shares of the split"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     datasets = stats["datasets"]
     columns = min(4, len(datasets))
     rows = -(-len(datasets) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 2.8 * rows), dpi=110, squeeze=False)
+    fig, axes = subplots(rows, columns, figsize=(2.9 * columns, 2.8 * rows), dpi=110, squeeze=False)
     for ax in axes.flat[len(datasets):]: ax.axis("off")
     for ax, (name, d) in zip(axes.flat, datasets.items()):
         _balance(ax, d["splits"])
@@ -889,9 +889,10 @@ def show_balance(
 # %% ../../nbs/data/03_shard.ipynb #d1fe5ca6
 def _balance(ax, splits):
     "Stacked bars, one a split; few classes are named"
+    from multimodal_fakes.figures import in_legend
     first_field = {f"{name}\n{s['packed']:,}": next(iter(s["labels"].values()), {}) for name, s in splits.items()}
     counts = pd.DataFrame(first_field).fillna(0)
-    shares = (counts / counts.sum().clip(lower=1)).T
+    shares = (counts / counts.sum().clip(lower=1)).T.rename(columns=in_legend)
     shares.plot.bar(stacked=True, ax=ax, legend=False, colormap="tab20", rot=0, width=0.8)
     ax.tick_params(labelsize=8)
     ax.set_ylim(0, 1)

@@ -555,12 +555,12 @@ def draw_explanation(
     picture=None,        # what `open_image` takes, or a frame (H, W, 3); none where no picture is to be shown
 ): # figure
     "The answer, and what it rests on"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import figure
     panels = [(_draw_brings, 1.1)]
     if explanation["text"] is not None: panels.append((_draw_words, 1.6))
     if explanation["region"] is not None and picture is not None: panels.append((_draw_region, 1))
     widths = [width for _, width in panels]
-    fig = plt.figure(figsize=(2.7 * sum(widths), 2.4), dpi=110, layout="constrained")
+    fig = figure(figsize=(2.7 * sum(widths), 2.4), dpi=110, layout="constrained")
     axes = fig.subplots(1, len(panels), width_ratios=widths, squeeze=False)
     fig.canvas.draw()                                                           # so that the axes know their size
     for ax, (draw, _) in zip(axes[0], panels): draw(ax, explanation, picture)
@@ -585,7 +585,8 @@ def _draw_brings(ax, explanation, picture):
 # %% ../../nbs/detect/06e_explain.ipynb #4cf6c698
 def _draw_words(ax, explanation, picture):
     "Words in their order, caption and OCR apart"
-    words = explanation["text"]["words"]
+    from multimodal_fakes.figures import caption
+    words = [w | dict(word=caption(w["word"])) for w in explanation["text"]["words"]]
     points = ax.get_window_extent().width / ax.figure.dpi * 72
     width = points / (8 * 0.62)                      # characters of a line: at 8 points each takes 0.6 of them
     strongest = max((abs(w["value"]) for w in words), default=0) or 1.0

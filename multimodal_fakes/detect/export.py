@@ -569,8 +569,8 @@ def draw_variants(
     table:pd.DataFrame,   # of `export_all`
 ): # figure
     "Time of a post for every variant tried: chosen, fit, or refused and why"
-    import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(figsize=(8, 0.7 + 0.28 * len(table)), dpi=110)
+    from multimodal_fakes.figures import subplots
+    fig, ax = subplots(figsize=(8, 0.7 + 0.28 * len(table)), dpi=110)
     for i, r in enumerate(table.itertuples()):
         label = f" {r.ms_32:.2g} ms, {r.mb:.2g} MB"
         if r.refused: label += f"; refused: {r.refused}"

@@ -508,8 +508,8 @@ def draw_timeline(
     seconds,        # (T,) of the video
 ): # figure
     "Probability along the video, with the frames under it, those that drove it framed"
-    import matplotlib.pyplot as plt
-    fig = plt.figure(figsize=(8, 2.6), dpi=110)
+    from multimodal_fakes.figures import figure
+    fig = figure(figsize=(8, 2.6), dpi=110)
     curve, strip = fig.subplots(2, 1, height_ratios=[1.4, 1])
     _draw_curve(curve, answer)
     drove = {int(np.abs(np.asarray(seconds) - f["second"]).argmin()) for f in answer["frames"]}

@@ -315,11 +315,11 @@ def draw_drops(
     table,   # of `drop_table`
 ):
     "Accuracy along the severities, a panel a corruption, a row a modality; the band is the interval of what was lost"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     modalities = list(dict.fromkeys(table.modality))
     columns = max(4, table.groupby("modality").corruption.nunique().max())
     size = dict(figsize=(1.25 * columns, 1.7 * len(modalities)), dpi=110)
-    fig, axes = plt.subplots(len(modalities), columns, sharey=True, squeeze=False, **size)
+    fig, axes = subplots(len(modalities), columns, sharey=True, squeeze=False, **size)
     lowest = min(0, (table.accuracy - 0.05).min())
     for ax in axes.flat: ax.axis("off")
     for modality, row in zip(modalities, axes):
@@ -347,11 +347,11 @@ def draw_heat(
     table,   # of `drop_table`
 ):
     "Accuracy lost in points, a line a corruption; bold where the interval of the loss lies above zero"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     some = table[table.severity > 0].assign(line=lambda t: t.modality + ": " + t.corruption)
     by_line = some.pivot(index="line", columns="severity", values=["drop", "drop_low"]).loc[some.line.unique()]
     grid, low = by_line["drop"], by_line["drop_low"].to_numpy()
-    fig, ax = plt.subplots(figsize=(2.6 + 0.7 * grid.shape[1], 0.9 + 0.24 * len(grid)), dpi=110)
+    fig, ax = subplots(figsize=(2.6 + 0.7 * grid.shape[1], 0.9 + 0.24 * len(grid)), dpi=110)
     ax.imshow(grid, cmap="RdBu_r", vmin=-0.5, vmax=0.5, aspect="auto")
     for (i, j), drop in np.ndenumerate(grid.to_numpy()):
         weight = "bold" if low[i, j] > 0 else "normal"

@@ -532,16 +532,16 @@ def plot_scores(
     split:str="test",
 ): # matplotlib figure
     "Probability of the true class, by class: where an expert is sure, and where it is wrong"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import in_legend, subplots
     chosen = (table["split"] == split) & (table["y"] >= 0) & table["present"] & table["dataset"].isin(task.datasets)
     part = table[chosen]
     y = truth(part)
     p = to_probs(part[[f"logit_{c}" for c in task.classes]].to_numpy(), task.multi_label)
     holds = y == 1 if task.multi_label else y[:, None] == np.arange(len(task.classes))      # (n, C)
     even = 0.5 if task.multi_label else 1 / len(task.classes)
-    fig, ax = plt.subplots(figsize=(5, 2.4), dpi=110)
+    fig, ax = subplots(figsize=(5, 2.4), dpi=110)
     columns = [p[holds[:, i], i] for i in range(len(task.classes))]
-    ax.hist(columns, bins=20, range=(0, 1), stacked=True, label=task.classes)
+    ax.hist(columns, bins=20, range=(0, 1), stacked=True, label=[in_legend(c) for c in task.classes])
     ax.axvline(even, color="grey", lw=0.8)
     ax.set(xlabel="probability given to the true class", ylabel=f"{split} examples")
     ax.legend(fontsize=8, ncol=2 if len(task.classes) > 4 else 1)

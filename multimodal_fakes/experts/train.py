@@ -227,7 +227,9 @@ def live_curves(
     def redraw(history):
         if len(history) < 3: return      # two points are no curve
         import matplotlib.pyplot as plt
-        fig, ax = plt.subplots(figsize=(4.2, 2.3), dpi=110)
+
+        from multimodal_fakes.figures import subplots
+        fig, ax = subplots(figsize=(4.2, 2.3), dpi=110)
         for column, style in (("train_loss", "o--"), ("val_loss", "o-")):
             ax.plot(history["epoch"], history[column], style, label=column.replace("_", " "), ms=3)
         best = history.loc[history["val_loss"].idxmin()]

@@ -993,9 +993,9 @@ def draw_strategies(
 ):
     """Validation accuracy of experts (grey) and strategies with intervals, their losses, what ships (orange),
     and how the networks learned"""
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     table, about = fused["table"], fused["about"]
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 1.4 + 0.24 * max(len(table), 5)), dpi=110)
+    fig, (left, middle, right) = subplots(1, 3, figsize=(10, 1.4 + 0.24 * max(len(table), 5)), dpi=110)
     places = np.arange(len(table))[::-1]
     colors = [_color(name, about) for name in table.index]
     left.hlines(places, table.val_accuracy_low, table.val_accuracy_high, color=colors, lw=2)
@@ -1027,9 +1027,9 @@ def draw_use(
     fused:dict,   # of `fuse`
 ):
     "Accuracy with each subset of the modalities, and what is lost when one is shuffled"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     subsets, bias = fused["subsets"][::-1], fused["bias"][::-1]           # the first one on top
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 1.2 + 0.28 * len(subsets)), dpi=110)
+    fig, (left, right) = subplots(1, 2, figsize=(9, 1.2 + 0.28 * len(subsets)), dpi=110)
     left.barh(subsets.modalities, subsets.accuracy.astype(float), color="steelblue")
     left.set(xlim=(0, 1), xlabel=f"accuracy on {subsets.n.max():,} test posts that have all")
     right.barh(bias.shuffled, bias.lost_accuracy.astype(float), color="firebrick")

@@ -124,9 +124,9 @@ def draw_search(
     study,   # of `search`
 ):
     "Every trial in its order with the best so far, the loss by strategy, and what mattered"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     table, share = trials_table(study).sort_values("number"), importance(study)
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 2.9), dpi=110)
+    fig, (left, middle, right) = subplots(1, 3, figsize=(10, 2.9), dpi=110)
     for state, color in (("complete", "steelblue"), ("pruned", "lightgrey")):
         part = table[table.state == state]
         left.scatter(part.number, part.val_loss, s=14, color=color, label=state)

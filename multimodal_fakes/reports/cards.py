@@ -7,7 +7,6 @@ __all__ = ['SEEN', 'NAMES', 'MODEL_CARD', 'DATA_CARD', 'TaskWords', 'load_words'
            'in_percent', 'in_list', 'not_applicable', 'build_card', 'write_card']
 
 # %% ../../nbs/reports/05a_cards.ipynb #efca5f3b
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from ..core import FakesError, atomic_path, nearest, read_json, read_yaml, root
 from ..record import FIELDS, Strict, load_dataset_conf
+from ..texts import in_markdown
 
 # %% ../../nbs/reports/05a_cards.ipynb #52f450cc
 class TaskWords(Strict):
@@ -102,8 +102,8 @@ def to_markdown(
     card:dict,   # of `build_card`
 ) -> str:
     "The card as Markdown"
-    parts = [f"# {title}"]
-    for head, blocks in card.items(): parts += [f"## {head}", *map(_block, blocks)]
+    parts = [f"# {_plain(title)}"]
+    for head, blocks in card.items(): parts += [f"## {_plain(head)}", *map(_block, blocks)]
     return "\n\n".join(parts) + "\n"
 
 # %% ../../nbs/reports/05a_cards.ipynb #0c455722
@@ -121,10 +121,10 @@ def _table_line(cells): return "| " + " | ".join(map(_plain, cells)) + " |"
 
 
 def _plain(value):
-    "A value on one line, without what Markdown would take for a cell or a tag"
+    "A value on one line, read as it was written"
     if value is None or (not isinstance(value, str) and pd.isna(value)): return ""
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return re.sub(r"\s*\n\s*", " ", text).replace("|", "\\|").replace("<", "&lt;")
+    return in_markdown(text)
 
 # %% ../../nbs/reports/05a_cards.ipynb #8411e1e6
 def in_numbers(

@@ -40,6 +40,7 @@ from multimodal_fakes.metrics import (
 from ..record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
 from .sections import format_table
 from .slices import cross_table, describe, ocr_confidence, slice_table, worst_slices
+from ..texts import in_spreadsheet
 from ..trust.calibrate import labelled, positive_index, probabilities, read_predictions
 from ..trust.protocol import compare, group_of, read_confs, same_protocol, side_by_side
 
@@ -569,6 +570,7 @@ def _write(folder, results):
     tables["errors"] = errors_of(results["judged"])
     for name, table in tables.items():
         if table is None: continue
+        if name == "errors": table = table.map(in_spreadsheet)     # the one that people open and nothing reads
         with atomic_path(folder/f"{name}.csv") as f: table.to_csv(f, index=False, float_format="%.6g")
     write_json(folder/"report/metrics.json", results["metrics"])
     write_json(folder/"headline.json", {folder.name: headline(results["metrics"])})

@@ -21,7 +21,17 @@ from ..core import FakesError, read_json
 from ..metrics import bits, class_names, noise_range, truth
 from ..record import MULTI_LABEL
 from .cards import DATA_CARD, MODEL_CARD, Run, build_card, in_numbers, write_card
-from .page import Example, Gallery, Picture, Section, block_html, picture, thumbnail, write_page
+from multimodal_fakes.reports.page import (
+    Example,
+    Gallery,
+    Picture,
+    Section,
+    block_html,
+    in_notebook,
+    picture,
+    thumbnail,
+    write_page,
+)
 from .slices import draw_slices, format_worst, what_was_found
 from ..trust.calibrate import draw_reliability, positive_index, purposes_table
 from ..trust.decisions import draw_risk_coverage, draw_thresholds
@@ -42,12 +52,12 @@ def show(
     section:Section,   # of a page
 ):
     "A section in a notebook, as on the page"
-    from IPython.display import HTML, Markdown, display
-    finding = f"\n\n**{section.finding}**" if section.finding else ""
-    display(Markdown(f"### {section.title}{finding}"))
+    from IPython.display import HTML, display
+    head = block_html(Section(section.title, section.finding))
+    display(HTML(in_notebook(head, ".finding { font-weight: 600; }")))
     for block in section.blocks:
         shows_itself = hasattr(block, "_repr_png_") or hasattr(block, "examples")
-        display(block if shows_itself else HTML(block_html(block, section.title)))
+        display(block if shows_itself else HTML(in_notebook(block_html(block, section.title))))
 
 # %% ../../nbs/reports/05c_sections.ipynb #54371bd8
 def per_thousand(
@@ -238,10 +248,10 @@ def draw_forest(
     metrics=("accuracy", "macro_f1", "auroc"),      # a panel each
 ):
     "Each model's metric with its interval"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     panels, titles = len(metrics), {"macro_f1": "macro-F1", "auroc": "AUROC"}
     size = (2.9 * panels, 0.7 + 0.33 * len(table))
-    fig, axes = plt.subplots(1, panels, figsize=size, dpi=75, sharey=True, squeeze=False)
+    fig, axes = subplots(1, panels, figsize=size, dpi=75, sharey=True, squeeze=False)
     at = np.arange(len(table))[::-1]     # the first model on top
     for ax, metric in zip(axes[0], metrics):
         exists = table[metric].notna().to_numpy()
@@ -267,12 +277,12 @@ def draw_differences(
     table,   # of `model_table`
 ):
     "How much more often each model is right than the one it is compared with, on the same posts"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     part = table[table.difference.notna()]
     at = np.arange(len(part))[::-1]
     low, high = 100 * part.difference_low, 100 * part.difference_high
     color = np.where(low > 0, "steelblue", np.where(high < 0, "firebrick", "grey"))
-    fig, ax = plt.subplots(figsize=(5.2, 0.8 + 0.28 * len(part)), dpi=75)
+    fig, ax = subplots(figsize=(5.2, 0.8 + 0.28 * len(part)), dpi=75)
     ax.axvline(0, color="grey", lw=0.8)
     ax.hlines(at, low, high, color="steelblue", lw=2)
     ax.scatter(100 * part.difference, at, s=22, zorder=3, color=color)
@@ -461,13 +471,13 @@ def draw_confusion(
     classes,     # in order
 ):
     "Confusion matrix: shares of each true class, counts written where there is room"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     k = len(classes)
     counts = pd.crosstab(confusion.actual, confusion.predicted)
     counts = counts.reindex(index=classes, columns=classes, fill_value=0).to_numpy()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side, small = min(1.6 + 0.5 * k, 8), max(5, 9 - k // 5)
-    fig, ax = plt.subplots(figsize=(side + 0.6, side), dpi=75)
+    fig, ax = subplots(figsize=(side + 0.6, side), dpi=75)
     squares = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     fig.colorbar(squares, ax=ax, fraction=0.046, label="share of the true class")
     ax.set(xticks=range(k), yticks=range(k), xlabel="predicted", ylabel="actual")
@@ -497,8 +507,8 @@ def draw_roc(
     curves:dict,   # model → table of `roc_points`
 ):
     "The curves of all models"
-    import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(figsize=(3.6, 3.3), dpi=75)
+    from multimodal_fakes.figures import subplots
+    fig, ax = subplots(figsize=(3.6, 3.3), dpi=75)
     ax.plot([0, 1], [0, 1], color="grey", lw=0.8)
     for name, curve in curves.items():
         ax.plot(curve.fpr, curve.tpr, lw=2 if name == "calibrated" else 1.1, label=name)
@@ -520,10 +530,10 @@ def draw_kinds(
     kinds,   # of `kind_table`
 ):
     "AUROC of each model on each kind, and the share that the detector finds"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     table = kinds.pivot(index="model", columns="kind", values="auroc").loc[kinds.model.unique()]
     n_models, n_kinds = table.shape
-    fig, ax = plt.subplots(figsize=(2.2 + 0.8 * n_kinds, 0.9 + 0.26 * n_models), dpi=75)
+    fig, ax = subplots(figsize=(2.2 + 0.8 * n_kinds, 0.9 + 0.26 * n_models), dpi=75)
     ax.imshow(table, cmap="RdYlBu", vmin=0, vmax=1, aspect="auto")
     for (i, j), v in np.ndenumerate(table.to_numpy()):
         color = "white" if abs(v - 0.5) > 0.35 else "black"
@@ -576,11 +586,11 @@ def draw_functions(
     functions,   # of `functional_tests`
 ):
     "Accuracy per functionality, hardest first"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     table = functions.sort_values("accuracy", ascending=False).reset_index(drop=True)
     color = np.where(table.functionality == "all", "black", "steelblue")
     labels = table.functionality + " (" + table.gold + ", " + table.n.astype(str) + ")"
-    fig, ax = plt.subplots(figsize=(7, 0.8 + 0.22 * len(table)), dpi=75)
+    fig, ax = subplots(figsize=(7, 0.8 + 0.22 * len(table)), dpi=75)
     ax.hlines(table.index, table.low, table.high, color="steelblue", lw=2)
     ax.scatter(table.accuracy, table.index, color=color, s=18, zorder=3)
     ax.axvline(0.5, color="grey", lw=0.7, ls=":")

@@ -380,14 +380,14 @@ def draw_slices(
     most:int=40,         # slices drawn, those of the smallest p
 ):
     "Every slice with its interval"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     whole, part = table.iloc[0][metric], table.iloc[1:]
     part = part.loc[sorted(part.p.sort_values().index[:most])]
     at, sure = np.arange(len(part))[::-1], part.q < 0.05
     colors = np.where(sure & (part.difference < 0), "firebrick", np.where(sure, "seagreen", "steelblue"))
     labels = [f"{r.attribute}: {str(r.value)[:36]} ({r.n})" for r in part.itertuples()]
     title = f"{metric} of each slice; dotted: all {table.n[0]:,} posts, {whole:.3f}"
-    fig, ax = plt.subplots(figsize=(6.4, 0.9 + 0.2 * max(len(part), 1)), dpi=75)
+    fig, ax = subplots(figsize=(6.4, 0.9 + 0.2 * max(len(part), 1)), dpi=75)
     ax.axvline(whole, color="grey", ls=":", lw=1)
     ax.hlines(at, part[f"{metric}_low"], part[f"{metric}_high"], color=colors, lw=2)
     ax.scatter(part[metric], at, color=colors, s=18, zorder=3)
@@ -595,9 +595,11 @@ def draw_cross(
 ):
     "Detectors against datasets; a frame where the dataset was trained on"
     import matplotlib.pyplot as plt
+
+    from multimodal_fakes.figures import subplots
     order = list(dict.fromkeys(table.sort_values("in_training", ascending=False, kind="stable").dataset))
     grid = table.pivot(index="detector", columns="dataset", values=metric).loc[table.detector.unique(), order]
-    fig, ax = plt.subplots(figsize=(2.6 + 1.1 * grid.shape[1], 1.3 + 0.45 * len(grid)), dpi=75)
+    fig, ax = subplots(figsize=(2.6 + 1.1 * grid.shape[1], 1.3 + 0.45 * len(grid)), dpi=75)
     squares = ax.imshow(grid, cmap="viridis", vmin=0, vmax=max(1, np.nanmax(grid)), aspect="auto")
     fig.colorbar(squares, ax=ax, label=metric)
     for row in table.to_dict("records"):

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from ..core import FakesError
 from ..settings import Section
+from ..texts import on_one_line, visible
 
 # %% ../../nbs/service/07d_log.ipynb #2d57990e
 HIDDEN = "[redacted]"
@@ -89,7 +90,7 @@ def redact_text(
     known=(),            # values that are secret whatever they look like
     longest:int=10_000,  # characters kept
 ) -> str:
-    "A text without secrets, bytes and control characters"
+    "A text without secrets and bytes"
     for value in known: text = text.replace(value, HIDDEN)
     if _PLAIN.match(text): return text
     if len(text) > longest: text = f"{text[:longest]} … [{len(text) - longest} more characters]"
@@ -162,8 +163,6 @@ def as_json(
     return json.dumps(line, allow_nan=False)
 
 # %% ../../nbs/service/07d_log.ipynb #f8c1dd21
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
 def as_text(
     record:dict,   # of loguru, redacted
 ) -> str:
@@ -178,8 +177,8 @@ def as_text(
     ]
     error = extra.pop("exception", None)
     fields = "".join(f" {k}={v!r}" for k, v in extra.items())
-    line = _CONTROL.sub(lambda c: c[0].encode("unicode_escape").decode(), " | ".join(head) + fields)
-    if error: line += f"\n{error['trace'].strip()}".replace("\n", "\n  ")
+    line = on_one_line(" | ".join(head) + fields)
+    if error: line += f"\n{visible(error['trace'].strip())}".replace("\n", "\n  ")
     return line
 
 # %% ../../nbs/service/07d_log.ipynb #ae4d0d8a

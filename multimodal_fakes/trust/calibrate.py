@@ -609,14 +609,14 @@ def draw_reliability(
     n_bins:int=15,  # of equal width
 ):
     "Claim against outcome on the test split, before and after calibration, and where outcomes lie when claims are true"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     summary, p, done = _read_calibration(folder)
     rows = labelled(done, "test", datasets)
     positive = positive_index(p["field"], p["classes"])
     before = probabilities(done)[done.index.get_indexer(rows.index)]
     after = rows[[f"prob_{c}" for c in p["classes"]]].to_numpy()
 
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), dpi=110)
+    fig, (left, right) = subplots(1, 2, figsize=(8, 3.2), dpi=110)
     left.plot([0, 1], [0, 1], color="grey", lw=0.8)
     for when, probs, color in (("before", before, "firebrick"), ("after", after, "steelblue")):
         r = _diagram(truth(rows), probs, positive, n_bins)
@@ -670,10 +670,10 @@ def draw_map(
     datasets,   # whose test split is drawn
 ):
     "The candidates of each choice, and claims before and after the chosen map"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     summary, p, done = _read_calibration(folder)
     tables = summary["candidates"]
-    fig, axes = plt.subplots(1, len(tables) + 1, figsize=(3.6 * len(tables) + 3, 3.2), dpi=110)
+    fig, axes = subplots(1, len(tables) + 1, figsize=(3.6 * len(tables) + 3, 3.2), dpi=110)
     for ax, (name, rows) in zip(axes, tables.items()):
         draw_candidates(_one_row_a_class(rows, p["classes"]) or rows, ax)
         posts = "all posts" if name == "all" else f"{name}, {summary['calibration']['n'][name]} posts"
@@ -691,6 +691,7 @@ def _one_row_a_class(rows, classes):
 # %% ../../nbs/trust/05d_calibrate.ipynb #825ddfaf
 def _draw_moved(ax, done, rows, p):
     "Claims before and after the map, a colour a class or, with a positive class, a colour a pattern"
+    from multimodal_fakes.figures import in_legend
     positive = positive_index(p["field"], p["classes"])
     before = probabilities(done)[done.index.get_indexer(rows.index)]
     after = rows[[f"prob_{c}" for c in p["classes"]]].to_numpy()
@@ -701,7 +702,7 @@ def _draw_moved(ax, done, rows, p):
         for pattern in rows.seen.unique():
             own = rows.seen == pattern
             points[pattern] = (before[own, positive], after[own, positive])
-    for name, (x, y) in points.items(): ax.plot(x, y, ".", ms=2, label=name)
+    for name, (x, y) in points.items(): ax.plot(x, y, ".", ms=2, label=in_legend(name))
     ax.plot([0, 1], [0, 1], color="grey", lw=0.8)
     ax.set(xlabel="claimed", ylabel="after the map")
     ax.legend(fontsize=8, markerscale=4, ncols=2 if len(points) > 5 else 1)

@@ -484,11 +484,11 @@ def _choose_each(logits, y, groups, candidates, folds, seed, margin, base):
 # %% ../../nbs/trust/05_calibrators.ipynb #b59a5932
 def draw_candidates(
     rows:list,   # of `choose_map`, of one class
-    ax=None,     # of matplotlib
+    ax=None,     # of matplotlib, new if none
 ):
     "What each map gains on held-out examples, with its standard error; the chosen one in blue, refused ones in words"
-    import matplotlib.pyplot as plt
-    ax = ax or plt.gca()
+    from multimodal_fakes.figures import subplots
+    if ax is None: _, ax = subplots()
     for i, row in enumerate(rows):
         if row.get("gain") is None:
             place = ax.get_yaxis_transform()         # x as a share of the width, y a row

@@ -438,8 +438,8 @@ def draw_thresholds(
     thresholds=(),   # dictionaries of `threshold_for`, marked with their interval
 ):
     "The curve, and where each purpose cuts it"
-    import matplotlib.pyplot as plt
-    fig, ax = plt.subplots(figsize=(7, 3.2), dpi=110)
+    from multimodal_fakes.figures import subplots
+    fig, ax = subplots(figsize=(7, 3.2), dpi=110)
     for m, color in LINES.items():
         ax.plot(curve.threshold, curve[m], color=color, lw=1.2, label=m.replace("_", "-"))
     top = 1.1 + 0.075 * len(thresholds)
@@ -550,11 +550,11 @@ def draw_risk_coverage(
     below=None,   # of `abstain_below`, marked
 ):
     "Risk against coverage, and where the detector stops"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     c = risk_coverage(confidence, wrong)
     best = risk_coverage(np.linspace(1, 0, len(wrong)), np.sort(wrong))
     area = f"AURC {aurc(confidence, wrong):.3f}, {e_aurc(confidence, wrong):.3f} above the best order"
-    fig, ax = plt.subplots(figsize=(5, 2.8), dpi=110)
+    fig, ax = subplots(figsize=(5, 2.8), dpi=110)
     ax.plot(c["coverage"], c["risk"], color="steelblue", label=area)
     ax.plot(best["coverage"], best["risk"], color="grey", lw=0.8, ls=":", label="best order")
     ax.axhline(np.mean(wrong), color="grey", lw=0.8, label="answering all")
@@ -762,9 +762,9 @@ def draw_coverage(
     n_splits:int=10,
 ):
     "How far the coverage kept is from the one promised, what it costs, and the sizes of the sets at one level"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     y, probs = check_scores(y, probs)
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 2.8), dpi=110)
+    fig, (left, middle, right) = subplots(1, 3, figsize=(10, 2.8), dpi=110)
     left.axhline(0, color="grey", lw=0.8)
     for by_class in (False, True):
         for i, kind in enumerate(KINDS):
