@@ -167,9 +167,9 @@ def check_sums(
         if not (skip and name.endswith(skip)): _compare(folder/name, files.get(name), sums["stage"], again)
     if names is not None or not sums["whole"]: return sums
     extra = [name for name in _files_below(folder) if name not in files and not (skip and name.endswith(skip))]
-    if extra: raise FakesError(f"{folder/extra[0]} is not of stage {sums['stage']}, which wrote the files beside it. "
-                               f"Remove it. {again}")
-    return sums
+    if not extra: return sums
+    raise FakesError(f"{folder/extra[0]} is not of stage {sums['stage']}, which wrote the files beside it. "
+                     f"Remove it, or: {again}")
 
 def _compare(path, expected, stage, again):
     "Raise unless a file has the sum that its stage noted"
@@ -177,7 +177,8 @@ def _compare(path, expected, stage, again):
     if not path.is_file(): raise FakesError(f"{path} is gone; stage {stage} wrote it. {again}")
     now = sha256_file(path)
     if now == expected: return
-    raise FakesError(f"{path} is not as stage {stage} wrote it: its SHA-256 is {now[:12]}…, not {expected[:12]}…. {again}")
+    raise FakesError(f"{path} is not as stage {stage} wrote it: its SHA-256 is {now[:12]}…, "
+                     f"not {expected[:12]}…. {again}")
 
 def checked(path) -> Path: # the same path
     "A file that is as its stage wrote it, by the list beside it; raises otherwise"

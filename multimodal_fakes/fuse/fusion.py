@@ -897,7 +897,8 @@ def train_strategies(
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #c6503237
 _WRITTEN = (      # files of Step_5/<task>/fusion
-    "predictions.parquet", "strategies.parquet", "fusion.json", "history.csv", "subsets.csv", "bias.csv", "metrics.json")
+    "predictions.parquet", "strategies.parquet", "fusion.json",
+    "history.csv", "subsets.csv", "bias.csv", "metrics.json")
 
 def fuse(
     home,            # folder that holds Step_2, Step_3, Step_4 and models

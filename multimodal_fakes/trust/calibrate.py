@@ -611,14 +611,15 @@ def calibrate_all(
     _write_decisions(out/"Step_5"/task, p, rules, threshold, decisions, _curves(home, p, val, test))
     bundle = make_bundle(p, modalities, calibration, threshold, rules.purpose, decisions,
                          class_shares(frame), text_settings(home, datasets))
-    write_json(out/"models"/task/"detector.json", bundle)
-    fit_task(home, task, inputs, datasets, rules.familiar).save(out/"models"/task)
-    _seal(bundle, Path(home)/"models"/task, out/"models"/task)
+    familiar = fit_task(home, task, inputs, datasets, rules.familiar)
+    _write_bundle(bundle, familiar, Path(home)/"models"/task, out/"models"/task)
     return summary | dict(decisions=decisions)
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #d41706cc
-def _seal(bundle, home, out):
-    "The sums of what this stage adds to a bundle, and those of its parts, which have lists of their own"
+def _write_bundle(bundle, familiar, home, out):
+    "What this stage adds to a bundle, its sums, and those of the parts, which have lists of their own"
+    write_json(out/"detector.json", bundle)
+    familiar.save(out)
     parts = [*bundle["experts"].values(), *([bundle["fusion"]] if bundle["fusion"] else [])]
     lists = {part: read_sums(home/part)["digest"] for part in parts}
     write_sums(out, "calibrate", ["detector.json", "ood.safetensors"], parts=lists)
