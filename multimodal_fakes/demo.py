@@ -26,10 +26,10 @@ from .trust.calibrate import calibrate_all
 DONE = dict(  # stage: the file that it writes last
     prepare="Step_1/metrics.json",
     ocr="Step_2/metrics.json",
-    shard="Step_3/metrics.json",
-    expert="Step_4/fake_news/vision/metrics.json",
-    fusion="Step_5/fake_news/fusion/fusion.json",
-    calibrate="models/fake_news/detector.json")
+    shard="Step_3/sums.json",
+    expert="Step_4/fake_news/vision/sums.json",
+    fusion="Step_5/fake_news/fusion/sums.json",
+    calibrate="models/fake_news/sums.json")
 
 QUICK = dict(  # fusion networks for trying things out
     hidden=[32], dropout=[0.1], width=16, modality_dropout=0.1, epochs=3, lr=1e-3, batch_size=16, patience=3)
@@ -72,7 +72,7 @@ def _train(home, task, **settings):
     common = dict(
         frozen_lr=1e-3, weight_decay=0.01, batch_size=16, loss="weighted", label_smoothing=0.0, n_workers=0, seed=0)
     for modality in task.modalities:
-        if (home/f"Step_4/{task.name}/{modality}/metrics.json").exists(): continue
+        if (home/f"Step_4/{task.name}/{modality}/sums.json").exists(): continue
         recipe = Recipe(encoder=f"small_{modality}", **common, **settings)
         train_expert(home, home, task, modality, recipe)
 
@@ -97,7 +97,7 @@ def signs(
 ) -> Path: # the same folder
     "Made-up signs, packed, and two small experts that read them; one answer in twenty is wrong"
     home = Path(home)
-    if not (home/"Step_3/metrics.json").exists(): _write_signs(home, n)
+    if not (home/"Step_3/sums.json").exists(): _write_signs(home, n)
     if upto == "expert": _train(home, signs_task(home), frozen_epochs=0, epochs=4, lr=3e-3, patience=4)
     return home
 

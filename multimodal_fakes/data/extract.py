@@ -10,7 +10,9 @@ __all__ = ['SEARCHED', 'window_starts', 'cut_frames', 'cut_sound', 'cut_clip', '
 import hashlib
 import io
 import json
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -270,8 +272,23 @@ def extract_all(
     return kept, {id: failed[file] for id, file in file_of.items() if file in failed}
 
 # %% ../../nbs/data/02b_extract.ipynb #178ceec5
+# zip files carry a CRC-32 of each member; what else can be wrong with one has many names
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
+
 def read_members(
     path,   # of a file that `extract_all` kept
 ) -> dict: # extension → bytes
-    "What was extracted of one video"
-    with zipfile.ZipFile(path) as z: return {name: z.read(name) for name in z.namelist()}
+    "What was extracted of one video; raises `FakesError` where the file is not as it was written"
+    try:
+        with zipfile.ZipFile(path) as z: members = {name: z.read(name) for name in z.namelist()}
+        n = _entries(path)
+        if len(members) != n: raise zipfile.BadZipFile(f"{len(members)} members of {n}")
+        return members
+    except _ZIP_ERRORS as e:
+        raise FakesError(f"{path} is not as it was written ({e}). "
+                         "Delete it: the stage shard cuts its video again.") from None
+
+def _entries(path):
+    "How many members the end of a zip file claims; zipfile lists fewer where its directory is damaged"
+    end = Path(path).read_bytes()[-22:]
+    return int.from_bytes(end[10:12], "little")

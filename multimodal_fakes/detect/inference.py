@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..core import FakesError, read_json
+from ..core import FakesError, check_sums, read_json, read_sums
 from multimodal_fakes.experts.preprocess import (
     AudioPreprocessor,
     VideoPreprocessor,
@@ -223,9 +223,11 @@ def load_graphs(
     needed = [bundle["ships"]] if bundle["fusion"] is None else bundle["modalities"]
     experts = {}
     for m in needed:
+        check_sums(folder/bundle["experts"][m], skip=".safetensors")       # its weights are in the graph
         graph = Graph(graphs/f"{m}_expert.onnx", threads)
         experts[m] = GraphExpert(folder/bundle["experts"][m], graph)
     if not bundle["fusion"]: return experts, None
+    check_sums(folder/bundle["fusion"])
     return experts, load_graph_fusion(folder/bundle["fusion"], graphs/"mm_fusion", threads)
 
 # %% ../../nbs/detect/06a_inference.ipynb #921b8980
@@ -235,8 +237,12 @@ def _exported(folder, bundle):
     if not about.exists():
         raise FakesError(f"{folder} has not been exported: `python -m multimodal_fakes.line export {bundle['task']}` "
                          "writes its ONNX graphs; or use the runtime torch.")
-    made_from = read_json(about)["protocol"]
-    if made_from != bundle["protocol"]:
-        raise FakesError(f"{folder}/onnx was exported from run {made_from}, "
+    check_sums(about.parent)
+    made_from = read_json(about)
+    if made_from["protocol"] != bundle["protocol"]:
+        raise FakesError(f"{folder}/onnx was exported from run {made_from['protocol']}, "
                          f"detector.json is of run {bundle['protocol']}: run the stage export again.")
+    if made_from["bundle"] != read_sums(folder)["digest"]:
+        raise FakesError(f"{folder}/onnx was exported from other weights than those beside it: "
+                         "run the stage export again.")
     return folder/"onnx"

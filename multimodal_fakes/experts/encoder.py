@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONFS', 'SPECIAL', 'ENCODERS', 'EncoderConf', 'encoder_conf', 'load_encoder_conf', 'resolve_source', 'Encoded',
            'tensors', 'plain_weights', 'has_lora', 'join_windows', 'TextEncoder', 'train_tokenizer',
-           'make_text_encoder', 'VisionEncoder', 'PlainConvNet', 'load_matching', 'make_backbone',
+           'make_text_encoder', 'VisionEncoder', 'PlainConvNet', 'load_matching', 'read_weights', 'make_backbone',
            'make_vision_encoder', 'shifted', 'turned', 'jittered', 'trivially_augmented', 'augment', 'blended',
            'pasted', 'mix', 'encoder_class', 'make_encoder', 'load_encoder', 'block_depth', 'by_depth',
            'transformer_layers', 'backbone_layers', 'freeze_below', 'parameter_groups', 'lora_targets', 'add_lora',
@@ -335,13 +335,23 @@ def load_matching(
     if missing or rest:
         raise FakesError(f"{origin} does not fit the model: missing {missing[:3]}, left over {rest[:3]}")
 
+# %% ../../nbs/experts/04a_encoder.ipynb #063d9c64
+def read_weights(
+    path,   # safetensors
+) -> dict: # name → tensor
+    "The tensors of a file; an error where it is cut short or of another kind"
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    try: return load_file(str(path))
+    except (SafetensorError, ValueError) as e:
+        raise FakesError(f"{path} cannot be read as safetensors ({e}). Fetch or copy it again.") from None
+
 # %% ../../nbs/experts/04a_encoder.ipynb #6bfc715a
 def make_backbone(
     conf:EncoderConf,
     in_chans:int=3,   # channels that go in
 ): # with timm's forward_features and forward_head
     "By timm name with fetched weights or a weights file, or from scratch"
-    from safetensors.torch import load_file
     local = None
     if conf.weights: local = Path(conf.weights) if Path(conf.weights).is_absolute() else root()/conf.weights
     if local and not local.is_file():
@@ -349,7 +359,7 @@ def make_backbone(
                          "Link the folder that holds it as `weights` (`make run WEIGHTS=…`).")
     if conf.source is None: model = PlainConvNet(**conf.arch, in_chans=in_chans)
     else: model = _timm_backbone(conf, in_chans, conf.pretrained and not local)
-    if local: load_matching(model, load_file(str(local)), local)
+    if local: load_matching(model, read_weights(local), local)
     return model
 
 # %% ../../nbs/experts/04a_encoder.ipynb #59a91551

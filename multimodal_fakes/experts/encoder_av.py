@@ -32,6 +32,7 @@ from multimodal_fakes.experts.encoder import (
     load_matching,
     make_backbone,
     plain_weights,
+    read_weights,
     resolve_source,
     tensors,
     transformer_layers,
@@ -270,12 +271,11 @@ def load_weights(
     folder,    # written by `save_weights`
 ): # the encoder
     "The weights of an encoder from its file"
-    from safetensors.torch import load_file
     path = Path(folder)/"model.safetensors"
     if not path.is_file():
         raise FakesError(f"Encoder {encoder.conf.name}: no weights file {path}. "
                          "Save the encoder there first, or name another folder.")
-    load_matching(encoder, load_file(str(path)), path)
+    load_matching(encoder, read_weights(path), path)
     return encoder
 
 # %% ../../nbs/experts/04b_encoder_av.ipynb #1ebddc32

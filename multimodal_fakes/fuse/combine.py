@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUALITY', 'STRATEGIES', 'Evidence', 'ragged', 'made_up', 'quality_signals', 'ocr_confidence', 'Strategy',
-           'find_strategy', 'PerClass', 'load_fusion', 'mixture', 'to_logits', 'Mean', 'Vote', 'Weighted',
-           'stack_inputs', 'Stacking', 'Logistic', 'Boosted', 'Conjunctive']
+           'find_strategy', 'PerClass', 'save_fusion', 'load_fusion', 'mixture', 'to_logits', 'Mean', 'Vote',
+           'Weighted', 'stack_inputs', 'Stacking', 'Logistic', 'Boosted', 'Conjunctive']
 
 # %% ../../nbs/fuse/05_combine.ipynb #724c08ea
 import copy
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import FakesError, nearest, read_json, write_json
+from ..core import FakesError, check_sums, nearest, read_json, write_json, write_sums
 from ..metrics import bits, softmax
 
 # %% ../../nbs/fuse/05_combine.ipynb #267ed79a
@@ -324,7 +324,7 @@ class PerClass(Strategy):
     @classmethod
     def load(cls, folder):
         about = read_json(Path(folder)/"fusion.json")
-        parts = [load_fusion(Path(folder)/str(k)) for k in range(about["n_classes"])]
+        parts = [_load_saved(Path(folder)/str(k)) for k in range(about["n_classes"])]
         return cls(parts, about["modalities"], about["n_classes"], **about["settings"])
 
 # %% ../../nbs/fuse/05_combine.ipynb #48bcc376
@@ -336,10 +336,23 @@ def history_(self:PerClass): # table of epoch, train_loss, val_loss
     return histories.groupby("epoch", as_index=False).mean(numeric_only=True)
 
 # %% ../../nbs/fuse/05_combine.ipynb #fa782578
+def save_fusion(
+    made:Strategy,
+    folder,   # models/<task>/mm_fusion
+):
+    "The files of a fusion and their sums"
+    made.save(folder)
+    write_sums(folder, "fusion")
+
 def load_fusion(
     folder,   # models/<task>/mm_fusion
 ) -> Strategy:
-    "A fusion as it was saved"
+    "A fusion as it was saved, its files compared with their sums"
+    check_sums(folder)
+    return _load_saved(folder)
+
+def _load_saved(folder):
+    "A fusion, or a part of one"
     about = read_json(Path(folder)/"fusion.json")
     if "n_classes" not in about:
         raise FakesError(

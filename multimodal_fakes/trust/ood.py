@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import FakesError, atomic_path
+from ..core import FakesError, atomic_path, checked
 
 # %% ../../nbs/trust/05b_ood.ipynb #8785d737
 MOST = 20_000   # training posts that a fit looks at
@@ -152,13 +152,13 @@ def read_task(
     first = None
     for m in modalities:
         folder = Path(home)/"Step_4"/task/m
-        frame = pd.read_parquet(folder/"predictions.parquet")
+        frame = pd.read_parquet(checked(folder/"predictions.parquet"))
         if first is None: first = frame
         if not frame.id.equals(first.id):
             raise FakesError(
                 f"Task {task}: the experts {modalities[0]} and {m} speak of different posts. "
                 "Run the stage expert of both again.")
-        features[m] = load_file(str(folder/"features.safetensors"))["pooled"]
+        features[m] = load_file(str(checked(folder/"features.safetensors")))["pooled"]
         present[m] = frame.present.to_numpy(bool)
     return first, features, present
 
