@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_BYTES', 'MUXERS', 'RATE', 'TICKS', 'CONTAINERS', 'LARGEST', 'JUMP', 'DECODERS', 'GAP', 'MediaError',
            'read_bytes', 'open_image', 'PictureFile', 'contact_sheet', 'KillablePool', 'write_clip', 'write_sound',
-           'Limits', 'Picture', 'Sound', 'Media', 'decoder_name', 'probe_media', 'sample_times', 'read_frames',
-           'read_audio', 'read_clip']
+           'Limits', 'Picture', 'Sound', 'Media', 'decoder_name', 'may_lose', 'probe_media', 'sample_times',
+           'read_frames', 'read_audio', 'read_clip']
 
 # %% ../nbs/00d_media.ipynb #0011aaad
 import contextlib
@@ -19,7 +19,7 @@ import time
 import warnings
 from bisect import bisect_left, bisect_right
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from multiprocessing import get_context
 from multiprocessing.connection import wait
@@ -394,7 +394,7 @@ class Limits:
 # %% ../nbs/00d_media.ipynb #bbc3f05f
 @dataclass(frozen=True)
 class Picture:
-    "The video stream of a clip"
+    "The video track of a clip that is looked at"
     codec:str
     width:int                      # as shown, after rotation
     height:int
@@ -403,15 +403,19 @@ class Picture:
     fps:float                      # frames a second, on average
     varies:bool                    # frames come at uneven steps
     bit_rate:int                   # bits a second
+    track:int = 1                  # which of the clip's video tracks, counted from 1
+    tracks:int = 1                 # how many there are; covers are none
 
 # %% ../nbs/00d_media.ipynb #5cf71eeb
 @dataclass(frozen=True)
 class Sound:
-    "The audio stream of a clip"
+    "The sound track of a clip that is listened to"
     codec:str
     sample_rate:int                # samples a second
     channels:int
     bit_rate:int                   # bits a second
+    track:int = 1                  # which of the clip's sound tracks, counted from 1
+    tracks:int = 1                 # how many there are
 
 # %% ../nbs/00d_media.ipynb #eeda5469
 @dataclass(frozen=True)
@@ -423,6 +427,7 @@ class Media:
     video:Picture|None
     audio:Sound|None
     av_offset:float|None           # seconds by which the sound begins after the picture; none unless there are both
+    lost:dict = field(default_factory=dict)   # video or audio that is there and cannot be read → reason, message
 
 # %% ../nbs/00d_media.ipynb #325b9da7
 def decoder_name(
@@ -463,16 +468,20 @@ def _open_clip(source, limits):
             _check_header(clip, name, limits)
             _guard_decoders(clip, limits)
             yield clip
-    except MediaError: raise
+    except FakesError: raise
     except av.error.EOFError: raise MediaError("truncated", f"{name}: truncated") from None
-    except (av.FFmpegError, ValueError, MemoryError, OverflowError, TypeError) as e:
-        why = getattr(e, "strerror", None) or e
-        raise MediaError("unreadable", f"{name}: unreadable ({why})") from None
+    except Exception as e:      # over damaged bytes PyAV raises nearly everything, FFmpeg's errors and Python's
+        raise MediaError("unreadable", f"{name}: unreadable ({_why(e)})") from None
+
+def _why(e):
+    "What an error says, without the path or the object in memory that FFmpeg's errors add"
+    why = getattr(e, "strerror", None) or str(e)
+    return why if why and " at 0x" not in why else type(e).__name__
 
 # %% ../nbs/00d_media.ipynb #b60bd0d7
 def _file_size(path):
-    if not Path(path).is_file(): raise MediaError("missing", f"{path}: no such file")
-    return Path(path).stat().st_size
+    if not os.path.isfile(path): raise MediaError("missing", f"{path}: no such file")
+    return os.path.getsize(path)
 
 def _container(source, limits):
     "The file as FFmpeg opens it: only containers that hold their own content, only files"
@@ -493,12 +502,16 @@ def _check_header(clip, name, limits):
     stated = max([(clip.duration or 0) / 1e6, *seconds])
     if stated > limits.seconds:
         raise MediaError("too_large", f"{name}: {stated:,.0f} s stated, at most {limits.seconds:,.0f} are decoded")
-    for s in _decodable(clip.streams.video):
-        w, h = s.codec_context.width, s.codec_context.height
-        if not w * h: raise MediaError("unreadable", f"{name}: frames of unknown size")
-        if w * h > limits.megapixels * 1e6:
-            raise MediaError("too_large", f"{name}: frames of {w} × {h} pixels, "
-                                          f"at most {limits.megapixels:g} megapixels are decoded")
+
+def _refusal(stream, limits):
+    "Reason and message why a track is not decoded at all; none if it is"
+    context = stream.codec_context
+    if context is None: return "unreadable", f"a stream of {stream.type} in a codec that is not known here"
+    if stream.type == "audio": return None
+    w, h = context.width, context.height
+    if not w * h: return "unreadable", "frames of unknown size"
+    if w * h <= limits.megapixels * 1e6: return None
+    return "too_large", f"frames of {w} × {h} pixels, at most {limits.megapixels:g} megapixels are decoded"
 
 # %% ../nbs/00d_media.ipynb #e11f2f8d
 def _guard_decoders(clip, limits):
@@ -507,22 +520,58 @@ def _guard_decoders(clip, limits):
     options = {"max_pixels": str(int(limits.megapixels * 1e6)), "err_detect": "explode"}
     for s in _decodable(clip.streams.video): s.codec_context.options = options
 
-def _streams(clip):
-    "The first video stream that is no cover, the first audio stream; none where there is none"
-    import av
-    cover = av.stream.Disposition.attached_pic
-    videos = (s for s in _decodable(clip.streams.video) if not s.disposition & cover)
-    return next(videos, None), next(iter(_decodable(clip.streams.audio)), None)
-
 def _decodable(streams):
     "Streams of a known codec: a phone may add sound that nobody else can read"
     return [s for s in streams if s.codec_context is not None and s.type in ("video", "audio")]
 
+# %% ../nbs/00d_media.ipynb #73aa65bb
+def _tracks(clip, limits):
+    "The tracks of picture, then those of sound, each in the order in which they are tried"
+    import av
+    cover = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    picture = clip.streams.best("video")
+    best = picture, clip.streams.best("audio", picture)     # sound of the same programme
+    tracks = []
+    for streams in (clip.streams.video, clip.streams.audio):
+        films = [s for s in streams if not s.disposition & cover]
+        own = [_Track(s, n, len(films), _refusal(s, limits)) for n, s in enumerate(films, 1)]
+        tracks += sorted(own, key=lambda t: _rank(t.stream, best))
+    return tracks
+
+def _rank(stream, best):
+    "Lower is better"
+    import av
+    kind = av.stream.Disposition
+    beside = kind.comment | kind.hearing_impaired | kind.visual_impaired | kind.descriptions | kind.dependent
+    is_best = any(s is not None and s.index == stream.index for s in best)
+    return bool(stream.disposition & beside), not stream.disposition & kind.default, not is_best, stream.index
+
+# %% ../nbs/00d_media.ipynb #c2a802da
+def _usable(tracks, kind, name, lost):
+    "The first track of a kind that can be read; where there are some and none can, the reason goes to `lost`"
+    own = [t for t in tracks if t.kind == kind]
+    for track in own:
+        if track.fault is None: return track
+    if own:
+        reason, message = own[0].fault
+        lost[kind] = reason, f"{name}: {message}"
+
+@contextlib.contextmanager
+def may_lose(
+    kind:str,     # video or audio
+    lost:dict,    # kind → reason and message, as of `Media`
+):
+    "A `MediaError` of the block costs only one half of a clip, and is entered in `lost`"
+    try: yield
+    except MediaError as e: lost[kind] = e.reason, str(e)
+
 # %% ../nbs/00d_media.ipynb #8f3f3599
 class _Track:
     "What one stream holds, gathered packet by packet"
-    def __init__(self, stream):
-        self.stream = stream
+    def __init__(self, stream, number, tracks, refusal):
+        self.stream, self.kind = stream, stream.type
+        self.number, self.tracks = number, tracks     # which of how many of its kind
+        self.refusal = refusal                        # why it is not decoded at all
         self.time_base, self.stream_index = stream.time_base, stream.index     # forgotten when the file is closed
         self.pts, self.keys = [], []       # of all frames, of key frames
         self.bytes, self.end = 0, 0        # of all packets; where the last one ends
@@ -537,10 +586,17 @@ class _Track:
             if packet.is_keyframe: self.keys.append(pts)
             self.bytes += packet.size
             self.end = max(self.end, pts + (packet.duration or 0))
-        if self.first is None and self.tried < 300:
+        if self.first is None and self.tried < 300 and not self.refusal:
             self.tried += 1
             whole = (f for f in _decoded(packet) if not f.is_corrupt and _pts(f) is not None)
             self.first = next(whole, None)
+
+    @property
+    def fault(self): # reason and message why it cannot be used, none if it can
+        if self.refusal: return self.refusal
+        codec, content = self.stream.codec_context.name, "frame" if self.kind == "video" else "sound"
+        if not self.pts: return "empty", f"a stream of {codec} without a {content}"
+        if self.first is None: return "unreadable", f"no {content} of its {codec} could be decoded"
 
     def seconds(self, pts): return int(pts) * self.time_base.numerator / self.time_base.denominator
     @property
@@ -551,10 +607,9 @@ class _Track:
 # %% ../nbs/00d_media.ipynb #1f2370a4
 def _decoded(packet, damaged=None):
     "Frames of a packet; of a damaged one none, and its size goes to the list `damaged`"
-    import av
     try: return packet.decode()
-    except av.FFmpegError as e:      # decoders tell of damage by many codes, even "not permitted"
-        if isinstance(e, MemoryError): raise
+    except MemoryError: raise
+    except Exception:      # decoders tell of damage by many codes, even "not permitted"
         if damaged is not None: damaged.append(packet.size)
         return []
 
@@ -562,64 +617,77 @@ def _pts(x): return x.pts if x.pts is not None else x.dts     # of a packet or a
 
 # %% ../nbs/00d_media.ipynb #77e2eb56
 def _scan(source, limits):
-    "`Media` of a clip and its tracks, from one pass over its packets"
+    "`Media` of a clip and the tracks of picture and sound that are read, from one pass over its packets"
+    name, lost = _name(source, "clip"), {}
     with _open_clip(source, limits) as clip:
-        name = _name(source, "clip")
-        video, audio = (s and _Track(s) for s in _streams(clip))
-        if not (video or audio):
-            raise MediaError("unreadable", f"{name}: neither picture nor sound that could be decoded")
-        _demux(clip, [t for t in (video, audio) if t], name, limits)
-        if video: _check_track(video, "frame", name)
-        if audio: _check_track(audio, "sound", name)
-        return _describe(clip, video, audio, name, limits), video, audio
+        tracks = _tracks(clip, limits)
+        if not tracks: raise MediaError("unreadable", f"{name}: neither picture nor sound that could be decoded")
+        end = _demux(clip, tracks, name, limits)
+        video, audio = (_usable(tracks, kind, name, lost) for kind in ("video", "audio"))
+        if not (video or audio): raise MediaError(*next(iter(lost.values())))
+        return _describe(clip, video, audio, lost, end, name, limits), video, audio
+
+def _absent(media, kind, name):
+    "The error about picture or sound that a clip has not, or that cannot be read"
+    if kind in media.lost: return MediaError(*media.lost[kind])
+    if kind == "video": return MediaError("no_video", f"{name}: no picture, only sound")
+    return MediaError("no_audio", f"{name}: no sound, only picture")
 
 # %% ../nbs/00d_media.ipynb #3beacb64
 def _demux(clip, tracks, name, limits):
-    "Every packet to its track; a file that is shorter than its index is truncated"
+    "Every packet to its track; returns the second at which the last of any stream ends"
     import av
-    for track in tracks:
-        if any(e.pos + e.size > clip.size for e in track.stream.index_entries):
-            raise MediaError("truncated", f"{name}: truncated, its index points behind its end")
-    by_index = {t.stream.index: t for t in tracks}
-    videos = [t for t in tracks if t.stream.type == "video"]
+    _check_index(clip, tracks, name)
+    by_index, end = {t.stream_index: t for t in tracks}, 0.
+    videos = [t for t in tracks if t.kind == "video"]
     try:
-        for n, packet in enumerate(clip.demux([t.stream for t in tracks])):
+        for n, packet in enumerate(clip.demux()):
             if packet.size and packet.is_corrupt:
                 raise MediaError("truncated", f"{name}: truncated in the middle of a packet")
-            by_index[packet.stream.index].add(packet)
+            end = max(end, _end(packet))
+            if packet.stream_index in by_index: by_index[packet.stream_index].add(packet)
             if n > 10 * limits.frames or any(len(t.pts) > limits.frames for t in videos):
                 raise MediaError("too_large", f"{name}: more than {limits.frames:,} frames")
     except (av.error.InvalidDataError, av.error.EOFError) as e:
-        raise MediaError("truncated", f"{name}: truncated ({e})") from None
+        raise MediaError("truncated", f"{name}: truncated ({_why(e)})") from None
+    return end
 
-# %% ../nbs/00d_media.ipynb #c4d80960
-def _check_track(track, kind, name):
-    "Refuse a stream without content, or of which nothing can be decoded"
-    codec = track.stream.codec_context.name
-    if not track.pts: raise MediaError("empty", f"{name}: a stream of {codec} without a {kind}")
-    if track.first is None: raise MediaError("unreadable", f"{name}: no {kind} of its {codec} could be decoded")
+def _check_index(clip, tracks, name):
+    "A file that is shorter than its index is truncated"
+    for track in tracks:
+        if any(e.pos + e.size > clip.size for e in track.stream.index_entries):
+            raise MediaError("truncated", f"{name}: truncated, its index points behind its end")
+
+def _end(packet):
+    "Second at which a packet ends; 0 where it does not say"
+    pts = _pts(packet)
+    if not packet.size or pts is None or not packet.time_base: return 0.
+    return float((pts + (packet.duration or 0)) * packet.time_base)
 
 # %% ../nbs/00d_media.ipynb #d33e0f6f
-def _describe(clip, video, audio, name, limits):
+def _describe(clip, video, audio, lost, end, name, limits):
     "`Media` from what the tracks hold"
-    duration = _duration(clip, [t for t in (video, audio) if t], name, limits)
+    duration = _duration(clip, [t for t in (video, audio) if t], end, name, limits)
     return Media(
         container=_format(clip),
         duration=round(duration, 3),
         bit_rate=round(8 * clip.size / max(1e-3, duration)),
         video=video and _picture(video),
         audio=audio and _sound(audio),
-        av_offset=round(audio.start - video.start, 3) if video and audio else None)
+        av_offset=round(audio.start - video.start, 3) if video and audio else None,
+        lost=lost)
 
 # %% ../nbs/00d_media.ipynb #39146ec9
-def _duration(clip, tracks, name, limits):
+def _duration(clip, tracks, end, name, limits):
     "Seconds from the first frame or sound to the end of the last, refused where the header states much more"
-    seconds = max(t.seconds(t.end) for t in tracks) - min(t.start for t in tracks)
+    start = min(t.start for t in tracks)
+    seconds = max(t.seconds(t.end) for t in tracks) - start
+    held = max(seconds, end - start)     # by any stream: subtitles, or a track that is not read
     stated = (clip.duration or 0) / 1e6
     if seconds > limits.seconds:
         raise MediaError("too_large", f"{name}: {seconds:,.0f} s found, at most {limits.seconds:,.0f} are decoded")
-    if seconds < 0.9 * stated - 0.5:
-        raise MediaError("truncated", f"{name}: truncated, {stated:.1f} s stated and {seconds:.1f} s found")
+    if held < 0.9 * stated - 0.5:
+        raise MediaError("truncated", f"{name}: truncated, {stated:.1f} s stated and {held:.1f} s found")
     return seconds
 
 def _format(clip):
@@ -630,13 +698,14 @@ def _format(clip):
 
 # %% ../nbs/00d_media.ipynb #59832c52
 def _sound(audio):
-    "The audio stream"
+    "The sound track"
     context = audio.stream.codec_context
-    return Sound(context.name, context.sample_rate, context.channels, audio.bit_rate)
+    own = audio.bit_rate, audio.number, audio.tracks
+    return Sound(context.name, context.sample_rate, context.channels, *own)
 
 # %% ../nbs/00d_media.ipynb #49582672
 def _picture(video):
-    "The video stream, upright"
+    "The video track, upright"
     times = np.sort([video.seconds(p) for p in video.pts])
     steps = np.diff(times)
     fps = 1 / steps.mean() if len(steps) and steps.mean() > 0 else float(video.stream.average_rate or 0)
@@ -651,7 +720,9 @@ def _picture(video):
         frames=len(times),
         fps=round(float(fps), 3),
         varies=_uneven(steps),
-        bit_rate=video.bit_rate)
+        bit_rate=video.bit_rate,
+        track=video.number,
+        tracks=video.tracks)
 
 # %% ../nbs/00d_media.ipynb #a798e975
 def _uneven(steps):
@@ -702,9 +773,9 @@ def read_frames(
 ) -> tuple: # frames (n, H, W, 3) uint8 RGB, upright, and the times (n,) at which they are first shown
     "The frames shown at some moments; raises `MediaError`"
     if decoder not in DECODERS: raise FakesError(f"No decoder {decoder!r}{nearest(decoder, DECODERS)}")
-    _, video, _ = _scan(source, limits)
+    media, video, _ = _scan(source, limits)
     name = _name(source, "clip")
-    if not video: raise MediaError("no_video", f"{name}: no picture, only sound")
+    if not video: raise _absent(media, "video", name)
     wanted = _wanted(times, video)
     size = _scaled(video.first, side)
     _check_memory(len(wanted), size, name, limits)
@@ -756,7 +827,7 @@ def _by_pyav(source, wanted, video, size, limits):
     taken = {}
     at, last = video.pts[0], None
     with _open_clip(source, limits) as clip:
-        (stream, _), scaler = _streams(clip), VideoReformatter()
+        stream, scaler = clip.streams[video.stream_index], VideoReformatter()
         frames = _whole_frames(clip, stream)
         for p in wanted.tolist():
             key = keys[max(0, bisect_right(keys, p) - 1)] if keys else at
@@ -829,14 +900,14 @@ def read_audio(
     rate:int=16000,            # samples a second of the result
 ) -> np.ndarray: # (n,) float32 in [-1, 1]; sample 0 belongs to the first frame, where there is a picture
     "The sound of a clip, of one channel; raises `MediaError`"
-    _, video, audio = _scan(source, limits)
+    media, video, audio = _scan(source, limits)
     name = _name(source, "clip")
-    if not audio: raise MediaError("no_audio", f"{name}: no sound, only picture")
+    if not audio: raise _absent(media, "audio", name)
     zero = video.start if video else audio.start
     apart = abs(audio.start - zero)
     if apart > limits.seconds: raise MediaError("too_large", f"{name}: {apart:,.0f} s between picture and sound")
     damaged = []     # sizes of packets
-    parts = list(_on_clock(_resampled(source, rate, limits, damaged), zero, rate, limits, name))
+    parts = list(_on_clock(_resampled(source, audio, rate, limits, damaged), zero, rate, limits, name))
     if 2 * len(damaged) > len(audio.pts) or not sum(map(len, parts)):
         raise MediaError("unreadable", f"{name}: {len(damaged)} of {len(audio.pts)} packets of sound are damaged")
     return np.clip(np.nan_to_num(np.concatenate(parts), posinf=1, neginf=-1), -1, 1)
@@ -859,13 +930,12 @@ def _on_clock(stretches, zero, rate, limits, name):
         have += len(samples)
 
 # %% ../nbs/00d_media.ipynb #59e09d29
-def _resampled(source, rate, limits, damaged):
+def _resampled(source, audio, rate, limits, damaged):
     "`(second, samples)` of each decoded stretch; second is none where it follows the one before"
     import av
     with _open_clip(source, limits) as clip:
-        _, stream = _streams(clip)
         resampler, layout = None, None
-        for packet in clip.demux(stream):
+        for packet in clip.demux(clip.streams[audio.stream_index]):
             for frame in _decoded(packet, damaged):
                 own = (frame.rate, frame.layout.name, frame.format.name)
                 if layout != own:
@@ -890,11 +960,14 @@ def read_clip(
     side:int=224,              # pixels of the shorter side, at most
     rate:int=16000,            # samples a second
     limits:Limits=Limits(),    # beyond which it is refused
-) -> tuple: # frames and times of `read_frames`, samples of `read_audio`; none for what the clip has not
-    "Picture and sound of a clip; raises `MediaError`"
+) -> tuple: # frames and times of `read_frames`, samples of `read_audio`; none for what the clip has not or lost
+    "Picture and sound of a clip; raises `MediaError` where neither can be read"
     media = probe_media(source, limits)
-    frames, at = None, None
-    sound = None
-    if media.video: frames, at = read_frames(source, {"n": 16} if times is None else times, side, limits)
-    if media.audio: sound = read_audio(source, limits, rate)
+    frames = at = sound = None
+    lost = dict(media.lost)
+    with may_lose("video", lost):
+        if media.video: frames, at = read_frames(source, {"n": 16} if times is None else times, side, limits)
+    with may_lose("audio", lost):
+        if media.audio: sound = read_audio(source, limits, rate)
+    if frames is None and sound is None: raise MediaError(*next(iter(lost.values())))
     return frames, at, sound

@@ -49,21 +49,28 @@ def probe_clip(
     if media.video: about |= _of_video(media.video)
     if media.audio: about |= _of_sound(media.audio)
     if media.video and media.audio: about["av_offset"] = media.av_offset
+    if media.lost: about["lost"] = media.lost
     return about
 
 # %% ../../nbs/data/01b_prepare.ipynb #be199cb1
 def _of_video(video):
     "What is kept of the stream of pictures"
-    return dict(
+    about = dict(
         codec=video.codec, width=video.width, height=video.height,
         fps=video.fps, frames=video.frames, fps_varies=video.varies,
         rotation=video.rotation, video_bit_rate=video.bit_rate)
+    return about | _of_tracks("video", video)
 
 def _of_sound(audio):
     "What is kept of the stream of sound"
-    return dict(
+    about = dict(
         audio_codec=audio.codec, sample_rate=audio.sample_rate,
         channels=audio.channels, audio_bit_rate=audio.bit_rate)
+    return about | _of_tracks("audio", audio)
+
+def _of_tracks(kind, stream):
+    "Which of several tracks was taken"
+    return {f"{kind}_track": stream.track, f"{kind}_tracks": stream.tracks} if stream.tracks > 1 else {}
 
 # %% ../../nbs/data/01b_prepare.ipynb #a75e02a8
 def probe_clips(
@@ -91,9 +98,7 @@ def add_clips(
     names = _clip_names(raws)
     probed = probe_clips([str(Path(folder)/name) for name in names])
     for raw in raws:
-        for e, ties in zip(raw.examples, raw.ties):
-            for kind, name in (("video", e["video_path"]), ("audio", e["audio_path"])):
-                if name: _add_clip(e, ties, kind, name, probed[str(Path(folder)/name)], raw.problems)
+        for e, ties in zip(raw.examples, raw.ties): _add_both(e, ties, folder, probed, raw.problems)
 
 # %% ../../nbs/data/01b_prepare.ipynb #c5e10c54
 def _clip_names(raws):
@@ -104,34 +109,52 @@ def _clip_names(raws):
     return list(names)
 
 # %% ../../nbs/data/01b_prepare.ipynb #2725165a
-def _add_clip(e, ties, kind, name, probed, problems):
+def _add_both(e, ties, folder, probed, problems):
+    "Write what was found in the file of the video and in that of the sound to their example"
+    named, of = {"video": e["video_path"], "audio": e["audio_path"]}, {}
+    for kind, name in named.items():
+        if not name: continue
+        of[name] = probed[str(Path(folder)/name)]
+        _add_clip(e, ties, kind, name, of[name], problems)
+    if not e["audio_path"] and "audio_codec" in of.get(named["video"], ()): e["audio_path"] = named["video"]
+    for kind in CALLED: _note_tracks(kind, e, of, problems)
+
+def _add_clip(e, ties, kind, name, about, problems):
     "Write what was found in one file, the video or the sound, to its example"
-    row = e["meta"]["file"], e["meta"]["row"]
+    place = e["meta"]["file"], e["meta"]["row"], name
     if e[f"{kind}_path"] == name: e[f"{kind}_path"] = None      # until it is known to hold what it should
-    if isinstance(probed, tuple):
-        _add_unreadable(kind, name, probed, row, problems)
-        return
-    ties.append(f"sha256={probed['sha256']}")
+    if isinstance(about, tuple): return _add_unreadable(kind, about, place, problems)
+    ties.append(f"sha256={about['sha256']}")
+    lost = about.get("lost", {})
     beside = kind == "audio" and e["video_path"]
-    e["meta"] |= _of_sound_beside(probed) if beside else probed
-    if kind == "video" and "codec" in probed: e["video_path"] = name
-    if kind == "video" and "codec" not in probed: problems.add("video no_video", *row, name)
-    if "audio_codec" in probed: e["audio_path"] = e["audio_path"] or name
-    elif kind == "audio": problems.add("sound no_audio", *row, name)
+    e["meta"] |= _of_sound_beside(about) if beside else {k: v for k, v in about.items() if k != "lost"}
+    if ("codec" if kind == "video" else "audio_codec") in about: e[f"{kind}_path"] = name
+    else: _add_unreadable(kind, lost.get(kind, (f"no_{kind}", "")), place, problems)
+    if kind == "video" and "audio" in lost and not e["audio_path"]:
+        _add_unreadable("audio", lost["audio"], place, problems)
 
 # %% ../../nbs/data/01b_prepare.ipynb #9534a134
-def _add_unreadable(kind, name, probed, row, problems):
-    "Count a file that could not be read"
-    reason, message = probed
+def _add_unreadable(kind, why, place, problems):
+    "Count a picture or a sound that could not be read"
+    (file, row, name), (reason, message) = place, why
     problem = f"{CALLED[kind]} {reason}"
     if problem not in REASONS: problem = f"{CALLED[kind]} unreadable"
-    problems.add(problem, *row, f"{name}: {message.split(': ', 1)[-1]}")
+    said = message.split(": ", 1)[-1]
+    problems.add(problem, file, row, f"{name}: {said}" if said else name)
+
+def _note_tracks(kind, e, of, problems):
+    "Count a file of several tracks, and say which was taken"
+    name = e[f"{kind}_path"]
+    about = of.get(name, {})
+    if f"{kind}_tracks" not in about: return
+    taken = f"{name}: track {about[f'{kind}_track']} of {about[f'{kind}_tracks']} is taken"
+    problems.add(f"several {CALLED[kind]} tracks", e["meta"]["file"], e["meta"]["row"], taken)
 
 # %% ../../nbs/data/01b_prepare.ipynb #c9c77fcf
-def _of_sound_beside(probed):
+def _of_sound_beside(about):
     "What is kept of a sound that is a file of its own"
-    own = {k: v for k, v in probed.items() if k.startswith(("audio_", "sample_rate", "channels"))}
-    return own | {"audio_sha256": probed["sha256"]}
+    own = {k: v for k, v in about.items() if k.startswith(("audio_", "sample_rate", "channels"))}
+    return own | {"audio_sha256": about["sha256"]}
 
 # %% ../../nbs/data/01b_prepare.ipynb #fde2b3af
 def add_pictures(

@@ -115,7 +115,7 @@ def _ignored(self:Detector, post):
 def open(
     self:Detector,
     post:dict,   # with `text`, `image` and `video`, any may be None
-) -> tuple: # the post with its picture decoded and its video cut; part → the `MediaError` why it could not be
+) -> tuple: # the post with its picture decoded and its video cut; part, or half of a video → why it could not be
     "Decode what an expert looks at"
     opened = dict(text=post.get("text"))
     failed = {}
@@ -123,6 +123,8 @@ def open(
         if not (given(post, part) and self._looks_at(part)): continue
         try: opened[part] = decode(self._file(post[part]))
         except MediaError as e: failed[part] = e
+    for half, why in (opened.get("video") or {}).pop("lost", {}).items():
+        if half in self.experts: failed[half] = MediaError(*why)
     return opened, failed
 
 # %% ../../nbs/detect/06c_predict.ipynb #c22ad400
@@ -162,7 +164,8 @@ def look(
 ) -> tuple: # modality → sample; how many words, how sure OCR, how many pixels
     "What each expert sees of a post; an error where there is nothing to see, or something cannot be decoded"
     opened, failed = self.open(post)
-    for e in failed.values(): raise e
+    for part, e in failed.items():
+        if part != "audio" and part not in opened: raise e     # half a video is looked at, as half a post is
     return self._samples(opened)
 
 # %% ../../nbs/detect/06c_predict.ipynb #07aa9a7b
@@ -318,7 +321,7 @@ class Answer(TypedDict):
     modalities:list[str]               # that the post has and the detector looked at
     missing:list[str]                  # that the detector looks at and the post lacks
     degraded:bool                      # something is missing, or could not be decoded
-    failed:dict[str, str]              # part of the post → why it could not be decoded
+    failed:dict[str, str]              # image, video, or audio, the sound of a video → why it could not be decoded
     model:str                          # digest of the bundle
     protocol:str                       # of the run that made it
     ignored:NotRequired[list[str]]     # parts that the post has and no expert looks at; from `predict_batch`
