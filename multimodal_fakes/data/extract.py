@@ -106,7 +106,7 @@ def cut_clip(
     cut,                  # settings of a clip
     sound=None,           # path or bytes of the sound, where it is a file of its own
     limits:Limits=_LIMITS,
-) -> dict: # frames (T, side, side, 3) uint8, times (T,), samples (n,) at 16 kHz, each none where there is none; about; lost
+) -> dict: # frames (T, side, side, 3) uint8, times (T,), samples (n,) at 16 kHz, each may be none; about; lost
     "Frames of the face and sound of the same seconds; raises `MediaError` where neither can be read"
     media = probe_media(source, limits)
     windows = _windows(source, media.duration, cut)

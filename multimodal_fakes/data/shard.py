@@ -780,13 +780,25 @@ def _dataset_stats(name, examples, indexes, failed, report, step):
     for split in SPLITS:
         index = indexes.get((name, split), [])
         if len(index): splits[split] = _split_stats(index, sorted((step/"shards"/name/split).glob("*.tar")))
+    lost = _lost_halves(own, [indexes[part] for part in indexes if part[0] == name])
     return dict(
         examples=len(own),
         packed=sum(s["packed"] for s in splits.values()),
         failed=len(bad),
         failures=dict(list(bad.items())[:20]),
+        **({"lost": lost} if lost else {}),
         **report,
         splits=splits)
+
+# %% ../../nbs/data/03_shard.ipynb #b1e5bc21
+def _lost_halves(examples, indexes):
+    "video, audio → how many examples are packed without the one that they should have: damaged, or too short"
+    lost:dict = Counter()
+    for kind in ("video", "audio"):
+        named = {e.id for e in examples if getattr(e, f"{kind}_path")}
+        for index in indexes:
+            if len(index): lost[kind] += int((index.id.isin(named) & ~index[f"has_{kind}"].astype(bool)).sum())
+    return {kind: n for kind, n in lost.items() if n}
 
 # %% ../../nbs/data/03_shard.ipynb #272518b7
 def _split_stats(index, tars):

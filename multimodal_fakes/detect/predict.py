@@ -123,7 +123,8 @@ def open(
         if not (given(post, part) and self._looks_at(part)): continue
         try: opened[part] = decode(self._file(post[part]))
         except MediaError as e: failed[part] = e
-    for half, why in (opened.get("video") or {}).pop("lost", {}).items():
+    lost = opened.get("video", {}).pop("lost", {})
+    for half, why in lost.items():
         if half in self.experts: failed[half] = MediaError(*why)
     return opened, failed
 
@@ -162,7 +163,7 @@ def look(
     self:Detector,
     post:dict,   # with `text`, `image` and `video`, any may be None
 ) -> tuple: # modality → sample; how many words, how sure OCR, how many pixels
-    "What each expert sees of a post; an error where there is nothing to see, or something cannot be decoded"
+    "What each expert sees of a post; an error where there is nothing to see, or a part cannot be decoded"
     opened, failed = self.open(post)
     for part, e in failed.items():
         if part != "audio" and part not in opened: raise e     # half a video is looked at, as half a post is
