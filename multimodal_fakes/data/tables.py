@@ -51,6 +51,8 @@ REASONS = {  # reason: consequence
     "picture too_large": "kept",
     **{f"video {reason}": "kept" for reason in _OF_CLIPS},
     **{f"sound {reason}": "kept" for reason in _OF_CLIPS},
+    "several video tracks": "kept",
+    "several sound tracks": "kept",
 }
 
 # %% ../../nbs/data/01_tables.ipynb #e50cc0e6
