@@ -44,6 +44,7 @@ REASONS = {  # reason: consequence
     "repeated row": "left out",
     "no text": "kept",
     "no label": "kept",
+    "name resolved": "kept",      # the file is there under another spelling, see `data.names`
     "picture missing": "kept",
     "picture empty": "kept",
     "picture unreadable": "kept",
@@ -333,6 +334,9 @@ def _columns(conf):
     of_labels = [c for label in conf.labels.values() for c in label.columns]
     return list(dict.fromkeys(of_labels + conf.keep))
 
+# %% ../../nbs/data/01_tables.ipynb #35e52eb5
+from .names import Meant, Names, is_outside, rewritten
+
 # %% ../../nbs/data/01_tables.ipynb #a535662a
 def _patterns(table, conf, folder, kind="image"):
     "Patterns of a table's pictures, videos or sounds, `*` in a folder's name replaced by the folders that there are"
@@ -352,24 +356,31 @@ def _fill(pattern, row):
     return _COLUMN.sub(lambda m: values[m[1]], pattern) if all(values.values()) else None
 
 # %% ../../nbs/data/01_tables.ipynb #51314e25
-def _file(row, patterns, folder):
-    "The first file that a pattern names and that exists; the first name where none does, None where the row has none"
-    names = [_fill(p, row) for p in patterns]
-    if not names or names[0] is None: return None
-    names = [name for name in names if name]
-    for name in names:
-        outside = os.path.isabs(name) or ".." in Path(name).parts or "\0" in name
-        if outside: raise RowError("path outside the dataset", name)
-    name = os.path.normpath(next((n for n in names if os.path.exists(folder/n)), names[0]))
-    inside = os.path.realpath(folder/name).startswith(os.path.realpath(folder) + os.sep)
+def _file(row, patterns, names, kind):
+    "The file that a row means, and how it spelt it; the first name where there is no file, None where the row has none"
+    written = [_fill(p, row) for p in patterns]
+    if not written or written[0] is None: return Meant(None)
+    written = [name for name in written if name]
+    for name in written:
+        if is_outside(name): raise RowError("path outside the dataset", name)
+    meant = names.find(written, kind)
+    name = meant.name or _missing(written, names)
+    inside = os.path.realpath(names.folder/name).startswith(os.path.realpath(names.folder) + os.sep)
     if not inside: raise RowError("path outside the dataset", f"{name} is a link out of it")
-    return name
+    return Meant(name, meant.how and f"{written[0]} is {name} ({meant.how})")
+
+def _missing(written, names):
+    "The first name of a row, none of whose names exists; raises where one leads out of the dataset once it is decoded"
+    for name in written:
+        if any(is_outside(path) for path, _ in rewritten(name, names.folder.name)):
+            raise RowError("path outside the dataset", name)
+    return os.path.normpath(written[0])
 
 # %% ../../nbs/data/01_tables.ipynb #8953d988
-def _picture(row, patterns, conf, folder):
-    "The picture's path in the dataset's folder, None where the row says that there is none"
-    if conf.image_when and _cell(row, conf.image_when).lower() in ("", "0", "false", "no"): return None
-    return _file(row, patterns, folder)
+def _picture(row, patterns, conf, names):
+    "The picture that a row means, None where the row says that there is none"
+    if conf.image_when and _cell(row, conf.image_when).lower() in ("", "0", "false", "no"): return Meant(None)
+    return _file(row, patterns, names, "image")
 
 # %% ../../nbs/data/01_tables.ipynb #268ce778
 def _contradiction(row, conf, file, line):
@@ -385,8 +396,8 @@ def _contradiction(row, conf, file, line):
                          "This copy's labels are not the published ones: download the file again.")
 
 # %% ../../nbs/data/01_tables.ipynb #c1c9e4e8
-def _example(row, line, file, table, conf, patterns, folder):
-    "One row as an `Example` (a dict) without its group, and the keys that tie it to others"
+def _example(row, line, file, table, conf, patterns, names):
+    "One row as an `Example` (a dict) without its group, the keys that tie it to others, and the names resolved"
     row |= table.constant
     for name, derived in conf.derived.items(): row[name] = _derive(derived, row)
     raw_id = _cell(row, conf.id) if conf.id else f"{Path(file).name.split('.')[0]}-{line}"
@@ -396,13 +407,13 @@ def _example(row, line, file, table, conf, patterns, folder):
     try: unify_labels(labels, conf)
     except FakesError as e: raise RowError("unknown label", str(e)) from None
     _contradiction(row, conf, file, line)
-    paths = _paths(row, patterns, conf, folder)
+    paths, resolved = _paths(row, patterns, conf, names)
     meta = {"file": str(file), "row": line}
     if isinstance(conf.lang, str): meta["lang"] = _fill(conf.lang, row)
     example = dict(
         id=f"{conf.name}_{split}_{_key(raw_id)}", dataset=conf.name, split=split,
         text_raw=_text(row, conf), labels_raw=labels, meta=meta, **paths)
-    return example, _ties(row, conf)
+    return example, _ties(row, conf), resolved
 
 # %% ../../nbs/data/01_tables.ipynb #7a274e81
 def _derive(derived, row):
@@ -411,14 +422,16 @@ def _derive(derived, row):
     return match[1] if match else ""
 
 # %% ../../nbs/data/01_tables.ipynb #abd4e1b2
-def _paths(row, patterns, conf, folder):
-    "Picture, video and sound, relative to the folder of all datasets"
-    image = _picture(row, patterns["image"], conf, folder)
-    video = _file(row, patterns["video"], folder)
-    audio = _file(row, patterns["audio"], folder)
-    if video and audio and not (folder/audio).is_file(): audio = None      # the video has its own
-    paths = dict(image_path=image, video_path=video, audio_path=audio)
-    return {k: f"{conf.name}/{path}" if path else None for k, path in paths.items()}
+def _paths(row, patterns, conf, names):
+    "Picture, video and sound, relative to the folder of all datasets; the names that were resolved, in words"
+    image = _picture(row, patterns["image"], conf, names)
+    video = _file(row, patterns["video"], names, "video")
+    audio = _file(row, patterns["audio"], names, "audio")
+    beside = video.name and audio.name
+    if beside and not (names.folder/audio.name).is_file(): audio = Meant(None)      # the video has its own
+    meant = dict(image_path=image, video_path=video, audio_path=audio)
+    paths = {k: f"{conf.name}/{m.name}" if m.name else None for k, m in meant.items()}
+    return paths, [m.how for m in meant.values() if m.how]
 
 def _ties(row, conf):
     "What the dataset itself says belongs together"
@@ -515,6 +528,7 @@ def read_dataset(
     "Read every row of a dataset; pictures are named here and opened later"
     folder = Path(folder)/conf.name
     raw = Raw(conf, [], [], Problems(), find_files(conf, folder))
+    names = Names(folder)
     seen:dict = {}        # id → hash of its content
     columns:set = set()
     for file, table in raw.files:
@@ -527,12 +541,13 @@ def read_dataset(
                 row = _whole(row, file, table, joined)
                 if not checked: _check_columns(row | table.constant, patterns, conf, folder/file)
                 checked = True
-                example, ties = _example(row, line, file, table, conf, patterns, folder)
+                example, ties, resolved = _example(row, line, file, table, conf, patterns, names)
                 columns |= row.keys()
                 _once(example, seen)
             except RowError as e:
                 raw.problems.add(e.reason, file, line, e.what)
                 continue
+            for note in resolved: raw.problems.add("name resolved", file, line, note)
             raw.examples.append(example)
             raw.ties.append(ties)
     _check_kept(raw, columns)
