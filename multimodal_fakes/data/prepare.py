@@ -19,6 +19,7 @@ import numpy as np
 
 from ..core import FakesError, atomic_path, progress, sha256_file, write_json, write_jsonl
 from .duplicates import find_groups, normalise, probe_images
+from .losses import check_losses, count_losses, named_files
 from .tables import REASONS, Raw, read_dataset
 from ..media import KillablePool, probe_media
 from ..metrics import auroc, intervals
@@ -284,6 +285,7 @@ def describe(
     raw:Raw,         # of `read_dataset`, with pictures, languages and groups
     codes:dict,      # of `find_groups`, for this dataset's examples
     templates:dict,  # text → pictures
+    lost:dict,       # of `count_losses`
 ) -> dict: # the dataset's entry in inventory.json
     "What is known about a dataset after reading it"
     conf, problems = raw.conf, raw.problems
@@ -302,6 +304,8 @@ def describe(
         classes=_class_counts(raw),
         languages=_tally(e["meta"].get("lang") or "none" for e in raw.examples),
         problems=problems.as_dict(),
+        missing=conf.missing,
+        lost=lost,
         duplicates=count_duplicates(raw.examples, codes) | dict(templates=templates))
     if _has_clips(conf): entry["shortcuts"] = find_shortcuts(raw)
     return entry
@@ -401,6 +405,7 @@ def prepare_all(
     datasets:list,              # names of files in conf/dataset
     max_rows:int=0,             # of each file, all if zero
     error_budget:float=.05,     # share of a dataset's rows that may be rejected
+    missing_budget:float=.05,   # share of the files that its rows name that may be lost
     max_megapixels:float=40,    # larger pictures are refused before decoding
     image_distance:int=4,       # bits of 64 in which hashes of near-duplicates may differ
     text_similarity:float=.9,   # Jaccard similarity from which texts are near-duplicates
@@ -409,14 +414,17 @@ def prepare_all(
     "Read, check and group datasets: writes Step_1/inventory.json, examples.jsonl, metrics.json"
     folder, step = Path(home)/"Datasets", Path(out)/"Step_1"
     raws = [read_dataset(load_dataset_conf(name, conf_folder), folder, max_rows) for name in dict.fromkeys(datasets)]
+    named = [named_files(raw.examples) for raw in raws]
     add_clips(raws, folder)
     thumbnails = add_pictures(raws, folder, int(max_megapixels * 1e6))
+    losses = [count_losses(own, raw.conf, folder) for own, raw in zip(named, raws)]
     for raw in raws: add_languages(raw)
     examples = [e for raw in raws for e in raw.examples]
     ties = [t for raw in raws for t in raw.ties]
     codes, templates = find_groups(examples, ties, thumbnails, image_distance, text_similarity)
-    inventory = _inventory(raws, codes, templates)
+    inventory = _inventory(raws, codes, templates, losses)
     write_json(step/"inventory.json", inventory)
+    check_losses(inventory, missing_budget, step/"inventory.json")
     check_budget(inventory, error_budget, step/"inventory.json")
     write_jsonl(step/"examples.jsonl", (Example(**e).model_dump() for e in examples))
     table = summary(inventory)
@@ -424,14 +432,15 @@ def prepare_all(
     return table
 
 # %% ../../nbs/data/01b_prepare.ipynb #04abe7f0
-def _inventory(raws, codes, templates):
+def _inventory(raws, codes, templates, losses):
     "The entry of every dataset; the codes are those of all examples, one dataset after the other"
     inventory, begin = {}, 0
-    for raw in raws:
+    for raw, lost in zip(raws, losses):
         end = begin + len(raw.examples)
         own = {kind: c[begin:end] for kind, c in codes.items()}
         words = {normalise(e["text_raw"]) for e in raw.examples} if templates else set()
-        inventory[raw.conf.name] = describe(raw, own, {t: n for t, n in templates.items() if t in words})
+        templates_of = {t: n for t, n in templates.items() if t in words}
+        inventory[raw.conf.name] = describe(raw, own, templates_of, lost)
         begin = end
     return inventory
 
