@@ -113,17 +113,20 @@ def telling_losses(
     return warnings
 
 # %% ../../nbs/data/01a_losses.ipynb #8843ae6c
-def _over(count, budget, sure):
-    "Whether more is lost than may be; for a part of a dataset, whether that is sure"
-    lost = count["named"] - count["found"]
-    if not sure: return lost > budget * count["named"]
-    return _interval(lost, count["named"]).low > budget
-
 def _parts(losses):
     "Every split and every class: its name, its count"
     splits = [(f"split {name}", count) for name, count in losses["splits"].items()]
     by_class = losses["classes"].items()
     return splits + [(f"{field} {c}", count) for field, counts in by_class for c, count in counts.items()]
+
+def _parts_over(losses, budget):
+    "The parts of which surely more is lost than may be: less than once in twenty datasets by chance"
+    from scipy.stats import binomtest
+    parts, over = _parts(losses), []
+    for part, count in parts:
+        chance = binomtest(count["named"] - count["found"], count["named"], budget, alternative="greater").pvalue
+        if chance < 0.05 / len(parts): over.append((part, count))
+    return over
 
 # %% ../../nbs/data/01a_losses.ipynb #64b43fab
 def _lost(count, what):
@@ -133,8 +136,8 @@ def _lost(count, what):
 
 def _too_much(name, kind, losses, budget, where):
     "What is over the budget of one kind of file, in words; nothing where all is within it"
-    whole = _over(losses, budget, False)
-    parts = [(part, count) for part, count in _parts(losses) if _over(count, budget, True)]
+    whole = losses["named"] - losses["found"] > budget * losses["named"]
+    parts = _parts_over(losses, budget)
     if not whole and not parts: return []
     head = f"{name}: {_lost(losses, f'{kind}s that its rows name')} are lost"
     if not whole: head += f", and more than may be of {parts[0][0]}"
