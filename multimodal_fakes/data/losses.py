@@ -122,7 +122,8 @@ def _parts(losses):
 def _parts_over(losses, budget):
     "The parts of which surely more is lost than may be: less than once in twenty datasets by chance"
     from scipy.stats import binomtest
-    parts, over = _parts(losses), []
+    whole = dict(named=losses["named"], found=losses["found"])
+    parts, over = [(part, count) for part, count in _parts(losses) if count != whole], []
     for part, count in parts:
         chance = binomtest(count["named"] - count["found"], count["named"], budget, alternative="greater").pvalue
         if chance < 0.05 / len(parts): over.append((part, count))

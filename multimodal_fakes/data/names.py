@@ -148,11 +148,11 @@ class Names:
         "The names in one folder"
         names:dict = {}
         inside = path == self._real or path.startswith(self._real + os.sep)
-        if not inside or not os.path.isdir(path): return names
+        if not (inside and os.path.isdir(path) and os.access(path, os.R_OK)): return names
         for entry in os.scandir(path):
             common = _common(entry.name)
             stem, kind = _stem_and_kind(common)
-            key = common if kind is None or entry.is_dir() else (stem, kind)
+            key = common if kind is None or os.path.isdir(entry) else (stem, kind)
             names.setdefault(key, []).append(entry.name)
         return names
 
@@ -218,6 +218,7 @@ def explain(
     kind:str,   # image, video or audio
 ) -> str:
     "Why no file is taken, and what lies nearest"
+    if os.path.lexists(self.folder/name): return "a link to a file that is not there"
     files = self.fitting([name], kind)
     if len(files) > 1: return f"{len(files)} files fit: {', '.join(sorted(files)[:3])}"
     path = rewritten(name, self.folder.name)[-1][0]

@@ -38,6 +38,7 @@ from multimodal_fakes.core import (
 )
 from .extract import extract_all, file_members, read_members
 from .reader import PLACES, SPLITS, compact_json, first_label
+from .tasks import count_tasks
 from ..media import MediaError, open_image, read_bytes
 from multimodal_fakes.record import (
     FIELDS,
@@ -863,6 +864,7 @@ def shard_all(
     taxonomy = make_taxonomy(confs, labels, examples)
     write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
     write_tasks(step, tasks or {}, taxonomy, clip)
+    count_tasks(step/"task_counts.csv", tasks or {}, indexes, taxonomy)
     write_json(step/"splits.json", splits)
     write_json(step/"stats.json", stats)
     write_json(step/"metrics.json", make_metrics(stats))

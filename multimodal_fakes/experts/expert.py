@@ -266,7 +266,7 @@ def split_rows(
     for s, r in rows.items():
         if len(r) < 2:
             raise FakesError(f"Task {task.name}: {len(r)} labelled {s} examples have {modality}; "
-                             "at least 2 are needed. See Step_3/stats.json.")
+                             "at least 2 are needed. See Step_3/task_counts.csv.")
     return rows
 
 # %% ../../nbs/experts/04h_expert.ipynb #6043f343
