@@ -84,6 +84,8 @@ def _unlearnable(counts, classes, modalities):
         if lacking and few["train"] > 1: yield f"train has no example of {', '.join(lacking)} with {m}"
 
 # %% ../../nbs/data/02d_tasks.ipynb #d78a92bb
+_BOTH = "a threshold and a curve need both sides"
+
 def _unmeasurable(counts, classes, several):
     "Splits on which nothing can be set or measured"
     for split in ("val", "test"):
@@ -94,8 +96,8 @@ def _unmeasurable(counts, classes, several):
         one_sided = several or len(classes) == 2 or len(classes) - len(lacking) < 2
         if not n: yield f"{split} has no labelled example: its labels may not be published"
         elif lacking and one_sided:
-            yield f"{split} has no example of {', '.join(lacking)} among its {n} labelled ones: a threshold needs both sides"
-        if always: yield f"{split}: {', '.join(always)} holds of each of its {n} labelled examples; a threshold needs both sides"
+            yield f"{split} has no example of {', '.join(lacking)} among its {n} labelled ones: {_BOTH}"
+        if always: yield f"{split}: {', '.join(always)} holds of each of its {n} labelled examples: {_BOTH}"
 
 def _unanswered(counts, tests):
     "Test datasets without an answer"
@@ -110,7 +112,8 @@ def impossible(
     classes:list,           # of the task
 ) -> list: # sentences
     "Why a task cannot be trained, calibrated or tested; empty where it can"
-    if len(classes) < 2: return [f"{', '.join(about['datasets'])} answer {about['field']} with {len(classes)} class; two are needed"]
+    names = ", ".join(about["datasets"])
+    if len(classes) < 2: return [f"{names} answer {about['field']} with {len(classes)} class; two are needed"]
     several = about["field"] in MULTI_LABEL
     return [
         *_unlearnable(counts, classes, about["modalities"]),
@@ -161,6 +164,6 @@ def count_tasks(
     table = table[["task", *others, *modalities]].astype({m: "Int64" for m in modalities})
     with atomic_path(path) as temporary: table.to_csv(temporary, index=False)
     if not refused: return table
-    raise FakesError("\n".join(refused) + "\nSplits made anew may mend a lack (shard.split_by: group, shard.val_share), "
-                     "more data do. What was lost while reading stands in Step_1/inventory.json, `lost`. "
+    raise FakesError("\n".join(refused) + "\n"
+                     "Splits made anew may mend a lack (shard.split_by: group, shard.val_share), more data do. What was lost while reading stands in Step_1/inventory.json, `lost`. "
                      "Or take the modality, the class or the task off.")
