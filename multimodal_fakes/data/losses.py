@@ -175,8 +175,8 @@ def loss_table(
     for name, d in inventory.items():
         for kind, losses in d["lost"].items():
             shares = {part: 1 - count["found"] / count["named"] for part, count in _parts(losses)}
-            part = max(shares, key=shares.get)
-            most = f"{part}: {shares[part]:.1%}" if shares[part] else ""
+            part, share = max(shares.items(), key=lambda pair: pair[1])
+            most = f"{part}: {share:.1%}" if share else ""
             lost = losses["named"] - losses["found"]
             row = dict(dataset=name, file=kind, named=losses["named"], lost=lost, share=lost / losses["named"])
             rows.append(row | {"most in": most})

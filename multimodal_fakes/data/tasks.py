@@ -165,5 +165,6 @@ def count_tasks(
     with atomic_path(path) as temporary: table.to_csv(temporary, index=False)
     if not refused: return table
     raise FakesError("\n".join(refused) + "\n"
-                     "Splits made anew may mend a lack (shard.split_by: group, shard.val_share), more data do. What was lost while reading stands in Step_1/inventory.json, `lost`. "
+                     "Splits made anew may mend a lack (shard.split_by: group, shard.val_share), more data do. "
+                     "What was lost while reading stands in Step_1/inventory.json, `lost`. "
                      "Or take the modality, the class or the task off.")
