@@ -6,7 +6,7 @@
 __all__ = ['EXPERT', 'MODELS', 'STAGES', 'PAGE', 'COPIED', 'PER_TASK', 'VERBS', 'Stage', 'stage_params', 'parameters_cell',
            'declared_parameters', 'write_settings', 'publish', 'stage_cells', 'run_notebook', 'run_stage',
            'restore_results', 'restored', 'stage_room', 'stage_source', 'unstated', 'stage_code', 'scan_datasets',
-           'keep_lock', 'write_template', 'scan', 'make_workspace', 'task_stages', 'reproduce', 'main']
+           'keep_lock', 'write_template', 'scan', 'make_workspace', 'task_stages', 'check_run', 'reproduce', 'main']
 
 # %% ../nbs/00f_line.ipynb #21260631
 import argparse
@@ -35,10 +35,10 @@ from multimodal_fakes.core import (
     root,
     write_json,
 )
+from .plan import check_plan
 from .reach import code_digest, graph, imports, library, reach
 from multimodal_fakes.settings import (
     SECTIONS,
-    Prepare,
     TaskParams,
     check_section,
     comment_cell,
@@ -432,11 +432,12 @@ def write_template(project):
 def scan(
     project,   # the folder that holds params.yaml
 ):
-    "What `dvc repro` looks at first: the files of the datasets, the code of the stages"
+    "What `dvc repro` looks at first: whether the run can end well, the datasets' files, the code of the stages"
+    check_run(project)
     keep_lock(project)
     write_template(project)
-    section = check_section(Prepare, read_yaml(project/"params.yaml").get("prepare"), "prepare")
-    write_json(project/"Step_1/files.json", scan_datasets(project/"Datasets", section["datasets"]))
+    names = read_yaml(project/"params.yaml")["prepare"]["datasets"]
+    write_json(project/"Step_1/files.json", scan_datasets(project/"Datasets", names))
     write_json(project/"Step_1/code.json", stage_code(project))
 
 # %% ../nbs/00f_line.ipynb #3e0a8b2e
@@ -494,6 +495,20 @@ def task_stages(
     for task in stages: stages[task] += [f"{stage}@{task}" for stage in PER_TASK]
     return stages
 
+# %% ../nbs/00f_line.ipynb #027cfb2a
+def check_run(
+    project,   # the folder that holds params.yaml and conf/
+):
+    "Raise where a section of params.yaml does not fit its schema, or a later stage will lack something"
+    params = read_yaml(Path(project)/"params.yaml")
+    tasks = params.get("tasks") or {}
+    for stage in ("prepare", "ocr", "shard"): stage_params(stage, params)
+    for expert in (params.get("experts") or {}).values():
+        if expert.get("task") in tasks: stage_params("expert", params, expert["task"], expert.get("modality"))
+    for task in tasks:
+        for stage in PER_TASK: stage_params(stage, params, task)
+    check_plan(params, project)
+
 # %% ../nbs/00f_line.ipynb #8fa7f1ef
 def reproduce(
     project=None,   # the folder that holds dvc.yaml, `root()` if none
@@ -521,7 +536,9 @@ def main(argv=None):
     parser.add_argument("names", nargs="*", help="task and modality; or profile, datasets folder and weights folder")
     args = parser.parse_args(argv)
     try:
-        if args.what == "reproduce": sys.exit(reproduce())
+        if args.what == "reproduce":
+            check_run(root())       # here, so that its error is not lost among those of DVC
+            sys.exit(reproduce())
         if args.what == "workspace": print(make_workspace(*args.names))
         elif args.what == "settings": write_settings(root())
         elif args.what == "scan": scan(root())

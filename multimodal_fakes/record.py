@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .core import FakesError, nearest, overlay, read_yaml, root
 
@@ -135,6 +135,7 @@ class DatasetConf(Strict):
     audio: str | list[str] | None = None      # where the sound is a file of its own; the video's own sound if none
     image_when: str | None = None             # column that says whether there is a picture at all
     image_required: bool = False              # an example without its picture is rejected, not kept as text alone
+    missing: float | None = Field(None, ge=0, le=1)   # share of the named files that may be lost; the setting if none
     # a code, or `{column}`, or the codes to choose from by detection; detected among many if none
     lang: str | list[str] | None = None
     split: str | None = None                  # column that names the split

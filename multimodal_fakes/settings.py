@@ -50,6 +50,7 @@ class Prepare(Section):
     datasets:list[str] = text("names of files in conf/dataset")
     max_rows:int = count("rows read of each file, all if zero")
     error_budget:float = share("share of a dataset's rows that may be rejected")
+    missing_budget:float = share("share of the files that a dataset's rows name that may be lost", 0.05)
     max_megapixels:float = Field(gt=0, le=1000, description="larger pictures are refused before decoding")
     image_distance:int = Field(ge=0, le=16, description="bits of 64 in which hashes of near-duplicates may differ")
     text_similarity:float = Field(gt=0, le=1, description="Jaccard similarity of word pairs of near-duplicate texts")
