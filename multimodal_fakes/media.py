@@ -468,7 +468,8 @@ class _Worker:
         "`kind, value, fit` of the task; one that hangs or died is an error and leaves its worker unfit"
         kind, value, fit = self._received() if came else self._failed("timeout", f"no answer within {self.seconds:g} s")
         if self.starting and kind != "ready":
-            raise FakesError(f"A worker process could not be set up: {value['message']}")
+            raise FakesError(f"A worker process could not be set up: {value['message']}. "
+                             "A script that starts one keeps its own lines under `if __name__ == '__main__':`.")
         self.starting = False
         return kind, value, fit
 

@@ -51,6 +51,7 @@ class Prepare(Section):
     max_rows:int = count("rows read of each file, all if zero")
     error_budget:float = share("share of a dataset's rows that may be rejected")
     max_megapixels:float = Field(gt=0, le=1000, description="larger pictures are refused before decoding")
+    picture_seconds:float = Field(gt=0, le=3600, description="that decoding one picture may take, then it is given up")
     image_distance:int = Field(ge=0, le=16, description="bits of 64 in which hashes of near-duplicates may differ")
     text_similarity:float = Field(gt=0, le=1, description="Jaccard similarity of word pairs of near-duplicate texts")
 

@@ -109,7 +109,7 @@ def _add_clip(e, ties, kind, name, probed, problems):
     row = e["meta"]["file"], e["meta"]["row"]
     if e[f"{kind}_path"] == name: e[f"{kind}_path"] = None      # until it is known to hold what it should
     if isinstance(probed, tuple):
-        _add_unreadable(kind, name, probed, row, problems)
+        _add_unreadable(CALLED[kind], name, probed, row, problems)
         return
     ties.append(f"sha256={probed['sha256']}")
     beside = kind == "audio" and e["video_path"]
@@ -123,8 +123,8 @@ def _add_clip(e, ties, kind, name, probed, problems):
 def _add_unreadable(kind, name, probed, row, problems):
     "Count a file that could not be read"
     reason, message = probed
-    problem = f"{CALLED[kind]} {reason}"
-    if problem not in REASONS: problem = f"{CALLED[kind]} unreadable"
+    problem = f"{kind} {reason}"
+    if problem not in REASONS: problem = f"{kind} unreadable"
     problems.add(problem, *row, f"{name}: {message.split(': ', 1)[-1]}")
 
 # %% ../../nbs/data/01b_prepare.ipynb #c9c77fcf
@@ -138,27 +138,33 @@ def add_pictures(
     raws:list,       # of `read_dataset`; examples that are left with nothing are removed
     folder,          # that holds all datasets
     max_pixels:int,  # see `probe_image`
+    seconds:float=20.,   # see `probe_images`
 ) -> dict: # sha256 → thumbnail
     "Open every picture once, write its size and hashes to `meta`"
     paths = list(dict.fromkeys(e["image_path"] for raw in raws for e in raw.examples if e["image_path"]))
-    probed = dict(zip(paths, probe_images([Path(folder)/p for p in paths], max_pixels)))
+    probed = dict(zip(paths, probe_images([Path(folder)/p for p in paths], max_pixels, seconds=seconds)))
     for raw in raws:
         for e in raw.examples: _add_picture(e, probed.get(e["image_path"]), raw.problems)
         kept = [i for i, e in enumerate(raw.examples) if _keep(e, raw)]
         raw.examples[:] = [raw.examples[i] for i in kept]
         raw.ties[:] = [raw.ties[i] for i in kept]
     opened = [probe for probe in probed.values() if len(probe) > 2]
-    return {sha: thumbnail for _, _, sha, _, thumbnail in opened}
+    return {sha: thumbnail for _, _, sha, _, thumbnail, _ in opened}
 
 # %% ../../nbs/data/01b_prepare.ipynb #67aa7aba
 def _add_picture(e, probe, problems):
     "Write what was found to the example; a picture that could not be opened is taken from it"
     if probe is None: return
-    if len(probe) > 2:
-        e["meta"] |= dict(zip(("width", "height", "sha256", "phash"), probe))
+    row = e["meta"]["file"], e["meta"]["row"]
+    if len(probe) == 2:
+        _add_unreadable("picture", e["image_path"], probe, row, problems)
+        e["image_path"] = None
         return
-    problems.add(f"picture {probe[0]}", e["meta"]["file"], e["meta"]["row"], e["image_path"])
-    e["image_path"] = None
+    *about, _, frames = probe
+    e["meta"] |= dict(zip(("width", "height", "sha256", "phash"), about))
+    if frames == 1: return
+    e["meta"]["frames"] = frames
+    problems.add("picture animated", *row, f"{e['image_path']}: the first of {frames:,} frames is read")
 
 # %% ../../nbs/data/01b_prepare.ipynb #4b87ed5b
 def _keep(e, raw):
@@ -349,9 +355,10 @@ def _pictures(raw):
     "How many pictures there are, how many are missing, how many broken"
     count = raw.problems.count
     missing = count["picture missing"]
-    bad = [n for reason, n in count.items() if reason.startswith("picture ")]
+    fine = ("picture required", "picture animated")
+    bad = [n for reason, n in count.items() if reason.startswith("picture ") and reason not in fine]
     opened = sum(e["image_path"] is not None for e in raw.examples)
-    return dict(found=opened, missing=missing, unreadable=sum(bad) - missing - count["picture required"])
+    return dict(found=opened, missing=missing, unreadable=sum(bad) - missing)
 
 # %% ../../nbs/data/01b_prepare.ipynb #6a00a0b5
 def _clips(raw):
@@ -402,6 +409,7 @@ def prepare_all(
     max_rows:int=0,             # of each file, all if zero
     error_budget:float=.05,     # share of a dataset's rows that may be rejected
     max_megapixels:float=40,    # larger pictures are refused before decoding
+    picture_seconds:float=20,   # that a picture may take
     image_distance:int=4,       # bits of 64 in which hashes of near-duplicates may differ
     text_similarity:float=.9,   # Jaccard similarity from which texts are near-duplicates
     conf_folder=None,           # conf/dataset of the project if none
@@ -410,7 +418,7 @@ def prepare_all(
     folder, step = Path(home)/"Datasets", Path(out)/"Step_1"
     raws = [read_dataset(load_dataset_conf(name, conf_folder), folder, max_rows) for name in dict.fromkeys(datasets)]
     add_clips(raws, folder)
-    thumbnails = add_pictures(raws, folder, int(max_megapixels * 1e6))
+    thumbnails = add_pictures(raws, folder, int(max_megapixels * 1e6), picture_seconds)
     for raw in raws: add_languages(raw)
     examples = [e for raw in raws for e in raw.examples]
     ties = [t for raw in raws for t in raw.ties]

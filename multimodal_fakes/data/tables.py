@@ -49,6 +49,10 @@ REASONS = {  # reason: consequence
     "picture unreadable": "kept",
     "picture truncated": "kept",
     "picture too_large": "kept",
+    "picture timeout": "kept",
+    "picture crash": "kept",
+    "picture memory": "kept",
+    "picture animated": "kept",      # its first frame is read
     **{f"video {reason}": "kept" for reason in _OF_CLIPS},
     **{f"sound {reason}": "kept" for reason in _OF_CLIPS},
 }
