@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAGIC', 'IMAGES', 'MAX_PIXELS', 'MAX_BYTES', 'MAX_SCANS', 'MUXERS', 'RATE', 'TICKS', 'CONTAINERS', 'LARGEST', 'JUMP',
-           'DECODERS', 'GAP', 'format_of', 'kinds_of', 'MediaError', 'read_bytes', 'open_image', 'probe_picture',
-           'count_frames', 'PictureFile', 'contact_sheet', 'KillablePool', 'write_clip', 'write_sound', 'Limits',
-           'Picture', 'Sound', 'Media', 'decoder_name', 'probe_media', 'sample_times', 'read_frames', 'read_audio',
-           'read_clip']
+           'DECODERS', 'GAP', 'format_of', 'MediaError', 'read_bytes', 'open_image', 'probe_picture', 'count_frames',
+           'PictureFile', 'contact_sheet', 'KillablePool', 'write_clip', 'write_sound', 'Limits', 'Picture', 'Sound',
+           'Media', 'decoder_name', 'probe_media', 'sample_times', 'read_frames', 'read_audio', 'read_clip']
 
 # %% ../nbs/00d_media.ipynb #0011aaad
 import contextlib
@@ -105,19 +104,13 @@ def format_of(
         return {"audio"}, "MP3"                 # and AAC: both begin with eleven set bits
     return set(), None
 
-def kinds_of(
-    data:bytes|bytearray,   # of a file, its beginning suffices
-) -> set: # of image, audio, video; empty where it is no format that is read
-    "What a file may be, by its first bytes"
-    return format_of(data)[0]
-
 # %% ../nbs/00d_media.ipynb #da49b8a9
 MAX_PIXELS = 40_000_000     # of a picture, before it is decoded; 40 megapixels are 120 MB as RGB
 MAX_BYTES = 64_000_000      # of a file
 MAX_SCANS = 200             # of a JPEG: encoders write about ten, and each costs a pass over all pixels
 
 class MediaError(FakesError):
-    "A file that cannot be decoded; `reason`: missing, empty, unreadable, truncated, too_large, memory, no_video, no_audio"
+    "Not decoded; `reason` is missing, empty, unreadable, truncated, too_large, memory, no_video or no_audio"
     def __init__(self, reason, message):
         super().__init__(message)
         self.reason = reason
@@ -173,7 +166,7 @@ def _reason(e):
 def open_image(
     source,                     # path, bytes, PIL image, `PictureFile`, or array (H, W), (H, W, 1 to 4): see `_levels`
     max_pixels:int=MAX_PIXELS,  # width × height beyond which nothing is decoded
-    side:int|None=None,         # a JPEG file may be decoded at a fraction of its size, its shorter side no less than this
+    side:int|None=None,         # a JPEG file may be decoded at a fraction of its size, shorter side at least this
 ) -> Image.Image: # RGB, upright; transparency on white; of several frames the first
     "Decode a picture within bounds; raises `MediaError`"
     if isinstance(source, PictureFile): return source.decoded(side)
@@ -251,7 +244,8 @@ def _check_scans(data, name):
 def _silence_tiff():
     "LibTIFF writes each complaint to stderr, a megabyte of it for a few KB of fax: let it keep them to itself"
     import ctypes
-    loaded = re.search(r"/\S*/libtiff\S*", Path("/proc/self/maps").read_text())
+    try: loaded = re.search(r"/\S*/libtiff\S*", Path("/proc/self/maps").read_text())
+    except OSError: return       # not Linux
     if not loaded: return        # a Pillow that was built otherwise
     tiff = ctypes.CDLL(loaded[0])
     tiff.TIFFSetErrorHandler(None)

@@ -48,7 +48,8 @@ def probe_images(
     seconds:float=20.,       # per picture, then its process is killed
 ) -> list: # of each path what `probe_image` returns, or reason and message
     "Probe pictures with a pool of processes"
-    pool = KillablePool(partial(probe_image, max_pixels=max_pixels), n_workers, seconds, _memory_mb(max_pixels), _set_up)
+    work = partial(probe_image, max_pixels=max_pixels)
+    pool = KillablePool(work, n_workers, seconds, _memory_mb(max_pixels), _set_up)
     pool.n_workers = min(pool.n_workers, -(-len(paths) // _FOR_ONE))
     once, probed = list(dict.fromkeys(paths)), {}
     for path, about, error in progress(pool.imap(once), "pictures", len(once)):
@@ -56,7 +57,7 @@ def probe_images(
     return [probed[path] for path in paths]
 
 def _memory_mb(max_pixels):
-    "What the largest picture may take: five copies of 4 bytes a pixel while transparency is laid on white, and room beside"
+    "What the largest picture may take: while transparency is laid on white, five copies of 4 bytes a pixel"
     return 1000 + 24 * max_pixels // 2**20
 
 # %% ../../nbs/data/01a_duplicates.ipynb #b4b7e701
