@@ -34,7 +34,8 @@ from PIL import Image, ImageFile
 from .core import FakesError, atomic_path, nearest
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False    # half a picture is not a picture
-logging.getLogger("PIL").addHandler(logging.NullHandler())     # else Pillow's remarks go to stderr
+logging.getLogger("PIL").addHandler(logging.NullHandler())     # else Pillow's remarks go to stderr,
+warnings.filterwarnings("ignore", module=r"PIL\.")             # those on damaged tags and bombs as well
 
 # %% ../nbs/00d_media.ipynb #a9a67a43
 MAGIC = [  # pattern of the first bytes, what the file may be, its format; the first row that fits decides
@@ -144,10 +145,7 @@ def _name(source, kind):
 @contextlib.contextmanager
 def _guarded(name):
     "Whatever fails in the block is a `MediaError` that names the picture"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")   # PIL warns of bombs; the cap below decides
-            yield
+    try: yield
     except MediaError: raise
     except Exception as e:
         reason, why = _reason(e), _OBJECT.sub("it", str(e)) or type(e).__name__
@@ -356,12 +354,23 @@ def _draft(w, h, side):
 # %% ../nbs/00d_media.ipynb #35850c84
 def count_frames(
     source,   # path or bytes of a picture that could be opened
-) -> int: # of a GIF, PNG, WebP, AVIF or MPO that moves, or pages of a TIFF; `open_image` returns the first
+) -> int: # of a GIF, PNG, WebP, AVIF or MPO that moves, or pages of a TIFF, at most 1,000; `open_image` returns the first
     "How many pictures a file holds"
     name = _picture_name(source)
     try:
-        with _guarded(name): return max(1, int(getattr(_header(source, name), "n_frames", 1)))
+        with _guarded(name):
+            image = _header(source, name)
+            return _pages(image) if image.format == "TIFF" else max(1, int(getattr(image, "n_frames", 1)))
     except MediaError: return 1      # what follows the first is broken
+
+def _pages(image):
+    "Pages up to the first that is broken; a file may state a million, and each costs a millisecond"
+    n = 1
+    with contextlib.suppress(Exception):
+        while n < 1000:
+            image.seek(n)
+            n += 1
+    return n
 
 # %% ../nbs/00d_media.ipynb #bcb1b3b6
 class PictureFile:
