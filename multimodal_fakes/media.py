@@ -312,7 +312,7 @@ def _levels(
     if kind == "b": return values * np.uint8(255)
     if (kind, width) == ("u", 1): return values
     if (kind, width) == ("u", 2): return np.minimum(values >> bits - 8, 255).astype("u1")
-    if kind == "f": return _levels_of_floats(values)
+    if kind == "f": return _levels_of_floats(values.astype("f4") if width == 2 else values)
     low, high = values.min(), values.max()
     if low < 0 or high > 65535: return _spread(values.astype("f8"), low, high)
     return values.astype("u1") if high <= 255 else _levels(values.astype("u2"))

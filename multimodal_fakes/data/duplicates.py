@@ -37,8 +37,9 @@ _FOR_ONE = 64     # pictures that make another process worth its start
 
 def _set_up():
     "What a process loads before its memory is measured"
-    import imagehash  # noqa: F401
-    Image.init()
+    import imagehash
+    imagehash.phash(Image.new("L", (8, 8)))      # loads scipy
+    Image.init()                                 # and all decoders
 
 # %% ../../nbs/data/01a_duplicates.ipynb #c2254780
 def probe_images(
