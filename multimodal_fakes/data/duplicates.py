@@ -8,68 +8,58 @@ __all__ = ['PLAIN', 'COLOUR', 'MIN_WORDS', 'TEMPLATE', 'probe_image', 'probe_ima
 
 # %% ../../nbs/data/01a_duplicates.ipynb #f96b4469
 import hashlib
-import io
-import itertools
-import os
 import re
 import unicodedata
 from collections import defaultdict
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
-from ..core import FakesError, progress
-from ..media import MediaError, open_image, read_bytes
+from ..core import progress
+from ..media import KillablePool, count_frames, probe_picture, read_bytes
 
 # %% ../../nbs/data/01a_duplicates.ipynb #99794f63
 def probe_image(
     path,             # of a picture
     max_pixels:int,   # width × height beyond which nothing is decoded
-) -> tuple: # (width, height, sha256, phash as hex, thumbnail as 192 bytes), or (reason,) where it cannot be opened
+) -> tuple: # width, height, sha256, phash as hex, thumbnail as 192 bytes, frames; raises `MediaError`
     "What preparation keeps of a picture"
     import imagehash
-    try:
-        data = read_bytes(path)
-        image = open_image(data, max_pixels, side=128)
-    except MediaError as e: return (e.reason,)
-    width, height = _upright_size(data)
+    data = read_bytes(path)
+    image, (width, height) = probe_picture(data, max_pixels, side=128)
     thumbnail = image.resize((8, 8), Image.Resampling.BOX).tobytes()
-    return width, height, hashlib.sha256(data).hexdigest(), str(imagehash.phash(image)), thumbnail
-
-# %% ../../nbs/data/01a_duplicates.ipynb #23eecb77
-def _upright_size(data):
-    "Width and height as the picture is shown"
-    with Image.open(io.BytesIO(data)) as header:
-        on_its_side = header.getexif().get(0x0112, 1) >= 5      # Orientation in EXIF; 5 to 8: the camera lay so
-        return header.size[::-1] if on_its_side else header.size
+    sha256, phash = hashlib.sha256(data).hexdigest(), str(imagehash.phash(image))
+    return width, height, sha256, phash, thumbnail, count_frames(data)
 
 # %% ../../nbs/data/01a_duplicates.ipynb #310585e0
-_AT_ONCE = 64     # pictures that a process is given at a time
+_FOR_ONE = 64     # pictures that make another process worth its start
 
-def _probe_many(paths, max_pixels): return [probe_image(p, max_pixels) for p in paths]
+def _set_up():
+    "What a process loads before its memory is measured"
+    import imagehash
+    imagehash.phash(Image.new("L", (8, 8)))      # loads scipy
+    Image.init()                                 # and all decoders
 
 # %% ../../nbs/data/01a_duplicates.ipynb #c2254780
 def probe_images(
     paths:list,              # of pictures
     max_pixels:int,          # see `probe_image`
-    n_workers:int|None=None, # processes, one per core if none; a few pictures are read in this one
-) -> list: # results of `probe_image` in the same order
+    n_workers:int=0,         # processes, one per core if zero; fewer for few pictures
+    seconds:float=20.,       # per picture, then its process is killed
+) -> list: # of each path what `probe_image` returns, or reason and message
     "Probe pictures with a pool of processes"
-    from concurrent.futures import ProcessPoolExecutor, process
-    from functools import partial
-    from multiprocessing import get_context
-    workers = n_workers or os.cpu_count() or 1
-    parts = [paths[i:i + _AT_ONCE] for i in range(0, len(paths), _AT_ONCE)]
-    work = partial(_probe_many, max_pixels=max_pixels)
-    if workers == 1 or len(parts) < 4: return list(itertools.chain.from_iterable(map(work, parts)))
-    title = f"pictures, {_AT_ONCE} at a time, {workers} processes"
-    try:
-        with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
-            done = progress(pool.map(work, parts), title, len(parts))
-            return list(itertools.chain.from_iterable(done))
-    except process.BrokenProcessPool:
-        raise FakesError("A process that decodes pictures was killed: for memory (lower prepare.max_megapixels), "
-                         "or the calling script lacks `if __name__ == '__main__':`.") from None
+    work = partial(probe_image, max_pixels=max_pixels)
+    pool = KillablePool(work, n_workers, seconds, _memory_mb(max_pixels), _set_up)
+    pool.n_workers = min(pool.n_workers, -(-len(paths) // _FOR_ONE))
+    once, probed = list(dict.fromkeys(paths)), {}
+    for path, about, error in progress(pool.imap(once), "pictures", len(once)):
+        probed[path] = (error["reason"], error["message"]) if error else about
+    return [probed[path] for path in paths]
+
+def _memory_mb(max_pixels):
+    "What the largest picture may take: while transparency is laid on white, five copies of 4 bytes a pixel"
+    return 1000 + 24 * max_pixels // 2**20
 
 # %% ../../nbs/data/01a_duplicates.ipynb #b4b7e701
 PLAIN = 4.0       # grey levels of 255: a thumbnail that varies less is a plain surface, and its hash is noise

@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..media import IMAGES
+
 # %% ../../nbs/service/07e_messages.ipynb #e856b9fe
 class Body(BaseModel):
     "A body that is sent; a field that is not listed is an error"
@@ -190,7 +192,7 @@ def as_answer(
 # %% ../../nbs/service/07e_messages.ipynb #ddfba5fc
 FIELDS = {  # of forms: name → description
     "text": "Headline, caption or post, UTF-8",
-    "image": "JPEG, PNG, GIF, WebP, BMP, TIFF or AVIF",
+    "image": f"One of {', '.join(IMAGES)}",
     "audio": "WAV, FLAC, MP3, AAC, Ogg or M4A",
     "video": "MP4, MOV, WebM, MKV or AVI, with its sound",
     "task": "Task to judge by; the one that fits if absent",
