@@ -36,6 +36,7 @@ from multimodal_fakes.core import (
     sha256_file,
     write_json,
 )
+from .duplicates import AS_WORDS
 from .extract import extract_all, file_members, read_members
 from .reader import PLACES, SPLITS, compact_json, first_label
 from ..media import MediaError, open_image, read_bytes
@@ -340,7 +341,7 @@ def _words(x, y, new):
     "TF-IDF of words and pairs of words, logistic regression fitted by stochastic gradient"
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import SGDClassifier
-    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    vectors = TfidfVectorizer(**AS_WORDS, sublinear_tf=True)
     model = SGDClassifier(loss="log_loss", alpha=1e-5, random_state=0)
     return model.fit(vectors.fit_transform(x), y).predict(vectors.transform(new))
 
