@@ -127,12 +127,12 @@ def _ranges(kind):
 
 # %% ../../nbs/data/01a_duplicates.ipynb #5eae13f9
 _MARKS = _ranges("M") + r"\U000e0020-\U000e007f"       # those of the tags that make 🏴 the flag of Scotland
-_UNSPACED = (r"\u3005-\u3007\u3040-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"    # kana, Han
+_UNSPACED = (r"\u3005-\u3007\u3040-\u30fa\u30fd-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"    # kana, Han
              r"\U0001b000-\U0001b16f\U00020000-\U0003ffff"                          # kana, Han
              r"\u0e00-\u0eff"                                                       # Thai, Lao
              r"\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff")             # Burmese, Khmer
 _LETTER = rf"[^\W{_UNSPACED}]"
-_CHARACTER = rf"(?=\w)[{_UNSPACED}][{_MARKS}]*"
+_CHARACTER = rf"(?=\w)[{_UNSPACED}][{_MARKS}]*|(?<=[\u3040-\u30ff])ー"     # Latin text has ー for a hyphen
 
 def cut_words(
     text:str,         # see `folded`
