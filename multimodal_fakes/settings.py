@@ -63,6 +63,7 @@ class Ocr(Section):
     seconds:float = Field(gt=0, le=600, description="per image, then its process is killed")
     memory_mb:int = count("megabytes that a process may take beyond its models", least=256)
     n_overlays:int = count("images drawn with their boxes")
+    model:str = text("of recognition: rapidocr's own if empty, one of its languages, as cyrillic, or an ONNX file", "")
 
 # %% ../nbs/00b_settings.ipynb #ccba0725
 class Clip(Section):

@@ -163,15 +163,15 @@ def look(
     "What each expert sees of a post; an error where there is nothing to see, or something cannot be decoded"
     opened, failed = self.open(post)
     for e in failed.values(): raise e
-    return self._samples(opened)
+    return self._samples(opened, failed)
 
 # %% ../../nbs/detect/06c_predict.ipynb #07aa9a7b
 @patch
-def _samples(self:Detector, post, failed=None):
-    "What each expert sees of an opened post"
+def _samples(self:Detector, post, failed):
+    "What each expert sees of an opened post; words in its picture that were not read are entered in `failed`"
     from multimodal_fakes.data.ocr import ocr_text
     caption, image = post.get("text"), post.get("image")
-    lines = self._read(image)
+    lines = self._read(image, failed)
     read = ocr_text(lines)
     everything = {"text": self._text(caption, read) or None, "vision": image, **(post.get("video") or {})}
     samples = {m: everything[m] for m in self.experts if everything.get(m) is not None}
@@ -190,12 +190,15 @@ def _nothing(self:Detector, failed):
 
 # %% ../../nbs/detect/06c_predict.ipynb #efd3e4bd
 @patch
-def _read(self:Detector, image):
+def _read(self:Detector, image, failed):
     "Lines of text in the picture, where the detector was trained with them"
     ocr = self.bundle["ocr"]
     if image is None or not ocr or "text" not in self.experts: return []
-    from multimodal_fakes.data.ocr import read_image
-    return read_image(image, ocr["side"], ocr["min_confidence"])["lines"]
+    from multimodal_fakes.data.ocr import read_image, unread_notice
+    read = read_image(image, **ocr)
+    notice = unread_notice(read, ocr.get("model", ""))
+    if notice: failed["image"] = notice
+    return read["lines"]
 
 @patch
 def _text(self:Detector, caption, read):
@@ -318,7 +321,7 @@ class Answer(TypedDict):
     modalities:list[str]               # that the post has and the detector looked at
     missing:list[str]                  # that the detector looks at and the post lacks
     degraded:bool                      # something is missing, or could not be decoded
-    failed:dict[str, str]              # part of the post → why it could not be decoded
+    failed:dict[str, str]              # part of the post → why it, or the words in it, could not be read
     model:str                          # digest of the bundle
     protocol:str                       # of the run that made it
     ignored:NotRequired[list[str]]     # parts that the post has and no expert looks at; from `predict_batch`

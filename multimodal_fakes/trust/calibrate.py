@@ -349,10 +349,11 @@ def _yes_no_part(part, k):
 def text_settings(
     home,       # project
     datasets,   # of the task
-) -> dict: # ocr: side and min_confidence, null where no picture was read; lang: codes, [null] where none is known
+) -> dict: # ocr: as `read_image` takes it, null where no picture was read; lang: codes, [null] where none is known
     "How the text field of the task's posts was made"
     pictures = _rows_of(home, "ocr.jsonl", datasets)
-    ocr = {k: pictures[0]["ocr"][k] for k in ("side", "min_confidence")} if pictures else None
+    way = pictures[0]["ocr"] if pictures else {}
+    ocr = {k: way[k] for k in ("side", "min_confidence", "model") if k in way} or None
     posts = _rows_of(home, "data_manifest.jsonl", datasets)
     languages = {post["meta"].get("lang") for post in posts} - {None}
     return dict(ocr=ocr, lang=sorted(languages) or [None])
