@@ -399,6 +399,18 @@ def _rule(rule):
     if not isinstance(rule, dict): return str(rule)
     return ", ".join(f"{k} {v}" for k, v in rule.items() if v is not None)
 
+# %% ../../nbs/reports/05a_cards.ipynb #e900e4d9
+def _limits(run):
+    "What the detector is known not to do"
+    ocr = run.json("models/{task}/detector.json").get("ocr")
+    return [[*run.words.limits, *([_scripts(ocr)] if ocr else [])]]
+
+def _scripts(ocr):
+    "Which scripts are read in pictures"
+    from multimodal_fakes.data.ocr import scripts_in_words
+    return (f"Text in pictures is read in these scripts alone: {scripts_in_words(ocr.get('model', ''))}. "
+            "Words in others are found and not read, or come out as letters that look alike.")
+
 # %% ../../nbs/reports/05a_cards.ipynb #28c2b14e
 MODEL_CARD = [  # title, function, file to look at
     ("In short", _short, "conf/task/{task}.yaml"),
@@ -414,7 +426,7 @@ MODEL_CARD = [  # title, function, file to look at
     ("Missing modalities", _missing, "Step_5/{task}/fusion/subsets.csv"),
     ("Known weak spots", _weak, "Step_5/{task}/report"),
     ("Robustness", _robustness, "Step_5/{task}/robustness"),
-    ("Limits", lambda run: [run.words.limits], "conf/task/{task}.yaml"),
+    ("Limits", _limits, "conf/task/{task}.yaml"),
     ("Ethical considerations", lambda run: [run.words.ethics], "conf/task/{task}.yaml"),
     ("Cost of training", _cost, "Step_4/{task}"),
     ("Protocol and versions", _protocol, "Step_5/{task}/calibrate/protocol.json"),
