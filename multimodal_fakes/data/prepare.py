@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LANGUAGES', 'CALLED', 'SHORTCUT', 'FEWEST', 'detect_languages', 'probe_clip', 'probe_clips', 'add_clips',
-           'add_pictures', 'add_languages', 'properties', 'find_shortcuts', 'count_duplicates', 'describe',
-           'check_budget', 'prepare_all', 'summary', 'obtain', 'plot_inventory', 'plot_examples', 'plot_shortcuts',
-           'plot_properties', 'problem_table']
+           'add_pictures', 'take_placeholders', 'add_languages', 'properties', 'find_shortcuts', 'count_duplicates',
+           'describe', 'check_budget', 'prepare_all', 'summary', 'obtain', 'plot_inventory', 'plot_examples',
+           'plot_shortcuts', 'plot_properties', 'problem_table']
 
 # %% ../../nbs/data/01b_prepare.ipynb #19a7c4ce
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import FakesError, atomic_path, progress, sha256_file, write_json, write_jsonl
-from .duplicates import find_groups, normalise, probe_images
+from .duplicates import find_groups, find_placeholders, near_copies, normalise, probe_images
 from .tables import REASONS, Raw, read_dataset
 from ..media import KillablePool, probe_media
 from ..metrics import auroc, intervals
@@ -183,6 +183,45 @@ def _has_clips(conf):
     "Whether a dataset is one of videos or sounds"
     return any(c.video or c.audio for c in (conf, *conf.files))
 
+# %% ../../nbs/data/01b_prepare.ipynb #6c2ae9be
+def take_placeholders(
+    raws:list,              # of `read_dataset`, with pictures; examples that are left with too little are removed
+    thumbnails:dict,        # of `add_pictures`
+    image_distance:int,     # bits of 64 in which hashes of near-duplicates may differ
+    text_similarity:float,  # Jaccard similarity from which texts are near-duplicates
+) -> dict: # dataset → picture, as its first example names it → posts, and the first of them
+    "Take from their posts the pictures that many unrelated ones share"
+    shas:set = set()
+    for raw in raws:
+        answers = [unify_labels(e["labels_raw"], raw.conf) for e in raw.examples]
+        if not raw.conf.tests_only: shas |= find_placeholders(raw.examples, raw.ties, answers, text_similarity)
+    if not shas: return {}
+    shas = near_copies(shas, [e for raw in raws for e in raw.examples], thumbnails, image_distance)
+    return {raw.conf.name: _without_pictures(raw, shas) for raw in raws}
+
+# %% ../../nbs/data/01b_prepare.ipynb #410f85d8
+def _without_pictures(raw, shas):
+    "Take some pictures from a dataset's posts; picture → posts, and the first of them"
+    first, taken, kept = {}, {}, []
+    for n, e in enumerate(raw.examples):
+        is_placeholder = e["image_path"] and e["meta"]["sha256"] in shas
+        if is_placeholder:
+            name = first.setdefault(e["meta"]["sha256"], e["image_path"])
+            taken.setdefault(name, dict(posts=0, first=e["id"]))["posts"] += 1
+            _take_picture(e, raw)
+        rejected = is_placeholder and _rejection(e, raw.conf)
+        if rejected: raw.problems.add(rejected, e["meta"]["file"], e["meta"]["row"], e["id"])
+        else: kept.append(n)
+    raw.examples[:] = [raw.examples[n] for n in kept]
+    raw.ties[:] = [raw.ties[n] for n in kept]
+    return taken
+
+def _take_picture(e, raw):
+    "Take the picture from an example, and what was found of it"
+    raw.problems.add("picture placeholder", e["meta"]["file"], e["meta"]["row"], e["image_path"])
+    e["image_path"] = None
+    for key in ("width", "height", "sha256", "phash"): del e["meta"][key]
+
 # %% ../../nbs/data/01b_prepare.ipynb #ae4d31a7
 def add_languages(
     raw:Raw,   # of `read_dataset`
@@ -284,6 +323,7 @@ def describe(
     raw:Raw,         # of `read_dataset`, with pictures, languages and groups
     codes:dict,      # of `find_groups`, for this dataset's examples
     templates:dict,  # text → pictures
+    placeholders:dict|None=None,   # of `take_placeholders`, for this dataset; entered where there are any
 ) -> dict: # the dataset's entry in inventory.json
     "What is known about a dataset after reading it"
     conf, problems = raw.conf, raw.problems
@@ -303,6 +343,7 @@ def describe(
         languages=_tally(e["meta"].get("lang") or "none" for e in raw.examples),
         problems=problems.as_dict(),
         duplicates=count_duplicates(raw.examples, codes) | dict(templates=templates))
+    if placeholders: entry["duplicates"]["placeholders"] = placeholders
     if _has_clips(conf): entry["shortcuts"] = find_shortcuts(raw)
     return entry
 
@@ -351,7 +392,8 @@ def _pictures(raw):
     missing = count["picture missing"]
     bad = [n for reason, n in count.items() if reason.startswith("picture ")]
     opened = sum(e["image_path"] is not None for e in raw.examples)
-    return dict(found=opened, missing=missing, unreadable=sum(bad) - missing - count["picture required"])
+    not_broken = missing + count["picture required"] + count["picture placeholder"]
+    return dict(found=opened, missing=missing, unreadable=sum(bad) - not_broken)
 
 # %% ../../nbs/data/01b_prepare.ipynb #6a00a0b5
 def _clips(raw):
@@ -411,11 +453,12 @@ def prepare_all(
     raws = [read_dataset(load_dataset_conf(name, conf_folder), folder, max_rows) for name in dict.fromkeys(datasets)]
     add_clips(raws, folder)
     thumbnails = add_pictures(raws, folder, int(max_megapixels * 1e6))
+    placeholders = take_placeholders(raws, thumbnails, image_distance, text_similarity)
     for raw in raws: add_languages(raw)
     examples = [e for raw in raws for e in raw.examples]
     ties = [t for raw in raws for t in raw.ties]
     codes, templates = find_groups(examples, ties, thumbnails, image_distance, text_similarity)
-    inventory = _inventory(raws, codes, templates)
+    inventory = _inventory(raws, codes, templates, placeholders)
     write_json(step/"inventory.json", inventory)
     check_budget(inventory, error_budget, step/"inventory.json")
     write_jsonl(step/"examples.jsonl", (Example(**e).model_dump() for e in examples))
@@ -424,14 +467,15 @@ def prepare_all(
     return table
 
 # %% ../../nbs/data/01b_prepare.ipynb #04abe7f0
-def _inventory(raws, codes, templates):
+def _inventory(raws, codes, templates, placeholders):
     "The entry of every dataset; the codes are those of all examples, one dataset after the other"
     inventory, begin = {}, 0
     for raw in raws:
         end = begin + len(raw.examples)
         own = {kind: c[begin:end] for kind, c in codes.items()}
         words = {normalise(e["text_raw"]) for e in raw.examples} if templates else set()
-        inventory[raw.conf.name] = describe(raw, own, {t: n for t, n in templates.items() if t in words})
+        own_templates = {t: n for t, n in templates.items() if t in words}
+        inventory[raw.conf.name] = describe(raw, own, own_templates, placeholders.get(raw.conf.name))
         begin = end
     return inventory
 

@@ -49,6 +49,7 @@ REASONS = {  # reason: consequence
     "picture unreadable": "kept",
     "picture truncated": "kept",
     "picture too_large": "kept",
+    "picture placeholder": "kept",
     **{f"video {reason}": "kept" for reason in _OF_CLIPS},
     **{f"sound {reason}": "kept" for reason in _OF_CLIPS},
 }
