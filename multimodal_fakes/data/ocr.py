@@ -24,7 +24,6 @@ from multimodal_fakes.core import (
     FakesError,
     atomic_path,
     digest,
-    nearest,
     progress,
     read_jsonl,
     sha256_file,
@@ -114,9 +113,10 @@ def _published(language):
     small, mobile = ModelType.SMALL, ModelType.MOBILE
     for family in ((OCRVersion.PPOCRV6, small), (OCRVersion.PPOCRV5, mobile), (OCRVersion.PPOCRV4, mobile)):
         known.update(list_supported_langs(TaskType.REC, *family))
-        try: return InferSession.get_model_url(FileInfo(EngineType.ONNXRUNTIME, family[0], TaskType.REC, language, family[1]))
+        wanted = FileInfo(EngineType.ONNXRUNTIME, family[0], TaskType.REC, language, family[1])
+        try: return InferSession.get_model_url(wanted)
         except ValueError: continue        # not in this family
-    raise FakesError(f"ocr.model: no file and no language {language!r}{nearest(language, known)}. "
+    raise FakesError(f"ocr.model: no file and no language {language!r}. "
                      f"Known: {', '.join(sorted(known))}; a file ends in .onnx")
 
 # %% ../../nbs/data/02_ocr.ipynb #fcc24579

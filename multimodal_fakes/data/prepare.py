@@ -193,8 +193,7 @@ def take_placeholders(
     "Take from their posts the pictures that many unrelated ones share"
     shas:set = set()
     for raw in raws:
-        answers = [unify_labels(e["labels_raw"], raw.conf) for e in raw.examples]
-        if not raw.conf.tests_only: shas |= find_placeholders(raw.examples, raw.ties, answers, text_similarity)
+        if not raw.conf.tests_only: shas |= find_placeholders(raw.examples, raw.ties, text_similarity)
     if not shas: return {}
     shas = near_copies(shas, [e for raw in raws for e in raw.examples], thumbnails, image_distance)
     return {raw.conf.name: _without_pictures(raw, shas) for raw in raws}
