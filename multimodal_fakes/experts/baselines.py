@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data.duplicates import AS_WORDS
 from .items import Items
 from .preprocess import log_mel
 
@@ -60,7 +61,7 @@ def tfidf(
     "TF-IDF of words (1-2) and characters (2-5)"
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import FeatureUnion
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    words = TfidfVectorizer(**AS_WORDS, sublinear_tf=True, min_df=2)
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=3)
     both = FeatureUnion([("word", words), ("char", characters)])
     return both.fit(texts[train]).transform(texts)
