@@ -19,7 +19,8 @@ import numpy as np
 
 from ..core import FakesError, atomic_path, progress, sha256_file, write_json, write_jsonl
 from .duplicates import find_groups, normalise, probe_images
-from .tables import REASONS, Raw, read_dataset
+from .rows import REASONS
+from .tables import Raw, read_dataset
 from ..media import KillablePool, probe_media
 from ..metrics import auroc, intervals
 from ..record import FIELDS, Example, load_dataset_conf, unify_labels
