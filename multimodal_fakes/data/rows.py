@@ -330,9 +330,9 @@ def _swallowed(table, lines, cells):
     if look.width == 1: return "row"
     fits = [look.fits(table.cells([line])[0]) for line in lines if line[1].strip()]
     inner = sum(fits[1:])
-    if inner and (look.tells or len(cells) != look.width): return "again"
-    if all(fits): return "again" if look.width >= 4 else "lost"
-    return "row"
+    if not inner: return "row"
+    if look.tells or look.width >= 4 and all(fits): return "again"
+    return "lost" if all(fits) or len(cells) != look.width else "row"
 
 # %% ../../nbs/data/00_rows.ipynb #3f92d766
 def _table_spans(table, names, encoding):

@@ -114,6 +114,7 @@ class _Words(HTMLParser):
     def parse_comment(self, i):
         "A comment that does not end takes the rest"
         end = self.COMMENT_ENDS.search(self.rawdata, i + 2)
+        if not end: self.hidden += 1
         return end.end() if end else len(self.rawdata)
 
 # %% ../../nbs/data/01_tables.ipynb #95f15028
