@@ -8,6 +8,7 @@ __all__ = ['REASONS', 'NOTHING', 'UNPACKED', 'RowError', 'Problems', 'is_nothing
 
 # %% ../../nbs/data/00_rows.ipynb #fada608f
 import codecs
+import csv
 import gzip
 import hashlib
 import io
@@ -166,6 +167,8 @@ def _wrong_bytes(text, encoding):
     return RowError("wrong encoding", f"byte 0x{byte:02x} is not {encoding}{hint}: {near!r}")
 
 # %% ../../nbs/data/00_rows.ipynb #27af333e
+_NO_SEPARATOR = "\0"      # of a table with one column: stands in no text
+
 class _Dialect:
     "How the cells of a line are told apart"
     def __init__(self, sep, quoting=True, escape=None):
@@ -177,6 +180,7 @@ class _Dialect:
         self.quoted = re.compile(f'"({inside})"([ ]*){end}', re.DOTALL)
         self.opened = re.compile(f'"{inside}{e}{"?" if e else ""}\\Z', re.DOTALL)
         self.plain = re.compile(plain, re.DOTALL)
+        self.alone = None if escape or sep == _NO_SEPARATOR else _Alone(sep)
         self.escaped = re.compile(f'{e}(["{re.escape(sep)}\r\n{e}])') if escape else None
 
     def is_plain(self, line):
@@ -185,8 +189,30 @@ class _Dialect:
 
     def text(self, cell, quoted=False):
         "A cell without its doubled quotes and escapes"
-        if quoted: cell = cell.replace('""', '"') if not self.escape else re.sub('""', '"', cell)
+        if quoted: cell = cell.replace('""', '"')
         return self.escaped.sub(r"\1", cell) if self.escape else cell
+
+# %% ../../nbs/data/00_rows.ipynb #8a46cf56
+class _Alone:
+    "Reads one line at a time by the rules of RFC 4180"
+    def __init__(self, sep): self.line, self.reader = None, csv.reader(self, delimiter=sep, strict=True)
+    def __iter__(self): return self
+
+    def __next__(self):
+        line, self.line = self.line, None
+        if line is None: raise StopIteration
+        return line
+
+    def cells(self, line):
+        "Cells of a line, None where a quote in it does not close"
+        self.line = line
+        try: return next(self.reader)
+        except csv.Error: return None
+
+def _quick(line, dialect):
+    "Cells of a line that is a sound row by itself, else None"
+    if dialect.is_plain(line): return line.rstrip("\r\n").split(dialect.sep)
+    return dialect.alone.cells(line) if dialect.alone else None
 
 # %% ../../nbs/data/00_rows.ipynb #51b560cf
 def _cells(text, dialect):
@@ -224,7 +250,7 @@ class _Look:
     def fits(self, cells):
         "Whether these are the cells of a whole row"
         if len(cells) != self.width: return False
-        if any(cells[i] and not _is_number(cells[i]) for i in self.numbers): return False
+        if not all(_is_number(cells[i]) for i in self.numbers): return False
         if any(cells[i] not in values for i, values in self.few.items()): return False
         return not any(cell[:1] == " " and i not in self.indented for i, cell in enumerate(cells))
 
@@ -232,8 +258,8 @@ class _Look:
 _NUMBER = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?")
 
 def _is_number(cell):
-    "Whether a cell is a number or empty"
-    return not cell or _NUMBER.fullmatch(cell) is not None
+    "Whether a cell is a number"
+    return _NUMBER.fullmatch(cell) is not None
 
 def _most(answers):
     "Whether nearly all are true: some of the lines may be pieces of cells"
@@ -330,23 +356,23 @@ def _swallowed(table, lines, cells):
     if look.width == 1: return "row"
     fits = [look.fits(table.cells([line])[0]) for line in lines if line[1].strip()]
     inner = sum(fits[1:])
-    if not inner: return "row"
+    is_whole = len(cells) == look.width
+    if not inner or is_whole and sum(fits) <= len(fits) / 2: return "row"
     if look.tells or look.width >= 4 and all(fits): return "again"
-    return "lost" if all(fits) or len(cells) != look.width else "row"
+    return "row" if is_whole and not all(fits) else "lost"
 
 # %% ../../nbs/data/00_rows.ipynb #3f92d766
 def _table_spans(table, names, encoding):
     "(first line, last line, row or `RowError`) of every row"
-    sep, width, is_plain = table.dialect.sep, len(names), table.dialect.is_plain
+    width, dialect = len(names), table.dialect
     for n, line in table:
-        if is_plain(line):
-            cells = line.rstrip("\r\n").split(sep)
-            if len(cells) == width > 1 and n > table.suspect and line.isascii() and "\0" not in line:
-                yield n, n, dict(zip(names, cells))
-                continue
-            lines, stray = [(n, line)], False
-            if table.is_blank(line): continue
-        else: lines, cells, stray = _record(table, (n, line))
+        cells = _quick(line, dialect)
+        if cells and len(cells) == width > 1 and n > table.suspect and line.isascii() and "\0" not in line:
+            yield n, n, dict(zip(names, cells))
+            continue
+        if table.is_blank(line): continue
+        lines, stray = [(n, line)], False
+        if cells is None: lines, cells, stray = _record(table, (n, line))
         kind = _swallowed(table, lines, cells) if len(lines) > 1 else "row"
         if kind == "lost":
             for n, line in lines: yield n, n, _broken(line)
@@ -380,7 +406,6 @@ def _row(table, lines, cells, stray, names, encoding):
 
 # %% ../../nbs/data/00_rows.ipynb #c4520b18
 _SEPARATORS = "\t,;|"
-_NO_SEPARATOR = "\0"      # stands in no text
 
 def _separator(header):
     "The separator of a table, by its header"
@@ -409,6 +434,8 @@ def _open_table(path, fmt, tell):
     says = re.fullmatch(r"sep=(.)\s*", first[1]) if not fmt.sep and not fmt.header else None
     if says: first = next(skipped, first)
     sep = fmt.sep or (says[1] if says else _separator(first[1]))
+    for name, sign in (("sep", sep), ("escape", fmt.escape or "-")):
+        if len(sign) != 1 or sign in '"\r\n': raise FakesError(f"{path}: format.{name} must be one character, is {sign!r}.")
     table = _Table(itertools.chain([first], lines), _Dialect(sep, fmt.quoting, fmt.escape), tell)
     names = fmt.header or _header(table, path, fmt)
     sample = list(itertools.islice(table, _SAMPLE))
@@ -431,9 +458,9 @@ def _learn(table, sample, names):
     for line in sample:
         cells, opens, stray = table.cells([line])
         if not (table.is_blank(line[1]) or opens or stray): rows.append(cells)
-    widths = Counter(map(len, rows))
-    ends = any(row[-1] for row in rows)
-    if list(widths) == [len(names) + 1] and len(rows) > 1 and ends: names = ["Unnamed: 0", *names]
+    named = sum(len(row) == len(names) for row in rows)
+    wider = [row for row in rows if len(row) == len(names) + 1 and row[-1]]      # not for a separator at its end
+    if len(wider) > max(1, 5 * named, len(rows) / 2): names = ["Unnamed: 0", *names]
     table.look = _Look(len(names), [row for row in rows if len(row) == len(names)])
     return names
 
@@ -518,9 +545,10 @@ def _read_jsonl(path, fmt, tell, folder):
     "One JSON object a line"
     for n, line in _numbered(path, fmt):
         if not line.strip("\ufeff \t\r\n"): continue
-        try: row = _object(_load(line), fmt.encoding)
+        try: row = _load(line)
         except ValueError as e: row = RowError("not JSON", str(e))
-        yield n, n, row
+        is_sound = isinstance(row, dict) and line.isascii() and "\\u" not in line      # no surrogate is in it
+        yield n, n, row if is_sound else _object(row, fmt.encoding)
 
 def _read_json(path, fmt, tell, folder):
     "A list of objects, or objects by key; the key is column `key`"
