@@ -52,6 +52,7 @@ class Prepare(Section):
     error_budget:float = share("share of a dataset's rows that may be rejected")
     missing_budget:float = share("share of the files that a dataset's rows name that may be lost", 0.05)
     max_megapixels:float = Field(gt=0, le=1000, description="larger pictures are refused before decoding")
+    picture_seconds:float = Field(gt=0, le=3600, description="that decoding one picture may take, then it is given up")
     image_distance:int = Field(ge=0, le=16, description="bits of 64 in which hashes of near-duplicates may differ")
     text_similarity:float = Field(gt=0, le=1, description="Jaccard similarity of word pairs of near-duplicate texts")
 
@@ -64,6 +65,7 @@ class Ocr(Section):
     seconds:float = Field(gt=0, le=600, description="per image, then its process is killed")
     memory_mb:int = count("megabytes that a process may take beyond its models", least=256)
     n_overlays:int = count("images drawn with their boxes")
+    model:str = text("of recognition: rapidocr's own if empty, one of its languages, as cyrillic, or an ONNX file", "")
 
 # %% ../nbs/00b_settings.ipynb #ccba0725
 class Clip(Section):

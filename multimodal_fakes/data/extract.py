@@ -27,6 +27,7 @@ from multimodal_fakes.media import (
     Limits,
     MediaError,
     decoder_name,
+    may_lose,
     probe_media,
     read_audio,
     read_bytes,
@@ -107,31 +108,46 @@ def cut_clip(
     cut,                  # settings of a clip
     sound=None,           # path or bytes of the sound, where it is a file of its own
     limits:Limits=_LIMITS,
-) -> dict: # frames (T, side, side, 3) uint8, times (T,), samples (n,) at 16 kHz, each none where there is none; about
-    "Frames of the face and sound of the same seconds; raises `MediaError`"
+) -> dict: # frames (T, side, side, 3) uint8, times (T,), samples (n,) at 16 kHz, each may be none; about; lost
+    "Frames of the face and sound of the same seconds; raises `MediaError` where neither can be read"
     media = probe_media(source, limits)
-    name = "clip" if isinstance(source, (bytes, bytearray)) else str(source)
-    if cut.at >= media.duration:
-        ends = f"it ends after {media.duration:.1f} s, and is looked at from second {cut.at:g} on"
-        raise MediaError("empty", f"{name}: {ends}. Lower shard.clip.at.")
-    starts = window_starts(media.duration, cut, _content_seed(source) if cut.sample == "random" else 0)
-    windows = [dict(start=s, seconds=min(cut.seconds, media.duration - s)) for s in starts.round(3).tolist()]
+    windows = _windows(source, media.duration, cut)
     about = dict(windows=windows, decoder=decoder_name(cut.decoder))
-    frames = times = samples = None
-    if media.video:
-        frames, times, faces = cut_frames(source, windows, cut, limits)
-        for window, face in zip(windows, faces): window["face"] = face
-    if sound or media.audio: samples = cut_sound(sound or source, windows, cut, limits)
+    lost = {kind: why for kind, why in media.lost.items() if not (kind == "audio" and sound)}
+    frames = times = None
+    with may_lose("video", lost):
+        if media.video:
+            frames, times, faces = cut_frames(source, windows, cut, limits)
+            for window, face in zip(windows, faces): window["face"] = face
+    samples = _first_sound([sound, media.audio and source], windows, cut, limits, lost)
     if frames is None and samples is None:
-        raise MediaError("empty", f"{name}: no picture, and no sound from second {starts[0]:.1f} on")
-    return dict(frames=frames, times=times, samples=samples, about=about)
+        for reason, message in lost.values(): raise MediaError(reason, message)
+        begin = windows[0]["start"]
+        raise MediaError("empty", f"{_called(source)}: no picture, and no sound from second {begin:.1f} on")
+    return dict(frames=frames, times=times, samples=samples, about=about, lost=lost)
 
 # %% ../../nbs/data/02b_extract.ipynb #e29d1bb7
+def _called(source): return "clip" if isinstance(source, (bytes, bytearray)) else str(source)
+
+def _windows(source, duration, cut):
+    "Where in a video the windows lie; an error where it ends before the first"
+    if cut.at >= duration:
+        ends = f"it ends after {duration:.1f} s, and is looked at from second {cut.at:g} on"
+        raise MediaError("empty", f"{_called(source)}: {ends}. Lower shard.clip.at.")
+    starts = window_starts(duration, cut, _content_seed(source) if cut.sample == "random" else 0)
+    return [dict(start=s, seconds=min(cut.seconds, duration - s)) for s in starts.round(3).tolist()]
+
 def _content_seed(source):
     "A number that the same bytes always give"
     in_memory = isinstance(source, (bytes, bytearray))
     sha = hashlib.sha256(source).hexdigest() if in_memory else sha256_file(source)
     return int(sha, 16) % 2**32
+
+def _first_sound(sources, windows, cut, limits, lost):
+    "The sound of the first source that can be read; why the one before could not goes to `lost`"
+    for source in sources:
+        if not source: continue
+        with may_lose("audio", lost): return cut_sound(source, windows, cut, limits)
 
 # %% ../../nbs/data/02b_extract.ipynb #2add318b
 _TALLEST = 65_500     # pixels that a JPEG may be high
@@ -188,6 +204,7 @@ def clip_members(
     frames, samples = clip["frames"], clip["samples"]
     times = None if frames is None else clip["times"].tolist()
     about = clip["about"] | dict(cut=vars(cut), times=times, sound=samples is not None)
+    if clip["lost"]: about["lost"] = {kind: reason for kind, (reason, _) in clip["lost"].items()}
     members = {"clip.json": json.dumps(about, sort_keys=True, separators=(",", ":")).encode()}
     if cut.decode == "on_the_fly": return members
     if frames is not None: members["frames.jpg"] = to_strip(frames)
@@ -202,7 +219,8 @@ def file_members(
 ) -> dict: # extension → bytes: video and sound, each with the ending of its file
     "The files as they are, for shards that are cut when they are read"
     files = {"video" if about["times"] else "sound": source}
-    if sound and about["sound"]: files["sound"] = sound
+    own_sound = "audio" in about.get("lost", {})     # taken where the file beside could not be read
+    if sound and about["sound"] and not own_sound: files["sound"] = sound
     return {f"{kind}{Path(path).suffix.lower()[:8]}": read_bytes(path) for kind, path in files.items()}
 
 # %% ../../nbs/data/02b_extract.ipynb #e04b251c
@@ -228,7 +246,7 @@ def packed_sound(
 def as_packed(
     source,         # path or bytes
     cut,            # settings of a clip
-) -> dict: # video: frames and times, audio: samples, each none where there is none; windows: where they lie
+) -> dict: # video: frames and times, audio: samples, each none where there is none; windows: where they lie; lost
     "What the reader of the shards would give for a video that is not in them"
     clip = cut_clip(source, cut)
     frames, samples = clip["frames"], clip["samples"]
@@ -236,7 +254,7 @@ def as_packed(
         if frames is not None: frames = from_strip(to_strip(frames))
         if samples is not None: samples = from_flac(to_flac(samples))
     video = None if frames is None else (frames, clip["times"])
-    return {"video": video, "audio": samples, "windows": clip["about"]["windows"]}
+    return {"video": video, "audio": samples, "windows": clip["about"]["windows"], "lost": clip["lost"]}
 
 # %% ../../nbs/data/02b_extract.ipynb #54349497
 def _work(task):

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LANGUAGES', 'CALLED', 'SHORTCUT', 'FEWEST', 'detect_languages', 'probe_clip', 'probe_clips', 'add_clips',
-           'add_pictures', 'add_languages', 'properties', 'find_shortcuts', 'count_duplicates', 'describe',
-           'check_budget', 'prepare_all', 'summary', 'obtain', 'plot_inventory', 'plot_examples', 'plot_shortcuts',
-           'plot_properties', 'problem_table']
+           'add_pictures', 'take_placeholders', 'add_languages', 'properties', 'find_shortcuts', 'count_duplicates',
+           'describe', 'check_budget', 'prepare_all', 'summary', 'obtain', 'plot_inventory', 'plot_examples',
+           'plot_shortcuts', 'plot_properties', 'problem_table']
 
 # %% ../../nbs/data/01b_prepare.ipynb #19a7c4ce
 import os
@@ -18,8 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from ..core import FakesError, atomic_path, progress, sha256_file, write_json, write_jsonl
-from .duplicates import find_groups, normalise, probe_images
-from .tables import REASONS, Raw, read_dataset
+from .duplicates import find_groups, find_placeholders, near_copies, normalise, probe_images
+from .losses import check_losses, count_losses, named_files
+from .rows import REASONS
+from .tables import Raw, read_dataset
 from ..media import KillablePool, probe_media
 from ..metrics import auroc, intervals
 from ..record import FIELDS, Example, load_dataset_conf, unify_labels
@@ -49,21 +51,28 @@ def probe_clip(
     if media.video: about |= _of_video(media.video)
     if media.audio: about |= _of_sound(media.audio)
     if media.video and media.audio: about["av_offset"] = media.av_offset
+    if media.lost: about["lost"] = media.lost
     return about
 
 # %% ../../nbs/data/01b_prepare.ipynb #be199cb1
 def _of_video(video):
     "What is kept of the stream of pictures"
-    return dict(
+    about = dict(
         codec=video.codec, width=video.width, height=video.height,
         fps=video.fps, frames=video.frames, fps_varies=video.varies,
         rotation=video.rotation, video_bit_rate=video.bit_rate)
+    return about | _of_tracks("video", video)
 
 def _of_sound(audio):
     "What is kept of the stream of sound"
-    return dict(
+    about = dict(
         audio_codec=audio.codec, sample_rate=audio.sample_rate,
         channels=audio.channels, audio_bit_rate=audio.bit_rate)
+    return about | _of_tracks("audio", audio)
+
+def _of_tracks(kind, stream):
+    "Which of several tracks was taken"
+    return {f"{kind}_track": stream.track, f"{kind}_tracks": stream.tracks} if stream.tracks > 1 else {}
 
 # %% ../../nbs/data/01b_prepare.ipynb #a75e02a8
 def probe_clips(
@@ -81,7 +90,7 @@ def probe_clips(
     return probed
 
 # %% ../../nbs/data/01b_prepare.ipynb #5297edb0
-CALLED = {"video": "video", "audio": "sound"}     # in `REASONS`
+CALLED = {"image": "picture", "video": "video", "audio": "sound"}     # in `REASONS`
 
 def add_clips(
     raws:list,   # of `read_dataset`
@@ -91,9 +100,7 @@ def add_clips(
     names = _clip_names(raws)
     probed = probe_clips([str(Path(folder)/name) for name in names])
     for raw in raws:
-        for e, ties in zip(raw.examples, raw.ties):
-            for kind, name in (("video", e["video_path"]), ("audio", e["audio_path"])):
-                if name: _add_clip(e, ties, kind, name, probed[str(Path(folder)/name)], raw.problems)
+        for e, ties in zip(raw.examples, raw.ties): _add_both(e, ties, folder, probed, raw.problems)
 
 # %% ../../nbs/data/01b_prepare.ipynb #c5e10c54
 def _clip_names(raws):
@@ -104,61 +111,85 @@ def _clip_names(raws):
     return list(names)
 
 # %% ../../nbs/data/01b_prepare.ipynb #2725165a
-def _add_clip(e, ties, kind, name, probed, problems):
+def _add_both(e, ties, folder, probed, problems):
+    "Write what was found in the file of the video and in that of the sound to their example"
+    named, of = {"video": e["video_path"], "audio": e["audio_path"]}, {}
+    for kind, name in named.items():
+        if not name: continue
+        of[name] = probed[str(Path(folder)/name)]
+        _add_clip(e, ties, kind, name, of[name], problems)
+    if not e["audio_path"] and "audio_codec" in of.get(named["video"], ()): e["audio_path"] = named["video"]
+    for kind in named: _note_tracks(kind, e, of, problems)
+
+def _add_clip(e, ties, kind, name, about, problems):
     "Write what was found in one file, the video or the sound, to its example"
-    row = e["meta"]["file"], e["meta"]["row"]
+    place = e["meta"]["file"], e["meta"]["row"], name
     if e[f"{kind}_path"] == name: e[f"{kind}_path"] = None      # until it is known to hold what it should
-    if isinstance(probed, tuple):
-        _add_unreadable(kind, name, probed, row, problems)
-        return
-    ties.append(f"sha256={probed['sha256']}")
+    if isinstance(about, tuple): return _add_unreadable(kind, about, place, problems)
+    ties.append(f"sha256={about['sha256']}")
+    lost = about.get("lost", {})
     beside = kind == "audio" and e["video_path"]
-    e["meta"] |= _of_sound_beside(probed) if beside else probed
-    if kind == "video" and "codec" in probed: e["video_path"] = name
-    if kind == "video" and "codec" not in probed: problems.add("video no_video", *row, name)
-    if "audio_codec" in probed: e["audio_path"] = e["audio_path"] or name
-    elif kind == "audio": problems.add("sound no_audio", *row, name)
+    e["meta"] |= _of_sound_beside(about) if beside else {k: v for k, v in about.items() if k != "lost"}
+    if ("codec" if kind == "video" else "audio_codec") in about: e[f"{kind}_path"] = name
+    else: _add_unreadable(kind, lost.get(kind, (f"no_{kind}", "")), place, problems)
+    if kind == "video" and "audio" in lost and not e["audio_path"]:
+        _add_unreadable("audio", lost["audio"], place, problems)
 
 # %% ../../nbs/data/01b_prepare.ipynb #9534a134
-def _add_unreadable(kind, name, probed, row, problems):
-    "Count a file that could not be read"
-    reason, message = probed
+def _add_unreadable(kind, why, place, problems):
+    "Count a picture, a video or a sound that could not be read"
+    (file, row, name), (reason, message) = place, why
     problem = f"{CALLED[kind]} {reason}"
     if problem not in REASONS: problem = f"{CALLED[kind]} unreadable"
-    problems.add(problem, *row, f"{name}: {message.split(': ', 1)[-1]}")
+    said = message.split(": ", 1)[-1]
+    problems.add(problem, file, row, f"{name}: {said}" if said else name)
+
+def _note_tracks(kind, e, of, problems):
+    "Count a file of several tracks, and say which was taken"
+    name = e[f"{kind}_path"]
+    about = of.get(name, {})
+    if f"{kind}_tracks" not in about: return
+    taken = f"{name}: track {about[f'{kind}_track']} of {about[f'{kind}_tracks']} is taken"
+    problems.add(f"several {CALLED[kind]} tracks", e["meta"]["file"], e["meta"]["row"], taken)
 
 # %% ../../nbs/data/01b_prepare.ipynb #c9c77fcf
-def _of_sound_beside(probed):
+def _of_sound_beside(about):
     "What is kept of a sound that is a file of its own"
-    own = {k: v for k, v in probed.items() if k.startswith(("audio_", "sample_rate", "channels"))}
-    return own | {"audio_sha256": probed["sha256"]}
+    own = {k: v for k, v in about.items() if k.startswith(("audio_", "sample_rate", "channels"))}
+    return own | {"audio_sha256": about["sha256"]}
 
 # %% ../../nbs/data/01b_prepare.ipynb #fde2b3af
 def add_pictures(
     raws:list,       # of `read_dataset`; examples that are left with nothing are removed
     folder,          # that holds all datasets
     max_pixels:int,  # see `probe_image`
+    seconds:float=20.,   # see `probe_images`
 ) -> dict: # sha256 → thumbnail
     "Open every picture once, write its size and hashes to `meta`"
     paths = list(dict.fromkeys(e["image_path"] for raw in raws for e in raw.examples if e["image_path"]))
-    probed = dict(zip(paths, probe_images([Path(folder)/p for p in paths], max_pixels)))
+    probed = dict(zip(paths, probe_images([Path(folder)/p for p in paths], max_pixels, seconds=seconds)))
     for raw in raws:
         for e in raw.examples: _add_picture(e, probed.get(e["image_path"]), raw.problems)
         kept = [i for i, e in enumerate(raw.examples) if _keep(e, raw)]
         raw.examples[:] = [raw.examples[i] for i in kept]
         raw.ties[:] = [raw.ties[i] for i in kept]
     opened = [probe for probe in probed.values() if len(probe) > 2]
-    return {sha: thumbnail for _, _, sha, _, thumbnail in opened}
+    return {sha: thumbnail for _, _, sha, _, thumbnail, _ in opened}
 
 # %% ../../nbs/data/01b_prepare.ipynb #67aa7aba
 def _add_picture(e, probe, problems):
     "Write what was found to the example; a picture that could not be opened is taken from it"
     if probe is None: return
-    if len(probe) > 2:
-        e["meta"] |= dict(zip(("width", "height", "sha256", "phash"), probe))
+    row = e["meta"]["file"], e["meta"]["row"]
+    if len(probe) == 2:
+        _add_unreadable("image", probe, (*row, e["image_path"]), problems)
+        e["image_path"] = None
         return
-    problems.add(f"picture {probe[0]}", e["meta"]["file"], e["meta"]["row"], e["image_path"])
-    e["image_path"] = None
+    *about, _, frames = probe
+    e["meta"] |= dict(zip(("width", "height", "sha256", "phash"), about))
+    if frames == 1: return
+    e["meta"]["frames"] = frames
+    problems.add("picture animated", *row, f"{e['image_path']}: the first of {frames:,} frames is read")
 
 # %% ../../nbs/data/01b_prepare.ipynb #4b87ed5b
 def _keep(e, raw):
@@ -182,6 +213,44 @@ def _rejection(e, conf):
 def _has_clips(conf):
     "Whether a dataset is one of videos or sounds"
     return any(c.video or c.audio for c in (conf, *conf.files))
+
+# %% ../../nbs/data/01b_prepare.ipynb #6c2ae9be
+def take_placeholders(
+    raws:list,              # of `read_dataset`, with pictures; examples that are left with too little are removed
+    thumbnails:dict,        # of `add_pictures`
+    image_distance:int,     # bits of 64 in which hashes of near-duplicates may differ
+    text_similarity:float,  # Jaccard similarity from which texts are near-duplicates
+) -> dict: # dataset → picture, as its first example names it → posts, and the first of them
+    "Take from their posts the pictures that many unrelated ones share"
+    shas:set = set()
+    for raw in raws:
+        if not raw.conf.tests_only: shas |= find_placeholders(raw.examples, raw.ties, text_similarity)
+    if not shas: return {}
+    shas = near_copies(shas, [e for raw in raws for e in raw.examples], thumbnails, image_distance)
+    return {raw.conf.name: _without_pictures(raw, shas) for raw in raws}
+
+# %% ../../nbs/data/01b_prepare.ipynb #410f85d8
+def _without_pictures(raw, shas):
+    "Take some pictures from a dataset's posts; picture → posts, and the first of them"
+    first, taken, kept = {}, {}, []
+    for n, e in enumerate(raw.examples):
+        is_placeholder = e["image_path"] and e["meta"]["sha256"] in shas
+        if is_placeholder:
+            name = first.setdefault(e["meta"]["sha256"], e["image_path"])
+            taken.setdefault(name, dict(posts=0, first=e["id"]))["posts"] += 1
+            _take_picture(e, raw)
+        rejected = is_placeholder and _rejection(e, raw.conf)
+        if rejected: raw.problems.add(rejected, e["meta"]["file"], e["meta"]["row"], e["id"])
+        else: kept.append(n)
+    raw.examples[:] = [raw.examples[n] for n in kept]
+    raw.ties[:] = [raw.ties[n] for n in kept]
+    return taken
+
+def _take_picture(e, raw):
+    "Take the picture from an example, and what was found of it"
+    raw.problems.add("picture placeholder", e["meta"]["file"], e["meta"]["row"], e["image_path"])
+    e["image_path"] = None
+    for key in ("width", "height", "sha256", "phash"): del e["meta"][key]
 
 # %% ../../nbs/data/01b_prepare.ipynb #ae4d31a7
 def add_languages(
@@ -284,6 +353,8 @@ def describe(
     raw:Raw,         # of `read_dataset`, with pictures, languages and groups
     codes:dict,      # of `find_groups`, for this dataset's examples
     templates:dict,  # text → pictures
+    lost:dict,       # of `count_losses`
+    placeholders:dict|None=None,   # of `take_placeholders`, for this dataset; entered where there are any
 ) -> dict: # the dataset's entry in inventory.json
     "What is known about a dataset after reading it"
     conf, problems = raw.conf, raw.problems
@@ -302,7 +373,10 @@ def describe(
         classes=_class_counts(raw),
         languages=_tally(e["meta"].get("lang") or "none" for e in raw.examples),
         problems=problems.as_dict(),
+        missing=conf.missing,
+        lost=lost,
         duplicates=count_duplicates(raw.examples, codes) | dict(templates=templates))
+    if placeholders: entry["duplicates"]["placeholders"] = placeholders
     if _has_clips(conf): entry["shortcuts"] = find_shortcuts(raw)
     return entry
 
@@ -349,9 +423,10 @@ def _pictures(raw):
     "How many pictures there are, how many are missing, how many broken"
     count = raw.problems.count
     missing = count["picture missing"]
-    bad = [n for reason, n in count.items() if reason.startswith("picture ")]
+    not_broken = ("picture required", "picture animated", "picture placeholder")
+    bad = [n for reason, n in count.items() if reason.startswith("picture ") and reason not in not_broken]
     opened = sum(e["image_path"] is not None for e in raw.examples)
-    return dict(found=opened, missing=missing, unreadable=sum(bad) - missing - count["picture required"])
+    return dict(found=opened, missing=missing, unreadable=sum(bad) - missing)
 
 # %% ../../nbs/data/01b_prepare.ipynb #6a00a0b5
 def _clips(raw):
@@ -401,7 +476,9 @@ def prepare_all(
     datasets:list,              # names of files in conf/dataset
     max_rows:int=0,             # of each file, all if zero
     error_budget:float=.05,     # share of a dataset's rows that may be rejected
+    missing_budget:float=.05,   # share of the files that its rows name that may be lost
     max_megapixels:float=40,    # larger pictures are refused before decoding
+    picture_seconds:float=20,   # that a picture may take
     image_distance:int=4,       # bits of 64 in which hashes of near-duplicates may differ
     text_similarity:float=.9,   # Jaccard similarity from which texts are near-duplicates
     conf_folder=None,           # conf/dataset of the project if none
@@ -409,14 +486,18 @@ def prepare_all(
     "Read, check and group datasets: writes Step_1/inventory.json, examples.jsonl, metrics.json"
     folder, step = Path(home)/"Datasets", Path(out)/"Step_1"
     raws = [read_dataset(load_dataset_conf(name, conf_folder), folder, max_rows) for name in dict.fromkeys(datasets)]
+    named = [named_files(raw.examples) for raw in raws]
     add_clips(raws, folder)
-    thumbnails = add_pictures(raws, folder, int(max_megapixels * 1e6))
+    thumbnails = add_pictures(raws, folder, int(max_megapixels * 1e6), picture_seconds)
+    losses = [count_losses(own, raw.conf, folder) for own, raw in zip(named, raws)]
+    placeholders = take_placeholders(raws, thumbnails, image_distance, text_similarity)
     for raw in raws: add_languages(raw)
     examples = [e for raw in raws for e in raw.examples]
     ties = [t for raw in raws for t in raw.ties]
     codes, templates = find_groups(examples, ties, thumbnails, image_distance, text_similarity)
-    inventory = _inventory(raws, codes, templates)
+    inventory = _inventory(raws, codes, templates, losses, placeholders)
     write_json(step/"inventory.json", inventory)
+    check_losses(inventory, missing_budget, step/"inventory.json")
     check_budget(inventory, error_budget, step/"inventory.json")
     write_jsonl(step/"examples.jsonl", (Example(**e).model_dump() for e in examples))
     table = summary(inventory)
@@ -424,14 +505,15 @@ def prepare_all(
     return table
 
 # %% ../../nbs/data/01b_prepare.ipynb #04abe7f0
-def _inventory(raws, codes, templates):
+def _inventory(raws, codes, templates, losses, placeholders):
     "The entry of every dataset; the codes are those of all examples, one dataset after the other"
     inventory, begin = {}, 0
-    for raw in raws:
+    for raw, lost in zip(raws, losses):
         end = begin + len(raw.examples)
         own = {kind: c[begin:end] for kind, c in codes.items()}
         words = {normalise(e["text_raw"]) for e in raw.examples} if templates else set()
-        inventory[raw.conf.name] = describe(raw, own, {t: n for t, n in templates.items() if t in words})
+        templates_of = {t: n for t, n in templates.items() if t in words}
+        inventory[raw.conf.name] = describe(raw, own, templates_of, lost, placeholders.get(raw.conf.name))
         begin = end
     return inventory
 

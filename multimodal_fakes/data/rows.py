@@ -49,13 +49,21 @@ REASONS = {  # reason: consequence
     "cell of many lines": "kept",
     "no text": "kept",
     "no label": "kept",
+    "name resolved": "kept",         # the file is there under another spelling, see `data.names`
     "picture missing": "kept",
     "picture empty": "kept",
     "picture unreadable": "kept",
     "picture truncated": "kept",
     "picture too_large": "kept",
+    "picture timeout": "kept",
+    "picture crash": "kept",
+    "picture memory": "kept",
+    "picture animated": "kept",      # its first frame is read
+    "picture placeholder": "kept",
     **{f"video {reason}": "kept" for reason in _OF_CLIPS},
     **{f"sound {reason}": "kept" for reason in _OF_CLIPS},
+    "several video tracks": "kept",
+    "several sound tracks": "kept",
 }
 
 # %% ../../nbs/data/00_rows.ipynb #0beab88e

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['PARTS', 'read_examples', 'read_confs', 'label_all', 'make_taxonomy', 'grouped_split', 'published_fate',
            'split_dataset', 'group_or_id', 'check_no_leak', 'splits_digest', 'make_splits', 'split_optimism',
-           'show_optimism', 'picture_member', 'tar_key', 'pack_example', 'media_files', 'ShardWriter', 'Sources',
-           'pack_split', 'write_tasks', 'check_packed', 'count_twins', 'make_metrics', 'shard_all', 'show_balance']
+           'show_optimism', 'picture_member', 'tar_key', 'pack_example', 'media_files', 'ShardWriter', 'member_sums',
+           'Sources', 'pack_split', 'write_tasks', 'check_packed', 'count_twins', 'make_metrics', 'shard_all',
+           'show_balance']
 
 # %% ../../nbs/data/03_shard.ipynb #0b80bcf9
 import hashlib
@@ -15,8 +16,10 @@ import json
 import os
 import re
 import shutil
+import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -27,6 +30,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from multimodal_fakes.core import (
+    SUMS,
     FakesError,
     atomic_path,
     digest,
@@ -35,9 +39,12 @@ from multimodal_fakes.core import (
     read_jsonl,
     sha256_file,
     write_json,
+    write_sums,
 )
+from .duplicates import AS_WORDS
 from .extract import extract_all, file_members, read_members
-from .reader import PLACES, SPLITS, compact_json, first_label
+from .reader import HEADER, MEMBERS, PLACES, SPLITS, compact_json, first_label, in_blocks
+from .tasks import count_tasks
 from ..media import MediaError, open_image, read_bytes
 from multimodal_fakes.record import (
     FIELDS,
@@ -340,7 +347,7 @@ def _words(x, y, new):
     "TF-IDF of words and pairs of words, logistic regression fitted by stochastic gradient"
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import SGDClassifier
-    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    vectors = TfidfVectorizer(**AS_WORDS, sublinear_tf=True)
     model = SGDClassifier(loss="log_loss", alpha=1e-5, random_state=0)
     return model.fit(vectors.fit_transform(x), y).predict(vectors.transform(new))
 
@@ -576,23 +583,18 @@ def write(
     members:dict,   # extension → bytes
 ) -> dict: # shard, start and size of the sample, and of each of its members
     "Append one sample"
-    size = sum(_blocks(len(data)) for data in members.values())
+    size = sum(in_blocks(len(data)) for data in members.values())
     full = self.at and self.at + size > self.limit
     if self.file is None or full: self._next()
     self.tar.write({"__key__": key, **members})
     place = dict(shard=self.n - 1, start=self.at, size=size)
-    at = 512                            # past the first header
+    at = HEADER                         # past the first header
     for kind in sorted(members):        # the order in which TarWriter writes them
         name = PARTS.get(kind.split(".")[0], "image")
         place |= {f"{name}_at": at, f"{name}_size": len(members[kind])}
-        at += _blocks(len(members[kind]))
+        at += in_blocks(len(members[kind]))
     self.at += size
     return place
-
-# %% ../../nbs/data/03_shard.ipynb #6cca0054
-def _blocks(n):
-    "Bytes that a member of n bytes takes in a tar: its header and whole blocks"
-    return 512 + -(-n // 512) * 512
 
 # %% ../../nbs/data/03_shard.ipynb #07ed0bb4
 def _index_row(e, split, labels, fields, members, ocr):
@@ -615,6 +617,25 @@ def _sound_place(row):
     "Where the sound lies if it is in the video"
     if not row["has_audio"] or "audio_at" in row: return {}
     return dict(audio_at=row["video_at"], audio_size=row["video_size"])
+
+# %% ../../nbs/data/03_shard.ipynb #0d6d5483
+def member_sums(
+    row:dict,   # of the index: start, and place and size of each member
+    tar,        # open file
+) -> dict: # image_crc, json_crc, …: of the members that there are
+    "CRC-32 of the blocks of each member, as they lie in the tar"
+    sums = {}
+    for name in MEMBERS:
+        if f"{name}_size" not in row: continue
+        start = row["start"] + row[f"{name}_at"] - HEADER
+        sums[f"{name}_crc"] = zlib.crc32(os.pread(tar.fileno(), in_blocks(row[f"{name}_size"]), start))
+    return sums
+
+def _summed(rows, folder):
+    "Rows of the index, in the order of the tars, with the sums of their members"
+    for shard, own in groupby(rows, key=lambda row: row["shard"]):
+        with open(folder/f"shard-{shard:06d}.tar", "rb") as tar:
+            for row in own: yield row | member_sums(row, tar)
 
 # %% ../../nbs/data/03_shard.ipynb #8646f89f
 _WORDS = ("lang", "text", "id", "dataset", "split", "group")     # columns that are strings, as are all `label_…`
@@ -661,7 +682,7 @@ def pack_split(
         row = _index_row(e, split, labels, fields, members, ocr) | writer.write(tar_key(e.id), members)
         rows.append(row | _sound_place(row))
     writer.close()
-    index = pd.DataFrame(rows)
+    index = pd.DataFrame(_summed(rows, Path(folder)))
     if rows:
         with atomic_path(Path(folder)/"index.parquet") as temporary:
             _typed(index).to_parquet(temporary, index=False, compression="zstd")
@@ -780,13 +801,25 @@ def _dataset_stats(name, examples, indexes, failed, report, step):
     for split in SPLITS:
         index = indexes.get((name, split), [])
         if len(index): splits[split] = _split_stats(index, sorted((step/"shards"/name/split).glob("*.tar")))
+    lost = _lost_halves(own, [indexes[part] for part in indexes if part[0] == name])
     return dict(
         examples=len(own),
         packed=sum(s["packed"] for s in splits.values()),
         failed=len(bad),
         failures=dict(list(bad.items())[:20]),
+        **({"lost": lost} if lost else {}),
         **report,
         splits=splits)
+
+# %% ../../nbs/data/03_shard.ipynb #b1e5bc21
+def _lost_halves(examples, indexes):
+    "video, audio → how many examples are packed without the one that they should have: damaged, or too short"
+    lost:dict = Counter()
+    for kind in ("video", "audio"):
+        named = {e.id for e in examples if getattr(e, f"{kind}_path")}
+        for index in indexes:
+            if len(index): lost[kind] += int((index.id.isin(named) & ~index[f"has_{kind}"].astype(bool)).sum())
+    return {kind: n for kind, n in lost.items() if n}
 
 # %% ../../nbs/data/03_shard.ipynb #272518b7
 def _split_stats(index, tars):
@@ -863,10 +896,17 @@ def shard_all(
     taxonomy = make_taxonomy(confs, labels, examples)
     write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
     write_tasks(step, tasks or {}, taxonomy, clip)
+    count_tasks(step/"task_counts.csv", tasks or {}, indexes, taxonomy)
     write_json(step/"splits.json", splits)
     write_json(step/"stats.json", stats)
     write_json(step/"metrics.json", make_metrics(stats))
+    write_sums(step, "shard", _written(step))
     return stats
+
+def _written(step):
+    "Paths below Step_3 of what the later stages read"
+    files = [*step.glob("*.json"), *(step/"tasks").glob("*"), *(step/"shards").rglob("*.*")]
+    return [p.relative_to(step).as_posix() for p in files if p.name != SUMS]
 
 # %% ../../nbs/data/03_shard.ipynb #acb67a05
 def show_balance(

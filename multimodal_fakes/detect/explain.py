@@ -552,7 +552,7 @@ def explain(
 # %% ../../nbs/detect/06e_explain.ipynb #e38a0b57
 def draw_explanation(
     explanation:dict,    # of `explain`
-    picture=None,        # what `open_image` takes, or a frame (H, W, 3); none where no picture is to be shown
+    picture=None,        # what `open_image` takes; none where no picture is to be shown
 ): # figure
     "The answer, and what it rests on"
     from multimodal_fakes.figures import figure
@@ -623,11 +623,9 @@ def _placed(words, width):
 # %% ../../nbs/detect/06e_explain.ipynb #da6219b2
 def _draw_region(ax, explanation, picture):
     "The picture under its heat"
-    from PIL import Image
-
     from multimodal_fakes.media import open_image
     region = explanation["region"]
-    shown = Image.fromarray(picture) if isinstance(picture, np.ndarray) else open_image(picture)
+    shown = open_image(picture)
     heat = over(np.array(region["grid"]), shown.size)
     ax.imshow(shown)
     ax.imshow(heat, cmap="autumn_r", alpha=0.7 * heat, vmin=0, vmax=1)

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..core import FakesError, atomic_path, progress, sha256_file, write_json
+from ..core import FakesError, atomic_path, progress, read_sums, write_json, write_sums
 from .inference import Graph, load_graphs
 from .posts import as_seen, open_posts, read_confidence, test_posts
 from .predict import Detector, samples_of, write_golden
@@ -540,14 +540,15 @@ def _keep(detector, folder, graphs, table, trial, gates):
         task=detector.bundle["task"],
         protocol=detector.bundle["protocol"],
         model=detector.version,
+        bundle=read_sums(detector.folder)["digest"],
         chosen=chosen,
         cost=trial.cost(graphs)._asdict(),
         gates=gates._asdict(),
         n=len(trial.y),
-        sha256={f"{name}.onnx": sha256_file(graphs/f"{name}.onnx") for name in chosen},
         versions={"onnxruntime": onnxruntime.__version__, "torch": torch.__version__},
         variants=table.to_dict("records"))
     write_json(graphs/"export.json", about)
+    write_sums(graphs, "export")
     shutil.rmtree(folder/"onnx", ignore_errors=True)
     graphs.rename(folder/"onnx")
     return table, about

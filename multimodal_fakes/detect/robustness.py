@@ -112,7 +112,7 @@ def read_pictures(
     ocr = detector.bundle["ocr"]
     read = []
     for post in posts:
-        lines = read_image(post["vision"], ocr["side"], ocr["min_confidence"])["lines"]
+        lines = read_image(post["vision"], **ocr)["lines"]
         read.append(post | dict(ocr=ocr_text(lines), conf=ocr_confidence(lines)))
     return read
 

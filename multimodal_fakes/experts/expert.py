@@ -26,6 +26,8 @@ from torch import nn
 from multimodal_fakes.core import (
     FakesError,
     atomic_path,
+    check_sums,
+    checked,
     describe_device,
     digest,
     nearest,
@@ -34,6 +36,7 @@ from multimodal_fakes.core import (
     root,
     seed_everything,
     write_json,
+    write_sums,
 )
 from ..data.reader import HAS, ShardReader, class_numbers
 from . import encoder_av  # noqa: F401  enters the encoders of audio and video
@@ -123,8 +126,8 @@ def save_expert(
     task:Task,
     recipe,           # how it was trained
     version:dict,     # its number, and the key of the encoder that it started from where that was trained before
-):
-    "Write expert.json, the head, and the files of the encoder"
+) -> str: # digest of the sums of its files
+    "Write expert.json, the head, the files of the encoder, and their sums"
     from safetensors.torch import save_file
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,13 +140,15 @@ def save_expert(
     about |= {"preprocess": model.encoder.conf.model_dump(), "settings": vars(recipe)}
     about["versions"] = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "timm")}
     write_json(folder/"expert.json", about)
+    return write_sums(folder, "expert")
 
 # %% ../../nbs/experts/04h_expert.ipynb #5bf88c72
 def load_expert(
     folder,   # written by `save_expert`
 ) -> Expert: # in eval mode
-    "A trained expert"
+    "A trained expert whose files are as they were written"
     from safetensors.torch import load_file
+    check_sums(folder)
     about = read_json(Path(folder)/"expert.json")
     conf = encoder_conf(about["preprocess"], folder)
     model = Expert(load_encoder(conf, folder), len(about["classes"]))
@@ -234,9 +239,9 @@ def write_features(
 
 # %% ../../nbs/experts/04h_expert.ipynb #77229c65
 def read_features(path) -> np.ndarray: # (n, D) float32
-    "The vectors that `write_features` wrote"
+    "The vectors that `write_features` wrote, compared with their sum"
     from safetensors.numpy import load_file
-    return load_file(str(path))["pooled"]
+    return load_file(str(checked(path)))["pooled"]
 
 # %% ../../nbs/experts/04h_expert.ipynb #329139e4
 def own_labels(
@@ -266,7 +271,7 @@ def split_rows(
     for s, r in rows.items():
         if len(r) < 2:
             raise FakesError(f"Task {task.name}: {len(r)} labelled {s} examples have {modality}; "
-                             "at least 2 are needed. See Step_3/stats.json.")
+                             "at least 2 are needed. See Step_3/task_counts.csv.")
     return rows
 
 # %% ../../nbs/experts/04h_expert.ipynb #6043f343
@@ -471,6 +476,9 @@ def _launch(home, out, task, modality, recipe) -> pd.DataFrame: # predictions
     return pd.read_parquet(out/f"Step_4/{task.name}/{modality}/predictions.parquet")
 
 # %% ../../nbs/experts/04h_expert.ipynb #a85da625
+_WRITTEN = (      # files of Step_4
+    "predictions.parquet", "features.safetensors", "baseline.parquet", "windows.parquet", "history.csv", "metrics.json")
+
 def _write_results(model, data:Training, history, step, store) -> pd.DataFrame: # predictions
     "Predictions, features, history, baseline, windows and metrics"
     task = data.task
@@ -512,7 +520,8 @@ def train_expert(
     if not is_main_process(): return None
     store = None if recipe.epochs else _feature_store(home, model)
     table = _write_results(model, data, history, out/f"Step_4/{task.name}/{modality}", store)
-    save_expert(model, out/f"models/{task.name}/{modality}_expert", task, recipe, version)
+    expert = save_expert(model, out/f"models/{task.name}/{modality}_expert", task, recipe, version)
+    write_sums(out/f"Step_4/{task.name}/{modality}", "expert", _WRITTEN, expert=expert)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return table
 

@@ -32,12 +32,14 @@ from torch.utils.data import Dataset
 from multimodal_fakes.core import (
     FakesError,
     atomic_path,
+    checked,
     digest,
     nearest,
     read_json,
     read_jsonl,
     seed_everything,
     write_json,
+    write_sums,
 )
 from ..experts.encoder import encoder_conf, has_bf16, load_encoder, parameter_groups
 from ..experts.expert import load_expert, prediction_table, read_features, task_examples, write_parquet
@@ -55,6 +57,7 @@ from multimodal_fakes.fuse.combine import (
     find_strategy,
     ocr_confidence,
     quality_signals,
+    save_fusion,
 )
 from .sync import Sync
 from ..metrics import decide, intervals, paired_bootstrap, score_table, to_probs
@@ -826,7 +829,7 @@ def read_evidence(
     "Read the predictions and features of every expert of a task"
     home = Path(home)
     folders = {m: home/f"Step_4/{task.name}/{m}" for m in task.modalities}
-    tables = {m: pd.read_parquet(folder/"predictions.parquet") for m, folder in folders.items()}
+    tables = {m: pd.read_parquet(checked(folder/"predictions.parquet")) for m, folder in folders.items()}
     reader, _ = task_examples(home, task)
     _check_same_examples(tables, reader, task)
     present = {m: table["present"].to_numpy() for m, table in tables.items()}
@@ -893,6 +896,10 @@ def train_strategies(
     return strategies, logits, history
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #c6503237
+_WRITTEN = (      # files of Step_5/<task>/fusion
+    "predictions.parquet", "strategies.parquet", "fusion.json",
+    "history.csv", "subsets.csv", "bias.csv", "metrics.json")
+
 def fuse(
     home,            # folder that holds Step_2, Step_3, Step_4 and models
     out,             # folder written: Step_5/<task>/fusion and models/<task>/mm_fusion
@@ -924,6 +931,7 @@ def fuse(
     _write_predictions(step, evidence, task, logits, candidates[ships])
     _write_figures(step, fused)
     _save_shipped(Path(out)/f"models/{task.name}/mm_fusion", made.get(ships), ships)
+    write_sums(step, "fusion", _WRITTEN)
     return fused
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #37168f30
@@ -983,9 +991,10 @@ def _write_figures(step, fused):
 # %% ../../nbs/fuse/05c_fusion.ipynb #27a3617c
 def _save_shipped(folder, fusion, ships):
     "The strategy that ships, or the name of the expert: nothing to fuse, or nothing gained by it"
-    if fusion: return fusion.save(folder)
+    if fusion: return save_fusion(fusion, folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder/"fusion.json", {"strategy": "expert", "modality": ships})
+    write_sums(folder, "fusion")
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #311f8031
 def draw_strategies(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import FakesError, atomic_path, read_json, read_jsonl, root, write_json
+from ..core import FakesError, atomic_path, checked, read_json, read_jsonl, root, write_json
 from ..experts.windows import window_metrics
 from multimodal_fakes.metrics import (
     BOOTED,
@@ -92,7 +92,7 @@ def read_strategies(
     "Every fusion strategy that was tried"
     path = Path(home)/"Step_5"/task/"fusion/strategies.parquet"
     if not path.exists(): raise FakesError(f"{path} does not exist. Run the stage fusion (`dvc repro`).")
-    tried = pd.read_parquet(path).groupby("strategy", sort=False)
+    tried = pd.read_parquet(checked(path)).groupby("strategy", sort=False)
     return {name: align(part, done, datasets, f"{path.name}, {name}") for name, part in tried}
 
 # %% ../../nbs/reports/05d_report.ipynb #0881749f
@@ -464,7 +464,7 @@ def window_scores(
         classes = class_names(experts[modality])
         positive = positive_index(field, classes)
         if modality not in ("video", "audio") or positive is None: continue
-        windows = pd.read_parquet(Path(home)/f"Step_4/{task}/{modality}/windows.parquet")
+        windows = pd.read_parquet(checked(Path(home)/f"Step_4/{task}/{modality}/windows.parquet"))
         tables.append(window_metrics(windows, experts[modality], classes, positive).assign(expert=modality))
     return pd.concat(tables, ignore_index=True) if tables else None
 

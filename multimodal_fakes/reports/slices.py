@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import FakesError, read_jsonl
+from ..core import FakesError, checked, read_jsonl
 from multimodal_fakes.metrics import (
     bits,
     claims,
@@ -563,7 +563,7 @@ def _protocols(homes, field):
 # %% ../../nbs/reports/05_slices.ipynb #770585ce
 def _crossed(detector, p, path, n_boot, seed):
     "A detector on each dataset of which it has labelled test posts"
-    done, home = pd.read_parquet(path.with_name("predictions.parquet")), path.parents[3]
+    done, home = pd.read_parquet(checked(path.with_name("predictions.parquet"))), path.parents[3]
     groups = {row["id"]: group_of(row) for row in read_jsonl(home/"Step_2/data_manifest.jsonl")}
     positive = p["classes"].index(p["positive"]) if p["positive"] and len(p["classes"]) == 2 else None
     shown = ["n", "groups"]

@@ -17,7 +17,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core import FakesError, atomic_path, nearest, read_json, read_jsonl, write_json
+from multimodal_fakes.core import (
+    FakesError,
+    atomic_path,
+    checked,
+    nearest,
+    read_json,
+    read_jsonl,
+    read_sums,
+    write_json,
+    write_sums,
+)
 from multimodal_fakes.metrics import (
     bit_masks,
     calibration_chance,
@@ -57,10 +67,10 @@ from .protocol import group_of, make_protocol
 def read_predictions(
     path,   # a predictions.parquet
 ) -> pd.DataFrame: # as written
-    "Predictions of an expert or of fusion; the error says what is missing"
+    "Predictions of an expert or of fusion, compared with their sum; the error says what is missing"
     if not Path(path).exists():
         raise FakesError(f"{path} does not exist. Run the stage that writes it (`dvc repro`).")
-    frame = pd.read_parquet(path)
+    frame = pd.read_parquet(checked(path))
     missing = [c for c in ("id", "dataset", "split", "y", "present") if c not in frame]
     if missing or len(class_names(frame)) < 2:
         raise FakesError(
@@ -349,10 +359,11 @@ def _yes_no_part(part, k):
 def text_settings(
     home,       # project
     datasets,   # of the task
-) -> dict: # ocr: side and min_confidence, null where no picture was read; lang: codes, [null] where none is known
+) -> dict: # ocr: as `read_image` takes it, null where no picture was read; lang: codes, [null] where none is known
     "How the text field of the task's posts was made"
     pictures = _rows_of(home, "ocr.jsonl", datasets)
-    ocr = {k: pictures[0]["ocr"][k] for k in ("side", "min_confidence")} if pictures else None
+    way = pictures[0]["ocr"] if pictures else {}
+    ocr = {k: way[k] for k in ("side", "min_confidence", "model") if k in way} or None
     posts = _rows_of(home, "data_manifest.jsonl", datasets)
     languages = {post["meta"].get("lang") for post in posts} - {None}
     return dict(ocr=ocr, lang=sorted(languages) or [None])
@@ -498,6 +509,9 @@ def _write_calibration(folder, done, summary, p, table):
     write_json(folder/"calibration.json", summary)
     write_json(folder/"protocol.json", p)
     write_json(folder/"metrics.json", flat_metrics(summary, p["classes"]) | dict(protocol=p["hash"]))
+    write_sums(folder, "calibrate", _WRITTEN)
+
+_WRITTEN = ("predictions.parquet", "reliability.csv", "calibration.json", "protocol.json", "metrics.json")
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #416c2006
 def _summary(frame, probs, datasets, calibration, threshold, p, rules):
@@ -598,9 +612,18 @@ def calibrate_all(
     _write_decisions(out/"Step_5"/task, p, rules, threshold, decisions, _curves(home, p, val, test))
     bundle = make_bundle(p, modalities, calibration, threshold, rules.purpose, decisions,
                          class_shares(frame), text_settings(home, datasets))
-    write_json(out/"models"/task/"detector.json", bundle)
-    fit_task(home, task, inputs, datasets, rules.familiar).save(out/"models"/task)
+    familiar = fit_task(home, task, inputs, datasets, rules.familiar)
+    _write_bundle(bundle, familiar, Path(home)/"models"/task, out/"models"/task)
     return summary | dict(decisions=decisions)
+
+# %% ../../nbs/trust/05d_calibrate.ipynb #d41706cc
+def _write_bundle(bundle, familiar, home, out):
+    "What this stage adds to a bundle, its sums, and those of the parts, which have lists of their own"
+    write_json(out/"detector.json", bundle)
+    familiar.save(out)
+    parts = [*bundle["experts"].values(), *([bundle["fusion"]] if bundle["fusion"] else [])]
+    lists = {part: read_sums(home/part)["digest"] for part in parts}
+    write_sums(out, "calibrate", ["detector.json", "ood.safetensors"], parts=lists)
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #7820b7d8
 def draw_reliability(
