@@ -9,6 +9,7 @@ __all__ = ['PLAIN', 'COLOUR', 'AS_WORDS', 'MIN_WORDS', 'TEMPLATE', 'ALIKE', 'pro
 
 # %% ../../nbs/data/01a_duplicates.ipynb #f96b4469
 import hashlib
+import itertools
 import re
 import unicodedata
 from collections import defaultdict

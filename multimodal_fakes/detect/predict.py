@@ -380,7 +380,7 @@ class Answer(TypedDict):
     modalities:list[str]               # that the post has and the detector looked at
     missing:list[str]                  # that the detector looks at and the post lacks
     degraded:bool                      # something is missing, or could not be decoded
-    failed:dict[str, str]              # image, video, or audio (a video's sound) → why it, or its words, could not be read
+    failed:dict[str, str]              # image, video or audio → why it, or words in it, could not be read
     model:str                          # digest of the bundle
     protocol:str                       # of the run that made it
     ignored:NotRequired[list[str]]     # parts that the post has and no expert looks at; from `predict_batch`
