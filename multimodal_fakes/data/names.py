@@ -67,7 +67,7 @@ def rewritten(
         path = step(ways[-1][0])
         if os.path.normpath(path) == os.path.normpath(ways[-1][0]): continue
         changes.append(what)
-        ways.append((path, " and ".join(changes)))
+        ways.append((path, ", ".join(changes)))
     return ways
 
 # %% ../../nbs/data/00a_names.ipynb #4d43827c
@@ -108,12 +108,15 @@ def _stem_and_kind(name):
 
 # %% ../../nbs/data/00a_names.ipynb #7bf65be9
 def _difference(written, name):
-    "Number of the spelling that makes two names the same, and what it is called; 0 for the same name, 6 for the ending"
-    if written == name: return 0, ""
+    "Number of the spelling that makes two names the same, 6 for the ending, and what is needed up to it; 0 for the same"
+    needed = []
     for n, (what, spelling) in enumerate(_SPELLINGS.items(), 1):
-        written, name = spelling(written), spelling(name)
-        if written == name: return n, what
-    return len(_SPELLINGS) + 1, "another ending"
+        if written == name: return n - 1, needed
+        before, (written, name) = (written, name), (spelling(written), spelling(name))
+        one_changed = (written == before[0]) != (name == before[1])
+        if one_changed or written == name: needed.append(what)
+    if written == name: return len(_SPELLINGS), needed
+    return len(_SPELLINGS) + 1, [*needed, "another ending"]
 
 def difference(
     written:str,   # path
@@ -122,7 +125,9 @@ def difference(
     "How a path differs from that of a file"
     pairs = zip(os.path.normpath(written).split("/"), path.split("/"))
     each = [_difference(a, b) for a, b in pairs]
-    return max(n for n, _ in each), " and ".join(dict.fromkeys(what for n, what in sorted(each) if n))
+    needed = {what for _, own in each for what in own}
+    order = [*_SPELLINGS, "another ending"]
+    return max(n for n, _ in each), ", ".join(what for what in order if what in needed)
 
 # %% ../../nbs/data/00a_names.ipynb #85639b2b
 class Meant(NamedTuple):
@@ -192,7 +197,7 @@ def fitting(
             if is_outside(path): continue
             for file in self._fitting(path, kind):
                 n, what = difference(path, file)
-                differs.setdefault(file, (n, " and ".join(filter(None, (how, what)))))
+                differs.setdefault(file, (n, ", ".join(filter(None, (how, what)))))
     least = min((n for n, _ in differs.values()), default=0)
     return {file: how for file, (n, how) in differs.items() if n == least}
 
