@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONFS', 'SPECIAL', 'ENCODERS', 'EncoderConf', 'encoder_conf', 'load_encoder_conf', 'resolve_source', 'Encoded',
-           'tensors', 'plain_weights', 'has_lora', 'join_windows', 'TextEncoder', 'train_tokenizer',
+           'tensors', 'plain_weights', 'has_lora', 'join_windows', 'TextEncoder', 'train_tokenizer', 'whole_files',
            'make_text_encoder', 'VisionEncoder', 'PlainConvNet', 'load_matching', 'read_weights', 'make_backbone',
            'make_vision_encoder', 'shifted', 'turned', 'jittered', 'trivially_augmented', 'augment', 'blended',
            'pasted', 'mix', 'encoder_class', 'make_encoder', 'load_encoder', 'block_depth', 'by_depth',
@@ -12,6 +12,7 @@ __all__ = ['CONFS', 'SPECIAL', 'ENCODERS', 'EncoderConf', 'encoder_conf', 'load_
            'merge_lora', 'has_bf16']
 
 # %% ../../nbs/experts/04a_encoder.ipynb #fc6e0318
+import contextlib
 import importlib.util
 import math
 from dataclasses import dataclass
@@ -217,6 +218,20 @@ def train_tokenizer(
     names = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
     return PreTrainedTokenizerFast(tokenizer_object=t, **names)
 
+# %% ../../nbs/experts/04a_encoder.ipynb #35f0fca9
+@contextlib.contextmanager
+def whole_files(
+    conf:EncoderConf,
+    source,   # folder or name on the hub, of which files are read in the block
+):
+    "An error that names the encoder where a file of its source was cut short"
+    from safetensors import SafetensorError
+    try: yield
+    except (SafetensorError, ValueError) as e:
+        reason = str(e).splitlines()[0]
+        raise FakesError(f"Encoder {conf.name}: a file of {source!r} is damaged ({reason}). "
+                         "Fetch or copy it again.") from None
+
 # %% ../../nbs/experts/04a_encoder.ipynb #5abe0c2f
 def make_text_encoder(
     conf:EncoderConf,
@@ -229,8 +244,9 @@ def make_text_encoder(
     if conf.source:
         source = resolve_source(conf.source)
         try:
-            model = AutoModel.from_pretrained(source, dtype=torch.float32)
-            return TextEncoder(conf, model, AutoTokenizer.from_pretrained(source))
+            with whole_files(conf, source):
+                model = AutoModel.from_pretrained(source, dtype=torch.float32)
+                return TextEncoder(conf, model, AutoTokenizer.from_pretrained(source))
         except OSError as e:
             raise FakesError(f"Encoder {conf.name}: {source!r} is neither a folder here nor to be had from the hub: "
                              f"{str(e).splitlines()[0]}") from None

@@ -36,6 +36,7 @@ from multimodal_fakes.experts.encoder import (
     resolve_source,
     tensors,
     transformer_layers,
+    whole_files,
 )
 from .preprocess import AudioPreprocessor, VideoPreprocessor, to_wave
 from ..media import RATE
@@ -573,7 +574,8 @@ def make_wave_encoder(
     if conf.spec_freq[0]:
         raise FakesError(f"Encoder {conf.name} reads waveforms, which have no bands to hide: set spec_freq to [0, 0].")
     source = resolve_source(conf.source)     # type: ignore[arg-type]
-    try: model, missing = _speech_network(conf, source)
+    try:
+        with whole_files(conf, source): model, missing = _speech_network(conf, source)
     except OSError as e:
         reason = str(e).splitlines()[0]
         raise FakesError(
