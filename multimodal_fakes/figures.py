@@ -80,7 +80,7 @@ class PlainFigure(Figure):
 # %% ../nbs/00cb_figures.ipynb #0f988dd7
 def figure(
     **options,   # of `plt.figure`
-) -> PlainFigure:
+) -> Figure: # a `PlainFigure`
     "A new figure"
     return plt.figure(FigureClass=PlainFigure, **options)
 

@@ -287,7 +287,7 @@ def _draft(w, h, side):
 # %% ../nbs/00d_media.ipynb #35850c84
 def count_frames(
     source,   # path or bytes of a picture that could be opened
-) -> int: # of a GIF, PNG, WebP, AVIF or MPO that moves, or pages of a TIFF, at most 1,000; `open_image` returns the first
+) -> int: # frames of a GIF, PNG, WebP, AVIF or MPO, pages of a TIFF (1,000 at most); `open_image` returns the first
     "How many pictures a file holds"
     name = _picture_name(source)
     try:

@@ -59,12 +59,12 @@ class Strict(BaseModel):
 class Format(Strict):
     "How a file is written"
     # `object`: a JSON file that is one row; `lines`: a text on every line that is not blank
-    # `copy`: what PostgreSQL's COPY writes as text; `arrow`: what the library `datasets` saves. A `table` whose name ends with
-    # .parquet, .arrow, .jsonl or .json is read as such
+    # `copy`: what PostgreSQL's COPY writes as text; `arrow`: what the library `datasets` saves.
+    # A `table` whose name ends with .parquet, .arrow, .jsonl or .json is read as such
     kind: Literal["table", "copy", "jsonl", "json", "object", "lines", "parquet", "arrow", "python"] = "table"
     sep: str | None = None                    # one of tab, `,`, `;`, `|` that the first line holds most often if none
     header: list[str] | None = None           # column names, where the file has none
-    encoding: str = "utf-8"                   # UTF-16 and UTF-32 are read too where the file begins with a byte order mark
+    encoding: str = "utf-8"                   # UTF-16 and UTF-32 are read too, by their byte order marks
     quoting: bool = True                      # false where quotes are ordinary characters
     escape: str | None = None                 # `\\` where a quote in a cell is written `\"` and not doubled
     reader: str | None = None                 # for `python`: name in `tables.READERS`

@@ -19,7 +19,6 @@ import re
 import zlib
 from collections import Counter, defaultdict, deque
 from datetime import date, time, timedelta
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -144,13 +143,15 @@ codecs.register_error("multimodal_fakes.kept", _kept)
 def _open(path, fmt):
     "A text stream; bytes outside the encoding become lone surrogates"
     f = gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
-    start, encoding, is_utf8 = f.read(4), fmt.encoding, fmt.encoding.lower() in ("utf-8", "utf8", "utf-8-sig")
+    start, encoding = f.read(4), fmt.encoding
+    is_utf8 = encoding.lower() in ("utf-8", "utf8", "utf-8-sig")
     mark = next((bom for bom in _BOMS if start.startswith(bom)), b"") if is_utf8 else b""
     f.seek(len(mark))
     try: return io.TextIOWrapper(f, _BOMS.get(mark, encoding), "multimodal_fakes.kept", newline="")
     except LookupError:
         f.close()
-        raise FakesError(f"{path}: no encoding {encoding!r}; write format.encoding as Python does, such as cp1252.") from None
+        advice = "write format.encoding as Python does, such as cp1252."
+        raise FakesError(f"{path}: no encoding {encoding!r}; {advice}") from None
 
 def _numbered(path, fmt):
     "(number, line with its end) of every line"
@@ -443,7 +444,8 @@ def _open_table(path, fmt, tell):
     if says: first = next(skipped, first)
     sep = fmt.sep or (says[1] if says else _separator(first[1]))
     for name, sign in (("sep", sep), ("escape", fmt.escape or "-")):
-        if len(sign) != 1 or sign in '"\r\n': raise FakesError(f"{path}: format.{name} must be one character, is {sign!r}.")
+        if len(sign) == 1 and sign not in '"\r\n': continue
+        raise FakesError(f"{path}: format.{name} must be one character, is {sign!r}.")
     table = _Table(itertools.chain([first], lines), _Dialect(sep, fmt.quoting, fmt.escape), tell)
     names = fmt.header or _header(table, path, fmt)
     sample = list(itertools.islice(table, _SAMPLE))
@@ -588,7 +590,8 @@ _MAGIC = [  # (offset, bytes, suffix)
     (0, b"\xff\xd8\xff", "jpg"), (0, b"\x89PNG", "png"), (0, b"GIF8", "gif"), (0, b"BM", "bmp"),
     (0, b"II*\0", "tif"), (0, b"MM\0*", "tif"), (8, b"WEBP", "webp"), (8, b"WAVE", "wav"), (8, b"AVI ", "avi"),
     (4, b"ftypavif", "avif"), (4, b"ftyphei", "heic"), (4, b"ftypqt", "mov"), (4, b"ftyp", "mp4"),
-    (0, b"\x1a\x45\xdf\xa3", "mkv"), (0, b"fLaC", "flac"), (0, b"OggS", "ogg"), (0, b"ID3", "mp3"), (0, b"\xff\xfb", "mp3"),
+    (0, b"\x1a\x45\xdf\xa3", "mkv"), (0, b"fLaC", "flac"), (0, b"OggS", "ogg"),
+    (0, b"ID3", "mp3"), (0, b"\xff\xfb", "mp3"),
 ]
 
 def _suffix(data):
@@ -603,7 +606,7 @@ def _unpack(data, folder):
     if path.is_file() and path.stat().st_size == len(data): return name
     try:
         with atomic_path(path) as temporary: temporary.write_bytes(data)
-    except OSError as e: raise FakesError(f"{path}: cannot unpack a picture of the table here ({e.strerror}).") from None
+    except OSError as e: raise FakesError(f"{path}: cannot unpack a picture here ({e.strerror}).") from None
     return name
 
 # %% ../../nbs/data/00_rows.ipynb #b0404810
@@ -712,7 +715,7 @@ def _kind(path, fmt):
 def read_spans(
     path,              # a file, packed if it ends with .gz
     fmt=None,          # record.Format; by the file's name if none
-    tell=None,         # called with reason, line and what was found, for a row that is kept with a doubt
+    tell=None,         # called with reason, line and a few words, for a row that is kept with a doubt
     folder=None,       # where pictures that lie in the table are unpacked, below `.unpacked`; the file's own if none
     readers=None,      # name → reader of files of the kind `python`
 ):
@@ -749,7 +752,8 @@ class _clear_errors:
         if isinstance(e, EOFError | gzip.BadGzipFile | zlib.error):
             raise FakesError(f"{self.path} is not a whole gzip file ({e}). Download it again.") from None
         if type(e).__module__.startswith("pyarrow") or isinstance(e, OSError) and e.errno is None:
-            raise FakesError(f"{self.path} is not a whole {self.path.suffix[1:]} file ({e}). Obtain it again.") from None
+            kind = self.path.suffix[1:]
+            raise FakesError(f"{self.path} is not a whole {kind} file ({e}). Obtain it again.") from None
         if isinstance(e, OSError):
             raise FakesError(f"{self.path} cannot be read: {e.strerror or e}.") from None
         if isinstance(e, UnicodeError):

@@ -897,9 +897,8 @@ def shard_all(
     write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
     write_tasks(step, tasks or {}, taxonomy, clip)
     count_tasks(step/"task_counts.csv", tasks or {}, indexes, taxonomy)
-    write_json(step/"splits.json", splits)
-    write_json(step/"stats.json", stats)
-    write_json(step/"metrics.json", make_metrics(stats))
+    for name, content in dict(splits=splits, stats=stats, metrics=make_metrics(stats)).items():
+        write_json(step/f"{name}.json", content)
     write_sums(step, "shard", _written(step))
     return stats
 

@@ -108,7 +108,7 @@ class _Words(HTMLParser):
         if not self.hidden: self.parts.append(data)
 
     def parse_html_declaration(self, i):
-        "`<!DOCTYPE …>`, `<![CDATA[…]]>`, `<![if …]>`: shown nowhere; a browser takes what it does not know for a comment"
+        "`<!DOCTYPE …>`, `<![CDATA[…]]>`, `<![if …]>`: a browser takes what it does not know for a comment"
         return self.rawdata.find(">", i) + 1
 
     def parse_comment(self, i):
@@ -168,7 +168,7 @@ def _key(raw):
     return clean if clean == dashed else f"{clean[:40]}-{hashlib.sha256(raw.encode()).hexdigest()[:6]}"
 
 def _own_key(raw, split, keys):
-    "The key of an id; where another id of the split took it (`1.0` and `1-0`, or `a` and `A` on some disks), with a digest"
+    "The key of an id; with a digest where another id took it: `1.0` and `1-0`, or `a` and `A` on some disks"
     key, sha = _key(raw), hashlib.sha256(raw.encode()).hexdigest()
     for longer in (key, f"{key[:40]}-{sha[:6]}", f"{key[:40]}-{sha}"):
         if keys.setdefault((split, longer.lower()), raw) == raw: return longer
