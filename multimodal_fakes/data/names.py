@@ -108,7 +108,7 @@ def _stem_and_kind(name):
 
 # %% ../../nbs/data/00a_names.ipynb #7bf65be9
 def _difference(written, name):
-    "Number of the spelling that makes two names the same, 6 for the ending, and what is needed up to it; 0 for the same"
+    "Number of the spelling that makes two names the same (0 if they are, 6 for the ending), and all that is needed"
     needed = []
     for n, (what, spelling) in enumerate(_SPELLINGS.items(), 1):
         if written == name: return n - 1, needed
