@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIELDS', 'MULTI_LABEL', 'Split', 'BASELINES', 'Example', 'Strict', 'Format', 'Join', 'Table', 'Label', 'Check',
            'Derived', 'DatasetConf', 'field_classes', 'unify_labels', 'in_one_word', 'load_dataset_conf', 'text_field',
-           'split_text_field', 'Task']
+           'split_text_field', 'Task', 'TaskWords', 'load_words']
 
 # %% ../nbs/00c_record.ipynb #4e3c2a37
 import re
@@ -233,7 +233,7 @@ def load_dataset_conf(
             f"No dataset {name!r} in {folder}{nearest(name, names)}. Any table can be read by adding such a file.")
     settings = _resolve(name, folder)
     try: conf = DatasetConf.model_validate(settings)
-    except ValidationError as e: raise FakesError(f"{folder/name}.yaml: {_first_problem(e)}") from None
+    except ValidationError as e: raise FakesError(f"{folder/name}.yaml: {_first_problem(e, DatasetConf)}") from None
     _check_labels(conf, folder/f"{name}.yaml")
     return conf
 
@@ -244,12 +244,12 @@ def _resolve(name, folder):
     parent = own.pop("extends", None)
     return overlay(_resolve(parent, folder), own) if parent else own
 
-def _first_problem(e):
+def _first_problem(e, model):
     "The first error of a validation: where, what, and the name that was meant"
     first = e.errors()[0]
     key = ".".join(map(str, first["loc"]))
     unknown = first["type"] == "extra_forbidden"
-    hint = nearest(str(first["loc"][-1]), DatasetConf.model_fields) if unknown else ""
+    hint = nearest(str(first["loc"][-1]), model.model_fields) if unknown else ""
     return f"{key}: {first['msg'].lower()}{hint}"
 
 # %% ../nbs/00c_record.ipynb #705c3944
@@ -333,3 +333,37 @@ class Task(Strict):
         "Which class is the positive one, none where there are more than two"
         name = FIELDS[self.field][1]
         return self.classes.index(name) if name in self.classes else None
+
+# %% ../nbs/00c_record.ipynb #52f450cc
+class TaskWords(Strict):
+    "conf/task/<task>.yaml: what no run can know"
+    title:str = Field(min_length=5)                   # of the page
+    decides:str = Field(min_length=20)                # what the detector answers, in a sentence
+    classes:dict[str, str] = {}                       # class → what it means; needed of classes that the taxonomy fixes
+    users:str = Field(min_length=20)                  # for whom it is
+    use:list[str] = Field(min_length=1)               # what it may be used for
+    never:list[str] = Field(min_length=1)             # what it must not be used for
+    limits:list[str] = Field(min_length=1)            # what it is known not to do
+    ethics:list[str] = Field(min_length=1)            # who may be harmed, and what is done about it
+    data:dict[str, str] = Field(min_length=1)         # dataset → what it is and what it is not
+    unpleasant:bool                                   # whether examples are hidden until they are clicked
+
+# %% ../nbs/00c_record.ipynb #fe21228a
+def load_words(
+    task:str,     # name of a file in `folder`
+    datasets,     # of the task, those tested on only too: each must be described
+    classes=(),   # that must have a meaning
+    folder=None,  # `conf/task` of the project if none
+) -> TaskWords: # checked
+    "What a person wrote about a task; the error says what to write"
+    path = Path(folder or root()/"conf/task")/f"{task}.yaml"
+    if not path.exists():
+        raise FakesError(f"{path} does not exist: a card needs what no run can know. "
+                         f"Write it with {', '.join(TaskWords.model_fields)}; "
+                         "another task's file in that folder shows how.")
+    try: words = TaskWords.model_validate(read_yaml(path) or {})
+    except ValidationError as e: raise FakesError(f"{path}: {_first_problem(e, TaskWords)}") from None
+    for key, names in dict(data=datasets, classes=classes).items():
+        lacking = [n for n in names if not getattr(words, key).get(n, "").strip()]
+        if lacking: raise FakesError(f"{path}: {key} says nothing of {', '.join(lacking)}. Write a sentence for each.")
+    return words

@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..core import FakesError, atomic_path, read_json
-from ..record import FIELDS, load_dataset_conf
+from ..record import FIELDS, load_dataset_conf, load_words
 from ..texts import in_markdown
-from ..words import load_words
 
 # %% ../../nbs/reports/05a_cards.ipynb #384ca96d
 @dataclass
