@@ -707,7 +707,7 @@ def _kind(path, fmt):
 def read_spans(
     path,              # a file, packed if it ends with .gz
     fmt=None,          # record.Format; by the file's name if none
-    tell=None,         # called with reason, line and what was read, for a row that is kept with a doubt
+    tell=None,         # called with reason, line and a few words, for a row that is kept with a doubt
     folder=None,       # where pictures that lie in the table are unpacked, below `.unpacked`; the file's own if none
     readers=None,      # name → reader of files of the kind `python`
 ):
