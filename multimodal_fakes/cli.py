@@ -27,7 +27,7 @@ def predict(args):
     _print_json(_detector(args).predict(args.text, args.image, args.video))
 
 def batch(args):
-    "Judge a CSV with columns text, image, video"
+    "Judge a table (CSV, JSON lines, Parquet) with columns text, image, video"
     if not Path(args.source).is_file(): raise FakesError(f"{args.source}: no such file")
     predict_table(_detector(args), args.source, args.target)
 

@@ -121,15 +121,17 @@ def _parts(losses):
     by_class = losses["classes"].items()
     return splits + [(f"{field} {c}", count) for field, counts in by_class for c, count in counts.items()]
 
-def _parts_over(losses, budget):
-    "The parts of which surely more is lost than may be: less than once in twenty datasets by chance"
+def _surely_over(count, budget, level):
+    "Whether more is lost than may be, with less than this chance that it only seems so"
     from scipy.stats import binomtest
+    lost = count["named"] - count["found"]
+    return binomtest(lost, count["named"], budget, alternative="greater").pvalue < level
+
+def _parts_over(losses, budget):
+    "The parts of which surely more is lost than may be: by chance in less than one of twenty datasets"
     whole = dict(named=losses["named"], found=losses["found"])
-    parts, over = [(part, count) for part, count in _parts(losses) if count != whole], []
-    for part, count in parts:
-        chance = binomtest(count["named"] - count["found"], count["named"], budget, alternative="greater").pvalue
-        if chance < 0.05 / len(parts): over.append((part, count))
-    return over
+    parts = [(part, count) for part, count in _parts(losses) if count != whole]
+    return [(part, count) for part, count in parts if _surely_over(count, budget, 0.05 / len(parts))]
 
 # %% ../../nbs/data/01aa_losses.ipynb #64b43fab
 def _lost(count, what):
@@ -139,7 +141,7 @@ def _lost(count, what):
 
 def _too_much(name, kind, losses, budget, where):
     "What is over the budget of one kind of file, in words; nothing where all is within it"
-    whole = losses["named"] - losses["found"] > budget * losses["named"]
+    whole = not losses["found"] or _surely_over(losses, budget, 0.05)
     parts = _parts_over(losses, budget)
     if not whole and not parts: return []
     head = f"{name}: {_lost(losses, f'{kind}s that its rows name')} are lost"
