@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from sklearn import metrics as sk
 
-from multimodal_fakes.core import write_json, write_jsonl
+from multimodal_fakes.core import write_json, write_jsonl, write_sums
 from multimodal_fakes.metrics import BOOTED, intervals, softmax
 from multimodal_fakes.reports.report import report_all
 from multimodal_fakes.reports.sections import page_all
@@ -77,6 +77,9 @@ def make_project(home):
         (home/name).parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(home/f"{name}.parquet")
     make_fusion(home)
+    for modality in MODALITIES: write_sums(home/f"Step_4/made/{modality}", "expert")
+    write_sums(home/"Step_5/made/fusion", "fusion")
+    for part in ("text_expert", "vision_expert", "mm_fusion"): write_sums(home/"models/made"/part, "made")
     write_json(home/"Step_3/splits.json", dict(zip(base.id, base.split)))
     make_posts(home, base, rng)
     make_papers(home, base)

@@ -8,17 +8,17 @@ import torch
 import yaml
 
 from bench.serve_posts import SEED, TASK, make_posts, make_texts
-from multimodal_fakes.core import digest, read_json, seed_everything, write_json, write_jsonl
+from multimodal_fakes.core import digest, read_json, read_sums, seed_everything, write_json, write_jsonl, write_sums
 from multimodal_fakes.detect.predict import Detector, write_golden
 from multimodal_fakes.experts.encoder import load_encoder_conf, make_encoder
 from multimodal_fakes.experts.expert import Expert, save_expert
-from multimodal_fakes.fuse.combine import Mean
+from multimodal_fakes.fuse.combine import Mean, save_fusion
 from multimodal_fakes.fuse.fusion import Concat, Evidence
 from multimodal_fakes.media import write_clip
 from multimodal_fakes.metrics import softmax
 from multimodal_fakes.record import Task, text_field
 from multimodal_fakes.settings import Clip, Recipe
-from multimodal_fakes.trust.calibrate import make_bundle
+from multimodal_fakes.trust.calibrate import make_bundle, write_bundle
 from multimodal_fakes.trust.calibrators import PatternCalibrator
 from multimodal_fakes.trust.decisions import Conformal
 from multimodal_fakes.trust.ood import Familiar
@@ -125,8 +125,8 @@ def make_detector(models, posts, layers=LAYERS):
     for m, expert in experts.items():
         recipe = Recipe(encoder=expert.encoder.conf.name, **RECIPE)
         save_expert(expert, folder/f"{m}_expert", task, recipe, {"version": 1})
-    fusion.save(folder/"mm_fusion")
-    Familiar().fit(features, present, y, splits).save(folder)
+    save_fusion(fusion, folder/"mm_fusion")
+    familiar = Familiar().fit(features, present, y, splits)
     val = splits == "val"
     decisions = conformal_decisions(probs[val], y[val])
     protocol = dict(
@@ -139,8 +139,9 @@ def make_detector(models, posts, layers=LAYERS):
         versions=read_json(folder/"text_expert/expert.json")["versions"],
     )
     identity = no_calibrator()
-    write_json(folder/"detector.json", make_bundle(
-        protocol, list(experts), identity, 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=["en"])))
+    bundle = make_bundle(
+        protocol, list(experts), identity, 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=["en"]))
+    write_bundle(bundle, familiar, folder, folder)
     return folder, y
 
 DATASET = dict(
@@ -190,20 +191,19 @@ def make_small(modality):
     return make_encoder(load_encoder_conf(f"small_{modality}"))
 
 def save_clip_experts(folder, modalities, n):
-    "Experts, fusion and familiarity of the detector of videos, made of noise; returns labels (n,)"
+    "Experts and fusion of the detector of videos, made of noise; returns labels (n,) and its familiarity"
     task = Task(name="clips", field="fake", datasets=["made"], modalities=modalities, classes=CLASSES)
     for m in modalities:
         expert = Expert(make_small(m), len(CLASSES)).eval()
         save_expert(expert, folder/f"{m}_expert", task, Recipe(encoder=f"small_{m}", **RECIPE), {"version": 1})
-    Mean(modalities, len(CLASSES)).save(folder/"mm_fusion")
+    save_fusion(Mean(modalities, len(CLASSES)), folder/"mm_fusion")
     y = np.arange(n) % 2
     splits = np.where(np.arange(n) % 3, "train", "val")
     dims = {m: make_small(m).dim for m in modalities}
     rng = np.random.default_rng(SEED)
     features = {m: rng.normal(size=(n, dim)).astype("float32") for m, dim in dims.items()}
     present = {m: np.ones(n, bool) for m in modalities}
-    Familiar().fit(features, present, y, splits).save(folder)
-    return y
+    return y, Familiar().fit(features, present, y, splits)
 
 def write_graphs(folder):
     "Graphs and golden answers of the detector of videos"
@@ -213,7 +213,9 @@ def write_graphs(folder):
     samples = [sample for sample, _ in looks]
     quality = [q for _, q in looks]
     write_float(networks(detector, samples, quality), folder/"onnx", None)
-    write_json(folder/"onnx/export.json", dict(format=1, protocol=detector.bundle["protocol"]))
+    about = dict(format=1, protocol=detector.bundle["protocol"], bundle=read_sums(folder)["digest"])
+    write_json(folder/"onnx/export.json", about)
+    write_sums(folder/"onnx", "export")
     write_golden(detector, folder)
 
 def make_clips(home, n=12):
@@ -223,7 +225,7 @@ def make_clips(home, n=12):
     seed_everything(SEED)
     folder = Path(home)/"models/clips"
     modalities = ["video", "audio"]
-    y = save_clip_experts(folder, modalities, n)
+    y, familiar = save_clip_experts(folder, modalities, n)
     clip = Clip(seconds=3.0, rate=12.5, side=96, face="none", rule="largest", margin=0.3).model_dump()
     decisions = conformal_decisions(np.full((n, 2), 0.5), y)
     protocol = dict(
@@ -235,8 +237,9 @@ def make_clips(home, n=12):
         hash=digest("clips", SEED),
         versions=read_json(folder/"video_expert/expert.json")["versions"],
     )
-    write_json(folder/"detector.json", make_bundle(
-        protocol, modalities, no_calibrator(), 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=[None])))
+    bundle = make_bundle(
+        protocol, modalities, no_calibrator(), 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=[None]))
+    write_bundle(bundle, familiar, folder, folder)
     write_graphs(folder)
     return folder
 
