@@ -7,8 +7,8 @@ __all__ = ['N_BOOT', 'RULES', 'SHOWN', 'read_predictions', 'positive_index', 'la
            'probabilities', 'threshold_of', 'Part', 'OneClass', 'one_class', 'classes_with_threshold',
            'purpose_thresholds', 'Answered', 'confidence_of', 'answer_part', 'abstention', 'prediction_sets', 'Rules',
            'in_protocol', 'task_decisions', 'text_settings', 'make_bundle', 'before_after', 'reliability_table',
-           'curves_of', 'flat_metrics', 'fit_calibration', 'add_answers', 'calibrate_all', 'draw_reliability',
-           'draw_map', 'draw_decisions', 'purposes_table']
+           'curves_of', 'flat_metrics', 'fit_calibration', 'add_answers', 'calibrate_all', 'write_bundle',
+           'draw_reliability', 'draw_map', 'draw_decisions', 'purposes_table']
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #ea843951
 from pathlib import Path
@@ -60,7 +60,7 @@ from multimodal_fakes.trust.decisions import (
     threshold_curve,
     threshold_for,
 )
-from .ood import fit_task
+from .ood import Familiar, fit_task
 from .protocol import group_of, make_protocol
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #dfeef95f
@@ -613,11 +613,16 @@ def calibrate_all(
     bundle = make_bundle(p, modalities, calibration, threshold, rules.purpose, decisions,
                          class_shares(frame), text_settings(home, datasets))
     familiar = fit_task(home, task, inputs, datasets, rules.familiar)
-    _write_bundle(bundle, familiar, Path(home)/"models"/task, out/"models"/task)
+    write_bundle(bundle, familiar, Path(home)/"models"/task, out/"models"/task)
     return summary | dict(decisions=decisions)
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #d41706cc
-def _write_bundle(bundle, familiar, home, out):
+def write_bundle(
+    bundle:dict,         # content of detector.json
+    familiar:Familiar,   # what was trained on
+    home,                # models/<task> with the folders of experts and fusion
+    out,                 # models/<task> that is written
+):
     "What this stage adds to a bundle, its sums, and those of the parts, which have lists of their own"
     write_json(out/"detector.json", bundle)
     familiar.save(out)
