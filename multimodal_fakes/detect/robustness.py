@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ..core import atomic_path, digest, progress, sha256_file, write_json
+from ..core import FakesError, atomic_path, digest, progress, sha256_file, write_json
 from ..data.reader import ShardReader
 from . import corruptions
 from .corruptions import CORRUPTIONS, corrupt
@@ -128,14 +128,17 @@ def corrupted_modalities(
 
 # %% ../../nbs/detect/06g_robustness.ipynb #7be531cf
 def kept(
-    path,    # .npy
+    path,    # .npz
     work,    # what makes the array
-) -> np.ndarray:
+) -> np.ndarray: # raises where the file is not as it was written
     "What was worked out under this name before, or is now"
     if not path.exists():
         array = work()
-        with atomic_path(path) as temporary, open(temporary, "wb") as f: np.save(f, array)
-    return np.load(path)
+        with atomic_path(path) as temporary, open(temporary, "wb") as f: np.savez(f, array=array)
+    try:
+        with np.load(path) as file: return file["array"]     # a zip holds a sum of its bytes, and compares it
+    except Exception as e:     # what NumPy and zipfile raise over damaged files is no short list
+        raise FakesError(f"{path} is not as it was written ({e}). Delete it: it is worked out again.") from None
 
 # %% ../../nbs/detect/06g_robustness.ipynb #e39590f3
 @contextlib.contextmanager
@@ -201,7 +204,7 @@ def judge_all(
 def _judge_kind(block, severities, seed, path, kind):
     "One corruption of a block, from what is finished or worked out now"
     name = "_".join([path.name, *kind])
-    return kept(path.parent/f"{name}.npy", lambda: block.judge(*kind, severities, seed))
+    return kept(path.parent/f"{name}.npz", lambda: block.judge(*kind, severities, seed))
 
 # %% ../../nbs/detect/06g_robustness.ipynb #6e83be2d
 METRICS = ("n", "accuracy", "macro_f1", "auroc", "nll")
