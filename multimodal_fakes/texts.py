@@ -13,7 +13,7 @@ import unicodedata
 # %% ../nbs/00ca_texts.ipynb #02deaaba
 _SHAPELESS = ("Cc", "Cf", "Cs", "Zl", "Zp")     # Unicode categories: control, format, surrogate, separators of lines
 _KEPT = "\n\t\u200c\u200d"                      # of these: line ends, tabs, and the two joiners
-_LONE_JOINER = re.compile("(?<=[!-~])[\u200c\u200d]|[\u200c\u200d](?=[!-~])")     # beside a Latin letter
+_LONE_JOINER = re.compile("(?<=[!-~])[\u200c\u200d]|[\u200c\u200d](?=[!-~])")     # beside plain ASCII
 
 
 def visible(
