@@ -242,7 +242,8 @@ def _cells(text, dialect):
         at += 1
 
 # %% ../../nbs/data/00_rows.ipynb #7c5927a8
-_SAMPLE = 500        # lines that are looked at before the first is read
+_SAMPLE = 2000       # lines that are looked at before the first is read
+_LEARNED = 8         # of so many later lines one is looked at
 _FEW = 20            # values that make a column one of few values
 
 class _Look:
@@ -254,7 +255,10 @@ class _Look:
         self.numbers = {i for i, cells in columns if _most(map(_is_number, cells))}
         self.few = {i: values for i, values in few.items() if values}
         self.indented = {i for i, cells in columns if not _most(cell[:1] != " " for cell in cells)}
-        self.tells = bool(self.numbers or self.few)      # more than the number of cells
+        self.seen, self.odd = len(rows), Counter()       # rows, and those without a number in a column of numbers
+
+    @property
+    def tells(self): return bool(self.numbers or self.few)     # more than the number of cells
 
     def fits(self, cells):
         "Whether these are the cells of a whole row"
@@ -262,6 +266,16 @@ class _Look:
         if not all(_is_number(cells[i]) for i in self.numbers): return False
         if any(cells[i] not in values for i, values in self.few.items()): return False
         return not any(cell[:1] == " " and i not in self.indented for i, cell in enumerate(cells))
+
+    def learn(self, cells):
+        "Take note of a later row: where a table is sorted by its labels, its first rows know one of them"
+        self.seen += 1
+        for i in list(self.few):
+            self.few[i].add(cells[i])
+            if len(self.few[i]) > _FEW: del self.few[i]
+        self.odd.update(i for i in self.numbers if not _is_number(cells[i]))
+        self.numbers = {i for i in self.numbers if self.odd[i] <= 0.05 * self.seen}
+
 
 # %% ../../nbs/data/00_rows.ipynb #7c5061f3
 _NUMBER = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?")
@@ -376,7 +390,9 @@ def _table_spans(table, names, encoding):
     width, dialect = len(names), table.dialect
     for n, line in table:
         cells = _quick(line, dialect)
-        if cells and len(cells) == width > 1 and n > table.suspect and line.isascii() and "\0" not in line:
+        is_sound = cells and len(cells) == width > 1 and n > table.suspect
+        if is_sound and n % _LEARNED == 0: table.look.learn(cells)
+        if is_sound and line.isascii() and "\0" not in line:
             yield n, n, dict(zip(names, cells))
             continue
         if table.is_blank(line): continue
@@ -448,9 +464,30 @@ def _open_table(path, fmt, tell):
         raise FakesError(f"{path}: format.{name} must be one character, is {sign!r}.")
     table = _Table(itertools.chain([first], lines), _Dialect(sep, fmt.quoting, fmt.escape), tell)
     names = fmt.header or _header(table, path, fmt)
-    sample = list(itertools.islice(table, _SAMPLE))
-    table.back(sample)
-    return table, _learn(table, sample, names)
+    return table, _learn(table, names)
+
+# %% ../../nbs/data/00_rows.ipynb #df5801de
+def _sampled(table):
+    "Rows to learn from: lines, where nearly all of them are rows, or else the rows that their quotes make of them"
+    lines = list(itertools.islice(table, _SAMPLE))
+    table.back(lines)
+    each = [table.cells([line]) for line in lines if not table.is_blank(line[1])]
+    alone = [cells for cells, opens, stray in each if not (opens or stray)]
+    count = Counter(map(len, alone))
+    return alone if max(count.values(), default=0) >= 0.95 * len(each) else _sampled_records(table)
+
+def _sampled_records(table):
+    "The first rows, over several lines where a quote is open, without those that have a stray one"
+    read, rows = [], []
+    for first in table:
+        lines, cells, stray = _record(table, first)
+        read += lines
+        if not (stray or table.is_blank(first[1])): rows.append(cells)
+        if len(read) >= _SAMPLE: break
+    table.back(read)
+    table.suspect = 0
+    return rows
+
 
 # %% ../../nbs/data/00_rows.ipynb #638c9f9c
 def _header(table, path, fmt):
@@ -462,12 +499,9 @@ def _header(table, path, fmt):
     advice = "State format.encoding in the dataset's configuration, or save the file as UTF-8."
     raise FakesError(f"{path}, line {lines[0][0]}: {wrong.what}. {advice}")
 
-def _learn(table, sample, names):
+def _learn(table, names):
     "Learn how rows look; the names, of which the first may be missing in the header"
-    rows = []
-    for line in sample:
-        cells, opens, stray = table.cells([line])
-        if not (table.is_blank(line[1]) or opens or stray): rows.append(cells)
+    rows = _sampled(table)
     named = sum(len(row) == len(names) for row in rows)
     wider = [row for row in rows if len(row) == len(names) + 1 and row[-1]]      # not for a separator at its end
     if len(wider) > max(1, 5 * named, len(rows) / 2): names = ["Unnamed: 0", *names]
