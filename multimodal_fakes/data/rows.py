@@ -652,7 +652,7 @@ def _plain(value, feature, folder):
     if isinstance(value, bool | str): return value
     if isinstance(value, int): return _class_name(value, feature)
     if isinstance(value, float): return value if math.isfinite(value) else None
-    if isinstance(value, bytes): return _unpack(value, folder) if value else None
+    if isinstance(value, bytes): return _of_bytes(value, folder)
     if isinstance(value, dict):
         if set(value) == {"bytes", "path"}: return _unpack(value["bytes"], folder) if value["bytes"] else value["path"]
         return {k: _plain(v, _inner(feature, k), folder) for k, v in value.items()}
@@ -660,6 +660,12 @@ def _plain(value, feature, folder):
     if isinstance(value, date | time): return value.isoformat()
     if isinstance(value, timedelta): return value.total_seconds()
     return str(value)
+
+def _of_bytes(data, folder):
+    "The text that bytes are, as writers without a type for text store it, or else the path of a file with them"
+    try: text = data.decode()
+    except UnicodeDecodeError: return _unpack(data, folder)
+    return _unpack(data, folder) if "\0" in text else text or None
 
 def _class_name(number, feature):
     "The name of a class that is stored as a number; any other number as it is"
