@@ -140,10 +140,19 @@ def _kept(error):
 codecs.register_error("multimodal_fakes.kept", _kept)
 
 # %% ../../nbs/data/00_rows.ipynb #c604638e
+_NO_TEXT = {  # first bytes: what a file is that somebody takes for a text, and what to do with it
+    b"PK\x03\x04": "a zip or Excel file: unpack it, or save its sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel file: save its sheet as CSV",
+    b"\x1f\x8b": "packed with gzip: let its name end with .gz",
+    b"PAR1": "a Parquet file: let its name end with .parquet",
+}
+
 def _open(path, fmt):
     "A text stream; bytes outside the encoding become lone surrogates"
     f = gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
     start, encoding = f.read(4), fmt.encoding
+    for first, advice in _NO_TEXT.items():
+        if start.startswith(first): raise FakesError(f"{path} is {advice}.")
     is_utf8 = encoding.lower() in ("utf-8", "utf8", "utf-8-sig")
     mark = next((bom for bom in _BOMS if start.startswith(bom)), b"") if is_utf8 else b""
     f.seek(len(mark))
@@ -600,7 +609,10 @@ def _read_json(path, fmt, tell, folder):
     "A list of objects, or objects by key; the key is column `key`"
     try:
         with _open(path, fmt) as f: rows = _load(f.read())
-    except ValueError as e: raise FakesError(f"{path} is not JSON: {e}") from None
+    except ValueError as e:
+        is_one_a_line = str(e).startswith("Extra data")
+        advice = " If each line is an object, let its name end with .jsonl, or state format.kind: jsonl."
+        raise FakesError(f"{path} is not JSON: {e}.{advice if is_one_a_line else ''}") from None
     if isinstance(rows, dict): rows = [{"key": k, **v} if isinstance(v, dict) else v for k, v in rows.items()]
     if not isinstance(rows, list): raise FakesError(f"{path}: expected a list of objects, or objects by key.")
     for n, row in enumerate(rows, 1): yield n, n, _object(row, fmt.encoding)
