@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from functools import partial
 from html import unescape
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -330,13 +331,18 @@ def _joined(table, folder, conf, problems):
     for join in table.join:
         path = folder/join.path
         if not path.is_file(): continue
-        options = dict(tell=partial(_doubt, problems, join.path), folder=folder, readers=READERS)
-        for line, row in read_rows(path, join.format, **options):
-            if isinstance(row, RowError):
-                problems.add(row.reason, join.path, line, row.what)
-                continue
-            _check_join(join, row, path, conf)
-            rows[join.by, _cell(row, join.by)] |= row
+        for key, row in _by_key(join, path, folder, conf, problems).items(): rows[join.by, key] |= row
+    return rows
+
+def _by_key(join, path, folder, conf, problems):
+    "Rows of one joined table; of a key that comes again with other cells the first is taken, the others are counted"
+    rows:dict = {}
+    options = dict(tell=partial(_doubt, problems, join.path), folder=folder, readers=READERS)
+    for line, row in read_rows(path, join.format, **options):
+        try: key = _key_of(join, row, path, conf)
+        except RowError as e: problems.add(e.reason, join.path, line, e.what)
+        else:
+            if rows.setdefault(key, row) != row: problems.add("duplicate id", join.path, line, key)
     return rows
 
 # %% ../../nbs/data/01_tables.ipynb #17f4ef0c
@@ -344,12 +350,19 @@ def _doubt(problems, file, reason, line, what):
     "Count a row that is read with a doubt"
     problems.add(reason, file, line, what)
 
-def _check_join(join, row, path, conf):
-    "Raise where the key is no column of the joined table"
-    if join.by in row: return
+def _key_of(join, row, path, conf):
+    "The key of a joined row; raises where it has none, the row's own error, or where no row can have one"
+    if isinstance(row, RowError): raise row
+    key = _cell(row, join.by)
+    if key: return key
+    if join.by in row: raise RowError("no id")
     raise FakesError(f"{path}: no column {join.by!r}{nearest(join.by, row)} (conf/dataset/{conf.name}.yaml, join.by)")
 
 # %% ../../nbs/data/01_tables.ipynb #6362805e
+def _may_have(row, table, joined):
+    "The columns of a row, with those that joined tables give to some rows"
+    return dict.fromkeys(chain(row, table.constant, *joined.values()))
+
 def _check_columns(row, patterns, conf, file):
     "Raise where a column that the configuration names is not in the file"
     in_patterns = {c for kind in patterns.values() for p in kind[:1] for c in _COLUMN.findall(p)}
@@ -400,7 +413,7 @@ def read_dataset(
             raw.problems.rows += 1
             try:
                 row = _whole(row, file, table, joined)
-                if not checked: _check_columns(row | table.constant, patterns, conf, folder/file)
+                if not checked: _check_columns(_may_have(row, table, joined), patterns, conf, folder/file)
                 checked = True
                 example, ties, resolved = _example(row, line, file, table, conf, patterns, names, keys)
                 columns |= row.keys()

@@ -33,7 +33,7 @@ from multimodal_fakes.core import (
     write_json,
     write_sums,
 )
-from ..data.rows import columns_of, is_gap, is_nothing, read_rows
+from ..data.rows import column_names, columns_of, is_gap, is_nothing, read_rows
 from .fetch import UrlPolicy, fetch
 from .inference import load_graphs
 from ..fuse.combine import QUALITY, Evidence, load_fusion, ocr_confidence, quality_signals
@@ -679,22 +679,25 @@ ANSWERS = ["prediction", "label", "probability", "confidence"]      # columns th
 def predict_table(
     detector:Detector,
     source,              # table with a column text, image or video, of a kind that `read_rows` knows by its name
-    target,              # CSV written: the same columns, then prediction, label, probability, confidence
+    target,              # CSV written: the same columns, then those of `ANSWERS`; `label.1` beside a column `label`
     batch_size:int=32,
 ) -> list: # of (line, reason) for the rows left out
     "Judge every row of a table"
     bad:list = []
-    n_judged = 0
+    n_judged = n_partly = 0
     folder = Path(source).parent
     columns = _checked_columns(source, columns_of(source))
+    names = column_names([*columns, *ANSWERS])[len(columns):]
     with atomic_path(target) as temporary, Path(temporary).open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, [*columns, *ANSWERS], extrasaction="ignore")
+        writer = csv.DictWriter(out, [*columns, *names], extrasaction="ignore")
         writer.writeheader()
         for rows in _batches(progress(read_rows(source, tell=_say), "judging"), batch_size):
             for row, answer in _judge(detector, rows, folder, bad):
-                writer.writerow(row | {k: _cell(answer[k]) for k in ANSWERS})
+                writer.writerow(row | {name: _cell(answer[key]) for name, key in zip(names, ANSWERS)})
                 n_judged += 1
-    print(f"{n_judged} rows judged, {len(bad)} left out; written to {target}", file=sys.stderr)
+                n_partly += bool(answer["failed"])
+    partly = f", {n_partly} of them in part" if n_partly else ""
+    print(f"{n_judged} rows judged{partly}, {len(bad)} left out; written to {target}", file=sys.stderr)
     return bad
 
 def _say(reason, line, what): print(f"row {line}: {reason}: {what}", file=sys.stderr)
@@ -729,7 +732,9 @@ def _judge(detector, rows, folder, bad):
     judged = []
     for line, row in rows:
         answer = answers.get(line, row)
-        if isinstance(answer, dict): judged.append((row, answer))
+        if isinstance(answer, dict):
+            judged.append((row, answer))
+            for part, why in answer["failed"].items(): _say(f"judged in part, {part}", line, why)
         else:
             reason = str(answer) if line in answers else f"{row.reason}: {row.what}"
             bad.append((line, reason))
@@ -754,7 +759,7 @@ def _posts_of(rows, folder):
     for _, row in rows:
         post = {part: None if is_nothing(row.get(part)) else row[part] for part in PARTS}
         for part in ("image", "video"):
-            if isinstance(post[part], str): post[part] = f"{folder}/{post[part].strip()}"
+            if isinstance(post[part], str): post[part] = os.path.join(folder, post[part].strip())
         posts.append(post)
     return posts
 
