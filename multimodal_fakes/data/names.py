@@ -72,7 +72,7 @@ def rewritten(
 
 # %% ../../nbs/data/00a_names.ipynb #4d43827c
 ENDINGS = {   # kind of a file: how its names end
-    "image": "jpg jpeg jpe jfif png webp gif bmp tif tiff avif heic heif",
+    "image": "jpg jpeg jpe jfif png webp gif bmp tif tiff avif jp2 j2k ppm pgm pbm pnm pfm heic heif",
     "video": "mp4 m4v mov avi mkv webm mpg mpeg wmv flv 3gp ogv",
     "audio": "wav mp3 flac ogg oga opus m4a aac wma aif aiff",
 }
