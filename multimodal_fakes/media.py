@@ -275,7 +275,7 @@ def _finished(image, source):
 # %% ../nbs/00d_media.ipynb #9499c399
 def _on_white(image):
     "As RGB, transparency laid on white"
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
@@ -294,9 +294,9 @@ def _eight_bits(image):
 def _of_deep(image):
     "Grey of 12, 16 or 32 bits or floats as grey of 8; its transparent tone, if any, becomes white"
     pixels, tags = np.asarray(image), getattr(image, "tag_v2", {})      # of TIFF
-    bits = tags.get(258, (16,))[0]
+    bits = tags.get(258, (None,))[0]
     if bits == 32 and tags.get(339, (1,))[0] == 1: pixels = pixels.view("u4")     # Pillow's 32 bits have a sign
-    grey = _levels(pixels, 12 if bits == 12 else 16)
+    grey = _levels(pixels, 12 if bits == 12 else None)
     if tags.get(262) == 0: grey = 255 - grey                            # white is zero
     if "transparency" in image.info: grey = np.where(pixels == image.info["transparency"], 255, grey).astype("u1")
     result = Image.fromarray(grey)
@@ -304,29 +304,32 @@ def _of_deep(image):
     return result
 
 # %% ../nbs/00d_media.ipynb #2d743135
+_OVER = 1.1     # times white that the largest number may be
+
 def _levels(
     values:np.ndarray,   # of any shape, bool, whole numbers or floats
-    bits:int=16,         # that uint16 really uses
+    bits:int|None=None,  # that whole numbers use, where it is known
 ) -> np.ndarray: # uint8
     "Tones as 8 bits; see above"
     kind, width = values.dtype.kind, values.dtype.itemsize
     if kind == "b": return values * np.uint8(255)
     if (kind, width) == ("u", 1): return values
-    if (kind, width) == ("u", 2): return np.minimum(values >> bits - 8, 255).astype("u1")
     if kind == "f": return _levels_of_floats(values.astype("f4") if width == 2 else values)
     low, high = values.min(), values.max()
     if low < 0 or high > 65535: return _spread(values.astype("f8"), low, high)
-    return values.astype("u1") if high <= 255 else _levels(values.astype("u2"))
+    bits = bits or next(n for n in (8, 12, 16) if high <= _OVER * (2**n - 1))
+    return np.minimum(values.astype("u2") >> bits - 8, 255).astype("u1")
 
 def _levels_of_floats(values):
-    "White is at 1, 255 or 65,535, or where the largest number is"
+    "White is at 1, 255, 4,095 or 65,535, or where the largest number is"
     finite = np.isfinite(values)
     if not finite.any(): return np.where(values == np.inf, 255, 0).astype("u1")
     low = values.min(where=finite, initial=np.inf)
     high = values.max(where=finite, initial=-np.inf)
-    whites = [white for white in (1, 255, 65535) if low >= 0 and high <= white]
+    whites = [white for white in (1, 255, 4095, 65535) if low >= 0 and high <= _OVER * white]
     black, white = (0, whites[0]) if whites else (low, high)
-    return _spread(np.nan_to_num(values, nan=black, posinf=white, neginf=black), black, white)
+    numbers = np.nan_to_num(values, nan=black, posinf=white, neginf=black)
+    return _spread(np.clip(numbers, black, white), black, white)
 
 def _spread(values, black, white):
     "From black to white; halved first, because the whole span may be beyond the largest number"
