@@ -22,6 +22,7 @@ from PIL import Image
 from ..core import FakesError, atomic_path, digest, progress, sha256_file
 from .face import crop_faces, face_clip, middle_square
 from multimodal_fakes.media import (
+    LEAST_SOUND,
     RATE,
     KillablePool,
     Limits,
@@ -91,14 +92,14 @@ def cut_sound(
     windows:list,      # as of `cut_frames`
     cut,               # settings of a clip
     limits:Limits=_LIMITS,
-) -> np.ndarray|None: # (n,) float32 at 16 kHz, none where the sound ends before the first window
+) -> np.ndarray|None: # (n,) float32 at 16 kHz, none where the windows hold too little of it, see `LEAST_SOUND`
     "The sound of the windows, one after the other; silence where it ends before the next one begins"
     samples, whole = read_audio(source, limits, RATE), round(cut.seconds * RATE)
     parts = []
     for window in windows:
         begin, n = round(window["start"] * RATE), round(window["seconds"] * RATE)
         parts.append(samples[begin:][:n])
-    if not any(map(len, parts)): return None
+    if sum(map(len, parts)) < LEAST_SOUND: return None
     padded = [np.pad(part, (0, whole - len(part))) for part in parts[:-1]]
     return np.concatenate([*padded, parts[-1]])
 

@@ -204,11 +204,13 @@ def read_lines(
 # %% ../../nbs/data/02_ocr.ipynb #97ca92e8
 def _detect_and_read(reader, image):
     "What rapidocr answers, and how many boxes it found before it dropped those without text"
-    original = reader.load_img(image)
-    small, changes = reader.preprocess_img(original)
+    from rapidocr.utils.process_img import ResizeImgError
+    nothing, original = SimpleNamespace(txts=None), reader.load_img(image)
+    try: small, changes = reader.preprocess_img(original)
+    except ResizeImgError: return nothing, 0        # a strip, 125 times longer than wide: shrunk, its width is 0
     boxes, turned, read, cut_out = reader.run_ocr_steps(small, changes)
     n_boxes = 0 if boxes.boxes is None else len(boxes.boxes)
-    if not n_boxes: return SimpleNamespace(txts=None), 0
+    if not n_boxes: return nothing, 0
     return reader.build_final_output(original, boxes, turned, read, cut_out, changes), n_boxes
 
 # %% ../../nbs/data/02_ocr.ipynb #dec007bb
