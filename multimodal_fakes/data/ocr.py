@@ -221,8 +221,16 @@ def keep_lines(
     "Drop lines that were read with too little confidence, and say what was not read"
     kept = [line for line in ocr["lines"] if line["conf"] >= min_confidence]
     rest = {k: v for k, v in ocr.items() if k != "boxes"} | {"lines": kept}
-    doubts = dict(unread=ocr.get("boxes", len(ocr["lines"])) - len(kept), mixed=len(mixed_words(kept)))
+    n_things = sum(_is_thing(line, ocr["size"]) for line in ocr["lines"] if line["conf"] < min_confidence)
+    n_boxes = ocr.get("boxes", len(ocr["lines"]))
+    doubts = dict(unread=n_boxes - len(kept) - n_things, mixed=len(mixed_words(kept)))
     return rest | {k: n for k, n in doubts.items() if n}
+
+def _is_thing(line, size):
+    "Whether a doubtful line is no text: one letter that fills a quarter of the picture, as a shirt or the moon does"
+    left, top, right, bottom = line["bbox"]
+    w, h = right - left, bottom - top
+    return len(line["text"]) == 1 and 4 * w * h > size[0] * size[1] and max(w, h) < 3 * min(w, h)
 
 # %% ../../nbs/data/02_ocr.ipynb #2642a956
 def read_image(
