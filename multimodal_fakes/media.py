@@ -135,12 +135,14 @@ def _file_bytes(path, name):
         with path.open("rb") as file: return file.read(MAX_BYTES + 1)
     except OSError as e: raise MediaError("unreadable", f"{name}: unreadable ({e.strerror})") from None
 
-def _is_data(source): return isinstance(source, (bytes, bytearray))
+def _is_data(source): return isinstance(source, (bytes, bytearray, memoryview))
+
+def _is_path(source): return isinstance(source, (str, os.PathLike))
 
 # %% ../nbs/00d_media.ipynb #382353ab
 def _name(source, kind):
-    "What messages call it: its path, or `kind` where it is bytes"
-    return kind if _is_data(source) else str(source)
+    "What messages call it: its path, or `kind` where it is something else"
+    return str(source) if _is_path(source) else kind
 
 # %% ../nbs/00d_media.ipynb #cecdd036
 @contextlib.contextmanager
@@ -190,18 +192,16 @@ def probe_picture(
 # %% ../nbs/00d_media.ipynb #928a5794
 def _picture_name(source):
     "What messages call a picture: its path, where it has one"
-    if isinstance(source, (str, os.PathLike)): return str(source)
-    return str(getattr(source, "filename", "") or "picture")
+    return _name(source, str(getattr(source, "filename", "") or "picture"))
 
 def _header(source, name):
     "A picture whose pixels may not be decoded yet"
     if isinstance(source, Image.Image): return source
     if isinstance(source, np.ndarray): return _of_array(source, name)
-    if not isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
+    if not (_is_path(source) or _is_data(source)):
         kinds = "a path, bytes, a PIL image, an array or a PictureFile"
         raise MediaError("unreadable", f"{name}: expected {kinds}, not {type(source).__name__}")
-    data = read_bytes(bytes(source) if isinstance(source, memoryview) else source)
-    return _header_of_file(data, name)
+    return _header_of_file(read_bytes(source), name)
 
 # %% ../nbs/00d_media.ipynb #62371518
 def _header_of_file(data, name):
@@ -660,7 +660,7 @@ class Limits:
 class Picture:
     "The video track of a clip that is looked at"
     codec:str
-    width:int                      # as shown, after rotation
+    width:int                      # as shown, of square pixels, after rotation
     height:int
     rotation:int                   # degrees clockwise by which the stored frames are turned to be shown
     frames:int
@@ -724,6 +724,8 @@ def _open_clip(source, limits):
     "An open container; whatever fails in the block is a `MediaError` that names the file"
     import av
     name = _name(source, "clip")
+    if not (_is_path(source) or _is_data(source)):
+        raise MediaError("unreadable", f"{name}: expected a path or bytes, not {type(source).__name__}")
     size = len(source) if _is_data(source) else _file_size(source)
     if not size: raise MediaError("empty", f"{name}: the file is empty")
     if size > limits.bytes: raise MediaError("too_large", f"{name}: {size:,} bytes, at most {limits.bytes:,} are read")
@@ -917,6 +919,7 @@ class _Track:
         self.pts, self.keys = [], []       # of all frames, of key frames
         self.bytes, self.end = 0, 0        # of all packets; where the last one ends
         self.first, self.tried = None, 0   # the first whole frame, packets decoded to find it
+        self.ratio = _ratio(stream)        # of a pixel's width to its height
 
     def add(self, packet):
         "Count a packet; decode it as long as no frame was seen"
@@ -939,6 +942,9 @@ class _Track:
         if not self.pts: return "empty", f"a stream of {codec} without a {content}"
         if self.first is None: return "unreadable", f"no {content} of its {codec} could be decoded"
 
+    @property
+    def size(self): # width and height of the stored frames, made of square pixels
+        return max(1, round(self.first.width * self.ratio)), self.first.height
     def seconds(self, pts): return int(pts) * self.time_base.numerator / self.time_base.denominator
     @property
     def start(self): return self.seconds(_pts(self.first))
@@ -955,6 +961,11 @@ def _decoded(packet, damaged=None):
         return []
 
 def _pts(x): return x.pts if x.pts is not None else x.dts     # of a packet or a frame
+
+def _ratio(stream):
+    "How wide a pixel is shown for its height, as on DVDs; what is hardly seen, or senseless, counts as square"
+    ratio = float(getattr(stream, "sample_aspect_ratio", None) or 1)
+    return ratio if 1 / 4 <= ratio <= 4 and abs(ratio - 1) > 0.02 else 1.
 
 # %% ../nbs/00d_media.ipynb #77e2eb56
 def _scan(source, limits):
@@ -1051,7 +1062,7 @@ def _picture(video):
     steps = np.diff(times)
     fps = 1 / steps.mean() if len(steps) and steps.mean() > 0 else float(video.stream.average_rate or 0)
     turned = -video.first.rotation % 360
-    w, h = video.first.width, video.first.height
+    w, h = video.size
     if turned % 180: w, h = h, w
     return Picture(
         codec=video.stream.codec_context.name,
@@ -1118,7 +1129,7 @@ def read_frames(
     name = _name(source, "clip")
     if not video: raise _absent(media, "video", name)
     wanted = _wanted(times, video)
-    size = _scaled(video.first, side)
+    size = _scaled(*video.size, side)
     _check_memory(len(wanted), size, name, limits)
     once = np.unique(wanted)
     taken = DECODERS[decoder](source, once, video, size, limits)
@@ -1140,10 +1151,10 @@ def _wanted(times, video):
     return shown[np.maximum(0, last_before)]
 
 # %% ../nbs/00d_media.ipynb #6116eacd
-def _scaled(frame, side):
-    "Width and height of a stored frame whose shorter side is at most `side`"
-    scale = min(1., side / min(frame.width, frame.height)) if side else 1.
-    return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+def _scaled(w, h, side):
+    "Width and height of a frame whose shorter side is at most `side`"
+    scale = min(1., side / min(w, h)) if side else 1.
+    return max(1, round(w * scale)), max(1, round(h * scale))
 
 def _check_memory(n, size, name, limits):
     "Refuse more pixels than may be returned"
