@@ -22,6 +22,7 @@ from PIL import Image
 from ..core import FakesError, atomic_path, digest, progress, sha256_file
 from .face import crop_faces, face_clip, middle_square
 from multimodal_fakes.media import (
+    LEAST_SOUND,
     RATE,
     KillablePool,
     Limits,
@@ -91,14 +92,14 @@ def cut_sound(
     windows:list,      # as of `cut_frames`
     cut,               # settings of a clip
     limits:Limits=_LIMITS,
-) -> np.ndarray|None: # (n,) float32 at 16 kHz, none where the sound ends before the first window
+) -> np.ndarray|None: # (n,) float32 at 16 kHz, none where the windows hold too little of it, see `LEAST_SOUND`
     "The sound of the windows, one after the other; silence where it ends before the next one begins"
     samples, whole = read_audio(source, limits, RATE), round(cut.seconds * RATE)
     parts = []
     for window in windows:
         begin, n = round(window["start"] * RATE), round(window["seconds"] * RATE)
         parts.append(samples[begin:][:n])
-    if not any(map(len, parts)): return None
+    if sum(map(len, parts)) < LEAST_SOUND: return None
     padded = [np.pad(part, (0, whole - len(part))) for part in parts[:-1]]
     return np.concatenate([*padded, parts[-1]])
 
@@ -111,7 +112,7 @@ def cut_clip(
 ) -> dict: # frames (T, side, side, 3) uint8, times (T,), samples (n,) at 16 kHz, each may be none; about; lost
     "Frames of the face and sound of the same seconds; raises `MediaError` where neither can be read"
     media = probe_media(source, limits)
-    windows = _windows(source, media.duration, cut)
+    windows = _windows(source, _length(media, cut), cut)
     about = dict(windows=windows, decoder=decoder_name(cut.decoder))
     lost = {kind: why for kind, why in media.lost.items() if not (kind == "audio" and sound)}
     frames = times = None
@@ -128,6 +129,12 @@ def cut_clip(
 
 # %% ../../nbs/data/02b_extract.ipynb #e29d1bb7
 def _called(source): return "clip" if isinstance(source, (bytes, bytearray)) else str(source)
+
+def _length(media, cut):
+    "Seconds in which windows may lie: those of the picture, at least one window, where the sound goes on without it"
+    if not media.video or not media.video.fps: return media.duration
+    shown = max(media.video.frames / media.video.fps, cut.at + cut.seconds)
+    return shown if shown + 1 < media.duration else media.duration
 
 def _windows(source, duration, cut):
     "Where in a video the windows lie; an error where it ends before the first"

@@ -204,11 +204,13 @@ def read_lines(
 # %% ../../nbs/data/02_ocr.ipynb #97ca92e8
 def _detect_and_read(reader, image):
     "What rapidocr answers, and how many boxes it found before it dropped those without text"
-    original = reader.load_img(image)
-    small, changes = reader.preprocess_img(original)
+    from rapidocr.utils.process_img import ResizeImgError
+    nothing, original = SimpleNamespace(txts=None), reader.load_img(image)
+    try: small, changes = reader.preprocess_img(original)
+    except ResizeImgError: return nothing, 0        # a strip, 125 times longer than wide: shrunk, its width is 0
     boxes, turned, read, cut_out = reader.run_ocr_steps(small, changes)
     n_boxes = 0 if boxes.boxes is None else len(boxes.boxes)
-    if not n_boxes: return SimpleNamespace(txts=None), 0
+    if not n_boxes: return nothing, 0
     return reader.build_final_output(original, boxes, turned, read, cut_out, changes), n_boxes
 
 # %% ../../nbs/data/02_ocr.ipynb #dec007bb
@@ -219,8 +221,16 @@ def keep_lines(
     "Drop lines that were read with too little confidence, and say what was not read"
     kept = [line for line in ocr["lines"] if line["conf"] >= min_confidence]
     rest = {k: v for k, v in ocr.items() if k != "boxes"} | {"lines": kept}
-    doubts = dict(unread=ocr.get("boxes", len(ocr["lines"])) - len(kept), mixed=len(mixed_words(kept)))
+    n_things = sum(_is_thing(line, ocr["size"]) for line in ocr["lines"] if line["conf"] < min_confidence)
+    n_boxes = ocr.get("boxes", len(ocr["lines"]))
+    doubts = dict(unread=n_boxes - len(kept) - n_things, mixed=len(mixed_words(kept)))
     return rest | {k: n for k, n in doubts.items() if n}
+
+def _is_thing(line, size):
+    "Whether a doubtful line is no text: one letter that fills a quarter of the picture, as a shirt or the moon does"
+    left, top, right, bottom = line["bbox"]
+    w, h = right - left, bottom - top
+    return len(line["text"]) == 1 and 4 * w * h > size[0] * size[1] and max(w, h) < 3 * min(w, h)
 
 # %% ../../nbs/data/02_ocr.ipynb #2642a956
 def read_image(

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ..core import FakesError, read_json
-from ..media import RATE, open_image
+from ..media import LEAST_SOUND, RATE, open_image
 from ..record import split_text_field
 
 # %% ../../nbs/experts/04_preprocess.ipynb #2378fa3b
@@ -284,7 +284,7 @@ def to_wave(
     if wave.ndim != 1 or wave.dtype != np.float32:
         raise FakesError(f"Encoder {conf.name} reads a waveform (n,) of float32 at {RATE} Hz, "
                          f"not {wave.shape} of {wave.dtype}.")
-    if len(wave) < round(0.1 * RATE):
+    if len(wave) < LEAST_SOUND:
         raise FakesError(f"Encoder {conf.name}: a sound of {len(wave) / RATE:.3f} s is too short, 0.1 s is the least.")
     if not np.isfinite(wave).all():
         raise FakesError(f"Encoder {conf.name}: the waveform holds values that are no numbers.")

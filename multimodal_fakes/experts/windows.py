@@ -9,7 +9,7 @@ __all__ = ['FRAMES', 'TOP', 'spans', 'length_of', 'cut_span', 'window_table', 'p
 import numpy as np
 import pandas as pd
 
-from ..media import RATE
+from ..media import LEAST_SOUND, RATE
 from ..metrics import score_table, to_probs
 
 # %% ../../nbs/experts/04e_windows.ipynb #9d33d660
@@ -45,7 +45,7 @@ def cut_span(
     start, end = span
     if modality == "audio":
         part = sample[round(start * RATE):round(end * RATE)]
-        return part if len(part) >= 0.1 * RATE else None
+        return part if len(part) >= LEAST_SOUND else None
     frames, times = sample
     inside = (times >= start - 1e-3) & (times < end - 1e-3)
     return (frames[inside], times[inside] - start) if inside.any() else None
