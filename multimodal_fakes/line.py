@@ -14,6 +14,7 @@ import argparse
 import ast
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -101,8 +102,8 @@ def _task_params(task, tasks):
 def _stated(stage, params, task, modality):
     "What params.yaml states for a stage, and the name of that place"
     if stage == "expert": return _expert_section(params, task, modality), f"expert.{modality}"
-    values = params.get(stage)
-    if values is None: raise FakesError(f"params.yaml has no section {stage!r}{nearest(stage, params)}")
+    if stage not in params: raise FakesError(f"params.yaml has no section {stage!r}{nearest(stage, params)}")
+    values = params[stage]
     return (_task_section(stage, values, params, task) if isinstance(values, dict) else values), stage
 
 def _task_section(stage, values, params, task):
@@ -500,11 +501,34 @@ def task_stages(
     return stages
 
 # %% ../nbs/00f_line.ipynb #027cfb2a
+_NAME = re.compile(r"\w[\w-]*")     # that a folder can have, DVC allows for a stage, and a shell leaves as it is
+
+def _check_names(params):
+    "Raise where `tasks`, `experts` or a `per_task` does not hold sections, each under a name that can be used"
+    parts = {name: params.get(name) for name in ("expert", "tasks", "experts")}
+    stages = [stage for stage in PER_TASK if isinstance(params.get(stage), dict)]
+    parts |= {f"{stage}.per_task": params[stage].get("per_task") for stage in stages}
+    for where, sections in parts.items():
+        if sections is None: continue
+        _check_is_section(where, sections)
+        for name, section in sections.items():
+            if not (isinstance(name, str) and _NAME.fullmatch(name)):
+                raise FakesError(f"params.yaml: {where}: {name!r} cannot name a folder and a stage of DVC. "
+                                 "Take letters, digits, `_` and `-`; a number needs quotes.")
+            _check_is_section(f"{where}.{name}", section)
+
+def _check_is_section(where, section):
+    "Raise where something else stands in its place"
+    if isinstance(section, dict): return
+    raise FakesError(f"params.yaml: {where} should be a section of `key: value` lines, not {section!r}.")
+
+# %% ../nbs/00f_line.ipynb #f1406366
 def check_run(
     project,   # the folder that holds params.yaml and conf/
 ):
     "Raise where a section of params.yaml does not fit its schema, or a later stage will lack something"
     params = read_yaml(Path(project)/"params.yaml")
+    _check_names(params)
     tasks = params.get("tasks") or {}
     for stage in ("prepare", "ocr", "shard"): stage_params(stage, params)
     for expert in (params.get("experts") or {}).values():

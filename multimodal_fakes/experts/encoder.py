@@ -101,9 +101,9 @@ def resolve_source(
             raise FakesError(f"Encoder source {source}: package {module} is not installed. "
                              f"`uv pip install {module.replace('_', '-')}` brings it.")
         return str(Path(spec.submodule_search_locations[0])/inside)
-    for folder in (Path(source), root()/source):
-        if folder.is_dir(): return str(folder)
-    return source
+    if Path(source).is_dir(): return source      # of a bundle, perhaps, which needs no project around it
+    folder = root()/source
+    return str(folder) if folder.is_dir() else source
 
 # %% ../../nbs/experts/04a_encoder.ipynb #8b118be4
 @dataclass
