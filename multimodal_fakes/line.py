@@ -541,18 +541,26 @@ def check_run(
 def reproduce(
     project=None,   # the folder that holds dvc.yaml, `root()` if none
     at_once:int=0,  # tasks, one a core if zero
-) -> int: # exit status of the last `dvc repro`
-    "The whole line, its tasks side by side"
+) -> int: # exit status of the `dvc repro` that failed, zero where none did
+    "The whole line, its tasks side by side; what fails is neither run nor told of twice"
     project = Path(project or root())
     stages = task_stages(read_yaml(project/"params.yaml"))
-    repro = ["dvc", "--wait-for-lock", "repro"]
     n = min(at_once or os.cpu_count() or 1, len(stages))
-    if n > 1 and subprocess.run([*repro, "shard"], cwd=project).returncode == 0:
-        threads = max(1, (os.cpu_count() or 1) // n)
-        share_of_cores = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        def of_task(names): subprocess.run([*repro, "--single-item", *names], cwd=project, env=share_of_cores)
-        with ThreadPoolExecutor(n) as pool: list(pool.map(of_task, sorted(stages.values(), key=len, reverse=True)))
-    return subprocess.run(repro, cwd=project).returncode
+    def repro(*names, **environment):
+        command = ["dvc", "--wait-for-lock", "repro", *names]
+        return subprocess.run(command, cwd=project, env=os.environ | environment).returncode
+    failed = n > 1 and (repro("shard") or _side_by_side(stages, n, repro))
+    return failed or repro()
+
+def _side_by_side(stages, n, repro):
+    "Tasks, the longest first, with a share of the cores each: the exit status of one that failed, zero where none did"
+    threads = str(max(1, (os.cpu_count() or 1) // n))
+    tasks = sorted(stages, key=lambda task: len(stages[task]), reverse=True)
+    def of_task(task): return repro("--single-item", *stages[task], OMP_NUM_THREADS=threads)
+    with ThreadPoolExecutor(n) as pool: codes = dict(zip(tasks, pool.map(of_task, tasks)))
+    stopped = [task for task in tasks if codes[task]]
+    if stopped: print(f"Stopped: {', '.join(stopped)}. The error of each stands above.", file=sys.stderr)
+    return codes[stopped[0]] if stopped else 0
 
 # %% ../nbs/00f_line.ipynb #feb87e7e
 VERBS = "scan, settings, workspace or reproduce"
