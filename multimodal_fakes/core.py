@@ -101,11 +101,14 @@ def read_jsonl(
     return rows
 
 # %% ../nbs/00_core.ipynb #137c0c37
-def read_yaml(path):
-    "Read a YAML file; an error names the file and the place"
-    try: return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+def read_yaml(path) -> dict: # empty where the file states nothing
+    "Read a YAML file of `key: value` lines; an error names the file and the place"
+    try: stated = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError: raise FakesError(f"{path} does not exist.") from None
-    except yaml.YAMLError as e: raise FakesError(f"{path} is not YAML: {e}") from None
+    except (yaml.YAMLError, ValueError) as e: raise FakesError(f"{path} is not YAML: {e}") from None    # nor UTF-8
+    if stated is None: return {}
+    if isinstance(stated, dict): return stated
+    raise FakesError(f"{path} should hold `key: value` lines, not {stated!r:.80}.")
 
 def sha256_file(path) -> str:
     "SHA-256 of a file's bytes, in hex"
@@ -135,9 +138,11 @@ def write_sums(
     write_json(folder/SUMS, sums | dict(digest=own))
     return own
 
+_LEFT = {"Thumbs.db", "desktop.ini"}     # by file managers, which elsewhere hide theirs
+
 def _files_below(folder):
-    "Paths of all files but hidden ones and the list itself"
-    paths = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    "Paths of all files but hidden ones, those of file managers, and the list itself"
+    paths = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.name not in _LEFT)
     seen = [p.as_posix() for p in paths if not any(part.startswith(".") for part in p.parts)]
     return sorted(set(seen) - {SUMS})
 
@@ -148,7 +153,7 @@ def read_sums(
     "The list of a folder; raises where it is absent or changed"
     path = Path(folder)/SUMS
     again = f"Run the stage that writes {folder} again (`dvc repro`)."
-    if not path.exists():
+    if not path.is_file():
         raise FakesError(f"{path} does not exist, so nothing says whether the files beside it are whole. {again}")
     try: sums = read_json(path)
     except FakesError as e: raise FakesError(f"{e}. {again}") from None
@@ -181,7 +186,8 @@ def _compare(path, expected, stage, again):
     now = sha256_file(path)
     if now == expected: return
     raise FakesError(f"{path} is not as stage {stage} wrote it: its SHA-256 is {now[:12]}…, "
-                     f"not {expected[:12]}…. {again}")
+                     f"not {expected[:12]}…. {again} Where that brings the same back, "
+                     "DVC's cache is damaged as well: `dvc repro --force`.")
 
 def checked(path) -> Path: # the same path
     "A file that is as its stage wrote it, by the list beside it; raises otherwise"

@@ -84,11 +84,11 @@ class ShardReader:
     ):
         self.step = Path(step)
         self.side, self.images = side, images
-        check_sums(self.step, ["label_taxonomy.json"])
+        listed = check_sums(self.step, ["label_taxonomy.json"])["files"]
         taxonomy = read_json(self.step/"label_taxonomy.json")["fields"]
         self.fields = list(taxonomy) if fields is None else _names(fields, taxonomy, f"{step} has no label field")
         self.classes = {f: taxonomy[f]["classes"] for f in self.fields}     # class names in order
-        self.parts = _parts(self.step, datasets, split)
+        self.parts = _parts(self.step, listed, datasets, split)
         self._check_indexes()
         indexes = [_read_index(n, part) for n, part in enumerate(self.parts)]
         index = pd.concat(indexes, ignore_index=True)
@@ -112,11 +112,11 @@ def _names(given, there, error):
         if name not in there: raise FakesError(f"{error} {name!r}{nearest(name, there)}")
     return names
 
-def _parts(step, datasets, splits):
-    "The folders of the tars that are meant"
-    there = {}
-    for folder in sorted((step/"shards").glob("*")):
-        there[folder.name] = [s for s in SPLITS if (folder/s/"index.parquet").exists()]
+def _parts(step, listed, datasets, splits):
+    "The folders of the tars that are meant, as the stage shard listed them: one that is gone is missed"
+    there:dict = {}
+    indexes = [path.split("/") for path in listed if path.endswith("/index.parquet")]
+    for _, dataset, split, _ in indexes: there.setdefault(dataset, []).append(split)
     datasets = _names(datasets, there, f"{step} holds no dataset")
     for name in datasets:
         if splits: wanted = _names(splits, there[name], f"{step}: {name} has no split")

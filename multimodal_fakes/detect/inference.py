@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Graph', 'real_tokens', 'GraphExpert', 'GraphNetwork', 'GraphEndToEnd', 'GraphAlignment', 'GraphAligned',
-           'load_graph_fusion', 'load_graphs']
+           'load_graph_fusion', 'opened_experts', 'load_graphs']
 
 # %% ../../nbs/detect/06a_inference.ipynb #b701208e
 import os
@@ -211,6 +211,12 @@ def _encoder_of(folder, modality):
     return load_preprocessor(read_json(own/"encoder.json"), own)
 
 # %% ../../nbs/detect/06a_inference.ipynb #3cf946df
+def opened_experts(
+    bundle:dict,   # detector.json
+) -> list: # modalities
+    "The experts that a detector opens: the one that ships alone, or all that are fused"
+    return [bundle["ships"]] if bundle["fusion"] is None else bundle["modalities"]
+
 def load_graphs(
     folder,        # models/<task>
     bundle:dict,   # its detector.json
@@ -220,9 +226,8 @@ def load_graphs(
     "What a detector runs instead of torch"
     folder = Path(folder)
     graphs = Path(graphs) if graphs else _exported(folder, bundle)
-    needed = [bundle["ships"]] if bundle["fusion"] is None else bundle["modalities"]
     experts = {}
-    for m in needed:
+    for m in opened_experts(bundle):
         check_sums(folder/bundle["experts"][m], skip=".safetensors")       # its weights are in the graph
         graph = Graph(graphs/f"{m}_expert.onnx", threads)
         experts[m] = GraphExpert(folder/bundle["experts"][m], graph)
