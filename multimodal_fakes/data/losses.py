@@ -141,7 +141,8 @@ def _lost(count, what):
 
 def _too_much(name, kind, losses, budget, where):
     "What is over the budget of one kind of file, in words; nothing where all is within it"
-    whole = not losses["found"] or _surely_over(losses, budget, 0.05)
+    all_lost = not losses["found"] and budget < 1
+    whole = all_lost or _surely_over(losses, budget, 0.05)
     parts = _parts_over(losses, budget)
     if not whole and not parts: return []
     head = f"{name}: {_lost(losses, f'{kind}s that its rows name')} are lost"
@@ -166,7 +167,8 @@ def check_losses(
         for kind, losses in d["lost"].items(): lines += _too_much(name, kind, losses, budget, where)
     if not lines: return
     raise FakesError("\n".join(lines) + "\nObtain the files, or mend their names or the pattern in conf/dataset. "
-                     "Where a dataset is known to lack some, allow it there, as `missing: 0.5`. "
+                     "Where a dataset is known to lack some, allow it there, as `missing: 0.5`; "
+                     "`missing: 1` reads it without any. "
                      f"All counts: {written}.")
 
 # %% ../../nbs/data/01aa_losses.ipynb #a9d6506b

@@ -35,7 +35,7 @@ from multimodal_fakes.core import (
 )
 from ..data.rows import column_names, columns_of, is_gap, is_nothing, read_rows
 from .fetch import UrlPolicy, fetch
-from .inference import load_graphs
+from .inference import load_graphs, opened_experts
 from ..fuse.combine import QUALITY, Evidence, load_fusion, ocr_confidence, quality_signals
 from ..media import MediaError, PictureFile, write_clip
 from ..metrics import decide, yes_no
@@ -56,17 +56,18 @@ def with_torch(
     from multimodal_fakes.experts.expert import load_expert
     from multimodal_fakes.fuse import fusion  # noqa: F401 (enters its networks among the strategies)
     if threads: torch.set_num_threads(threads)
-    needed = [bundle["ships"]] if bundle["fusion"] is None else bundle["modalities"]
-    experts = {m: load_expert(folder/bundle["experts"][m]) for m in needed}
+    experts = {m: load_expert(folder/bundle["experts"][m]) for m in opened_experts(bundle)}
     return experts, load_fusion(folder/bundle["fusion"]) if bundle["fusion"] else None
 
 def check_parts(
     folder,   # models/<task>
 ):
-    "Raise where detector.json or ood.safetensors changed, or an expert or the fusion is of another run than these"
-    parts = check_sums(folder)["parts"]
-    for part, digest_then in parts.items():
-        if read_sums(folder/part)["digest"] == digest_then: continue
+    "Raise where detector.json or ood.safetensors changed, or an opened expert or the fusion is of another run"
+    digests = check_sums(folder)["parts"]
+    bundle = read_json(folder/"detector.json")
+    parts = [bundle["experts"][m] for m in opened_experts(bundle)] + ([bundle["fusion"]] if bundle["fusion"] else [])
+    for part in parts:
+        if read_sums(folder/part)["digest"] == digests[part]: continue
         raise FakesError(f"{folder/part} is not what the stage calibrate made {folder}/detector.json from. "
                          "Run the stage calibrate again (`dvc repro`).")
 
