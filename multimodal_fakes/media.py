@@ -943,7 +943,7 @@ class _Track:
         if self.first is None: return "unreadable", f"no {content} of its {codec} could be decoded"
 
     @property
-    def size(self): # width and height of the stored frames, made of square pixels
+    def size(self) -> tuple[int, int]: # width and height of the stored frames, made of square pixels
         return max(1, round(self.first.width * self.ratio)), self.first.height
     def seconds(self, pts): return int(pts) * self.time_base.numerator / self.time_base.denominator
     @property
