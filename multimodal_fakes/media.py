@@ -1129,7 +1129,8 @@ def read_frames(
     name = _name(source, "clip")
     if not video: raise _absent(media, "video", name)
     wanted = _wanted(times, video)
-    size = _scaled(*video.size, side)
+    w, h = video.size
+    size = _scaled(w, h, side)
     _check_memory(len(wanted), size, name, limits)
     once = np.unique(wanted)
     taken = DECODERS[decoder](source, once, video, size, limits)
