@@ -138,10 +138,12 @@ def load_all(
             about = describe(detector) | {"runtime": setup["runtime"]}
         except Exception as e:
             traceback.print_exc()
-            reasons[task] = f"{type(e).__name__}: {e}".replace(str(folder), task)      # strangers see no folders
+            reasons[task] = f"{type(e).__name__}: {e}"
             continue
         detectors[task], tasks[task] = detector, about
         reasons[task] = None if ok else f"golden sample: {why}"
+    for task, why in reasons.items():      # strangers see no folders
+        if why: reasons[task] = why.replace(str(Path(setup["models"])/task), task)
     return detectors, tasks, reasons
 
 # %% ../../nbs/service/07g_engine.ipynb #adbe2d02
