@@ -119,7 +119,7 @@ def _parts(losses):
     "Every split and every class: its name, its count"
     splits = [(f"split {name}", count) for name, count in losses["splits"].items()]
     by_class = losses["classes"].items()
-    return splits + [(f"{field} {c}", count) for field, counts in by_class for c, count in counts.items()]
+    return splits + [(f"class {c} of {field}", count) for field, counts in by_class for c, count in counts.items()]
 
 def _surely_over(count, budget, level):
     "Whether more is lost than may be, with less than this chance that it only seems so"
