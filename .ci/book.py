@@ -1,4 +1,4 @@
-"""Drop from saved outputs what is no result: progress bars and standard error. Run by `make book`.
+"""Drop from saved outputs what is no result: progress bars, standard error, empty displays. Run by `make book`.
 
 `python .ci/book.py` cleans the notebooks; `soiled`, which .ci/house.py calls, names what should not be in them.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 
 NBS = Path(__file__).resolve().parent.parent/"nbs"
-BAR = re.compile(r"\d+%\|.*\| *[\d,]+/[\d,]+|\d+(\.\d+)? ?(it|s)/(s|it)\b")
+BAR = re.compile(r"\d+%\|.*\| *[\d,]+/[\d,]+|\d+(\.\d+)? ?(it|s)/(s|it)\b|\b0it \[")
 PLACE = re.compile(r"(?<![\w.:/])/(work|tmp|root|home)/[\w./-]+|\b0x[0-9a-f]{8,}\b")
 
 
@@ -24,14 +24,15 @@ def words(output):
 
 def is_noise(output):
     "Whether an output is no result"
-    return output.get("name") == "stderr" or bool(BAR.search(words(output)))
+    is_empty = output["output_type"] == "display_data" and not output["data"]     # the place of a curve never drawn
+    return is_empty or output.get("name") == "stderr" or bool(BAR.search(words(output)))
 
 
 def soiled(path):
     "(cell number, what) of saved outputs that should not be there"
     for i, cell in enumerate(nbformat.read(path, 4).cells):
         outputs = cell.get("outputs", [])
-        if any(map(is_noise, outputs)): yield i, "a progress bar or standard error"
+        if any(map(is_noise, outputs)): yield i, "a progress bar, standard error or an empty display"
         places = [PLACE.search(words(output)) for output in outputs]
         if any(places): yield i, f"{next(filter(None, places))[0]}, of one machine"
 
