@@ -37,11 +37,22 @@ def soiled(path):
         if any(places): yield i, f"{next(filter(None, places))[0]}, of one machine"
 
 
+def joined(outputs):
+    "With what was printed in pieces as one"
+    whole = []
+    for output in outputs:
+        follows = whole and output.get("name") == "stdout" == whole[-1].get("name")
+        if follows: whole[-1].text += output.text
+        else: whole.append(output)
+    return whole
+
+
 def clean(path):
     "Write the notebook without noise"
     nb = nbformat.read(path, 4)
     for cell in nb.cells:
-        if cell.cell_type == "code": cell.outputs = [output for output in cell.outputs if not is_noise(output)]
+        if cell.cell_type != "code": continue
+        cell.outputs = joined([output for output in cell.outputs if not is_noise(output)])
     nbformat.write(nb, path)
 
 
