@@ -88,7 +88,8 @@ class Table(Strict):
     format: Format | None = None              # overrides the dataset's
     join: list[Join] = []
     constant: dict = {}                       # columns with one value in every row, such as the class of a file
-    image: str | list[str] | None = None      # overrides the dataset's
+    text_file: str | list[str] | None = None  # overrides the dataset's
+    image: str | list[str] | None = None      # likewise
     video: str | list[str] | None = None      # likewise
     audio: str | list[str] | None = None      # likewise
 
@@ -121,7 +122,8 @@ class Derived(Strict):
 # %% ../nbs/00c_record.ipynb #1cb87b17
 class DatasetConf(Strict):
     "conf/dataset/<name>.yaml"
-    name: str
+    name: str                                 # that of the file, which may leave it out
+    folder: str | None = None                 # in the datasets folder; `name` if none
     title: str
     licence: str
     homepage: str = ""
@@ -132,6 +134,7 @@ class DatasetConf(Strict):
     id: str | None = None                     # column; the row number if none
     derived: dict[str, Derived] = {}          # further columns
     text: list[str] = []                      # columns, joined by a line break; `a|b` is b where a is empty
+    text_file: str | list[str] | None = None  # pattern of files with more text, as below; read in `format.encoding`
     # patterns such as img/{id}.jpg, whose folder may hold `*`, or several, of which the first that exists counts;
     # `{folder}` is the folder of the file that the row was read from
     image: str | list[str] | None = None
@@ -153,6 +156,12 @@ class DatasetConf(Strict):
     html: bool = False                        # text carries HTML to be removed
     tests_only: bool = False                  # never trained on
     classes: dict[str, list[str]] = {}        # of fields whose classes the dataset brings
+    also: dict[str, dict] = {}                # further datasets of the same folder: name → what differs from this one
+
+    @property
+    def home(self) -> str:
+        "Its folder in the datasets folder"
+        return self.folder or self.name
 
 # %% ../nbs/00c_record.ipynb #5af967b0
 def field_classes(
@@ -223,28 +232,55 @@ def in_one_word(
 
 # %% ../nbs/00c_record.ipynb #da54f52f
 def load_dataset_conf(
-    name:str,           # name of a file in `folder`
+    name:str,           # of a file in `folder`, or of an entry of `also` in one
     folder=None,        # `conf/dataset` of the project if none
 ) -> DatasetConf: # checked
     "Read a dataset's configuration; `extends: other` starts from another one"
     folder = Path(folder or root()/"conf/dataset")
-    names = sorted(p.stem for p in folder.glob("*.yaml"))
-    if name not in names:
-        raise FakesError(
-            f"No dataset {name!r} in {folder}{nearest(name, names)}. Any table can be read by adding such a file.")
+    stem, key = _place(name, folder)
+    where = f"{folder/stem}.yaml" + (f": also.{key}" if key else "")
     settings = _resolve(name, folder)
     try: conf = DatasetConf.model_validate(settings)
-    except ValidationError as e: raise FakesError(f"{folder/name}.yaml: {_first_problem(e, DatasetConf)}") from None
-    _check_labels(conf, folder/f"{name}.yaml")
+    except ValidationError as e: raise FakesError(f"{where}: {_first_problem(e, DatasetConf)}") from None
+    _check_place(conf, name, where, folder)
+    _check_labels(conf, where)
     return conf
 
 # %% ../nbs/00c_record.ipynb #0074fe6d
+def _place(name, folder) -> tuple: # name of a file, and the key below its `also`, none for the file's own dataset
+    "Where a dataset is configured"
+    stems = sorted(p.stem for p in folder.glob("*.yaml"))
+    if name in stems: return name, None
+    places:dict = {}
+    for stem in stems:
+        for key in _also(stem, folder): places.setdefault(key, []).append(stem)
+    if len(places.get(name, [])) == 1: return places[name][0], name
+    if name in places: raise FakesError(f"{folder}: {' and '.join(places[name])} both name {name!r} below `also`.")
+    raise FakesError(
+        f"No dataset {name!r} in {folder}{nearest(name, [*stems, *places])}. "
+        "Any table can be read by adding such a file.")
+
+def _also(stem, folder) -> dict: # name → settings
+    "The further datasets of a file"
+    also = read_yaml(folder/f"{stem}.yaml").get("also") or {}
+    if isinstance(also, dict) and all(isinstance(own, dict) for own in also.values()):
+        return {str(name): own for name, own in also.items()}
+    raise FakesError(f"{folder/stem}.yaml: also: expected names, and below each what differs.")
+
+# %% ../nbs/00c_record.ipynb #e886f403
 def _resolve(name, folder, through=()):
-    "The settings of a file laid over those it extends"
+    "The settings of a dataset laid over those that it extends"
     if name in through: raise FakesError(f"{folder/name}.yaml extends itself, through {', '.join(through)}.")
-    own = read_yaml(folder/f"{name}.yaml")
-    parent = own.pop("extends", None)
-    return overlay(_resolve(parent, folder, (*through, name)), own) if parent else own
+    stem, key = _place(name, folder)
+    own, parent = read_yaml(folder/f"{stem}.yaml"), stem
+    if key: own = _also(stem, folder)[key]
+    else: parent = own.pop("extends", None)
+    own = {"name": name} | own
+    if not parent: return own
+    base = _resolve(parent, folder, (*through, name))
+    base.pop("also", None)
+    if key: base.setdefault("folder", base["name"])
+    return overlay(base, own)
 
 def _first_problem(e, model):
     "The first error of a validation: where, what, and the name that was meant"
@@ -253,6 +289,19 @@ def _first_problem(e, model):
     unknown = first["type"] == "extra_forbidden"
     hint = nearest(str(first["loc"][-1]), model.model_fields) if unknown else ""
     return f"{key}: {first['msg'].lower()}{hint}"
+
+# %% ../nbs/00c_record.ipynb #4412d1dc
+def _check_place(conf, name, where, folder):
+    "A dataset has the name by which it is found, one that can be a folder's, and lies among the others"
+    if conf.name != name: raise FakesError(f"{where}: name: {conf.name!r} is found as {name!r}. Leave `name` out.")
+    for key, value in dict(name=conf.name, folder=conf.home).items():
+        parts = value.split("/") if key == "folder" else [value]
+        sound = all(re.fullmatch(r"[^\s./\\\\][^/\\\\:\0-\x1f]*", part) for part in parts)
+        if not sound: raise FakesError(f"{where}: {key}: {value!r} cannot be a folder below the datasets folder.")
+    for other in conf.also:
+        if _place(other, folder)[1] is None:
+            raise FakesError(f"{where}: also.{other}: {other}.yaml stands beside this file. Rename one of them.")
+        if "also" in conf.also[other]: raise FakesError(f"{where}: also.{other}.also: name it one level up.")
 
 # %% ../nbs/00c_record.ipynb #705c3944
 def _check_labels(conf, path):

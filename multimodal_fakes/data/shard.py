@@ -942,6 +942,7 @@ def shard_all(
     examples, ocr = read_examples(home)
     confs = read_confs(home, examples)
     labels, failed = label_all(examples, confs)
+    taxonomy = make_taxonomy(confs, labels, examples)
     splits, reports = make_splits(examples, labels, confs, val_share, test_share, split_by, seed)
     shutil.rmtree(step/"shards", ignore_errors=True)
     clips, not_extracted = _extract(examples, splits, home, clip)
@@ -957,15 +958,18 @@ def shard_all(
         splits_digest=splits_digest(splits),
         twins=count_twins(splits, examples),
         optimism=split_optimism(learnt, first_label(labels, confs, examples), sources.datasets, seed=seed))
-    taxonomy = make_taxonomy(confs, labels, examples)
-    write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
-    write_tasks(step, tasks or {}, taxonomy, clip)
-    counts = count_tasks(step/"task_counts.csv", tasks or {}, indexes, taxonomy, reports)
-    stats["notices"] = {task: notices(own) for task, own in counts.groupby("task", sort=False)}
+    stats["notices"] = _write_tables(step, tasks or {}, taxonomy, clip, indexes, reports)
     for name, content in dict(splits=splits, stats=stats, metrics=make_metrics(stats)).items():
         write_json(step/f"{name}.json", content)
     write_sums(step, "shard", _written(step))
     return stats
+
+def _write_tables(step, tasks, taxonomy, clip, indexes, reports):
+    "What classes there are, what each task reads and how much it has; what a person should know of each task"
+    write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
+    write_tasks(step, tasks, taxonomy, clip)
+    counts = count_tasks(step/"task_counts.csv", tasks, indexes, taxonomy, reports)
+    return {task: notices(own) for task, own in counts.groupby("task", sort=False)}
 
 def _written(step):
     "Paths below Step_3 of what the later stages read"

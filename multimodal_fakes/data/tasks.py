@@ -85,7 +85,7 @@ def _unlearnable(counts, classes, modalities, several):
         lacking = [c for c, n in have.items() if not n]
         always = [c for c, n in have.items() if several and n == few["train"]]
         if lacking: yield f"train has no example of {', '.join(lacking)} with {m}: {_TAKE_OFF}"
-        if always: yield f"train: {', '.join(always)} holds of each of its {few['train']} examples with {m}: {_TAKE_OFF}"
+        if always: yield f"train: {', '.join(always)} holds of all {few['train']} examples with {m}: {_TAKE_OFF}"
 
 # %% ../../nbs/data/02d_tasks.ipynb #d78a92bb
 _TAKE_OFF = "add some, or take the class off (`ignore` or `map` of its label in conf/dataset)"
