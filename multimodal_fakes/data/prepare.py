@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LANGUAGES', 'CALLED', 'SHORTCUT', 'FEWEST', 'detect_languages', 'probe_clip', 'probe_clips', 'add_clips', 'add_texts',
            'add_pictures', 'take_placeholders', 'add_languages', 'properties', 'find_shortcuts', 'count_duplicates',
-           'describe', 'check_budget', 'prepare_all', 'summary', 'obtain', 'plot_inventory', 'plot_examples',
-           'plot_shortcuts', 'plot_properties', 'problem_table']
+           'describe', 'check_budget', 'check_answers', 'prepare_all', 'summary', 'obtain', 'plot_inventory',
+           'plot_examples', 'plot_shortcuts', 'plot_properties', 'problem_table']
 
 # %% ../../nbs/data/01b_prepare.ipynb #19a7c4ce
 import os
@@ -24,7 +24,7 @@ from .rows import REASONS, read_text
 from .tables import Raw, read_dataset, strip_html
 from ..media import KillablePool, MediaError, probe_media
 from ..metrics import auroc, intervals
-from ..record import Example, label_field, load_dataset_conf, unify_labels
+from ..record import Example, all_classes, label_field, load_dataset_conf, unify_labels
 
 # %% ../../nbs/data/01b_prepare.ipynb #21daea51
 LANGUAGES = ["ar", "de", "en", "es", "fr", "hi", "it", "nl", "pl", "pt", "zh"]
@@ -492,6 +492,17 @@ def _worst(problems):
         lines.append(f"  {p['count']:,} × {reason}, first in {first['file']}, row {first['row']}: {first['what']}")
     return lines[:3]
 
+# %% ../../nbs/data/01b_prepare.ipynb #8dc57c8c
+def check_answers(
+    raws:list,        # of `read_dataset`
+    inventory:dict,   # dataset → entry
+):
+    "Raise where the classes of a field, over all datasets, cannot be told apart or lack the positive one of two"
+    confs = [raw.conf for raw in raws]
+    for field in dict.fromkeys(field for conf in confs for field in conf.labels):
+        own = [conf for conf in confs if field in conf.labels]
+        all_classes(field, own, {c for conf in own for c in inventory[conf.name]["classes"].get(field, ())})
+
 # %% ../../nbs/data/01b_prepare.ipynb #80d77176
 def prepare_all(
     home,                       # holds Datasets/
@@ -523,6 +534,7 @@ def prepare_all(
     write_json(step/"inventory.json", inventory)
     check_losses(inventory, missing_budget, step/"inventory.json")
     check_budget(inventory, error_budget, step/"inventory.json")
+    check_answers(raws, inventory)
     write_jsonl(step/"examples.jsonl", (Example(**e).model_dump() for e in examples))
     table = summary(inventory)
     write_json(step/"metrics.json", {name: _metrics(row) for name, row in table.iterrows()})

@@ -49,6 +49,7 @@ from ..media import MediaError, open_image, read_bytes
 from multimodal_fakes.record import (
     FIELDS,
     Example,
+    all_classes,
     in_one_word,
     label_field,
     load_dataset_conf,
@@ -118,11 +119,7 @@ def _taxonomy_entry(field, confs, labels, examples):
     users = {name: c for name, c in confs.items() if field in c.labels}
     counts = _count_answers(field, users, labels, examples)
     about = label_field(field, users.values())
-    unlisted = set().union(*counts.values()) - set(about.classes)      # classes that no configuration lists
-    classes = about.classes + sorted(unlisted)
-    if field not in FIELDS and len(classes) == 2 and not (about.positive or about.several):
-        raise FakesError(f"labels.{field} of {', '.join(users)}: its answers are {' and '.join(classes)}. "
-                         f"Write which is the positive one, `positive: {classes[1]}` or `positive: {classes[0]}`.")
+    classes = all_classes(field, users.values(), set().union(*counts.values()))
     return dict(
         classes=classes,
         fixed=field in FIELDS and bool(FIELDS[field].classes),
