@@ -58,7 +58,7 @@ def _unanswered(task, about, confs):
 
 # %% ../nbs/00ea_plan.ipynb #93f6ef72
 _COLUMNS = {   # modality → entries of conf/dataset, one of which names it
-    "text": ("text", "ocr"),
+    "text": ("text", "text_file", "ocr"),
     "vision": ("image",),
     "video": ("video",),
     "audio": ("audio", "video"),

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'Split', 'UNPACKED', 'BASELINES', 'LabelField', 'Example', 'Strict', 'Format', 'Join', 'Table', 'Label',
-           'Check', 'Derived', 'DatasetConf', 'label_field', 'unify_labels', 'in_one_word', 'load_dataset_conf',
-           'text_field', 'split_text_field', 'Task', 'TaskWords', 'load_words']
+           'Check', 'Derived', 'DatasetConf', 'label_field', 'all_classes', 'unify_labels', 'in_one_word',
+           'load_dataset_conf', 'text_field', 'split_text_field', 'Task', 'TaskWords', 'load_words']
 
 # %% ../nbs/00c_record.ipynb #4e3c2a37
+import json
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -93,7 +95,8 @@ class Table(Strict):
     format: Format | None = None              # overrides the dataset's
     join: list[Join] = []
     constant: dict = {}                       # columns with one value in every row, such as the class of a file
-    image: str | list[str] | None = None      # overrides the dataset's
+    text_file: str | list[str] | None = None  # overrides the dataset's
+    image: str | list[str] | None = None      # likewise
     video: str | list[str] | None = None      # likewise
     audio: str | list[str] | None = None      # likewise
 
@@ -102,8 +105,11 @@ class Label(Strict):
     "How a field follows from a column of the file, or from several where its classes do not exclude each other"
     model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
     column: str | list[str] = []              # of labels_raw; of several the first that answers
-    map: dict | None = None                   # raw value → class; none: the value itself is the class
+    # raw value → class; none: the value itself is the class, as where only `""`, an empty cell, is mapped
+    map: dict | None = None
     ignore: list = []                         # raw values that carry no answer
+    several: bool = False                     # a cell may name several classes, or be a list of them; empty: no answer
+    sep: str = "|"                            # between them, where the cell is a text
     flags: dict[str, str] = {}                # where several classes may hold: class → column, 1 where it holds, else 0
     positive: str | None = None               # of a field of the dataset's own with two classes
 
@@ -112,6 +118,71 @@ class Label(Strict):
         "Every column that it reads"
         own = [self.column] if isinstance(self.column, str) else self.column
         return [*self.flags.values(), *own]
+
+    @property
+    def holds_several(self) -> bool:
+        "Whether classes may hold at once"
+        return self.several or bool(self.flags)
+
+    @cached_property
+    def meanings(self) -> dict: # raw value as text → class; none where no class holds
+        "What the map says"
+        classes = {raw: self._class(c) for raw, c in (self.map or {}).items()}
+        spelt = {key: c for raw, c in classes.items() for key in _spellings(raw)}
+        return spelt | {_key(raw): c for raw, c in classes.items() if isinstance(raw, str)}
+
+    @cached_property
+    def ignored(self) -> set: # raw values as text
+        "What carries no answer"
+        return {key for raw in self.ignore for key in _spellings(raw)}
+
+    @property
+    def is_free(self) -> bool:
+        "Whether a value is the class itself"
+        return not self.meanings.keys() - {""}
+
+    def _class(self, value):
+        "A class as the map writes it; `none`, where several may hold, is no class"
+        name = _key(value)
+        return None if self.several and name in ("", "none") else name
+
+# %% ../nbs/00c_record.ipynb #4a67315d
+def _key(value):
+    "A raw value as text"
+    text = "" if value is None else str(value).strip()
+    if text.lower() in ("true", "false"): return text.lower()
+    return "" if text.lower() == "nan" else re.sub(r"^(-?\d+)\.0+$", r"\1", text)
+
+_YAML_WORDS = {True: "true yes on", False: "false no off", None: "null ~"}
+
+def _spellings(value):
+    "The texts that a value of a configuration stands for"
+    if value is not None and not isinstance(value, bool): return [_key(value)]
+    words = _YAML_WORDS[value].split()
+    return [_key(value), *(_key(spell(word)) for word in words for spell in (str.lower, str.title, str.upper))]
+
+# %% ../nbs/00c_record.ipynb #95ad7a09
+_LONGEST_CLASS = 200      # characters: more is a text, not its class
+
+def _class_name(name, several, where):
+    "The name of a class, which is written into tables, columns and answers; raises where it cannot be"
+    why = ""
+    if not name: why = "it is empty"
+    elif "|" in name: why = "answers are written as `a|b`; where it names several, write `several: true`"
+    elif name == "none" and several: why = "it is what is written where no class holds"
+    elif name == "all": why = "in tables it stands for all classes together"
+    elif name != name.strip() or re.search(r"[\0-\x1f\x7f\x85\u2028\u2029]", name): why = "it has blanks or line ends"
+    elif len(name) > _LONGEST_CLASS: why = f"it has more than {_LONGEST_CLASS} characters"
+    if why: raise FakesError(f"{where}: {name[:80]!r} cannot be the name of a class: {why}. `map` gives it another.")
+    return name
+
+def _check_case(classes, where):
+    "Raise where two classes differ in nothing but case: one of them is misspelt"
+    seen:dict = {}
+    for name in classes:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise FakesError(f"{where}: the classes {other!r} and {name!r} differ only in case. `map` makes them one.")
 
 # %% ../nbs/00c_record.ipynb #b1ae0bbd
 class Check(Strict):
@@ -128,7 +199,9 @@ class Derived(Strict):
 # %% ../nbs/00c_record.ipynb #1cb87b17
 class DatasetConf(Strict):
     "conf/dataset/<name>.yaml"
-    name: str
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    name: str                                 # that of the file, which may leave it out
+    folder: str | None = None                 # in the datasets folder; `name` if none
     title: str
     licence: str
     homepage: str = ""
@@ -139,6 +212,7 @@ class DatasetConf(Strict):
     id: str | None = None                     # column; the row number if none
     derived: dict[str, Derived] = {}          # further columns
     text: list[str] = []                      # columns, joined by a line break; `a|b` is b where a is empty
+    text_file: str | list[str] | None = None  # pattern of files with more text, as below; read in `format.encoding`
     # patterns such as img/{id}.jpg, whose folder may hold `*`, or several, of which the first that exists counts;
     # `{folder}` is the folder of the file that the row was read from
     image: str | list[str] | None = None
@@ -160,6 +234,12 @@ class DatasetConf(Strict):
     html: bool = False                        # text carries HTML to be removed
     tests_only: bool = False                  # never trained on
     classes: dict[str, list[str]] = {}        # of fields whose classes the dataset brings
+    also: dict[str, dict] = {}                # further datasets of the same folder: name → what differs from this one
+
+    @property
+    def home(self) -> str:
+        "Its folder in the datasets folder"
+        return self.folder or self.name
 
 # %% ../nbs/00c_record.ipynb #5af967b0
 def label_field(
@@ -180,16 +260,32 @@ def label_field(
 def _listed_classes(field, conf):
     "The classes that a dataset lists"
     label = conf.labels[field]
-    listed = conf.classes.get(field) or label.flags or (label.map or {}).values()
-    return [str(c) for c in listed]
+    if field in conf.classes: return [_key(c) for c in conf.classes[field]]
+    if label.flags: return list(label.flags)
+    return [] if label.is_free else [c for c in label.meanings.values() if c is not None]
 
 def _own_field(field, confs):
     "What datasets say of a field that is not among `FIELDS`; all must say the same"
     own = [conf.labels[field] for conf in confs]
-    said = [LabelField([], label.positive, bool(label.flags)) for label in own]
+    said = [LabelField([], label.positive, label.holds_several) for label in own]
     if all(about == said[0] for about in said): return said[0]
     names = " and ".join(conf.name for conf in confs)
     raise FakesError(f"labels.{field}: {names} do not agree on its positive class, or on whether several classes hold.")
+
+# %% ../nbs/00c_record.ipynb #d237e8bc
+def all_classes(
+    field:str,   # of the labels of some dataset
+    confs,       # that answer it
+    answered,    # classes that occur
+) -> list: # in order: as listed, then by name
+    "The classes of a field, those that no configuration lists among them; raises where they cannot be told apart"
+    about, names = label_field(field, confs), ", ".join(conf.name for conf in confs)
+    classes = about.classes + sorted(set(answered) - set(about.classes))
+    _check_case(classes, f"labels.{field} of {names}")
+    if field in FIELDS or about.positive or about.several or len(classes) != 2: return classes
+    first, second = classes
+    raise FakesError(f"labels.{field} of {names}: its answers are {first} and {second}. "
+                     f"Write which is the positive one, `positive: {second}` or `positive: {first}`.")
 
 # %% ../nbs/00c_record.ipynb #366fff07
 def unify_labels(
@@ -200,42 +296,74 @@ def unify_labels(
     unified = {}
     for field, label in conf.labels.items():
         raw = [labels_raw.get(column) for column in label.columns]
-        answers = [value for value in raw if value not in (None, "") and not _in(value, label.ignore)]
-        if label.flags:
-            if len(answers) < len(raw): continue
-            unified[field] = [c for c, value in zip(label.flags, answers) if _holds(value, field, conf)]
-        elif answers: unified[field] = _look_up(answers[0], label, field, conf)
+        answer = (_flagged if label.flags else _answer)(raw, label, field, conf)
+        if answer is not None: unified[field] = answer
     return unified
 
+def _is_silent(raw, label):
+    "Whether a value carries no answer; a list does, also an empty one"
+    return not isinstance(raw, list) and (not _key(raw) or _key(raw) in label.ignored)
+
 # %% ../nbs/00c_record.ipynb #549612e1
+def _flagged(raw, label, field, conf):
+    "The classes whose flags are set; None where one of them is not answered"
+    if any(_is_silent(value, label) for value in raw): return None
+    return [c for c, value in zip(label.flags, raw) if _holds(value, field, conf)]
+
 def _holds(raw, field, conf):
     "Whether a class holds, by its flag"
-    if _key(raw) not in ("0", "1"):
+    if _key(raw) not in ("0", "1", "false", "true"):
         raise FakesError(
             f"{conf.name}: unknown label {raw!r} in a column of {field}; "
             "expected 1 where the class holds and 0 where it does not.")
-    return _key(raw) == "1"
+    return _key(raw) in ("1", "true")
+
+# %% ../nbs/00c_record.ipynb #9e02c814
+def _answer(raw, label, field, conf):
+    "What the first column says that answers; None where none does, and the map says nothing of an empty cell"
+    says = [value for value in raw if not _is_silent(value, label)]
+    if says: return (_named if label.several else _look_up)(says[0], label, field, conf)
+    if "" not in label.meanings or all(map(_key, raw)): return None
+    empty = label.meanings[""]
+    return [empty] * (empty is not None) if label.several else empty
+
+# %% ../nbs/00c_record.ipynb #44b7256a
+def _named(raw, label, field, conf):
+    "The classes that a cell names, in order; None where it names none, or only what is ignored"
+    items = _list_in(raw, field, conf)
+    parts = [part for part in (str(raw).split(label.sep) if items is None else items) if _key(part)]
+    kept = [part for part in parts if _key(part) not in label.ignored]
+    if not kept and (parts or items is None): return None
+    classes = {_look_up(part, label, field, conf) for part in kept} - {None}
+    listed = label_field(field, [conf]).classes
+    return sorted(classes, key=lambda c: (listed.index(c) if c in listed else len(listed), c))
+
+_QUOTED = re.compile("|".join(rf"{q}((?:[^{q}\\]|\\.)*){q}" for q in ("'", '"')), re.DOTALL)
+
+def _list_in(raw, field, conf):
+    "The list that a cell is or holds, None where it is none; raises where it only looks like one"
+    if isinstance(raw, list): return raw
+    text = str(raw).strip()
+    if text[:1] + text[-1:] != "[]": return None
+    try: return json.loads(text)
+    except ValueError: between = _QUOTED.sub("", text)
+    if re.fullmatch(r"\[[\s,]*\]", between):
+        return [re.sub(r"\\(.)", r"\1", "".join(pair)) for pair in _QUOTED.findall(text)]
+    raise FakesError(f"{conf.name}: unknown label {raw!r} of {field}: expected a list as JSON or Python writes it.")
 
 # %% ../nbs/00c_record.ipynb #07c13e9a
 def _look_up(raw, label, field, conf):
-    "The class of a raw value"
-    fixed = FIELDS[field].classes if field in FIELDS else []
-    classes = fixed or conf.classes.get(field, [])
-    if label.map is None and not classes: return _key(raw)
-    if label.map is None: table = {_key(c): c for c in classes}
-    else: table = {_key(value): c for value, c in label.map.items()}
-    if _key(raw) not in table:
-        raise FakesError(
-            f"{conf.name}: unknown label {raw!r} in column {label.column!r}; "
-            f"conf/dataset/{conf.name}.yaml maps {', '.join(table)} to {field}.")
-    return table[_key(raw)]
-
-# %% ../nbs/00c_record.ipynb #95ad7a09
-def _key(value):
-    "A raw value as text; 1.0 is 1"
-    return re.sub(r"^(-?\d+)\.0$", r"\1", str(value).strip())
-
-def _in(raw, values): return _key(raw) in map(_key, values)
+    "The class of a raw value; None where the map says that none holds"
+    unknown = f"{conf.name}: unknown label {raw!r} in column {label.column!r}"
+    if isinstance(raw, list | dict): raise FakesError(f"{unknown}; expected one value, or `several: true` and a list.")
+    key, fixed = _key(raw), FIELDS[field].classes if field in FIELDS else []
+    listed = [_key(c) for c in fixed or conf.classes.get(field, [])]
+    if key in label.meanings: return label.meanings[key]
+    if label.several and key == "none": return None
+    if label.is_free and not listed: return _class_name(key, label.several, unknown)
+    table = listed if label.is_free else label.meanings
+    if key in table: return key
+    raise FakesError(f"{unknown}; conf/dataset/{conf.name}.yaml maps {', '.join(table)} to {field}.")
 
 # %% ../nbs/00c_record.ipynb #f5d26cad
 def in_one_word(
@@ -246,28 +374,55 @@ def in_one_word(
 
 # %% ../nbs/00c_record.ipynb #da54f52f
 def load_dataset_conf(
-    name:str,           # name of a file in `folder`
+    name:str,           # of a file in `folder`, or of an entry of `also` in one
     folder=None,        # `conf/dataset` of the project if none
 ) -> DatasetConf: # checked
     "Read a dataset's configuration; `extends: other` starts from another one"
     folder = Path(folder or root()/"conf/dataset")
-    names = sorted(p.stem for p in folder.glob("*.yaml"))
-    if name not in names:
-        raise FakesError(
-            f"No dataset {name!r} in {folder}{nearest(name, names)}. Any table can be read by adding such a file.")
+    stem, key = _place(name, folder)
+    where = f"{folder/stem}.yaml" + (f": also.{key}" if key else "")
     settings = _resolve(name, folder)
     try: conf = DatasetConf.model_validate(settings)
-    except ValidationError as e: raise FakesError(f"{folder/name}.yaml: {_first_problem(e, DatasetConf)}") from None
-    _check_labels(conf, folder/f"{name}.yaml")
+    except ValidationError as e: raise FakesError(f"{where}: {_first_problem(e, DatasetConf)}") from None
+    _check_place(conf, name, where, folder)
+    _check_labels(conf, where)
     return conf
 
 # %% ../nbs/00c_record.ipynb #0074fe6d
+def _place(name, folder) -> tuple: # name of a file, and the key below its `also`, none for the file's own dataset
+    "Where a dataset is configured"
+    stems = sorted(p.stem for p in folder.glob("*.yaml"))
+    if name in stems: return name, None
+    places:dict = {}
+    for stem in stems:
+        for key in _also(stem, folder): places.setdefault(key, []).append(stem)
+    if len(places.get(name, [])) == 1: return places[name][0], name
+    if name in places: raise FakesError(f"{folder}: {' and '.join(places[name])} both name {name!r} below `also`.")
+    raise FakesError(
+        f"No dataset {name!r} in {folder}{nearest(name, [*stems, *places])}. "
+        "Any table can be read by adding such a file.")
+
+def _also(stem, folder) -> dict: # name → settings
+    "The further datasets of a file"
+    also = read_yaml(folder/f"{stem}.yaml").get("also") or {}
+    if isinstance(also, dict) and all(isinstance(own, dict) for own in also.values()):
+        return {str(name): own for name, own in also.items()}
+    raise FakesError(f"{folder/stem}.yaml: also: expected names, and below each what differs.")
+
+# %% ../nbs/00c_record.ipynb #e886f403
 def _resolve(name, folder, through=()):
-    "The settings of a file laid over those it extends"
+    "The settings of a dataset laid over those that it extends"
     if name in through: raise FakesError(f"{folder/name}.yaml extends itself, through {', '.join(through)}.")
-    own = read_yaml(folder/f"{name}.yaml")
-    parent = own.pop("extends", None)
-    return overlay(_resolve(parent, folder, (*through, name)), own) if parent else own
+    stem, key = _place(name, folder)
+    own, parent = read_yaml(folder/f"{stem}.yaml"), stem
+    if key: own = _also(stem, folder)[key]
+    else: parent = own.pop("extends", None)
+    own = {"name": name} | own
+    if not parent: return own
+    base = _resolve(parent, folder, (*through, name))
+    base.pop("also", None)
+    if key: base.setdefault("folder", base["name"])
+    return overlay(base, own)
 
 def _first_problem(e, model):
     "The first error of a validation: where, what, and the name that was meant"
@@ -275,18 +430,37 @@ def _first_problem(e, model):
     key = ".".join(map(str, first["loc"]))
     unknown = first["type"] == "extra_forbidden"
     hint = nearest(str(first["loc"][-1]), model.model_fields) if unknown else ""
+    if first["type"] == "string_type" and isinstance(first["input"], bool): hint = f". {_IN_QUOTES}"
     return f"{key}: {first['msg'].lower()}{hint}"
+
+# %% ../nbs/00c_record.ipynb #4412d1dc
+def _check_place(conf, name, where, folder):
+    "A dataset has the name by which it is found, one that can be a folder's, and lies among the others"
+    if conf.name != name: raise FakesError(f"{where}: name: {conf.name!r} is found as {name!r}. Leave `name` out.")
+    for key, value in dict(name=conf.name, folder=conf.home).items():
+        parts = value.split("/") if key == "folder" else [value]
+        sound = all(re.fullmatch(r"[^\s./\\\\][^/\\\\:\0-\x1f]*", part) for part in parts)
+        if not sound: raise FakesError(f"{where}: {key}: {value!r} cannot be a folder below the datasets folder.")
+    for other in conf.also:
+        if _place(other, folder)[1] is None:
+            raise FakesError(f"{where}: also.{other}: {other}.yaml stands beside this file. Rename one of them.")
+        if "also" in conf.also[other]: raise FakesError(f"{where}: also.{other}.also: name it one level up.")
 
 # %% ../nbs/00c_record.ipynb #705c3944
 def _check_labels(conf, path):
-    "Every mapped class must be one of the field's classes"
+    "Each label has one form, and classes that can be written and that its field has"
     for field, label in conf.labels.items():
         where = f"{path}: labels.{field}"
+        if not re.fullmatch(r"\w[\w-]*", field):
+            raise FakesError(f"{where}: the name of a field has letters, digits, _ and - only.")
         about = label_field(field, [conf])
         _check_shape(label, about.several, where)
+        for name in about.classes: _class_name(name, about.several, where)
+        _check_case(about.classes, where)
         _check_positive(label, about, field in FIELDS, where)
-        for value in (label.map or {}).values():
-            if about.classes and value not in about.classes:
+        for value in filter(None, label.meanings.values()):
+            _class_name(value, about.several, where)
+            if about.classes and not label.is_free and value not in about.classes:
                 raise FakesError(f"{where}: no class {value!r}{nearest(value, about.classes)}")
 
 # %% ../nbs/00c_record.ipynb #6b796f67
@@ -302,22 +476,27 @@ def _check_positive(label, about, is_fixed, where):
     if about.several or len(about.classes) > 2:
         raise FakesError(f"{where}.positive: there is a positive class where there are two classes, no more.")
     if about.classes and label.positive not in about.classes:
-        raise FakesError(f"{where}.positive: no class {label.positive!r}{nearest(label.positive, about.classes)}")
+        raise FakesError(f"{where}.positive: no class {label.positive!r}{nearest(label.positive, about.classes)}. "
+                         "Where the data lack it, name both below `classes`.")
 
 # %% ../nbs/00c_record.ipynb #27a483e7
 def _check_shape(label, several, where):
-    "Flags where several classes may hold, else a column; no class with a name that cannot be written"
-    if bool(label.flags) != several or bool(label.flags) == bool(label.column):
+    "Flags or a column of several where several classes may hold, else a column; no map that contradicts itself"
+    forms = bool(label.flags), bool(label.column)
+    if label.holds_several != several or sum(forms) != 1 or (label.several and label.flags):
         expected = "one class holds, expected `column`"
-        if several: expected = "several classes may hold at once, expected `flags: {class: column}`"
+        if several: expected = "several classes may hold at once, expected `flags: {class: column}` or `several: true`"
         raise FakesError(f"{where}: {expected} and nothing else.")
-    for name in label.flags:
-        if name == "none" or "|" in name:
-            raise FakesError(
-                f"{where}: {name!r} cannot be the name of a class: "
-                "answers are written as `a|b`, and as `none` where no class holds.")
-    if any(isinstance(value, bool) for value in label.map or {}):   # yes, no, on, off
-        raise FakesError(f"{where}: YAML took a word of the map for true or false. Put raw values in quotes.")
+    if "sep" in label.model_fields_set and not (label.several and label.sep):
+        raise FakesError(f"{where}.sep: what stands between several classes, needs `several: true`.")
+    for raw, value in (label.map or {}).items():
+        if isinstance(value, bool): raise FakesError(f"{where}.map: {_IN_QUOTES}")
+        if not _key(value) and not label.several: raise FakesError(f"{where}.map: {raw!r} has no class.")
+    keys = [_key(raw) for raw in label.map or {}]
+    twice = [key for key in dict.fromkeys(keys) if keys.count(key) > 1]
+    if twice: raise FakesError(f"{where}.map: {twice[0]!r} stands there twice.")
+
+_IN_QUOTES = "YAML took a word such as yes, no, on or off for true or false. Put the class in quotes."
 
 # %% ../nbs/00c_record.ipynb #41cbea3b
 def text_field(

@@ -15,13 +15,22 @@ from .names import Names
 from ..record import unify_labels
 
 # %% ../../nbs/data/01aa_losses.ipynb #12346a24
-KINDS = {"picture": "image", "video": "video", "sound": "audio"}      # kind of file: its column without `_path`
+KINDS = {     # kind of file: its column without `_path`
+    "text": "text",
+    "picture": "image",
+    "video": "video",
+    "sound": "audio",
+}
+
+def _path(e, column):
+    "The file of an example, none where it names none; that of a text stands in `meta`"
+    return e["meta"].get("text_path") if column == "text" else e[f"{column}_path"]
 
 def named_files(
     examples:list,   # dicts of `Example`, before any file of theirs was opened
 ) -> list: # of (kind, example, path)
     "What the rows of a dataset name"
-    return [(kind, e, e[f"{k}_path"]) for e in examples for kind, k in KINDS.items() if e[f"{k}_path"]]
+    return [(kind, e, _path(e, k)) for e in examples for kind, k in KINDS.items() if _path(e, k)]
 
 # %% ../../nbs/data/01aa_losses.ipynb #f172911b
 def _by(pairs):
@@ -53,24 +62,24 @@ def count_losses(
     for kind, column in KINDS.items():
         examples = [e for k, e, _ in named if k == kind]
         if not examples: continue
-        there = [e[f"{column}_path"] is not None for e in examples]
-        lost = [(e, path) for k, e, path in named if k == kind and e[f"{column}_path"] is None]
+        there = [_path(e, column) is not None for e in examples]
+        lost = [(e, path) for k, e, path in named if k == kind and _path(e, column) is None]
         splits = _by(zip((e["split"] for e in examples), there))
         classes = _by_class(examples, there, conf)
         losses[kind] = dict(
             named=len(there), found=sum(there), splits=splits, classes=classes,
-            first=_first(lost, kind, Path(folder)),
+            first=_first(lost, kind, conf.home, Path(folder)),
             warnings=telling_losses(kind, classes))
     return losses
 
 # %% ../../nbs/data/01aa_losses.ipynb #afd021c6
-def _first(lost, kind, folder):
+def _first(lost, kind, home, folder):
     "The first file that is not there, or else cannot be opened: its row, its path, and why; none where nothing is lost"
     if not lost: return None
     absent = (pair for pair in lost if not os.path.exists(folder/pair[1]))
     e, path = next(absent, lost[0])
     if (folder/path).exists(): why = "the file is there and cannot be opened, see `problems`"
-    else: why = Names(folder/e["dataset"]).explain(path.removeprefix(f"{e['dataset']}/"), KINDS[kind])
+    else: why = Names(folder/home).explain(path.removeprefix(f"{home}/"), KINDS[kind])
     return dict(file=e["meta"]["file"], row=e["meta"]["row"], path=path, why=why)
 
 # %% ../../nbs/data/01aa_losses.ipynb #d243336d

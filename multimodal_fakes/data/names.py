@@ -74,6 +74,7 @@ def rewritten(
 ENDINGS = {   # kind of a file: how its names end
     "image": "jpg jpeg jpe jfif png webp gif bmp tif tiff avif jp2 j2k ppm pgm pbm pnm pfm heic heif",
     "video": "mp4 m4v mov avi mkv webm mpg mpeg wmv flv 3gp ogv",
+    "text": "txt text md htm html",
     "audio": "wav mp3 flac ogg oga opus m4a aac wma aif aiff",
 }
 _KIND_OF = {ending: kind for kind, endings in ENDINGS.items() for ending in endings.split()}
@@ -188,7 +189,7 @@ def _below(self:Names, places, part, keys):
 def fitting(
     self:Names,
     names:list,   # paths that a row may mean
-    kind:str,     # image, video or audio
+    kind:str,     # of `ENDINGS`
 ) -> dict: # path in the dataset's folder → what differs, of the files that differ least
     "The files that a row may mean, under any spelling"
     differs = {}
@@ -205,7 +206,7 @@ def fitting(
 def find(
     self:Names,
     names:list,   # paths that a row may mean, the likeliest first; none that `is_outside`
-    kind:str,     # image, video or audio
+    kind:str,     # of `ENDINGS`
 ) -> Meant:
     "The first name that exists, or the one file that has one of them under another spelling"
     for name in names:
@@ -220,7 +221,7 @@ _COMPARED = 1000     # names of a folder that one is compared with, those next t
 def explain(
     self:Names,
     name:str,   # that was not found
-    kind:str,   # image, video or audio
+    kind:str,   # of `ENDINGS`
 ) -> str:
     "Why no file is taken, and what lies nearest"
     if os.path.lexists(self.folder/name): return "a link to a file that is not there"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REASONS', 'NOTHING', 'RowError', 'Problems', 'is_nothing', 'is_gap', 'column_names', 'read_spans', 'read_rows',
-           'columns_of', 'files_of']
+           'columns_of', 'files_of', 'read_text']
 
 # %% ../../nbs/data/00_rows.ipynb #fada608f
 import codecs
@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core import FakesError, atomic_path, nearest, read_json
-from ..media import format_of
+from ..media import MediaError, format_of
 from ..record import UNPACKED, Format
 
 # %% ../../nbs/data/00_rows.ipynb #cb026560
@@ -41,6 +41,7 @@ REASONS = {  # reason: consequence
     "unknown split": "rejected",
     "path outside the dataset": "rejected",
     "picture required": "rejected",
+    "not a text": "rejected",
     "neither text nor picture": "rejected",
     "neither video nor sound": "rejected",
     "no majority": "left out",
@@ -60,6 +61,7 @@ REASONS = {  # reason: consequence
     "picture memory": "kept",
     "picture animated": "kept",      # its first frame is read
     "picture placeholder": "kept",
+    **{f"text {reason}": "kept" for reason in ("missing", "empty", "unreadable", "too_large")},
     **{f"video {reason}": "kept" for reason in _OF_CLIPS},
     **{f"sound {reason}": "kept" for reason in _OF_CLIPS},
     "several video tracks": "kept",
@@ -146,6 +148,8 @@ _NO_TEXT = {  # first bytes: what a file is that somebody takes for a text, and 
     b"\xd0\xcf\x11\xe0": "an old Excel file: save its sheet as CSV",
     b"\x1f\x8b": "packed with gzip: let its name end with .gz",
     b"PAR1": "a Parquet file: let its name end with .parquet",
+    b"%PDF": "a PDF: save its words as text",
+    b"{\\rt": "a rich text file: save its words as text",
 }
 
 def _open(path, fmt):
@@ -835,3 +839,24 @@ def files_of(
         return [file for split in splits for file in files_of(path/Path(split).name)]
     if not (path/"state.json").is_file(): return []
     return [path/Path(entry["filename"]).name for entry in read_json(path/"state.json")["_data_files"]]
+
+# %% ../../nbs/data/00_rows.ipynb #4f857c8e
+_LONGEST_TEXT = 2**22      # bytes, some thousand pages
+
+def read_text(
+    path,              # of a file, packed if it ends with .gz
+    encoding="utf-8",  # UTF-16 and UTF-32 are read too, by their byte order marks
+) -> str: # with `\n` at the end of lines; raises `MediaError`: missing, empty, unreadable, too_large
+    "The words of a file"
+    path = Path(path)
+    if not path.is_file():
+        raise MediaError("unreadable" if path.exists() else "missing", f"{path}: no file of this name")
+    try:
+        with _clear_errors(path), _open(path, Format(encoding=encoding)) as f: text = f.read(_LONGEST_TEXT + 1)
+    except FakesError as e: raise MediaError("unreadable", f"{path}: {e}") from None
+    if len(text) > _LONGEST_TEXT: raise MediaError("too_large", f"{path}: more than {_LONGEST_TEXT:,} characters")
+    wrong = _wrong_bytes(text, encoding)
+    if wrong: raise MediaError("unreadable", f"{path}: {wrong.what}")
+    text = re.sub("\r\n?", "\n", text).strip("\ufeff \t\n")
+    if is_nothing(text): raise MediaError("empty", f"{path}: no words")
+    return text

@@ -44,11 +44,12 @@ from multimodal_fakes.core import (
 from .duplicates import AS_WORDS
 from .extract import extract_all, file_members, read_members
 from .reader import HEADER, MEMBERS, PLACES, SPLITS, compact_json, first_label, in_blocks
-from .tasks import count_tasks
+from .tasks import count_tasks, notices
 from ..media import MediaError, open_image, read_bytes
 from multimodal_fakes.record import (
     FIELDS,
     Example,
+    all_classes,
     in_one_word,
     label_field,
     load_dataset_conf,
@@ -118,11 +119,7 @@ def _taxonomy_entry(field, confs, labels, examples):
     users = {name: c for name, c in confs.items() if field in c.labels}
     counts = _count_answers(field, users, labels, examples)
     about = label_field(field, users.values())
-    unlisted = set().union(*counts.values()) - set(about.classes)      # classes that no configuration lists
-    classes = about.classes + sorted(unlisted)
-    if field not in FIELDS and len(classes) == 2 and not (about.positive or about.several):
-        raise FakesError(f"labels.{field} of {', '.join(users)}: its answers are {' and '.join(classes)}. "
-                         f"Write which is the positive one, `positive: {classes[1]}` or `positive: {classes[0]}`.")
+    classes = all_classes(field, users.values(), set().union(*counts.values()))
     return dict(
         classes=classes,
         fixed=field in FIELDS and bool(FIELDS[field].classes),
@@ -176,24 +173,60 @@ def _best_split(count, got, target):
     growth = (count * (count + 2 * (got - target)) / target).sum(1)     # (splits,)
     return growth.argmin()
 
+# %% ../../nbs/data/03_shard.ipynb #59ea4489
+def _by_group(y, group):
+    "How often each class occurs in each group, (groups, classes), and which columns are answers, (classes,)"
+    answers = pd.Series(np.asarray(y, dtype=str)).str.split("|", regex=False)
+    each = answers.explode()
+    names, label = np.unique(each.to_numpy(dtype=str), return_inverse=True)
+    counts = np.zeros((group.max() + 1, len(names)))
+    np.add.at(counts, (group[each.index], label), 1)
+    answered = names != ""
+    if len(each) > len(answers):
+        counts, answered = np.column_stack([counts, np.bincount(group)]), np.append(answered, True)
+    return counts, answered if answered.any() else ~answered
+
+# %% ../../nbs/data/03_shard.ipynb #f3952cbd
+def _mend(deal, counts, share):
+    "A deal in which training has every class, and the other splits have what it can spare"
+    deal, there = deal.copy(), counts > 0                           # (groups,), (groups, classes)
+    for c in np.flatnonzero(there.any(0)):
+        own = np.flatnonzero(there[:, c])
+        if (deal[own] != 0).all(): deal[own[counts[own].sum(1).argmin()]] = 0
+    for split in range(1, len(share)):
+        for c in np.flatnonzero(there.any(0)):
+            if there[deal == split, c].any(): continue
+            spare = _spare(deal, split, c, counts, share[split])
+            if spare is not None: deal[spare] = split
+    return deal
+
+def _spare(deal, split, c, counts, share):
+    "The smallest group of a class that training can spare and a split has room for; none where there is no such group"
+    size, there = counts.sum(1), counts > 0
+    of_train = there[deal == 0].sum(0)                              # (classes,) groups that training has
+    own = np.flatnonzero((deal == 0) & there[:, c])
+    own = own[(~there[own] | (of_train > 1)).all(1)]
+    held, room = size[deal == split].sum(), 1.25 * share * size.sum() + 1
+    if held: own = own[held + size[own] <= room]
+    return own[size[own].argmin()] if len(own) else None
+
 # %% ../../nbs/data/03_shard.ipynb #b1ae9904
 def grouped_split(
-    y,            # (n,) class of each example
+    y,            # (n,) class of each example, `a|b` where several hold, empty without an answer
     groups,       # (n,) what must stay together
-    shares:dict,  # split → share of the examples; they add up to 1
+    shares:dict,  # split → share of the examples; they add up to 1, and the first is that of training
     seed:int=0,
 ) -> np.ndarray: # (n,) split of each example
-    "Stratified splits that no group straddles"
+    "Stratified splits that no group straddles; training has every class, the others have what it can spare"
     names, share = list(shares), np.array(list(shares.values()), float)
     group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
-    label = np.unique(np.asarray(y, dtype=str), return_inverse=True)[1]
-    counts = np.zeros((group.max() + 1, label.max() + 1))          # (groups, classes)
-    np.add.at(counts, (group, label), 1)
+    counts, answered = _by_group(y, group)                         # (groups, classes), (classes,)
     target = share[:, None] * counts.sum(0)                        # (splits, classes)
     starts = 20 if len(counts) < 300 else 1
     deals = [_deal(counts, target, np.random.default_rng([seed, start])) for start in range(starts)]
     best = min(deals, key=lambda deal: _misfit(counts, target, deal))
-    return np.array(names, dtype=object)[best[group]]
+    mended = _mend(best, counts[:, answered], share)
+    return np.array(names, dtype=object)[mended[group]]
 
 # %% ../../nbs/data/03_shard.ipynb #a36b7b73
 def published_fate(
@@ -220,9 +253,9 @@ def split_dataset(
     missing = _missing(table, split, dict(val=val_share, test=test_share))
     free, off_target = decided.isna(), []
     if missing and free.any():
-        shares = {"train": 1 - sum(missing.values()), **missing}
+        shares = {"train": _left_for_training(missing), **missing}
         split[free] = grouped_split(table.y[free], table.group[free], shares, seed)
-        off_target = _off_target(split[free], shares)
+        off_target = _off_target(split[free], shares, table.group[free])
     report = dict(how=_how(table.split, missing), dropped=dropped, notes=_notes(table, split) + off_target)
     return split.to_numpy(object), report
 
@@ -243,16 +276,32 @@ def _how(published, missing):
     return f"published, {' and '.join(missing)} carved out of train"
 
 # %% ../../nbs/data/03_shard.ipynb #0b390e25
+def _each(y):
+    "Every class of some answers"
+    return set(y.str.split("|", regex=False).explode()) - {""}
+
 _LEAKED = ("{:.0%} of the published training examples share a group with validation or test and were dropped; "
            "consider split_by: group")
-_COARSE = ("{name} holds {came:.0%} instead of {share:.0%}: "
-           "its groups are too coarse, or its classes too small, to do better")
+_COARSE = ("{name} holds {came:.0%} instead of {share:.0%}: its groups are too coarse, or its classes too small, to do "
+           "better. There are {n:,} groups, of which the largest holds {largest:.0%}; name finer ones (`group` "
+           "in conf/dataset), publish splits (`split`), or change shard.{name}_share")
 
-def _off_target(split, shares):
+def _left_for_training(missing):
+    "The share of training; raises where the others leave none"
+    left = 1 - sum(missing.values())
+    if left > 1e-6: return left
+    asked = " and ".join(f"shard.{name}_share {share:g}" for name, share in missing.items())
+    raise FakesError(f"{asked} leave nothing to train on: together they must stay below 1.")
+
+def _off_target(split, shares, groups):
     "Where coarse groups kept a split from its share"
-    came = split.value_counts(normalize=True)
-    far = [name for name, share in shares.items() if abs(came.get(name, 0) - share) > 0.05]
-    return [_COARSE.format(name=name, came=came.get(name, 0), share=shares[name]) for name in far]
+    came, held = split.value_counts(normalize=True), groups.value_counts(normalize=True)
+    about = dict(n=len(held), largest=held.iloc[0])
+    wanted = {name: share for name, share in shares.items() if name != "train"}
+    far = {name: share for name, share in wanted.items() if _is_far(came.get(name, 0), share)}
+    return [_COARSE.format(name=name, came=came.get(name, 0), share=share, **about) for name, share in far.items()]
+
+def _is_far(came, share): return not came or abs(came - share) > 0.05
 
 # %% ../../nbs/data/03_shard.ipynb #b3a813b1
 def _notes(table, split):
@@ -261,7 +310,7 @@ def _notes(table, split):
     lost = (split[train] == "dropped").mean() if train.any() else 0
     if lost > 1 / 3: notes.append(_LEAKED.format(lost))
     for name in SPLITS:
-        absent = set(table.y) - {""} - set(table.y[split == name])
+        absent = _each(table.y) - _each(table.y[split == name])
         if absent and (split == name).any(): notes.append(f"{name} has no example of {', '.join(sorted(absent)[:5])}")
     return notes
 
@@ -353,6 +402,9 @@ def _words(x, y, new):
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import SGDClassifier
     vectors = TfidfVectorizer(**AS_WORDS, sublinear_tf=True)
+    if not any(map(vectors.build_analyzer(), x)):              # texts without a word, such as numbers
+        values, counts = np.unique(y, return_counts=True)
+        return np.full(len(new), values[counts.argmax()])
     model = SGDClassifier(loss="log_loss", alpha=1e-5, random_state=0)
     return model.fit(vectors.fit_transform(x), y).predict(vectors.transform(new))
 
@@ -373,14 +425,16 @@ def _thumbnails(rows, datasets, side=16):
     return np.stack([pixels[e.image_path] for e in rows])
 
 # %% ../../nbs/data/03_shard.ipynb #fbcf91ff
-def _both_ways(x, rows, y, predict, seed, n_folds=3):
+_FOLDS = 3      # of the cross-validation: each needs a group of its own, and an example of each class
+
+def _both_ways(x, rows, y, predict, seed):
     "Accuracy of out-of-fold predictions, folds drawn at random and by group"
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
     label = np.array([y[e.id] for e in rows])
     group = np.array([group_or_id(e) for e in rows])
     x = np.array(x, dtype=object) if isinstance(x[0], str) else np.asarray(x)
-    at_random = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(x, label)
-    by_group = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(x, label, group)
+    at_random = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(x, label)
+    by_group = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(x, label, group)
     return dict(
         n=len(rows),
         random=_out_of_fold(at_random, x, label, predict),
@@ -424,10 +478,10 @@ def split_optimism(
         groups, classes = {group_or_id(e) for e in rows}, {y[e.id] for e in rows}
         if len(groups) == len(rows) or len(classes) < 2: continue
         optimism[name] = _repetition(rows, y)
-        texts = [e for e in rows if e.text_raw]
+        texts = _frequent([e for e in rows if e.text_raw], y)
         if _enough(texts, y):
             optimism[name]["text"] = _both_ways([e.text_raw for e in texts], texts, y, _words, seed)
-        pictures = _whole_groups([e for e in rows if e.image_path], y, n_images, seed)
+        pictures = _frequent(_whole_groups([e for e in rows if e.image_path], y, n_images, seed), y)
         if _enough(pictures, y):
             optimism[name]["image"] = _both_ways(_thumbnails(pictures, datasets), pictures, y, _nearest_picture, seed)
     return optimism
@@ -440,9 +494,15 @@ def _repetition(rows, y):
     repeated = groups.duplicated(keep=False).mean()
     return dict(n=len(rows), repeated=round(float(repeated), 4), majority=round(float(shares.max()), 4))
 
+def _frequent(rows, y):
+    "The examples of classes that can have one in each fold"
+    count = Counter(y[e.id] for e in rows)
+    return [e for e in rows if count[y[e.id]] >= _FOLDS]
+
 def _enough(rows, y):
     "Whether cross-validation can say anything"
-    return len(rows) >= 30 and len({y[e.id] for e in rows}) > 1
+    n_groups = len({group_or_id(e) for e in rows})
+    return len(rows) >= 30 and n_groups >= _FOLDS and len({y[e.id] for e in rows}) > 1
 
 # %% ../../nbs/data/03_shard.ipynb #c5506388
 def show_optimism(
@@ -853,7 +913,7 @@ def _counts(column, several):
 # %% ../../nbs/data/03_shard.ipynb #fee87189
 def make_metrics(
     stats:dict,   # what `shard_all` gathers
-) -> dict: # packed, failed, dropped; a dataset: examples of each split, optimism of text and image
+) -> dict: # packed, failed, dropped; a dataset: examples of each split, optimism of text and image; notices of tasks
     "The numbers that `dvc metrics show` prints"
     datasets = stats["datasets"]
     metrics:dict = dict(
@@ -865,7 +925,8 @@ def make_metrics(
         for kind in ("text", "image"):
             both = stats["optimism"].get(name, {}).get(kind)
             if both: metrics[name][f"optimism_{kind}"] = round(both["random"] - both["grouped"], 4)
-    return metrics
+    noted = {task: len(sentences) for task, sentences in stats.get("notices", {}).items() if sentences}
+    return metrics | ({"notices": noted} if noted else {})
 
 # %% ../../nbs/data/03_shard.ipynb #4351ac96
 def shard_all(
@@ -900,13 +961,18 @@ def shard_all(
     optimism = split_optimism(learnt, first_label(labels, confs, examples), sources.datasets, seed=seed)
     twins = count_twins(splits, examples)
     stats = dict(datasets=datasets, splits_digest=splits_digest(splits), twins=twins, optimism=optimism)
-    write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
-    write_tasks(step, tasks or {}, taxonomy, clip)
-    count_tasks(step/"task_counts.csv", tasks or {}, indexes, taxonomy)
+    stats["notices"] = _write_tables(step, tasks or {}, taxonomy, clip, indexes, reports)
     for name, content in dict(splits=splits, stats=stats, metrics=make_metrics(stats)).items():
         write_json(step/f"{name}.json", content)
     write_sums(step, "shard", _written(step))
     return stats
+
+def _write_tables(step, tasks, taxonomy, clip, indexes, reports):
+    "What classes there are, what each task reads and how much it has; what a person should know of each task"
+    write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
+    write_tasks(step, tasks, taxonomy, clip)
+    counts = count_tasks(step/"task_counts.csv", tasks, indexes, taxonomy, reports)
+    return {task: notices(own) for task, own in counts.groupby("task", sort=False)}
 
 def _written(step):
     "Paths below Step_3 of what the later stages read"

@@ -147,9 +147,16 @@ def _said(row, columns):
     cells = (_cell(row, c) for c in columns.split("|"))
     return next((cell for cell in cells if not is_nothing(cell)), "")
 
+def _words(value, column):
+    "The words of a cell, of a list one part a line; empty where it says nothing, raises where it is no text"
+    if isinstance(value, list): return "\n".join(filter(None, (_words(part, column) for part in value)))
+    if isinstance(value, dict): raise RowError("not a text", f"{column} holds {json.dumps(value)[:100]}")
+    return "" if is_nothing(value) else str(value).strip()
+
 def _text(row, conf):
     "The text columns that are not empty, one a line; None if all are"
-    parts = [_said(row, columns) for columns in conf.text]
+    choices = [[_words(row.get(c), c) for c in columns.split("|")] for columns in conf.text]
+    parts = [next(filter(None, words), "") for words in choices]
     if conf.html: parts = list(map(strip_html, parts))
     return "\n".join(filter(None, parts)) or None
 
@@ -263,12 +270,13 @@ def _example(row, line, file, table, conf, patterns, names, keys):
     except FakesError as e: raise RowError("unknown label", str(e)) from None
     _contradiction(row, conf, file, line)
     paths, resolved = _paths(row, patterns, conf, names)
-    meta = {"file": str(file), "row": line}
+    of_text, resolved_text = _text_path(row, patterns, conf, names)
+    meta = {"file": str(file), "row": line} | of_text
     if isinstance(conf.lang, str): meta["lang"] = _fill(conf.lang, row)
     example = dict(
         id=f"{conf.name}_{split}_{_own_key(raw_id, split, keys)}", dataset=conf.name, split=split,
         text_raw=_text(row, conf), labels_raw=labels, meta=meta, **paths)
-    return example, _ties(row, conf), resolved
+    return example, _ties(row, conf), [*resolved, *resolved_text]
 
 # %% ../../nbs/data/01_tables.ipynb #7a274e81
 def _derive(derived, row):
@@ -277,6 +285,11 @@ def _derive(derived, row):
     return match[1] if match else ""
 
 # %% ../../nbs/data/01_tables.ipynb #abd4e1b2
+def _text_path(row, patterns, conf, names):
+    "The file with more text that a row names, as an entry of its `meta`, and the name resolved"
+    meant = _file(row, patterns["text_file"], names, "text")
+    return {"text_path": f"{conf.home}/{meant.name}"} if meant.name else {}, filter(None, [meant.how])
+
 def _paths(row, patterns, conf, names):
     "Picture, video and sound, relative to the folder of all datasets; the names that were resolved, in words"
     image = _picture(row, patterns["image"], conf, names)
@@ -285,13 +298,13 @@ def _paths(row, patterns, conf, names):
     beside = video.name and audio.name
     if beside and not (names.folder/audio.name).is_file(): audio = Meant(None)      # the video has its own
     meant = dict(image_path=image, video_path=video, audio_path=audio)
-    paths = {k: f"{conf.name}/{m.name}" if m.name else None for k, m in meant.items()}
+    paths = {k: f"{conf.home}/{m.name}" if m.name else None for k, m in meant.items()}
     return paths, [m.how for m in meant.values() if m.how]
 
 def _ties(row, conf):
     "What the dataset itself says belongs together"
     values = {columns: _first_cell(row, columns) for columns in conf.group}
-    return [f"{conf.name}/{columns}={value}" for columns, value in values.items() if value]
+    return [f"{conf.home}/{columns}={value}" for columns, value in values.items() if value]
 
 # %% ../../nbs/data/01_tables.ipynb #1f7586e6
 def find_files(
@@ -383,6 +396,8 @@ def _check_kept(raw, columns):
         raise FakesError(f"{missing} (conf/dataset/{name}.yaml, labels or keep)")
 
 # %% ../../nbs/data/01_tables.ipynb #74434b7e
+_FILES = ("text_file", "image", "video", "audio")     # entries of a configuration that are patterns of files
+
 class Raw(NamedTuple):
     "A dataset as read"
     conf: DatasetConf
@@ -398,7 +413,7 @@ def read_dataset(
     max_rows:int=0,   # of each file, all if zero
 ) -> Raw:
     "Read every row of a dataset; pictures are named here and opened later"
-    folder = Path(folder)/conf.name
+    folder = Path(folder)/conf.home
     raw = Raw(conf, [], [], Problems(), find_files(conf, folder))
     names = Names(folder)
     seen:dict = {}        # id → hash of its content
@@ -406,7 +421,7 @@ def read_dataset(
     columns:set = set()
     for file, table in raw.files:
         joined = _joined(table, folder, conf, raw.problems)
-        patterns = {kind: _patterns(table, conf, folder, kind) for kind in ("image", "video", "audio")}
+        patterns = {kind: _patterns(table, conf, folder, kind) for kind in _FILES}
         checked = False
         options = dict(tell=partial(_doubt, raw.problems, file), folder=folder, readers=READERS)
         for line, row in read_rows(folder/file, table.format or conf.format, max_rows, **options):
@@ -438,7 +453,8 @@ def _whole(row, file, table, joined):
 def _once(example, seen):
     "An id that comes again is an error, unless the whole row does: some sets publish overlapping files"
     labels = json.dumps(example["labels_raw"], sort_keys=True)
-    content = hash((*(example[k] for k in ("text_raw", "image_path", "video_path", "audio_path")), labels))
+    parts = [example[k] for k in ("text_raw", "image_path", "video_path", "audio_path")]
+    content = hash((*parts, example["meta"].get("text_path"), labels))
     if example["id"] in seen:
         raise RowError("repeated row" if seen[example["id"]] == content else "duplicate id", example["id"])
     seen[example["id"]] = content
