@@ -6,8 +6,8 @@
 __all__ = ['EXPERT', 'MODELS', 'STAGES', 'PAGE', 'PER_TASK', 'VERBS', 'Stage', 'stage_params', 'parameters_cell',
            'declared_parameters', 'write_settings', 'publish', 'stage_cells', 'run_notebook', 'run_stage',
            'restore_results', 'restored', 'stage_room', 'stage_source', 'unstated', 'stage_code', 'scan_datasets',
-           'keep_lock', 'write_template', 'scan', 'task_stages', 'check_settings', 'check_run', 'make_workspace',
-           'reproduce', 'main']
+           'keep_lock', 'write_template', 'stage_confs', 'write_facts', 'scan', 'task_stages', 'check_settings',
+           'check_run', 'make_workspace', 'reproduce', 'main']
 
 # %% ../nbs/00f_line.ipynb #21260631
 import argparse
@@ -30,13 +30,14 @@ from multimodal_fakes.core import (
     digest,
     nearest,
     read_json,
+    read_jsonl,
     read_yaml,
     root,
     write_json,
 )
 from .plan import check_plan
 from .reach import code_digest, graph, imports, library, reach
-from .record import UNPACKED
+from .record import READ, UNPACKED, load_dataset_conf
 from multimodal_fakes.settings import (
     MODALITY,
     SECTIONS,
@@ -431,17 +432,59 @@ def write_template(project):
     page = PAGE.format(vega=javascript_bundle())
     with atomic_path(template) as temporary: temporary.write_text(page, encoding="utf-8")
 
+# %% ../nbs/00f_line.ipynb #71a5efa0
+def stage_confs(
+    confs:dict,   # dataset → `DatasetConf`, those in use
+    tasks:dict,   # task → what params.yaml states
+    words,        # the folder conf/task
+) -> dict: # stage → digest, or task → digest
+    "What each stage reads of `conf/dataset` and `conf/task`"
+    states:dict = {stage: _state(confs, stage) for stage in ("prepare", "ocr", "shard")}
+    states |= {"calibrate": {}, "report": {}}
+    for task, about in tasks.items():
+        own = {name: confs[name] for name in (*about["datasets"], *about["tests"])}
+        file = Path(words)/f"{task}.yaml"
+        states["calibrate"][task] = _state(own, "calibrate")
+        states["report"][task] = digest(_state(own, "report"), read_yaml(file) if file.exists() else None)
+    return states
+
+def _state(confs, stage):
+    "A digest of what a stage reads of some configurations"
+    return digest({name: conf.model_dump(mode="json", include=READ[stage]) for name, conf in confs.items()})
+
+# %% ../nbs/00f_line.ipynb #798e6188
+def write_facts(
+    project,   # the folder that holds params.yaml
+):
+    "Step_3/facts.json: for each task a digest of its posts, and of what was found out about its datasets"
+    tasks = read_yaml(project/"params.yaml")["tasks"]
+    rows = [*read_jsonl(project/"Step_2/data_manifest.jsonl"), *read_jsonl(project/"Step_2/ocr.jsonl")]
+    inventory = read_json(project/"Step_1/inventory.json")
+    stats = read_json(project/"Step_3/stats.json")["datasets"]
+    facts = {}
+    for task, about in tasks.items():
+        names = [*about["datasets"], *about["tests"]]
+        data = [(inventory.get(name), stats.get(name)) for name in names]
+        facts[task] = dict(posts=digest([row for row in rows if row["dataset"] in names]), data=digest(data))
+    write_json(project/"Step_3/facts.json", facts)
+
 # %% ../nbs/00f_line.ipynb #dad26c21
 def scan(
     project,   # the folder that holds params.yaml
 ):
-    "What `dvc repro` looks at first: whether the run can end well, the datasets' files, the code of the stages"
+    "What `dvc repro` looks at first: whether the run can end well, the datasets' files, the code and configurations"
     check_run(project)
     keep_lock(project)
     write_template(project)
-    names = read_yaml(project/"params.yaml")["prepare"]["datasets"]
-    write_json(project/"Step_1/files.json", scan_datasets(project/"Datasets", names))
-    write_json(project/"Step_1/code.json", stage_code(project))
+    params = read_yaml(project/"params.yaml")
+    step, confs = project/"Step_1", _confs_in_use(project, params)
+    write_json(step/"files.json", scan_datasets(project/"Datasets", params["prepare"]["datasets"]))
+    write_json(step/"code.json", stage_code(project))
+    write_json(step/"confs.json", stage_confs(confs, params["tasks"], project/"conf/task"))
+
+def _confs_in_use(project, params):
+    "The configuration of each dataset that is prepared"
+    return {name: load_dataset_conf(name, project/"conf/dataset") for name in params["prepare"]["datasets"]}
 
 # %% ../nbs/00f_line.ipynb #5a8596b4
 PER_TASK = ("fusion", "calibrate", "export", "robustness", "report")     # run once a task, in order, after its experts
@@ -545,7 +588,7 @@ def reproduce(
     def repro(*names, **environment):
         command = ["dvc", "--wait-for-lock", "repro", *names]
         return subprocess.run(command, cwd=project, env=os.environ | environment).returncode
-    failed = n > 1 and (repro("shard") or _side_by_side(stages, n, repro))
+    failed = n > 1 and (repro("facts") or _side_by_side(stages, n, repro))
     return failed or repro()
 
 def _side_by_side(stages, n, repro):
@@ -559,7 +602,7 @@ def _side_by_side(stages, n, repro):
     return codes[stopped[0]] if stopped else 0
 
 # %% ../nbs/00f_line.ipynb #feb87e7e
-VERBS = "scan, settings, workspace or reproduce"
+VERBS = "scan, facts, settings, workspace or reproduce"
 
 def main(argv=None):
     "`python -m multimodal_fakes.line` and a stage with its task and modality, or another verb"
@@ -574,6 +617,7 @@ def main(argv=None):
         if args.what == "workspace": print(make_workspace(*args.names))
         elif args.what == "settings": write_settings(root())
         elif args.what == "scan": scan(root())
+        elif args.what == "facts": write_facts(root())
         else: _run_or_restore(args.what, args.names)
     except FakesError as e: sys.exit(f"Error: {e}")
 
