@@ -2,8 +2,17 @@
 PYTHON   ?= python3
 PROFILE  ?= pilot
 DATASETS ?= Datasets
-WEIGHTS  ?= $(DATASETS)/../weights
+WEIGHTS  ?=
 VENV     := .venv
+
+# Names that a person chose reach the shell through the environment, as they are: with spaces, quotes, dollars.
+export OF_PROFILE  := $(value PROFILE)
+export OF_DATASETS := $(value DATASETS)
+export OF_WEIGHTS  := $(value WEIGHTS)
+
+ifneq (,$(findstring :,$(CURDIR)))
+$(error The path of this folder has a colon, which separates the folders of PATH: $(CURDIR). Move or rename it)
+endif
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export HF_HUB_OFFLINE ?= 1
@@ -17,7 +26,7 @@ export ORT_DISABLE_TELEMETRY = 1
 .PHONY: help setup setup-bench export settings pilot run quick compare plots test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, this is {v.major}.{v.minor}. Name one: make PYTHON=python3.11 …")'
@@ -47,18 +56,20 @@ pilot: export  ## the embedded pilot datasets and their checklists
 	@python -m multimodal_fakes.pilots.clips Datasets
 	@python -m multimodal_fakes.pilots.checklists Datasets
 
-ifeq ($(PROFILE),pilot)
+IN_WORK = cd "$$work" && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes.reports.report
+
+ifeq ($(OF_PROFILE),pilot)
 run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data
 	python -m multimodal_fakes.line reproduce
 	@python -m multimodal_fakes.reports.report
 else
 run: export setup-bench
-	work=$$(python -m multimodal_fakes.line workspace $(PROFILE) $(DATASETS) $(WEIGHTS)) && cd $$work && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes.reports.report
+	@work=$$(python -m multimodal_fakes.line workspace "$$OF_PROFILE" "$$OF_DATASETS" "$$OF_WEIGHTS") && $(IN_WORK)
 endif
 
 quick: export  ## one detector, of the pilot's headlines, in a few minutes: runs/headlines
 	@python -m multimodal_fakes.pilots.pilot Datasets --dataset pilot_clickbait
-	work=$$(python -m multimodal_fakes.line workspace headlines Datasets) && cd $$work && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes.reports.report
+	@work=$$(python -m multimodal_fakes.line workspace headlines Datasets) && $(IN_WORK)
 
 COLUMNS_APART = ^(Created$$|Step_|models/|conf/|Datasets|(scan|prepare|ocr|shard|expert|fusion|calibrate|report|export|robustness|search)$$)
 

@@ -100,12 +100,32 @@ def read_jsonl(
             except ValueError as e: raise FakesError(f"{path}, line {n} is not JSON: {e}") from None
     return rows
 
+# %% ../nbs/00_core.ipynb #effd810a
+class _NoKeyTwice(yaml.SafeLoader):
+    "YAML in which a key stands once: of two, the first would be lost without a word"
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                problem = f"{key.value!r} stands here a second time"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
+
+def _in_a_line(e):
+    "What is wrong with a YAML file, and where"
+    mark = getattr(e, "problem_mark", None)
+    if mark is None: return " ".join(str(e).split())
+    hint = "; indent with spaces, not with tabs" if "\\t" in e.problem else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {e.problem}{hint}"
+
 # %% ../nbs/00_core.ipynb #137c0c37
 def read_yaml(path) -> dict: # empty where the file states nothing
     "Read a YAML file of `key: value` lines; an error names the file and the place"
-    try: stated = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    try: stated = yaml.load(Path(path).read_text(encoding="utf-8"), _NoKeyTwice)
     except FileNotFoundError: raise FakesError(f"{path} does not exist.") from None
-    except (yaml.YAMLError, ValueError) as e: raise FakesError(f"{path} is not YAML: {e}") from None    # nor UTF-8
+    except (yaml.YAMLError, ValueError) as e: raise FakesError(f"{path} is not YAML: {_in_a_line(e)}") from None
     if stated is None: return {}
     if isinstance(stated, dict): return stated
     raise FakesError(f"{path} should hold `key: value` lines, not {stated!r:.80}.")

@@ -394,7 +394,7 @@ def to_read(
     own = Path(home)/"conf/dataset"
     folder = own if own.is_dir() else None
     names = sorted({row["dataset"] for row in rows})
-    expects_text = {name: load_dataset_conf(name, folder).ocr for name in names}
+    expects_text = {name: load_dataset_conf(name, folder, "ocr").ocr for name in names}
     return [row for row in rows if row["image_path"] and expects_text[row["dataset"]]]
 
 # %% ../../nbs/data/02_ocr.ipynb #289b41e2

@@ -32,7 +32,7 @@ class Run:
     def __post_init__(self):
         self.home, self._read = Path(self.home), {}
         folder = self._own("conf/dataset")
-        self.confs = {name: load_dataset_conf(name, folder) for name in [*self.datasets, *self.tests]}
+        self.confs = {name: load_dataset_conf(name, folder, "report") for name in [*self.datasets, *self.tests]}
         self.words = load_words(self.task, list(self.confs), self._fixed_classes(), self._own("conf/task"))
 
     def _fixed_classes(self):
@@ -172,11 +172,11 @@ def _training_data(run):
     "The datasets, with what each is used for"
     rows = [{
         "dataset": d,
-        "title": about["title"],
-        "licence": about["licence"],
-        "how to obtain": about["obtain"].strip(),
+        "title": conf.title,
+        "licence": conf.licence,
+        "how to obtain": conf.obtain.strip(),
         "use": "tests only" if d in run.tests else "train, validate, test",
-    } for d, about in run.of(_INVENTORY).items()]
+    } for d, conf in run.confs.items()]
     return [pd.DataFrame(rows), "Sizes, labels, duplicates and languages are in the data card."]
 
 # %% ../../nbs/reports/05a_cards.ipynb #c8075348
@@ -397,21 +397,19 @@ MODEL_CARD = [  # title, function, file to look at
 # %% ../../nbs/reports/05a_cards.ipynb #8e097311
 def _data(run):
     "What a person wrote about each dataset"
-    inventory = run.of(_INVENTORY)
-    return [{inventory[d]["title"]: run.words.data[d] for d in run.confs}]
+    return [{conf.title: run.words.data[d] for d, conf in run.confs.items()}]
 
 # %% ../../nbs/reports/05a_cards.ipynb #23a56a2b
 def _licences(run):
     "The licence of each dataset, and how to obtain it"
-    inventory, facts = run.of(_INVENTORY), {}
-    if len(inventory) == 1:
-        about = next(iter(inventory.values()))
-        facts = {"Licence": about["licence"], "How to obtain": about["obtain"].strip()}
-        if about["homepage"]: facts["Homepage"] = about["homepage"]
+    if len(run.confs) == 1:
+        conf = next(iter(run.confs.values()))
+        facts = {"Licence": conf.licence, "How to obtain": conf.obtain.strip()}
+        if conf.homepage: facts["Homepage"] = conf.homepage
         return [facts]
     blocks = []
-    for d, about in inventory.items():
-        blocks.append({f"{d}: licence": about["licence"], f"{d}: how to obtain": about["obtain"].strip()})
+    for d, conf in run.confs.items():
+        blocks.append({f"{d}: licence": conf.licence, f"{d}: how to obtain": conf.obtain.strip()})
     return blocks
 
 # %% ../../nbs/reports/05a_cards.ipynb #aa4f2646

@@ -424,7 +424,7 @@ def functional_tests(
 ) -> pd.DataFrame: # dataset, functionality, gold, n, accuracy, low, high; first the whole
     "How often the detector is right on each functionality, with Wilson intervals"
     rows, classes = [], class_names(done)
-    for name, conf in read_confs(home, tests).items():
+    for name, conf in read_confs(home, tests, "report").items():
         part = done[done.dataset == name]
         if not len(part):
             raise FakesError(f"The test dataset {name!r} has no predictions. "
@@ -489,7 +489,7 @@ def report_all(
     models = read_models(home, task, datasets, modalities, done)
     strategies = read_strategies(home, task, datasets, done)
     fusion = read_json(folder/"fusion/fusion.json")
-    test, confs = labelled(done, "test", datasets), read_confs(home, datasets)
+    test, confs = labelled(done, "test", datasets), read_confs(home, datasets, "report")
     posts = read_posts(home, [*test.id, *done.id[done.dataset.isin(list(tests))]])
     groups = [group_of(posts[i]) for i in test.id]
     boot = dict(n_boot=n_boot, seed=seed)

@@ -33,6 +33,7 @@ from ..core import FakesError, nearest, overlay, read_json, read_yaml, write_jso
 from ..line import PER_TASK, stage_params, task_stages
 from .intake import Problem
 from ..settings import Section
+from ..workspace import use_cache
 
 # %% ../../nbs/service/07c_jobs.ipynb #010ee2cc
 ENDED = ("done", "failed", "cancelled")
@@ -215,7 +216,7 @@ class Plan:
 
 # %% ../../nbs/service/07c_jobs.ipynb #5fec0cc5
 FIXED = {"encoder", "taught", "load_from", "processes", "n_workers", "compile"}    # settings that are not the sender's
-_FIRST_STAGES = ("scan", "prepare", "ocr", "shard")                                # they come before those of a task
+_FIRST_STAGES = ("scan", "prepare", "ocr", "shard", "facts")                       # they come before those of a task
 
 def plan_run(
     params:dict,      # of params.yaml
@@ -284,15 +285,8 @@ def make_run(
     for name, folder in {"Datasets": conf.datasets, "weights": conf.weights}.items():
         if folder and (project/folder).is_dir():
             (work/name).symlink_to((project/folder).resolve(), target_is_directory=True)
-    _init_dvc(work, project/".dvc/cache", run_env(run_id, work))
+    use_cache(work, project/".dvc/cache", run_env(run_id, work))
     return work
-
-# %% ../../nbs/service/07c_jobs.ipynb #71d05eac
-def _init_dvc(work, cache, env):
-    "Make a folder one of DVC's, with a cache that exists"
-    dvc = [sys.executable, "-m", "dvc"]
-    for words in (["init", "--no-scm", "-q"], ["config", "--local", "cache.dir", str(cache)]):
-        subprocess.run([*dvc, *words], cwd=work, check=True, env=env, capture_output=True)
 
 # %% ../../nbs/service/07c_jobs.ipynb #6056716e
 BEGUN = re.compile(r"Running stage '([^']+)'")

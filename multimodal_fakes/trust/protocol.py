@@ -136,10 +136,11 @@ def _git(*words):
 def read_confs(
     home,    # project; where it has no conf/dataset, the one that we are in
     names,   # of datasets
+    stage="calibrate",   # that reads them
 ) -> dict: # name → DatasetConf
     "The configurations of some datasets"
     own = Path(home)/"conf/dataset"
-    return {name: load_dataset_conf(name, own if own.is_dir() else None) for name in names}
+    return {name: load_dataset_conf(name, own if own.is_dir() else None, stage) for name in names}
 
 def group_of(
     post:dict,   # manifest row
