@@ -312,7 +312,7 @@ class Shifted(Calibrator):
         logits, y = _checked(logits, y)
         k = logits.shape[1]
         loss = _shifted_loss(self._log_p(logits), np.eye(k)[y])
-        result = minimize(loss, np.zeros(k + 1), jac=True, bounds=[np.log(SLOPE)] + [BIAS] * k, method="L-BFGS-B")
+        result = minimize(loss, np.zeros(k + 1), jac=True, bounds=[np.log((0.01, 20))] + [BIAS] * k, method="L-BFGS-B")
         if not result.success: raise CalibrationRefused(f"the search for slope and bias failed: {result.message}")
         self.slope_ = float(np.exp(result.x[0]))
         self.bias_ = result.x[1:].tolist()
@@ -320,7 +320,7 @@ class Shifted(Calibrator):
 
     def transform(self, logits): return softmax(self.slope_ * self._log_p(logits) + np.asarray(self.bias_))
     def _log_p(self, logits): return np.log(np.maximum(read_map(self.base_).transform(logits), 1e-12))
-    def __str__(self): return f"{read_map(self.base_)}, shifted by {self.slope_:.2f}"
+    def __str__(self): return f"shifted, slope {self.slope_:.2f}"
 
     @property
     def n_parameters(self): return len(self.bias_)     # a constant added to all biases changes nothing
