@@ -6,8 +6,8 @@
 __all__ = ['WORDS', 'SIZES', 'QUANTISED', 'FLOAT', 'KEPT', 'GATES', 'WORTH', 'Flat', 'Net', 'of_expert', 'of_encoder',
            'of_network', 'of_alignment', 'networks', 'free_axes', 'resized', 'write_graph', 'difference', 'layers_of',
            'to_int8', 'outputs_of', 'add_to', 'quantise', 'sensitive_first', 'Gates', 'moved', 'too_much', 'Trial',
-           'kept_layers', 'milliseconds', 'variant_row', 'try_int8', 'seen_posts', 'in_eights', 'write_float',
-           'float_rows', 'export_all', 'draw_variants']
+           'kept_layers', 'milliseconds', 'variant_row', 'try_int8', 'seen_posts', 'some_of_each', 'in_eights',
+           'write_float', 'float_rows', 'export_all', 'draw_variants']
 
 # %% ../../nbs/detect/06d_export.ipynb #b5c70f10
 import logging
@@ -438,11 +438,27 @@ def seen_posts(
     n:int,               # drawn, all if zero
     seed:int,
     split:str="test",
-) -> tuple: # samples and quality of `as_seen`, labels
+) -> tuple: # samples and quality of `as_seen`, labels of `test_posts`
     "Posts of a split as the detector sees them"
     reader, y, _ = test_posts(home, detector.bundle, datasets, n, seed, split=split)
     posts = open_posts(reader, detector.experts, read_confidence(home), range(len(reader)))
     return *as_seen(detector, posts), y
+
+# %% ../../nbs/detect/06d_export.ipynb #7cc1c37b
+def some_of_each(
+    samples,      # of `as_seen`
+    modalities,   # each is to be there, and all together
+    n:int=32,
+) -> list: # numbers of posts: the first n, and of what these lack the first that has it
+    "Posts by which every network can be traced"
+    rows = list(range(min(n, len(samples))))
+    for wanted in [{m} for m in modalities] + [set(modalities)]:
+        have = [i for i, sample in enumerate(samples) if wanted <= set(sample)]
+        if not have and len(wanted) == 1:
+            raise FakesError(f"None of the {len(samples)} posts drawn has {wanted.pop()}, and its network is traced along one: "
+                             "raise export.n_posts and export.n_fixed, or 0 for all.")
+        if have and not set(have) & set(rows): rows.append(have[0])
+    return rows
 
 # %% ../../nbs/detect/06d_export.ipynb #2b49e27b
 def in_eights(
@@ -502,13 +518,15 @@ def export_all(
     detector = Detector.load(home/"models"/task)
     samples, quality, y = seen_posts(home, detector, datasets, n_posts, seed)
     trial = Trial(detector, samples, quality, y)
-    nets = networks(detector, samples[:32], quality[:32])
+    rows = some_of_each(samples, detector.experts)
+    nets = networks(detector, [samples[i] for i in rows], [quality[i] for i in rows])
     graphs = folder/"onnx.new"
     shutil.rmtree(graphs, ignore_errors=True)
     write_float(nets, graphs, _max_tokens(detector))
     rows = float_rows(trial, nets, graphs)
     if int8:
         train_samples, train_quality, _ = seen_posts(home, detector, datasets, n_fixed, seed, "train")
+        some_of_each(train_samples, detector.experts)
         fixed = networks(detector, train_samples, train_quality)
         for before in _slowest_first(rows):
             name = before["graph"]

@@ -14,8 +14,10 @@ import pandas as pd
 
 from ..core import FakesError, read_jsonl
 from ..data.reader import HAS, ShardReader, class_numbers
+from .inference import opened_experts
 from ..fuse.combine import ocr_confidence
 from ..media import PictureFile
+from ..metrics import bits
 from ..record import split_text_field, text_field
 
 # %% ../../nbs/detect/06b_posts.ipynb #d561c549
@@ -41,8 +43,8 @@ def test_posts(
     n:int=0,             # drawn, all if zero
     seed:int=0,
     split:str="test",    # or another
-) -> tuple: # reader over some posts, y (n,), groups (n,)
-    "Test posts with an answer"
+) -> tuple: # reader over some posts; y (n,), (n, C) of 0 and 1 where several classes may hold; groups (n,)
+    "Test posts with an answer, that have something the detector looks at"
     field = bundle["field"]
     reader = ShardReader(Path(home)/"Step_3", datasets, split, [field])
     y = class_numbers(reader.frame[f"label_{field}"], bundle["classes"], bundle["multi_label"])
@@ -51,8 +53,17 @@ def test_posts(
     if not len(labelled):
         raise FakesError(f"No labelled example of {', '.join(datasets)} in split {split!r}: "
                          "its labels may not be published. Set shard.split_by to group.")
-    rows = labelled[draw_posts(y[labelled], groups[labelled], n, seed)]
-    return reader.where(rows), y[rows], groups[rows]
+    seen = labelled[_looked_at(reader, bundle)[labelled]]
+    if not len(seen):
+        raise FakesError(f"None of the {len(labelled)} labelled {split} posts of {', '.join(datasets)} has "
+                         f"{' or '.join(opened_experts(bundle))}, which is all that this detector looks at.")
+    rows = seen[draw_posts(y[seen], groups[seen], n, seed)]
+    labels = bits(y[rows], len(bundle["classes"])) if bundle["multi_label"] else y[rows]
+    return reader.where(rows), labels, groups[rows]
+
+def _looked_at(reader, bundle): # (n,)
+    "Which posts have a modality that a detector opens"
+    return reader.frame[[HAS[m] for m in opened_experts(bundle)]].to_numpy(bool).any(1)
 
 # %% ../../nbs/detect/06b_posts.ipynb #097cb1a3
 def read_confidence(

@@ -351,7 +351,10 @@ def judge(
     "Judge what was looked at"
     logits = self._score(self.evidence(samples, quality, seen))
     present = {m: _are_given(samples_of(m, samples)) for m in self.experts}
-    return self.calibration.transform(logits, pattern_names(present))
+    seen = pattern_names(present)
+    probs = self.calibration.transform(logits, seen)
+    if (seen == "").any(): probs[seen == ""] = self.bundle["shares"]       # as calibration counts what was not seen
+    return probs
 
 def _are_given(samples):
     "Which are there"
@@ -372,7 +375,9 @@ class Answer(TypedDict):
     probability:float                  # of the positive class; beyond two, of the prediction; of several, the highest
     confidence:float                   # in the prediction; where several may hold, in the least sure class
     probabilities:dict[str, float]     # class → calibrated
-    threshold:float|list[float]|None   # of the positive class, none beyond two; one a class where several may hold
+    calibrated_as:dict                 # whose map that is, see `PatternCalibrator.used`: map_of, own, n
+    threshold:float|list|None          # of the positive class, none beyond two; where several may hold one a class, or
+                                       # none for one that is never answered: `refused` of the bundle says why
     purpose:dict                       # what the threshold is for, see `decisions.read_purpose`
     abstained:bool                     # less sure than the bundle asks, or unfamiliar: a person should look
     possible:list[str]                 # classes not ruled out at the promised coverage; may be empty
@@ -426,6 +431,7 @@ def answer(
         probability=round(float(probability), 6),
         confidence=round(float(confidence), 6),
         probabilities={c: round(float(p), 6) for c, p in zip(self.classes, probs)},
+        calibrated_as=self.calibration.used("+".join(m for m in self.experts if m in samples)),
         threshold=bundle["threshold"],
         purpose=bundle["purpose"],
         abstained=bool(is_unsure or is_unfamiliar),

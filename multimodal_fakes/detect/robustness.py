@@ -27,7 +27,7 @@ from . import corruptions
 from .corruptions import CORRUPTIONS, corrupt
 from .posts import as_seen, open_posts, read_confidence, test_posts
 from .predict import Detector, Seen, samples_of
-from ..metrics import bits, decide, resamples, score_table
+from ..metrics import decide, resamples, score_table
 from ..record import in_one_word
 
 # %% ../../nbs/detect/06g_robustness.ipynb #df249359
@@ -463,7 +463,6 @@ def robustness_all(
     name = depends_on(home, task, ids.tolist(), list(severities), read_again, seed)
     folder = Path(home)/".cache/robustness"/name
     judged = judge_all(detector, reader, read, severities, folder, read_again, seed)
-    if bundle["multi_label"]: y = bits(y, len(bundle["classes"]))
     table = drop_table(y, judged, severities, bundle, groups, n_boot, seed)
     flips = flip_table(y, judged, severities, bundle, ids)
     metrics = summary(table, score_table(y, judged.clean, *_rule(bundle)), bundle["protocol"])

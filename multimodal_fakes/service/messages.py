@@ -83,9 +83,12 @@ class ProblemOut(Reply):
 
 # %% ../../nbs/service/07e_messages.ipynb #ea40bfbd
 _POSITIVE = "Of the positive class, such as fake or hateful, whatever was predicted; none where no class is"
+_THRESHOLD = "Of the positive class, from which it is predicted; where several may hold one a class, none: never predicted"
 _ABSTAINED = "A person should look: less sure than asked, or unlike the known"
 _POSSIBLE = "Classes that cannot be ruled out at the promised coverage"
 _OOD = "Share of known posts that are nearer to what was trained on"
+_CALIBRATED = ("Whose map made scores probabilities: `map_of` a set of modalities or all posts; `own` where it is that of posts "
+               "like this one; `n` validation posts were like it, 0 if none was ever met")
 _IGNORED = "Parts of the post that this detector does not look at"
 _ID = "For `POST /feedback`; none where predictions are not stored"
 
@@ -99,7 +102,9 @@ class Answer(Reply):
     confidence:float = Field(description="In the prediction", examples=[0.91])
     probabilities:dict[str, float] = Field(
         description="Of each class, calibrated", examples=[{"real": 0.09, "fake": 0.91}])
-    threshold:Any = Field(None, description="Of the positive class, from which it is predicted", examples=[0.56])
+    calibrated_as:dict[str, Any]|None = Field(
+        None, description=_CALIBRATED, examples=[{"map_of": "text+vision", "own": True, "n": 397}])
+    threshold:Any = Field(None, description=_THRESHOLD, examples=[0.56])
     purpose:Any = Field(None, description="What the threshold is for", examples=[{"name": "best_f1"}])
     abstained:bool = Field(description=_ABSTAINED, examples=[False])
     possible:list[str] = Field(description=_POSSIBLE, examples=[["fake"]])

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SLOPE', 'BIAS', 'PER_PARAMETER', 'CALIBRATORS', 'OF_ALL', 'ENOUGH', 'CalibrationRefused', 'Calibrator', 'Temperature',
-           'Vector', 'log_odds', 'OneVsRest', 'Platt', 'Beta', 'Histogram', 'pools', 'Isotonic', 'Shares', 'Each',
-           'read_map', 'cut_folds', 'losses', 'mean_error', 'Candidate', 'held_out', 'choose_map', 'draw_candidates',
-           'pattern_names', 'PatternCalibrator']
+           'Vector', 'log_odds', 'OneVsRest', 'Platt', 'Beta', 'Histogram', 'pools', 'Isotonic', 'Shifted', 'Each',
+           'read_map', 'cut_folds', 'losses', 'mean_error', 'Candidate', 'held_out', 'choose_map', 'one_sided',
+           'draw_candidates', 'pattern_names', 'PatternCalibrator']
 
 # %% ../../nbs/trust/05_calibrators.ipynb #fa0e24b2
 from typing import NamedTuple
@@ -28,6 +28,11 @@ class Calibrator:
     keeps:tuple = ()
     n_parameters = 0
     least = 0            # examples of the rarest class from which it competes
+
+    @classmethod
+    def beside(cls, base):
+        "One to be fitted where `base` is the map of all posts; only `Shifted` builds on it"
+        return cls()
 
     def fit(self,
         logits,   # (n, k) scores, of examples that were not trained on
@@ -291,27 +296,51 @@ class Isotonic(OneVsRest):
     def size(self, fitted): return len(set(fitted["p"]))
 
 # %% ../../nbs/trust/05_calibrators.ipynb #fa441686
-class Shares(Calibrator):
-    "The shares of the classes, an example of each added, whatever the scores"
-    name = "shares"
-    keeps = ("shares",)
-    least = 5     # one a fold, where five are held out in turn
+class Shifted(Calibrator):
+    "softmax(slope · log p + bias) of the map of all posts p, both held near no change"
+    name = "shifted"
+    keeps = ("base", "slope", "bias")
+
+    def __init__(self, base=None): self.base_ = (base or Calibrator()).to_dict()
+
+    @classmethod
+    def beside(cls, base): return cls(base)
 
     def fit(self, logits, y):
-        "Returns self"
+        "Returns self; raises `CalibrationRefused` when the search fails"
+        from scipy.optimize import minimize
         logits, y = _checked(logits, y)
         k = logits.shape[1]
-        self.shares_ = ((np.bincount(y, minlength=k) + 1) / (len(y) + k)).tolist()
+        loss = _shifted_loss(self._log_p(logits), np.eye(k)[y])
+        result = minimize(loss, np.zeros(k + 1), jac=True, bounds=[np.log((0.01, 20))] + [BIAS] * k, method="L-BFGS-B")
+        if not result.success: raise CalibrationRefused(f"the search for slope and bias failed: {result.message}")
+        self.slope_ = float(np.exp(result.x[0]))
+        self.bias_ = result.x[1:].tolist()
         return self
 
-    def transform(self, logits): return np.tile(self.shares_, (len(logits), 1))
+    def transform(self, logits): return softmax(self.slope_ * self._log_p(logits) + np.asarray(self.bias_))
+    def _log_p(self, logits): return np.log(np.maximum(read_map(self.base_).transform(logits), 1e-12))
+    def __str__(self): return f"shifted, slope {self.slope_:.2f}"
 
     @property
-    def n_parameters(self): return len(self.shares_) - 1
+    def n_parameters(self): return len(self.bias_)     # a constant added to all biases changes nothing
+
+# %% ../../nbs/trust/05_calibrators.ipynb #5b9bea7c
+def _shifted_loss(z, truth):
+    "Mean NLL with the prior, and its gradient, as a function of the slope's logarithm and the biases (1 + k,)"
+    from scipy.special import log_softmax
+    n = len(z)
+    def loss(w):
+        slope, bias = np.exp(w[0]), w[1:]
+        log_p = log_softmax(slope * z + bias, axis=1)
+        wrong = np.exp(log_p) - truth
+        gradient = np.r_[slope * (wrong * z).sum(), wrong.sum(0)] + w
+        return (w @ w / 2 - (log_p * truth).sum()) / n, gradient / n
+    return loss
 
 # %% ../../nbs/trust/05_calibrators.ipynb #0f33d9ee
-CALIBRATORS = {c.name: c for c in (Calibrator, Temperature, Platt, Vector, Beta, Histogram, Isotonic, Shares)}
-OF_ALL = tuple(name for name in CALIBRATORS if name != "shares")     # that all posts may have
+CALIBRATORS = {c.name: c for c in (Calibrator, Temperature, Platt, Vector, Beta, Histogram, Isotonic, Shifted)}
+OF_ALL = tuple(name for name in CALIBRATORS if name != "shifted")     # that all posts may have
 
 class Each(Calibrator):
     "Where several classes may hold at once: a map of (0, score) for each class"
@@ -397,6 +426,7 @@ def held_out(
     logits,     # (n, k)
     y,          # (n,) class indices
     fold,       # (n,) of `cut_folds`
+    base=None,  # fitted map of all posts, the one that changes nothing if none
 ) -> Candidate:
     "A map and what it makes of examples that it had not seen"
     kind = CALIBRATORS[name]
@@ -405,13 +435,19 @@ def held_out(
         needed = f"needs {kind.least} examples of every class, and the rarest has {rarest}"
         return Candidate(name, None, None, needed)
     try:
-        fitted = kind().fit(logits, y)
+        fitted = kind.beside(base).fit(logits, y)
+        _refuse_constant(fitted.transform(logits), logits)
         probs = np.empty_like(logits)
         for f in np.unique(fold):
             out = fold == f
-            probs[out] = kind().fit(logits[~out], y[~out]).transform(logits[out])
+            probs[out] = kind.beside(base).fit(logits[~out], y[~out]).transform(logits[out])
         return Candidate(name, fitted, probs, None)
     except CalibrationRefused as e: return Candidate(name, None, None, str(e))
+
+def _refuse_constant(probs, logits):
+    "Raises where one answer is given to all, though their scores differ"
+    if np.ptp(probs, 0).max() >= 0.01 or np.ptp(softmax(logits), 0).max() <= 0.1: return
+    raise CalibrationRefused(f"it would say the same of {len(probs)} examples, whatever their scores")
 
 # %% ../../nbs/trust/05_calibrators.ipynb #6dc75cae
 def choose_map(
@@ -432,7 +468,7 @@ def choose_map(
     fold = cut_folds(y, groups, folds, seed)
     best = base or Calibrator()
     first = Candidate("map of all" if base else best.name, best, best.transform(logits), None)
-    tried = [held_out(name, logits, y, fold) for name in candidates if not name == best.name == "none"]
+    tried = [held_out(name, logits, y, fold, base) for name in candidates if not name == best.name == "none"]
 
     at_first = lost = losses(y, first.probs)
     rows = [(best, _row(first, y, 0 * at_first, groups))]
@@ -474,12 +510,34 @@ def _choose_each(logits, y, groups, candidates, folds, seed, margin, base):
     maps, rows = [], []
     for c, own_base in enumerate(bases):
         z, holds = np.asarray(logits)[:, c], y[:, c]
-        best, own = choose_map(_as_yes(z), holds, groups, candidates, folds, seed, margin, own_base)
+        why = None if own_base else one_sided(holds)
+        if why: best, own = _pooled(logits, y, groups, c, why)
+        else: best, own = choose_map(_as_yes(z), holds, groups, candidates, folds, seed, margin, own_base)
         maps.append(best.to_dict())
         rows += [row | dict(label=c) for row in own]
     each = Each()
     each.maps_ = maps
     return each, rows
+
+# %% ../../nbs/trust/05_calibrators.ipynb #ef40bc0a
+def one_sided(
+    holds,   # (n,) whether a class holds
+) -> str | None: # none where it holds for some and not for others
+    "Why nothing can be fitted for a class"
+    if 0 < np.sum(holds) < len(holds): return None
+    return f"holds for {'all' if np.sum(holds) else 'none'} of the {len(holds)} validation posts"
+
+def _pooled(logits, y, groups, c, why):
+    "The temperature of all classes that can be fitted, together, for one that cannot; and its row"
+    both = [k for k in range(y.shape[1]) if not one_sided(y[:, k])]
+    best = Calibrator()
+    if both:
+        z, holds = np.asarray(logits)[:, both].T.ravel(), y[:, both].T.ravel()
+        own = np.arange(len(y)) if groups is None else np.asarray(groups)
+        best, _ = choose_map(_as_yes(z), holds, np.tile(own, len(both)), ("none", "temperature"))
+    scores = _as_yes(np.asarray(logits)[:, c])
+    row = _row(Candidate(best.name, best, best.transform(scores), None), y[:, c], np.zeros(len(y)), groups)
+    return best, [row | dict(chosen=True, pooled=why)]
 
 # %% ../../nbs/trust/05_calibrators.ipynb #b59a5932
 def draw_candidates(
@@ -523,7 +581,7 @@ class PatternCalibrator:
     "A map of all posts, and one for each pattern of modalities that has enough posts and gains by it"
     all_:Calibrator      # map of all posts
     maps_:dict           # pattern → its own map
-    n_:dict              # pattern → posts
+    n_:dict              # pattern → validation posts
     candidates_:dict     # all, and each pattern that competed → rows of `choose_map`
 
     def __str__(self):
@@ -576,6 +634,27 @@ def transform(
         at = patterns == name
         probs[at] = self.maps_.get(name, self.all_).transform(logits[at])
     return probs
+
+# %% ../../nbs/trust/05_calibrators.ipynb #b787a7aa
+@patch
+def used(
+    self:PatternCalibrator,
+    pattern:str,   # of `pattern_names`
+) -> dict: # map_of (a pattern, or all); own: whether it is this pattern's; n: its validation posts, 0 for one never met
+    "Whose map a post of this pattern gets"
+    n = self.n_.get(pattern, 0)
+    own = pattern in self.maps_ or (n > 0 and n == sum(self.n_.values()))      # the only pattern: all posts are its own
+    return dict(map_of=pattern if own else "all", own=own, n=n)
+
+@patch
+def by_pattern(
+    self:PatternCalibrator,
+    modalities,   # that what ships looks at
+) -> list: # of dicts: pattern, map, and what `used` says; of every set of modalities that a post may have
+    "Who is answered by which map"
+    sets = [[m for i, m in enumerate(modalities) if number >> i & 1] for number in range(1, 2**len(modalities))]
+    names = ["+".join(some) for some in sets]
+    return [dict(pattern=name, map=str(self.maps_.get(name, self.all_))) | self.used(name) for name in names]
 
 # %% ../../nbs/trust/05_calibrators.ipynb #346ffcce
 @patch

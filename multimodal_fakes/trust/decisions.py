@@ -310,7 +310,7 @@ def _both_classes(y, p):
     y, p = check_labels(y, p)
     if len(np.unique(y)) < 2:
         which = "positive" if len(y) and y[0] else "negative"
-        raise FakesError(f"A threshold needs both classes; all {len(y)} examples are {which}.")
+        raise Unreachable(f"A threshold needs both classes; all {len(y)} examples are {which}.")
     return y, p
 
 # %% ../../nbs/trust/05a_decisions.ipynb #ca34c230
@@ -627,7 +627,7 @@ def fit(
     y,                # (n,) index of the true class
     level:float=0.9,  # share of posts whose set should hold the true class
 ) -> Conformal: # itself
-    "Find the limits, `limit_` (k,); infinite where there are too few examples, which `note_` says"
+    "Find the limits, `limit_` (k,); infinite for too few examples, and for a class without any, which `note_` says"
     if not 0 < level < 1:
         raise FakesError(f"The level of prediction sets should lie between 0 and 1, both excluded; got {level}.")
     y, probs = check_scores(y, probs)
@@ -639,7 +639,9 @@ def fit(
     parts = [scores[y == c] for c in range(k)] if self.by_class else [scores] * k
     self.level_ = level
     self.n_ = [len(part) for part in parts]
-    self.limit_ = np.array([_limit(part, level) for part in parts])
+    limits = [_limit(part, level) for part in parts]
+    occurs = np.isin(np.arange(k), y)                   # of a class that nobody has seen nothing can be ruled out
+    self.limit_ = np.where(occurs, limits, np.inf)
     return self
 
 # %% ../../nbs/trust/05a_decisions.ipynb #cea97e24
@@ -669,6 +671,8 @@ def note_(self:Conformal): # none where every class can be ruled out
     short = np.flatnonzero(np.isinf(self.limit_))
     if not len(short): return None
     needed = int(np.ceil(self.level_ / (1 - self.level_) - 1e-9))
+    if not self.by_class and len(short) < len(self.limit_):
+        return f"of classes {', '.join(map(str, short))} there is no example: they are in every set"
     if not self.by_class:
         return (f"a level of {self.level_:g} needs {needed} examples: "
                 f"there are {self.n_[0]}, and every set is everything")
