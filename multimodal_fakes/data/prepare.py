@@ -382,10 +382,6 @@ def describe(
     "What is known about a dataset after reading it"
     conf, problems = raw.conf, raw.problems
     entry = dict(
-        title=conf.title,
-        licence=conf.licence,
-        homepage=conf.homepage,
-        obtain=conf.obtain.strip(),
         files=_files(raw),
         rows=problems.rows,
         examples=len(raw.examples),
@@ -519,7 +515,8 @@ def prepare_all(
 ): # a table, one row a dataset
     "Read, check and group datasets: writes Step_1/inventory.json, examples.jsonl, metrics.json"
     folder, step = Path(home)/"Datasets", Path(out)/"Step_1"
-    raws = [read_dataset(load_dataset_conf(name, conf_folder), folder, max_rows) for name in dict.fromkeys(datasets)]
+    confs = [load_dataset_conf(name, conf_folder, "prepare") for name in dict.fromkeys(datasets)]
+    raws = [read_dataset(conf, folder, max_rows) for conf in confs]
     named = [named_files(raw.examples) for raw in raws]
     add_texts(raws, folder)
     add_clips(raws, folder)

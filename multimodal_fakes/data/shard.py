@@ -87,7 +87,7 @@ def read_confs(
     own = Path(home)/"conf/dataset"
     folder = own if own.is_dir() else None
     names = dict.fromkeys(e.dataset for e in examples)
-    return {name: load_dataset_conf(name, folder) for name in names}
+    return {name: load_dataset_conf(name, folder, "shard") for name in names}
 
 # %% ../../nbs/data/03_shard.ipynb #1c390bc0
 def label_all(

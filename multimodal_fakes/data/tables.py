@@ -325,7 +325,7 @@ def find_files(
         files += [(p.relative_to(folder), table) for p in paths]
     if absent or not files:
         lacking = "; ".join(absent) or "every file"
-        raise FakesError(f"{folder} lacks {lacking}. How to obtain {conf.name}:\n{conf.obtain.strip()}")
+        raise FakesError(f"{folder} lacks {lacking}. `mmfakes obtain {conf.name}` says how to get this dataset.")
     return files
 
 # %% ../../nbs/data/01_tables.ipynb #9e257dda
