@@ -135,8 +135,7 @@ def _gaps(params, project):
             yield from _unseen(task, about, confs)
         answered = {field for name in about["datasets"] if name in confs for field in confs[name].labels}
         yield from _experts(task, about, params, project, answered)
-        classes = FIELDS.get(about["field"], ([], None))[0]
-        try: load_words(task, names, classes, project/"conf/task")
+        try: load_words(task, project/"conf/task")
         except FakesError as e: yield str(e)
     yield from _without_task(params.get("experts") or {}, tasks)
 
