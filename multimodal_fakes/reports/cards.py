@@ -473,8 +473,8 @@ def share_right(
 
 # %% ../../nbs/reports/05a_cards.ipynb #460f1902
 _CORRUPTED = (
-    "Accuracy on {n} test posts: {clean_accuracy:.0%} untouched, {mean_accuracy:.0%} on average over all corruptions "
-    "and severities, {worst_accuracy:.0%} under the worst, {worst} at severity {worst_severity}. "
+    "On {n} test posts {unit} is {clean_accuracy:.0%} untouched. It loses {mean:.0f} points on average over all "
+    "corruptions and severities, and {most:.0f} under the worst, {worst} at severity {worst_severity}. "
     "Of all answers to corrupted posts {flipped:.0%} differ from those to the posts as they were."
 )
 
@@ -486,7 +486,8 @@ def _robustness(run):
         return [f"Not measured in this run: there is no {folder}. "
                 "Expect worse on cropped, compressed, translated or misspelt posts."]
     metrics = read_json(run.home/folder/"metrics.json")
-    return [_CORRUPTED.format(mean_accuracy=metrics["clean_accuracy"] - metrics["mean_drop"], **metrics)]
+    mean, most = 100 * metrics["mean_drop"], 100 * metrics["worst_drop"]
+    return [_CORRUPTED.format(unit=metric_names(run.bundle["multi_label"])["accuracy"], mean=mean, most=most, **metrics)]
 
 # %% ../../nbs/reports/05a_cards.ipynb #09ba795f
 def _cost(run):
