@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'MODEL_CARD', 'DATA_CARD', 'Run', 'written', 'about_data', 'gaps', 'to_markdown', 'in_numbers', 'in_percent',
-           'in_list', 'not_applicable', 'metric_names', 'on_test', 'named_model', 'in_sight', 'measured_on', 'averages',
-           'share_right', 'build_card', 'write_card']
+           'in_list', 'not_applicable', 'looks_at', 'metric_names', 'on_test', 'named_model', 'in_sight', 'measured_on',
+           'drifted', 'averages', 'share_right', 'build_card', 'write_card']
 
 # %% ../../nbs/reports/05a_cards.ipynb #efca5f3b
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Run:
     datasets:list     # trained, validated and tested on
     modalities:list   # experts
     tests:list        # datasets tested on only
-    found:dict        # of `report.report_all`: table, kinds, functions, confusion, by_class, lazy
+    found:dict        # of `report.report_all`: table, kinds, functions, confusion, by_class, lazy, drift
 
     def __post_init__(self):
         self.home, self._read = Path(self.home), {}
@@ -158,7 +158,7 @@ def _short(run):
         "Task": run.task,
         "Decides": written(run, "decides"),
         "For whom": written(run, "users"),
-        "Sees": _sees(run),
+        "Sees": looks_at(run),
         "Ships": _ships(run),
         "Protocol": run.json(_PROTOCOL)["hash"],
         "On test": on_test(run),
@@ -166,15 +166,21 @@ def _short(run):
     }]
 
 
-def _sees(run):
+def looks_at(run:Run) -> str:
     "What is looked at, what is not, and how a post without it is answered"
-    looked_at, ignored = " and ".join(run.sees), [m for m in run.modalities if m not in run.sees]
-    note = f" alone; the expert for {' and '.join(ignored)} was trained and does not ship" if ignored else ""
+    names = {m: m for m in run.sees} | ({"text": "text, words read in pictures included"} if _reads(run) else {})
+    looked_at, ignored = " and ".join(names[m] for m in run.sees), [m for m in run.modalities if m not in run.sees]
+    note = f", and nothing else; the expert for {' and '.join(ignored)} was trained and does not ship" if ignored else ""
     row = run.found["table"].iloc[-1]
     without = round(row["n"] * (1 - row["present"]))
     if not without: return looked_at + note
     return (f"{looked_at}{note}; {without:,} of {row['n']:,.0f} test posts have nothing of it "
             "and are answered with the class shares of training")
+
+# %% ../../nbs/reports/05a_cards.ipynb #5ee053d4
+def _reads(run):
+    "How text inside pictures is read; none where what ships looks at no text, or none is read"
+    return run.bundle.get("ocr") if "text" in run.sees else None
 
 
 def _ships(run):
@@ -186,8 +192,8 @@ def _ships(run):
 # %% ../../nbs/reports/05a_cards.ipynb #c1b62b45
 _NAMES = dict(accuracy="accuracy", macro_f1="macro-F1", auroc="AUROC", ece="ECE", nll="NLL")
 _OF_SEVERAL = dict(
-    accuracy="label accuracy", exact="subset accuracy", macro_f1="macro-F1", auroc="macro-AUROC",
-    average_precision="macro-PR-AUC", ece="macro-ECE", nll="macro-NLL")
+    accuracy="label accuracy", exact="subset accuracy", macro_f1="macro-F1", auroc="AUROC",
+    average_precision="PR-AUC", ece="ECE", nll="NLL")
 
 
 def metric_names(
@@ -242,11 +248,12 @@ def _raw_values(run, labels, c):
 def _made_up(label, conf):
     "Which of the columns of a label no publisher wrote"
     own = [label["column"]] if isinstance(label["column"], str) else [*label["column"], *label["flags"].values()]
-    constant = {column for table in conf.files for column in table.constant}
-    made = [f"{c} cut out of {conf.derived[c].column}" for c in own if c in conf.derived]
-    made += [f"{c} by the file that a row stands in" for c in own if c in constant]
+    made = [f"{c} is cut out of {conf.derived[c].column}" for c in own if c in conf.derived]
+    for c in own:
+        files = [str(table.path) for table in conf.files if c in table.constant]
+        if files: made.append(f"{c} is given to every row of {' and '.join(files[:3])}{' …' * (len(files) > 3)}")
     if not made: return ""
-    return f" (no column of the publisher: {', '.join(made)}, as conf/dataset/{conf.name}.yaml says)"
+    return f" (not a column of the publisher: {', '.join(made)}, by conf/dataset/{conf.name}.yaml)"
 
 
 def _raw(label, c):
@@ -307,8 +314,8 @@ def _preprocessing(run):
 
 def _reading(run):
     "Whether text inside pictures is read, and how"
-    ocr = run.bundle.get("ocr")
-    if not ocr or "text" not in run.sees: return "Text inside pictures is not read."
+    ocr = _reads(run)
+    if not ocr: return "Text inside pictures is not read."
     return (f"Text inside pictures is read, at {ocr['side']} pixels of the longer side; "
             f"lines of a confidence below {ocr['min_confidence']} are left out.")
 
@@ -362,19 +369,41 @@ def measured_on(run:Run) -> str:
             "Of them `had it` had something of what a model looks at; the others are answered with the class shares "
             "of training and count. The last row is what ships, calibrated and at its threshold.")
 
+# %% ../../nbs/reports/05a_cards.ipynb #5608d86c
+def drifted(
+    drift,            # of `metrics.share_drift`
+    points:float=5,   # between the rarest and the commonest split, of which it is told
+) -> str: # empty where the splits are alike
+    "Which classes are not as common in one split as in another, by more than chance"
+    apart = drift.loc[(drift.p < 0.01) & (_spread(drift) >= points / 100)]
+    if not len(apart): return ""
+    worst = apart.loc[_spread(apart).sort_values(ascending=False).index[:3]]
+    shares = "; ".join(_share_by_split(row) for row in worst.to_dict("records"))
+    more = f" and {len(apart) - 3} classes more" if len(apart) > 3 else ""
+    return (f"No, by more than chance: {shares}{more}. A threshold or a probability that fits validation "
+            "need not fit the test posts, nor posts of another place.")
+
+
+def _spread(drift): return drift[["train", "val", "test"]].max(axis=1) - drift[["train", "val", "test"]].min(axis=1)
+
+
+def _share_by_split(row):
+    "How common a class is in each split that has labels"
+    names = dict(train="training", val="validation", test="test")
+    shares = [f"{row[split]:.0%} of {name}" for split, name in names.items() if not pd.isna(row[split])]
+    return f"{row['class']} is {', '.join(shares)}"
+
 # %% ../../nbs/reports/05a_cards.ipynb #8095560b
 def averages(run:Run) -> str:
     "Over which classes the means go, and which could not be measured"
     classes, fared = run.json(_PROTOCOL)["classes"], run.found["by_class"].set_index("class")
-    unmeasured = [c for c in classes if not fared.n.get(c, 0)]
-    start = f"Macro means are over the {len(classes)} classes."
-    if run.bundle["multi_label"]:
-        if not unmeasured: return start
-        return (f"{start} Without a test example: {', '.join(unmeasured)}; in macro-F1 "
-                "each of these counts as 0, in macro-AUROC and macro-PR-AUC it is left out.")
+    unmeasured, several = [c for c in classes if not fared.n.get(c, 0)], run.bundle["multi_label"]
+    means = "macro-F1, AUROC, PR-AUC, ECE and NLL are means" if several else "macro-F1 is the mean"
+    if not several and len(classes) > 2: means = "macro-F1 and AUROC (each class against the rest) are means"
+    start = f"{means} over the {len(classes)} classes."
     if not unmeasured: return start
-    return (f"Macro means are over the {len(classes) - len(unmeasured)} classes with a test example, and in macro-F1 "
-            f"over those that are answered too. Not measured (0 examples): {', '.join(unmeasured)}.")
+    counted = "macro-F1 counts each of these as 0" if several else "macro-F1 counts those of these that are answered, as 0"
+    return f"{start} Not measured (0 test examples): {', '.join(unmeasured)}; {counted}, AUROC leaves them out."
 
 # %% ../../nbs/reports/05a_cards.ipynb #c111dfe3
 def _calibration(run):
@@ -443,10 +472,11 @@ def _weak_classes(run):
 def _weak_kinds(run):
     "Five kinds of the lowest recall"
     kinds = run.found["kinds"]
+    if not run.bundle["positive"]: return not_applicable("no class is the positive one, whose kinds could be told apart")
     if kinds is None:
         return not_applicable("no kinds of the positive class, as no dataset of the task names a column of them")
     worst = kinds[kinds.model == "calibrated"].sort_values("recall").head(5)
-    return [pd.DataFrame([{"weakest kinds": r.kind, "found": f"{r.recall:.0%} of {r.n}"} for r in worst.itertuples()])]
+    return [pd.DataFrame([{"weakest kinds": r.kind, "found (recall)": f"{r.recall:.0%} of {r.n}"} for r in worst.itertuples()])]
 
 # %% ../../nbs/reports/05a_cards.ipynb #20372050
 def _weak_functions(run):
@@ -454,13 +484,14 @@ def _weak_functions(run):
     functions = run.found["functions"]
     if functions is None: return not_applicable("no functional tests, as the task names no test dataset")
     whole, kinds = functions.query("functionality == 'all'"), functions.query("functionality != 'all'")
-    tests = pd.DataFrame([{"test dataset": r.dataset, "right (accuracy)": share_right(r)} for r in whole.itertuples()])
+    right = "right (subset accuracy)" if run.bundle["multi_label"] else "right (accuracy)"
+    tests = pd.DataFrame([{"test dataset": r.dataset, right: share_right(r)} for r in whole.itertuples()])
     untold = [d for d in whole.dataset if d not in set(kinds.dataset)]
     note = [f"{', '.join(untold)}: no functionality is named, so only the whole is told (a column `functionality`, "
             "or `labels.functionality` in its conf/dataset)."] if untold else []
     if not len(kinds): return [tests, *note]
     worst = kinds.sort_values("accuracy", kind="stable").head(8)
-    rows = [{"weakest functionalities": r.functionality, "right (accuracy)": share_right(r)} for r in worst.itertuples()]
+    rows = [{"weakest functionalities": r.functionality, right: share_right(r)} for r in worst.itertuples()]
     return [tests, *note, pd.DataFrame(rows)]
 
 
@@ -484,7 +515,7 @@ def _robustness(run):
     folder = f"Step_5/{run.task}/robustness"
     if not (run.home/folder/"metrics.json").exists():
         return [f"Not measured in this run: there is no {folder}. "
-                "Expect worse on cropped, compressed, translated or misspelt posts."]
+                "How it fares on cropped, compressed, translated or misspelt posts is not known."]
     metrics = read_json(run.home/folder/"metrics.json")
     mean, most = 100 * metrics["mean_drop"], 100 * metrics["worst_drop"]
     return [_CORRUPTED.format(unit=metric_names(run.bundle["multi_label"])["accuracy"], mean=mean, most=most, **metrics)]
@@ -515,7 +546,8 @@ def _protocol(run):
     "The hash, and what went into it"
     p = run.json(_PROTOCOL)
     sizes = ", ".join(f"{p['splits'][s]:,} {s}" for s in ("train", "val", "test"))
-    facts = {"Hash": p["hash"], "Splits": f"{p['splits']['hash']}: {sizes}"}
+    tested_on = " (with the datasets that are tested on only)" if run.tests else ""
+    facts = {"Hash": p["hash"], "Splits": f"{p['splits']['hash']}: {sizes}{tested_on}"}
     facts["Seeds"] = ", ".join(f"{k} {v}" for k, v in p["seeds"].items())
     for name, rule in p["selection"].items(): facts[f"Chosen: {name.replace('_', ' ')}"] = _rule(rule)
     facts["Versions"] = ", ".join(f"{k} {v}" for k, v in p["versions"].items() if v)
@@ -530,7 +562,7 @@ def _rule(rule):
 # %% ../../nbs/reports/05a_cards.ipynb #e900e4d9
 def _limits(run):
     "What the detector is known not to do"
-    ocr = run.bundle.get("ocr") if "text" in run.sees else None
+    ocr = _reads(run)
     return [[*written(run, "limits"), *([_scripts(ocr)] if ocr else [])]]
 
 def _scripts(ocr):
@@ -591,7 +623,8 @@ def _sizes(run):
         for c in classes: rows.append({"dataset": d, "class": c} | {s: labels.get(c, 0) for s, labels in own.items()})
         unlabelled = {s: counts["unlabelled"] for s, counts in splits.items()}
         rows.append({"dataset": d, "class": "without a label"} | unlabelled)
-    return [pd.DataFrame(rows).convert_dtypes()]
+    apart = drifted(run.found["drift"])
+    return [pd.DataFrame(rows).convert_dtypes(), *([f"Are the splits alike? {apart}"] if apart else [])]
 
 # %% ../../nbs/reports/05a_cards.ipynb #1026ff4a
 def _labels(run):
@@ -601,7 +634,7 @@ def _labels(run):
         raw = {c: _raw(label, c) for c in p["classes"]}
         rows += [{"dataset": d, "class": c, "raw values": values} for c, values in raw.items() if values]
     blocks = [pd.DataFrame(rows)]
-    made_up = {d: _made_up(label, run.confs[d]).strip(" ()") for d, label in p["labels"].items()}
+    made_up = {d: _made_up(label, run.confs[d]).strip()[1:-1] for d, label in p["labels"].items()}
     blocks += [f"{d}: {note}." for d, note in made_up.items() if note]
     unanswered = [d for d in run.confs if d not in p["labels"]]
     if unanswered:
@@ -648,7 +681,7 @@ def _languages(run):
     for d, about in run.of(_INVENTORY).items():
         counts = sorted(about["languages"].items(), key=lambda pair: -pair[1])
         facts[d] = ", ".join(f"{language} {n:,}" for language, n in counts)
-    return [facts, "Codes of languages with their examples; none: without words."]
+    return [facts, "Codes of languages with their examples; none: without text beside the picture, or of no known language."]
 
 # %% ../../nbs/reports/05a_cards.ipynb #c1f140a6
 def _modalities(run):

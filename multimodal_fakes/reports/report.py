@@ -619,7 +619,7 @@ def headline(
     metrics:dict,   # of `flat_metrics`
 ) -> dict: # one number, so that all tasks fit a line of `dvc exp show`
     "What experiments are compared by"
-    return {"f1": round(metrics["macro_f1"], 3)}
+    return {"macro_f1": round(metrics["macro_f1"], 3)}
 
 # %% ../../nbs/reports/05d_report.ipynb #3f876556
 def _write(folder, results):
