@@ -170,7 +170,8 @@ def looks_at(run:Run) -> str:
     "What is looked at, what is not, and how a post without it is answered"
     names = {m: m for m in run.sees} | ({"text": "text, words read in pictures included"} if _reads(run) else {})
     looked_at, ignored = " and ".join(names[m] for m in run.sees), [m for m in run.modalities if m not in run.sees]
-    note = f", and nothing else; the expert for {' and '.join(ignored)} was trained and does not ship" if ignored else ""
+    note = ""
+    if ignored: note = f", and nothing else; the expert for {' and '.join(ignored)} was trained and does not ship"
     row = run.found["table"].iloc[-1]
     without = round(row["n"] * (1 - row["present"]))
     if not without: return looked_at + note
@@ -235,7 +236,8 @@ def _positive_rule(run):
     if run.bundle["multi_label"]:
         return "Several classes may hold at once: each has a probability and a threshold of its own."
     positive = run.bundle["positive"]
-    if positive: return f"{positive!r} is the positive class: probability, threshold, precision and recall are about it."
+    if positive:
+        return f"{positive!r} is the positive class: probability, threshold, precision and recall are about it."
     return "No class is the positive one: the likeliest is answered; precision and recall are means over the classes."
 
 # %% ../../nbs/reports/05a_cards.ipynb #5abe1256
@@ -400,10 +402,10 @@ def averages(run:Run) -> str:
     unmeasured, several = [c for c in classes if not fared.n.get(c, 0)], run.bundle["multi_label"]
     means = "macro-F1, AUROC, PR-AUC, ECE and NLL are means" if several else "macro-F1 is the mean"
     if not several and len(classes) > 2: means = "macro-F1 and AUROC (each class against the rest) are means"
-    start = f"{means} over the {len(classes)} classes."
-    if not unmeasured: return start
-    counted = "macro-F1 counts each of these as 0" if several else "macro-F1 counts those of these that are answered, as 0"
-    return f"{start} Not measured (0 test examples): {', '.join(unmeasured)}; {counted}, AUROC leaves them out."
+    if not unmeasured: return f"{means} over the {len(classes)} classes."
+    counted = "macro-F1 counts them as 0" if several else "macro-F1 counts those that are answered all the same as 0"
+    return (f"{means} over {len(classes) - len(unmeasured)} of {len(classes)} classes. "
+            f"Not measured (0 test examples): {', '.join(unmeasured)}; {counted}.")
 
 # %% ../../nbs/reports/05a_cards.ipynb #c111dfe3
 def _calibration(run):
@@ -472,11 +474,13 @@ def _weak_classes(run):
 def _weak_kinds(run):
     "Five kinds of the lowest recall"
     kinds = run.found["kinds"]
-    if not run.bundle["positive"]: return not_applicable("no class is the positive one, whose kinds could be told apart")
+    if not run.bundle["positive"]:
+        return not_applicable("no class is the positive one, whose kinds could be told apart")
     if kinds is None:
         return not_applicable("no kinds of the positive class, as no dataset of the task names a column of them")
     worst = kinds[kinds.model == "calibrated"].sort_values("recall").head(5)
-    return [pd.DataFrame([{"weakest kinds": r.kind, "found (recall)": f"{r.recall:.0%} of {r.n}"} for r in worst.itertuples()])]
+    found = [f"{r.recall:.0%} of {r.n}" for r in worst.itertuples()]
+    return [pd.DataFrame({"weakest kinds": worst.kind.tolist(), "found (recall)": found})]
 
 # %% ../../nbs/reports/05a_cards.ipynb #20372050
 def _weak_functions(run):
@@ -500,7 +504,8 @@ def share_right(
 ) -> str:
     "A share with its interval, or that there is none"
     if not row.n: return "not measured (0 examples with an answer)"
-    return f"{row.accuracy:.0%} [{row.low:.0%}, {row.high:.0%}] of {row.n}"
+    more = f" ({row.left_out} more have no answer, or no class of the task)" if row.left_out else ""
+    return f"{row.accuracy:.0%} [{row.low:.0%}, {row.high:.0%}] of {row.n}{more}"
 
 # %% ../../nbs/reports/05a_cards.ipynb #460f1902
 _CORRUPTED = (
@@ -517,8 +522,9 @@ def _robustness(run):
         return [f"Not measured in this run: there is no {folder}. "
                 "How it fares on cropped, compressed, translated or misspelt posts is not known."]
     metrics = read_json(run.home/folder/"metrics.json")
+    unit = metric_names(run.bundle["multi_label"])["accuracy"]
     mean, most = 100 * metrics["mean_drop"], 100 * metrics["worst_drop"]
-    return [_CORRUPTED.format(unit=metric_names(run.bundle["multi_label"])["accuracy"], mean=mean, most=most, **metrics)]
+    return [_CORRUPTED.format(unit=unit, mean=mean, most=most, **metrics)]
 
 # %% ../../nbs/reports/05a_cards.ipynb #09ba795f
 def _cost(run):
@@ -681,7 +687,8 @@ def _languages(run):
     for d, about in run.of(_INVENTORY).items():
         counts = sorted(about["languages"].items(), key=lambda pair: -pair[1])
         facts[d] = ", ".join(f"{language} {n:,}" for language, n in counts)
-    return [facts, "Codes of languages with their examples; none: without text beside the picture, or of no known language."]
+    note = "Codes of languages with their examples; none: without text beside the picture, or of no known language."
+    return [facts, note]
 
 # %% ../../nbs/reports/05a_cards.ipynb #c1f140a6
 def _modalities(run):

@@ -291,14 +291,16 @@ def _share(part, whole):
 # %% ../../nbs/reports/05d_report.ipynb #74072846
 def lazy_answer(
     test,   # labelled predictions of the detector
-) -> dict: # answer, accuracy, macro_f1; where several classes may hold accuracy is that of single answers, and exact is there
+) -> dict: # answer, accuracy, macro_f1; where several classes may hold accuracy is of single answers, beside it exact
     "What always giving the same answer reaches"
     y = truth(test)
-    if y.ndim == 2: return dict(answer="no", accuracy=float((y == 0).mean()), macro_f1=0.0,
-                                exact=float((y == 0).all(1).mean()))
+    if y.ndim == 2:
+        right = y == 0
+        return dict(answer="no", accuracy=float(right.mean()), macro_f1=0.0, exact=float(right.all(1).mean()))
     commonest = np.bincount(y).argmax()
     always = np.full(len(y), commonest)
-    return dict(answer=class_names(test)[commonest], accuracy=float((y == commonest).mean()), macro_f1=macro_f1(y, always))
+    name, right = class_names(test)[commonest], y == commonest
+    return dict(answer=name, accuracy=float(right.mean()), macro_f1=macro_f1(y, always))
 
 
 def several_scores(
@@ -457,7 +459,7 @@ def right_answers(
     answered = {f for g in gold for f in g}
     if field in answered:
         truths = [in_one_word(g[field]) if field in g else None for g in gold]
-        return field, truths, [None if g is None else p == g for p, g in zip(predicted, truths)]
+        return field, truths, [p == g if _of_task(g, classes) else None for p, g in zip(predicted, truths)]
     if not answered: return field, [None] * len(gold), [None] * len(gold)
     shared = [f for f, positive in positives.items() if positive in classes and f in answered]
     if not shared:
@@ -467,6 +469,12 @@ def right_answers(
     right = [(p == positive) == (g[f] == positive) if f in g else None for p, g in zip(predicted, gold)]
     return f, [g.get(f) for g in gold], right
 
+
+def _of_task(word, classes):
+    "Whether a true answer, of `in_one_word`, is one that the task can give"
+    if word is None or word in classes: return word is not None
+    return word == "none" or set(word.split("|")) <= set(classes)
+
 # %% ../../nbs/reports/05d_report.ipynb #058deafb
 def functional_tests(
     home,        # project
@@ -474,7 +482,7 @@ def functional_tests(
     field:str,   # of the taxonomy
     tests,       # datasets tested on only
     posts:dict,  # id → manifest row
-) -> pd.DataFrame: # dataset, functionality, gold, n, accuracy, low, high; first the whole
+) -> pd.DataFrame: # dataset, functionality, gold, n, left_out, accuracy, low, high; first the whole
     "How often the detector is right on each test dataset and functionality it names, with Wilson intervals"
     rows, classes = [], class_names(done)
     for name, conf in read_confs(home, tests).items():
@@ -488,8 +496,9 @@ def functional_tests(
         positives = {f: label_field(f, [conf]).positive for f in conf.labels}
         _, gold, right = right_answers(in_words(answers, part), unified, field, classes, positives)
         kinds = [u.get("functionality") or r.get("functionality") or None for u, r in zip(unified, raw)]
-        table = pd.DataFrame(dict(functionality=kinds, gold=gold, right=right)).dropna(subset="right")
-        rows.append(_share_right(name, "all", table))
+        every = pd.DataFrame(dict(functionality=kinds, gold=gold, right=right))
+        table = every.dropna(subset="right")
+        rows.append(_share_right(name, "all", table) | dict(left_out=len(every) - len(table)))
         rows += [_share_right(name, kind, some) for kind, some in table.groupby("functionality", sort=True)]
     return pd.DataFrame(rows)
 
@@ -498,8 +507,8 @@ def _share_right(dataset, functionality, table):
     "A row of the functional tests"
     from scipy.stats import binomtest
     n, k = len(table), int(table.right.sum())
-    row = dict(dataset=dataset, functionality=functionality, gold="", n=0, accuracy=np.nan, low=np.nan, high=np.nan)
-    if not n: return row
+    row = dict(dataset=dataset, functionality=functionality, gold="", n=0, left_out=0)
+    if not n: return row | dict.fromkeys(("accuracy", "low", "high"), np.nan)
     low, high = binomtest(k, n).proportion_ci(method="wilson")
     gold = sorted(set(table.gold))
     gold = "/".join(gold) if len(gold) < 4 else f"{len(gold)} classes"
@@ -553,14 +562,13 @@ def report_all(
     results |= dict(judged=judge(test, posts, answers), test=test, calibration=calibration)
     results |= dict(classes=class_names(done) + ["none"] * protocol["multi_label"], confusion=confused(test))
     measured = {m: models[m][models[m].dataset.isin(list(datasets))] for m in modalities}
-    results["windows"] = window_scores(home, task, measured, positive)
-    results["functions"] = functional_tests(home, done, field, tests, posts) if tests else None
-    results["curves"] = roc_curves(models, done, test, positive)
-    results |= dict(by_class=class_table(test), lazy=lazy_answer(test), several=several_scores(test))
-    results["drift"] = _drift(home, done, datasets)
+    functions = functional_tests(home, done, field, tests, posts) if tests else None
+    results |= dict(windows=window_scores(home, task, measured, positive), functions=functions)
+    results |= dict(curves=roc_curves(models, done, test, positive), by_class=class_table(test))
+    results |= dict(groups=groups) | _of_labels(home, done, test, datasets)
     attributes = describe(test.id, posts, confs, field, ocr_confidence(home, test.id))
     results |= _slices(test, attributes, groups, positive, **boot)
-    results |= dict(groups=groups, decisions=read_json(folder/"thresholds.json"))
+    results["decisions"] = read_json(folder/"thresholds.json")
     results["metrics"] = flat_metrics(results)
     _write(Path(out)/"Step_5"/task, results)
     return results
@@ -581,10 +589,11 @@ def _expert_answers(models, modalities, done):
     return answers
 
 # %% ../../nbs/reports/05d_report.ipynb #ce781d8a
-def _drift(home, done, datasets):
-    "Whether classes are as common in one split as in another"
+def _of_labels(home, done, test, datasets):
+    "What one answer for all reaches, all labels at once, and whether classes are as common in one split as in another"
     own = done[done.dataset.isin(list(datasets))]
-    return share_drift(own, groups_of(home, own))
+    drift = share_drift(own, groups_of(home, own))
+    return dict(lazy=lazy_answer(test), several=several_scores(test), drift=drift)
 
 
 def _slices(test, attributes, groups, positive, n_boot, seed):
@@ -671,12 +680,14 @@ def what_is_printed(
     home,   # project
 ) -> str: # lines, each with its line end
     "What the numbers of the table over all tasks are, and what an answer that looks at nothing reaches"
-    lines = ["", "On the test split of each task, with 95 % intervals; a post without what a model looks at counts too."]
+    lines = ["", "On the test split of each task, with 95 % intervals; "
+             "a post without what a model looks at (all but `had it`) counts too."]
     for path in sorted(Path(home).glob("Step_5/*/report/metrics.json")):
         metrics, task = read_json(path), path.parts[-3]
         if "lazy_answer" not in metrics: continue     # of a report that an earlier version wrote
         name = "label accuracy" if "exact" in metrics else "accuracy"
-        lines.append(f"{task}: always answering {metrics['lazy_answer']} reaches {name} {metrics['lazy_accuracy']:.3f}.")
+        reached = f"{name} {metrics['lazy_accuracy']:.3f}"
+        lines.append(f"{task}: always answering {metrics['lazy_answer']} reaches {reached}.")
     return "\n".join(["", *lines])
 
 # %% ../../nbs/reports/05d_report.ipynb #640d0c0d

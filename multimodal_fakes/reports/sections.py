@@ -205,11 +205,13 @@ def _how_good(results):
     posts = f"like those of the {ships['n']:,.0f} test posts"
     if not results["several"]:
         return (f"Of 100 posts {posts}, {_of_a_hundred(ships, 'accuracy')} (accuracy). "
-                f"Whoever always answers {lazy['answer']}, the commonest class, is right on {100 * lazy['accuracy']:.0f}.")
+                f"Whoever always answers {lazy['answer']}, the commonest class, "
+                f"is right on {100 * lazy['accuracy']:.0f}.")
     return (f"Of 100 answers (one class of one post, there or not) about posts {posts}, "
             f"{_of_a_hundred(ships, 'accuracy')} (label accuracy); whoever always answers no is right on "
             f"{100 * lazy['accuracy']:.0f}. As for all classes of a post at once, of 100 posts "
-            f"{_of_a_hundred(ships, 'exact')} (subset accuracy); whoever always answers no is on {100 * lazy['exact']:.0f}.")
+            f"{_of_a_hundred(ships, 'exact')} (subset accuracy); "
+            f"whoever always answers no is on {100 * lazy['exact']:.0f}.")
 
 
 def _of_a_hundred(row, metric):
@@ -387,7 +389,8 @@ def differences_section(results:dict) -> Section:
     least = 100 * part.detectable.dropna()
     if len(least):
         points = " to ".join(dict.fromkeys(f"{v:.1f}" for v in (least.min(), least.max())))
-        singly = "McNemar's test (of posts that are right in all of their classes)" if results["several"] else "McNemar's test"
+        singly = "McNemar's test"
+        if results["several"]: singly += " (of posts that are right in all of their classes)"
         if "difference_auroc" in gains: singly += " and the interval of AUROC (DeLong) take"
         else: singly += " takes"
         blocks.append(_SMALLEST.format(points=points, unit=unit, singly=singly))
@@ -517,7 +520,8 @@ def sets_section(results:dict) -> Section:
     finding = f"A set is meant to hold {asked} for {level:.0%} of the posts; on test {shares} do."
     note = "An empty set says that no class is likely enough: the post is unlike those of the validation split."
     if results["several"]:
-        note = "Each class is asked for by itself: a set holds yes, no or both; an empty one says that neither is likely enough."
+        note = ("Each class is asked for by itself: a set holds yes, no or both; "
+                "an empty one says that neither is likely enough.")
         table = table.rename(columns={"hold the true class": "hold the truth", "classes in a set": "answers in a set"})
     return Section("Sets of possible classes", finding, [note, table.loc[:, (table != "").any()]])
 
@@ -721,7 +725,8 @@ def functions_section(results:dict) -> Section|None:
     whole, unit = functions.query("functionality == 'all'"), "subset accuracy" if results["several"] else "accuracy"
     finding = "; ".join(f"{r.dataset}: right on {share_right(r)}" for r in whole.itertuples()) + f" ({unit})."
     alt = "Share answered rightly on each functionality, hardest first; the numbers are in the table below."
-    rows = functions[["dataset", "functionality", "gold", "n"]].assign(right=[*map(share_right, functions.itertuples())])
+    right = [share_right(r) for r in functions.itertuples()]
+    rows = functions[["dataset", "functionality", "gold", "n"]].assign(right=right)
     rows = rows.rename(columns=dict(right=f"right ({unit})", dataset="test dataset", gold="true answers"))
     if not functions.n.any(): return Section("Test sets", finding, [rows])
     title = "Functional tests" if len(whole) < len(functions) else "Test sets"
@@ -773,7 +778,8 @@ def robustness_section(results:dict) -> Section|None:
     finding = _CORRUPTED.format(unit=unit, mean=100 * metrics["mean_drop"], most=100 * metrics["worst_drop"], **metrics)
     each = drops.groupby(["modality", "corruption"], sort=False)
     rows = pd.DataFrame([_corruption(modality, name, part) for (modality, name), part in each])
-    note = f"{unit.capitalize()} by severity, on the n posts that can be corrupted so. The worst of many numbers is partly chance; the interval beside it says how much."
+    note = (f"{unit.capitalize()} by severity, on the n posts that can be corrupted so. "
+            "The worst of many numbers is partly chance; the interval beside it says how much.")
     return Section("Corrupted posts", finding, [note, rows])
 
 # %% ../../nbs/reports/05c_sections.ipynb #f4359ce1
@@ -946,6 +952,8 @@ def _card_section(name, card):
     return Section(name.capitalize(), "", parts)
 
 # %% ../../nbs/reports/05c_sections.ipynb #39cd5ae5
-def unwritten_parts(home, task, field, datasets, modalities, tests, results) -> list: # of sentences; arguments of `page_all`
+def unwritten_parts(
+    *asked,   # arguments of `page_all` but the folder that is written and `n_errors`
+) -> list: # of sentences
     "What nobody has written about a task, for a notice at the end of the stage"
-    return gaps(Run(home, task, field, list(datasets), list(modalities), list(tests), results))
+    return gaps(Run(*asked))
