@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SECTIONS', 'drawing', 'show', 'per_thousand', 'in_thousands', 'weakest', 'short_section', 'format_table',
-           'draw_forest', 'models_section', 'draw_differences', 'differences_section', 'calibration_section',
-           'thresholds_section', 'purposes_section', 'abstention_section', 'sets_section', 'draw_confusion',
-           'confusion_section', 'draw_roc', 'roc_section', 'draw_kinds', 'kinds_section', 'windows_section',
-           'draw_functions', 'functions_section', 'slices_section', 'robustness_section', 'noise_section',
-           'example_groups', 'still', 'small_picture', 'galleries', 'errors_section', 'page_all']
+           'answers_several', 'draw_forest', 'models_section', 'draw_differences', 'differences_section',
+           'calibration_section', 'thresholds_section', 'purposes_section', 'abstention_section', 'sets_section',
+           'draw_confusion', 'how_classes_fare', 'confusion_section', 'draw_roc', 'roc_section', 'draw_kinds',
+           'kinds_section', 'windows_section', 'draw_functions', 'functions_section', 'slices_section',
+           'robustness_section', 'noise_section', 'example_groups', 'still', 'small_picture', 'galleries',
+           'errors_section', 'page_all', 'unwritten_parts']
 
 # %% ../../nbs/reports/05c_sections.ipynb #a859af35
 from itertools import permutations
@@ -19,7 +20,25 @@ import pandas as pd
 
 from ..core import FakesError, read_json
 from ..metrics import bits, class_names, noise_range, truth
-from .cards import DATA_CARD, MODEL_CARD, Run, build_card, in_numbers, write_card
+from multimodal_fakes.reports.cards import (
+    DATA_CARD,
+    MODEL_CARD,
+    Run,
+    about_data,
+    averages,
+    build_card,
+    drifted,
+    gaps,
+    in_numbers,
+    in_sight,
+    looks_at,
+    measured_on,
+    metric_names,
+    named_model,
+    share_right,
+    write_card,
+    written,
+)
 from multimodal_fakes.reports.page import (
     Example,
     Gallery,
@@ -127,8 +146,8 @@ def weakest(
     sentences = _worst_class(results["confusion"], least)
     if results["kinds"] is not None: sentences += _worst_kind(results["kinds"], least)
     if results["functions"] is not None: sentences += _worst_function(results["functions"], least)
-    sentences += _worst_slice(results["worst"])
-    return sentences or ["No class has ten test examples; nothing can be said."]
+    sentences += _worst_slice(results["worst"]) + _not_measured(results["by_class"])
+    return sentences or [f"No class has {least} test examples; nothing can be said."]
 
 # %% ../../nbs/reports/05c_sections.ipynb #bdbbe1ae
 def _worst_class(confusion, least):
@@ -138,7 +157,8 @@ def _worst_class(confusion, least):
     if not len(share): return []
     worst = share["mean"].idxmin()
     recall, n = share["mean"].min(), share["size"][worst]
-    return [f"Of the class {worst} it finds {recall:.0%} of {n} (the worst class)."]
+    return [f"Of the class {worst} it finds {recall:.0%} of {n} (recall; the worst of the classes that have "
+            f"{least} test examples)."]
 
 
 def _worst_kind(kinds, least):
@@ -146,7 +166,7 @@ def _worst_kind(kinds, least):
     own = kinds.query("model == 'calibrated' and n >= @least")
     if not len(own): return []
     worst = own.loc[own.recall.idxmin()]
-    return [f"Of the kind {worst.kind} it finds {worst.recall:.0%} of {worst.n} (the worst kind)."]
+    return [f"Of the kind {worst.kind} it finds {worst.recall:.0%} of {worst.n} (recall; the worst kind)."]
 
 # %% ../../nbs/reports/05c_sections.ipynb #2cdb7071
 def _worst_function(functions, least):
@@ -155,7 +175,15 @@ def _worst_function(functions, least):
     if not len(own): return []
     worst = own.loc[own.accuracy.idxmin()]
     share = f"{worst.accuracy:.0%} of {worst.n}"
-    return [f"On the functional test {worst.functionality} it is right on {share} (the worst)."]
+    return [f"On the functional test {worst.functionality} it is right on {share} (accuracy; the worst)."]
+
+
+def _not_measured(by_class):
+    "One sentence, or none where every class has a test example"
+    unseen = by_class["class"][by_class.n == 0].tolist()
+    if not unseen: return []
+    names = ", ".join(unseen[:5]) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
+    return [f"Not measured, as no test post is so: {names}."]
 
 
 def _worst_slice(worst):
@@ -173,23 +201,33 @@ _FLAGGED = (
 
 def _how_good(results):
     "Accuracy in whole posts of a hundred, beside the share of always giving the same answer"
-    ships = results["table"].iloc[-1]
-    right, low, high = (f"{100 * ships[f'accuracy{end}']:.0f}" for end in ("", "_low", "_high"))
-    if truth(results["test"]).ndim == 2: units, lazy = "answers (one class of one post, there or not)", ""
-    else:
-        counts = results["judged"].actual.value_counts()
-        commonest = 100 * counts.iloc[0] / counts.sum()
-        units, lazy = "posts", f" Whoever always answers {counts.index[0]} is right on {commonest:.0f}."
-    return (f"Of 100 {units} like those of the {ships['n']:,.0f} test posts, {right} are right; "
-            f"with 95 % confidence between {low} and {high}.{lazy}")
+    ships, lazy = results["table"].iloc[-1], results["lazy"]
+    posts = f"like those of the {ships['n']:,.0f} test posts"
+    if not results["several"]:
+        return (f"Of 100 posts {posts}, {_of_a_hundred(ships, 'accuracy')} (accuracy). "
+                f"Whoever always answers {lazy['answer']}, the commonest class, "
+                f"is right on {100 * lazy['accuracy']:.0f}.")
+    return (f"Of 100 answers (one class of one post, there or not) about posts {posts}, "
+            f"{_of_a_hundred(ships, 'accuracy')} (label accuracy); whoever always answers no is right on "
+            f"{100 * lazy['accuracy']:.0f}. As for all classes of a post at once, of 100 posts "
+            f"{_of_a_hundred(ships, 'exact')} (subset accuracy); "
+            f"whoever always answers no is on {100 * lazy['exact']:.0f}.")
+
+
+def _of_a_hundred(row, metric):
+    "A share and its interval, of a hundred"
+    right, low, high = (f"{100 * row[f'{metric}{end}']:.0f}" for end in ("", "_low", "_high"))
+    return f"{right} are right, with 95 % confidence {low} to {high}"
+
 
 # %% ../../nbs/reports/05c_sections.ipynb #dfcb2890
 def _how_sure(results):
     "What a probability is worth"
-    gap = 100 * results["table"].iloc[-1]["ece"]
-    expected = "about 80 %" if gap < 3 else f"80 % give or take {gap:.0f} points"
-    return (f"Claim and outcome differ by {gap:.0f} points on average: "
-            f"of the posts given 80 %, expect {expected} to be so.")
+    test = results["calibration"]["before_after"]["test"]["after"]
+    gap = 100 * test["ece_adaptive"]
+    chance = "which on so many posts chance alone may make of claims that are true"
+    if test["ece_p"] < 0.05: chance = "more than chance makes of claims that are true"
+    return f"On the test posts claim and outcome differ by {gap:.0f} points on average (adaptive ECE), {chance}."
 
 # %% ../../nbs/reports/05c_sections.ipynb #ef542b53
 def _of_a_thousand(results):
@@ -202,20 +240,26 @@ def _of_a_thousand(results):
     else: outcome = _FLAGGED.format(name=positive, **in_thousands(test, positive).iloc[0])
     return {"Of 1,000 such posts": outcome}
 
+# %% ../../nbs/reports/05c_sections.ipynb #ca069e95
+def _on_data(run, dataset):
+    "The title of a dataset and what a person wrote about it"
+    said = run.words.data.get(dataset)
+    return f"{run.confs[dataset].title}. {said}" if said else about_data(run, dataset)
+
 # %% ../../nbs/reports/05c_sections.ipynb #eeda2fa6
 def short_section(results:dict) -> Section:
     "What a person who decides reads first, alone on its sheet"
-    run, words = results["run"], results["run"].words
-    facts = {"What it decides": words.decides}
-    facts["On what data"] = " ".join(f"{conf.title}. {words.data[name]}" for name, conf in run.confs.items())
+    run = results["run"]
+    facts = {"What it decides": written(run, "decides"), "What it looks at": looks_at(run)}
+    facts["On what data"] = " ".join(_on_data(run, name) for name in run.confs)
+    facts |= {"Whether its splits are alike": drifted(results["drift"])} if drifted(results["drift"]) else {}
     facts["How good it is"] = _how_good(results)
     facts["Whether to believe its probabilities"] = _how_sure(results)
     facts |= _of_a_thousand(results)
     facts["Where it fails"] = " ".join(weakest(results))
-    facts["For whom"] = words.users
-    facts["Use it"] = " ".join(words.use)
-    facts["Do not use it"] = " ".join(words.never)
-    facts["Known limits"] = " ".join(words.limits)
+    facts["For whom"] = written(run, "users")
+    for name, part in {"Use it": "use", "Do not use it": "never", "Known limits": "limits"}.items():
+        facts[name] = " ".join(written(run, part))
     facts["Which run"] = f"Protocol {results['calibration']['protocol']}; what it holds stands at the end."
     return Section("In short", "", [facts])
 
@@ -223,17 +267,29 @@ def short_section(results:dict) -> Section:
 def format_table(
     table,   # of `model_table` or `summary_table`
 ) -> pd.DataFrame: # of strings
-    "Numbers and intervals as text, a line a model"
-    return pd.DataFrame([_line(row) for row in table.to_dict("records")])
+    "Numbers and intervals as text, a line a model; a metric that nothing in the table has is left out"
+    lines = pd.DataFrame([_line(row) for row in table.to_dict("records")])
+    return lines.drop(columns=[c for c in ("accuracy", "label accuracy", "subset accuracy") if (lines[c] == "").all()])
+
+
+def answers_several(
+    table,   # of `model_table`
+) -> bool:
+    "Whether several classes may hold at once: then a post is also judged as a whole"
+    return "exact" in table and bool(table.exact.notna().any())
 
 # %% ../../nbs/reports/05c_sections.ipynb #f8bb4f46
 def _line(row):
     "One model as text"
     line = dict(task=row["task"]) if "task" in row else {}
     gain = in_numbers(row, "difference", "+")
-    line["model"] = f"{row['model']}, ships" if row["ships"] else row["model"]
+    several = not pd.isna(row.get("exact"))
+    line["model"] = named_model(row)
     line["n"] = f"{row['n']:.0f}"
-    line["accuracy"] = in_numbers(row, "accuracy")
+    line["had it"] = in_sight(row)
+    line["accuracy"] = "" if several else in_numbers(row, "accuracy")
+    line["label accuracy"] = in_numbers(row, "accuracy") if several else ""
+    line["subset accuracy"] = in_numbers(row, "exact")
     line["macro-F1"] = in_numbers(row, "macro_f1")
     line["AUROC"] = in_numbers(row, "auroc")
     line["ECE"] = f"{row['ece']:.3f}"
@@ -247,7 +303,7 @@ def draw_forest(
 ):
     "Each model's metric with its interval"
     from multimodal_fakes.figures import subplots
-    panels, titles = len(metrics), {"macro_f1": "macro-F1", "auroc": "AUROC"}
+    panels, titles = len(metrics), metric_names(answers_several(table))
     size = (2.9 * panels, 0.7 + 0.33 * len(table))
     fig, axes = subplots(1, panels, figsize=size, dpi=75, sharey=True, squeeze=False)
     at = np.arange(len(table))[::-1]     # the first model on top
@@ -265,10 +321,12 @@ def draw_forest(
 # %% ../../nbs/reports/05c_sections.ipynb #484e4e17
 def models_section(results:dict) -> Section:
     "The table, and whether fusion earned its place"
-    alt = "Accuracy, macro-F1 and AUROC of every model with 95 % intervals; the numbers are in the table below."
+    run, names = results["run"], metric_names(bool(results["several"]))
+    shown = ", ".join(names[m] for m in ("accuracy", "macro_f1", "auroc"))
+    alt = f"{shown} of every model with 95 % intervals; the numbers are in the table below."
     rows = format_table(results["table"]).drop(columns="difference in accuracy")
     forest = drawing(alt, draw_forest, results["table"])
-    return Section("Every model on the same posts", results["verdict"], [forest, rows])
+    return Section("Every model on the same posts", results["verdict"], [measured_on(run), forest, rows, averages(run)])
 
 # %% ../../nbs/reports/05c_sections.ipynb #06f209f3
 def draw_differences(
@@ -284,16 +342,17 @@ def draw_differences(
     ax.axvline(0, color="grey", lw=0.8)
     ax.hlines(at, low, high, color="steelblue", lw=2)
     ax.scatter(100 * part.difference, at, s=22, zorder=3, color=color)
-    ax.set(yticks=at, yticklabels=part.model + " over " + part.over, xlabel="points of accuracy gained")
+    unit = "label accuracy" if answers_several(table) else "accuracy"
+    ax.set(yticks=at, yticklabels=part.model + " over " + part.over, xlabel=f"points of {unit} gained")
     ax.grid(axis="x", lw=0.3)
     ax.tick_params(labelsize=8)
     fig.tight_layout()
 
 # %% ../../nbs/reports/05c_sections.ipynb #2ac1c349
 _SMALLEST = (
-    "The smallest difference that these posts would show four times in five is {low:.1f} to {high:.1f} points of "
-    "accuracy, depending on how often two models disagree. Intervals of accuracy and macro-F1 draw whole groups; "
-    "McNemar's test and the interval of AUROC (DeLong) take posts one by one."
+    "The smallest difference that these posts would show four times in five is {points} points of "
+    "{unit}, depending on how often two models disagree. Intervals of {unit} and macro-F1 draw whole groups; "
+    "{singly} posts one by one."
 )
 _GAINS = dict(
     difference="points of accuracy",
@@ -321,13 +380,20 @@ def differences_section(results:dict) -> Section:
     ahead = part[part.difference_low > 0].model.tolist()
     finding = (f"{len(ahead)} of {len(part)} are better than what they are compared with by more than chance: "
                f"{', '.join(ahead) or 'none'}.")
-    alt = ("Points of accuracy gained by each model over its rival, with 95 % intervals; "
+    unit = "label accuracy" if results["several"] else "accuracy"
+    alt = (f"Points of {unit} gained by each model over its rival, with 95 % intervals; "
            "the numbers are in the table below.")
-    gains = {k: name for k, name in _GAINS.items() if k in part}
+    gains = {k: name.replace("accuracy", unit) for k, name in _GAINS.items() if k in part}
     rows = pd.DataFrame([_difference(row, gains) for row in part.to_dict("records")])
     blocks = [drawing(alt, draw_differences, results["table"]), rows]
     least = 100 * part.detectable.dropna()
-    if len(least): blocks.append(_SMALLEST.format(low=least.min(), high=least.max()))
+    if len(least):
+        points = " to ".join(dict.fromkeys(f"{v:.1f}" for v in (least.min(), least.max())))
+        singly = "McNemar's test"
+        if results["several"]: singly += " (of posts that are right in all of their classes)"
+        if "difference_auroc" in gains: singly += " and the interval of AUROC (DeLong) take"
+        else: singly += " takes"
+        blocks.append(_SMALLEST.format(points=points, unit=unit, singly=singly))
     return Section("Paired differences", finding, blocks)
 
 # %% ../../nbs/reports/05c_sections.ipynb #dcc91b6b
@@ -401,6 +467,7 @@ def purposes_section(results:dict) -> Section|None:
         served = [p for p in purposes if "refused" not in p]
         pictures.append(drawing(alt, draw_thresholds, curve[curve["class"] == c], served))
     n_served = len(table) - (table["refused"].notna().sum() if "refused" in table else 0)
+    table = table.rename(columns=dict(fpr="FPR", macro_f1="macro-F1", flagged="share flagged"))
     finding = (f"{n_served} of {len(table)} purposes can be served from the validation posts; "
                "what each threshold achieves on the test split stands beside it.")
     return Section("Thresholds by purpose", finding, [*pictures, table])
@@ -413,7 +480,8 @@ def abstention_section(results:dict) -> Section:
     wrong = (test.pred != test.y).to_numpy()
     curve = drawing(alt, draw_risk_coverage, test.confidence.to_numpy(), wrong, rule["below"])
     rows = pd.DataFrame([_coverage(split, rule[split]) for split in ("val", "test")])
-    return Section("When to ask a person", _left_to_a_person(rule), [curve, rows])
+    note = ["A post counts as wrong when one of its classes is."] if results["several"] else []
+    return Section("When to ask a person", _left_to_a_person(rule), [*note, curve, rows])
 
 # %% ../../nbs/reports/05c_sections.ipynb #d9b04fa7
 def _left_to_a_person(rule):
@@ -421,8 +489,10 @@ def _left_to_a_person(rule):
     if rule["refused"]: return rule["refused"]
     if rule["below"]: start = f"Answers less sure than {rule['below']:.2f} are left to a person"
     else: start = "No answer needs to be left to a person"
-    return (f"{start}: {rule['test']['coverage']:.0%} of the test posts are answered, "
-            f"{rule['test']['risk']:.1%} of these wrongly; at most {rule['risk']:.0%} was asked for.")
+    test = rule["test"]
+    wrong = "none" if test["risk"] is None else f"{test['risk']:.1%}"
+    return (f"{start}: {test['coverage']:.0%} of the test posts are answered, "
+            f"{wrong} of these wrongly; at most {rule['risk']:.0%} was asked for on validation.")
 
 # %% ../../nbs/reports/05c_sections.ipynb #cae701fb
 def _coverage(split, scores):
@@ -444,9 +514,15 @@ def sets_section(results:dict) -> Section:
     sets = results["decisions"]["sets"]
     level = next(iter(sets.values()))["conformal"]["level"]
     table = pd.DataFrame([_set_line(name, s) for name, s in sets.items()])
-    covered = " and ".join(table["hold the true class"][:3])
-    finding = f"A set is promised to hold the true class of {level:.0%} of the posts; on test {covered} do."
+    covered = [s["test"]["coverage"] for s in sets.values()]
+    shares = " to ".join(dict.fromkeys(f"{share:.1%}" for share in (min(covered), max(covered))))
+    asked = "the true class" if len(sets) == 1 else "the true answer about a class, yes or no, for each class and"
+    finding = f"A set is meant to hold {asked} for {level:.0%} of the posts; on test {shares} do."
     note = "An empty set says that no class is likely enough: the post is unlike those of the validation split."
+    if results["several"]:
+        note = ("Each class is asked for by itself: a set holds yes, no or both; "
+                "an empty one says that neither is likely enough.")
+        table = table.rename(columns={"hold the true class": "hold the truth", "classes in a set": "answers in a set"})
     return Section("Sets of possible classes", finding, [note, table.loc[:, (table != "").any()]])
 
 # %% ../../nbs/reports/05c_sections.ipynb #f2e45c9f
@@ -487,18 +563,60 @@ def draw_confusion(
         if n and k <= 30: ax.text(j, i, n, ha="center", va="center", fontsize=small, color=color)
     fig.tight_layout()
 
+# %% ../../nbs/reports/05c_sections.ipynb #bcac7c30
+_FARED = dict(precision="precision", recall="recall", f1="F1", auroc="AUROC", pr_auc="PR-AUC")
+
+
+def how_classes_fare(
+    by_class,   # of `report.class_table`
+) -> pd.DataFrame: # of strings
+    "A row a class, with its test examples"
+    rows = []
+    for row in by_class.to_dict("records"):
+        unsaid = "" if row["n"] else "not measured (0 examples)"
+        scores = {name: unsaid if pd.isna(row[m]) else f"{row[m]:.3f}" for m, name in _FARED.items()}
+        rows.append({"class": row["class"], "n": f"{row['n']:,}"} | scores)
+    return pd.DataFrame(rows)
+
+
+def _most_often(actual, predicted, times):
+    "The commonest mistake, in words"
+    if actual == "none": return f"Most often {predicted} is answered where it is not so, {times:,} times."
+    if predicted == "none": return f"Most often {actual} is missed, {times:,} times."
+    return f"Most often {actual} is taken for {predicted}, {times:,} times."
+
+
+def _all_at_once(results):
+    "The means over classes and answers, where several classes may hold"
+    scores, k = results["several"], len(results["by_class"])
+    if not scores: return []
+    lazy, over = results["lazy"], f"mean of {scores['n_measured']} of {k} classes, those with a test example"
+    return [pd.DataFrame([
+        _one_score("micro-F1", "all answers of all classes together", scores["micro_f1"], 0),
+        _one_score("macro-F1", over, scores["macro_f1"], lazy["macro_f1"]),
+        _one_score("subset accuracy", "posts right in all of their classes", scores["exact"], lazy["exact"]),
+        _one_score("label accuracy", "single answers, one class of one post", scores["accuracy"], lazy["accuracy"]),
+        _one_score("PR-AUC", over, scores["pr_auc"], None),
+    ])]
+
+
+def _one_score(name, over, value, lazy):
+    "A line of the table of means"
+    value, lazy = ("" if v is None or pd.isna(v) else f"{v:.3f}" for v in (value, lazy))
+    return {"metric": name, "over": over, "value": value, "always no": lazy}
+
 # %% ../../nbs/reports/05c_sections.ipynb #0f6010ef
 def confusion_section(results:dict) -> Section:
     "What is taken for what"
     confusion, classes = results["confusion"], results["classes"]
     pairs = confusion.query("actual != predicted").value_counts(["actual", "predicted"])
-    finding = "No test post is answered wrongly."
-    if len(pairs): finding = "Most often {} is taken for {}, {} times.".format(*pairs.index[0], pairs.iloc[0])
+    finding = _most_often(*pairs.index[0], pairs.iloc[0]) if len(pairs) else "No test post is answered wrongly."
     alt = "Confusion matrix: shares of each true class by answer; the largest counts are in the table below."
     matrix = drawing(alt, draw_confusion, confusion, classes)
     counts = confusion.value_counts(["actual", "predicted"]).reset_index(name="posts")
     if len(classes) > 3: counts = counts.query("actual != predicted")
-    return Section("Confusion", finding, [results["by_class"], matrix, counts.head(12)])
+    fared = how_classes_fare(results["by_class"])
+    return Section("Confusion", finding, [fared, *_all_at_once(results), matrix, counts.head(12)])
 
 # %% ../../nbs/reports/05c_sections.ipynb #65455a10
 def draw_roc(
@@ -518,9 +636,10 @@ def draw_roc(
 def roc_section(results:dict) -> Section|None:
     "Every threshold at once; none beyond two classes"
     if not results["curves"]: return None
+    of, table = ("class", "classes") if results["several"] else ("model", "models")
     alt = ("ROC curves, true-positive rate against false-positive rate; "
-           "the areas under them are the AUROC in the table of models.")
-    finding = "How each model trades missed positives against false alarms."
+           f"the areas under them are the AUROC in the table of {table}.")
+    finding = f"How each {of} trades missed positives against false alarms."
     return Section("All thresholds", finding, [drawing(alt, draw_roc, results["curves"])])
 
 # %% ../../nbs/reports/05c_sections.ipynb #c9c2ee82
@@ -549,10 +668,10 @@ def kinds_section(results:dict) -> Section|None:
     if results["kinds"] is None: return None
     own = results["kinds"].query("model == 'calibrated'").sort_values("recall")
     worst = own.iloc[0]
-    finding = f"Hardest is {worst.kind}: {worst.recall:.0%} of {worst.n} found."
+    finding = f"Hardest is {worst.kind}: {worst.recall:.0%} of {worst.n} found (recall)."
     alt = "AUROC of each model on each kind against the genuine; those of the detector are in the table below."
     rows = own[["kind", "n"]].reset_index(drop=True).assign(
-        found=[f"{recall:.0%}" for recall in own.recall],
+        recall=[f"{recall:.0%}" for recall in own.recall],
         AUROC=[f"{r.auroc:.3f} [{r.auroc_low:.3f}, {r.auroc_high:.3f}]" for r in own.itertuples()],
     )
     return Section("Kinds", finding, [drawing(alt, draw_kinds, results["kinds"]), rows])
@@ -587,7 +706,8 @@ def draw_functions(
     from multimodal_fakes.figures import subplots
     table = functions.sort_values("accuracy", ascending=False).reset_index(drop=True)
     color = np.where(table.functionality == "all", "black", "steelblue")
-    labels = table.functionality + " (" + table.gold + ", " + table.n.astype(str) + ")"
+    name = table.functionality if table.dataset.nunique() < 2 else table.dataset + ": " + table.functionality
+    labels = name + " (" + table.gold + ", " + table.n.astype(str) + ")"
     fig, ax = subplots(figsize=(7, 0.8 + 0.22 * len(table)), dpi=75)
     ax.hlines(table.index, table.low, table.high, color="steelblue", lw=2)
     ax.scatter(table.accuracy, table.index, color=color, s=18, zorder=3)
@@ -602,12 +722,15 @@ def functions_section(results:dict) -> Section|None:
     "The functional tests; none where the task names no test dataset"
     functions = results["functions"]
     if functions is None: return None
-    whole = functions.query("functionality == 'all'")
-    finding = "; ".join(f"{r.dataset}: right on {r.accuracy:.0%} of {r.n}" for r in whole.itertuples()) + "."
+    whole, unit = functions.query("functionality == 'all'"), "subset accuracy" if results["several"] else "accuracy"
+    finding = "; ".join(f"{r.dataset}: right on {share_right(r)}" for r in whole.itertuples()) + f" ({unit})."
     alt = "Share answered rightly on each functionality, hardest first; the numbers are in the table below."
-    right = [f"{r.accuracy:.0%} [{r.low:.0%}, {r.high:.0%}]" for r in functions.itertuples()]
-    rows = functions[["functionality", "gold", "n"]].assign(right=right)
-    return Section("Functional tests", finding, [drawing(alt, draw_functions, functions), rows])
+    right = [share_right(r) for r in functions.itertuples()]
+    rows = functions[["dataset", "functionality", "gold", "n"]].assign(right=right)
+    rows = rows.rename(columns=dict(right=f"right ({unit})", dataset="test dataset", gold="true answers"))
+    if not functions.n.any(): return Section("Test sets", finding, [rows])
+    title = "Functional tests" if len(whole) < len(functions) else "Test sets"
+    return Section(title, finding, [drawing(alt, draw_functions, functions.query("n > 0")), rows])
 
 # %% ../../nbs/reports/05c_sections.ipynb #7566f623
 _SHOWN = {  # column of `slice_table`: its name on the page
@@ -637,8 +760,8 @@ def slices_section(results:dict) -> Section:
 
 # %% ../../nbs/reports/05c_sections.ipynb #86cf9a0a
 _CORRUPTED = (
-    "On {n} test posts accuracy is {clean_accuracy:.0%} untouched, {mean_accuracy:.0%} on average over all "
-    "corruptions, and {worst_accuracy:.0%} under the worst, {worst} at severity {worst_severity}."
+    "On {n} test posts {unit} is {clean_accuracy:.0%} untouched. It loses {mean:.0f} points on average over all "
+    "corruptions and severities, and {most:.0f} under the worst, {worst} at severity {worst_severity}."
 )
 
 
@@ -646,22 +769,24 @@ def robustness_section(results:dict) -> Section|None:
     "What corruptions cost; none where the stage has not run"
     folder = results["run"].home/f"Step_5/{results['run'].task}/robustness"
     if not (folder/"drops.csv").exists(): return None
-    metrics, drops = read_json(folder/"metrics.json"), pd.read_csv(folder/"drops.csv").query("severity > 0")
+    metrics, drops = read_json(folder/"metrics.json"), pd.read_csv(folder/"drops.csv")
     protocol = results["calibration"]["protocol"]
     if metrics["protocol"] != protocol:
         raise FakesError(f"{folder} is of protocol {metrics['protocol']}, calibration of {protocol}. "
                          "Run the stage robustness again.")
-    finding = _CORRUPTED.format(mean_accuracy=metrics["clean_accuracy"] - metrics["mean_drop"], **metrics)
+    unit = "label accuracy" if results["several"] else "accuracy"
+    finding = _CORRUPTED.format(unit=unit, mean=100 * metrics["mean_drop"], most=100 * metrics["worst_drop"], **metrics)
     each = drops.groupby(["modality", "corruption"], sort=False)
     rows = pd.DataFrame([_corruption(modality, name, part) for (modality, name), part in each])
-    note = "Accuracy by severity. The worst of many numbers is partly chance; the interval beside it says how much."
+    note = (f"{unit.capitalize()} by severity, on the n posts that can be corrupted so. "
+            "The worst of many numbers is partly chance; the interval beside it says how much.")
     return Section("Corrupted posts", finding, [note, rows])
 
 # %% ../../nbs/reports/05c_sections.ipynb #f4359ce1
 def _corruption(modality, corruption, part):
     "One corruption at every severity, as text"
-    row = {"modality": modality, "corruption": corruption}
-    row |= {f"severity {r.severity}": f"{r.accuracy:.2f}" for r in part.itertuples()}
+    row = {"modality": modality, "corruption": corruption, "n": int(part.n.max())}
+    row |= {f"severity {r.severity}" if r.severity else "untouched": f"{r.accuracy:.2f}" for r in part.itertuples()}
     top = part.loc[part["drop"].idxmax()]
     row["points lost at most"] = f"{100 * top['drop']:.0f} [{100 * top.drop_low:.0f}, {100 * top.drop_high:.0f}]"
     return row
@@ -767,10 +892,12 @@ def errors_section(results:dict) -> Section:
     "The examples that a person should look at"
     run, judged = results["run"], results["judged"]
     wrong = (judged.actual != judged.predicted).sum()
-    finding = (f"{wrong:,} of {len(judged):,} test posts are answered wrongly; "
-               f"all of them are in Step_5/{run.task}/errors.csv. Some are the label's fault.")
+    how = "wrongly in at least one class" if results["several"] else "wrongly"
+    finding = (f"{wrong:,} of {len(judged):,} test posts are answered {how}; "
+               f"all of them are in Step_5/{run.task}/errors.csv. Some may be the label's fault.")
     groups = example_groups(judged, run.modalities, results["n_errors"])
     blocks = galleries(groups, run.modalities, run.home/"Datasets", run.words.unpleasant)
+    if len(run.modalities) > 1: finding += " What an expert says is its likeliest answer, before calibration."
     return Section("Examples to look at", finding, blocks)
 
 # %% ../../nbs/reports/05c_sections.ipynb #60f0b0c6
@@ -811,7 +938,7 @@ def page_all(
     cards = {"model card": build_card(MODEL_CARD, run), "data card": build_card(DATA_CARD, run)}
     tried = [make(results | dict(run=run, n_errors=n_errors)) for make in SECTIONS]
     sections = [section for section in tried if section]
-    folder, title = Path(out)/"Step_5"/task, run.words.title
+    folder, title = Path(out)/"Step_5"/task, run.words.title or task
     for name, card in cards.items(): write_card(folder/f"{name.replace(' ', '_')}.md", f"{title}: {name}", card)
     ending = [_card_section(name, card) for name, card in cards.items()]
     under = f"Task {task}, protocol {results['calibration']['protocol']}"
@@ -823,3 +950,10 @@ def _card_section(name, card):
     "A card at the end of the page, its sections within one"
     parts = [Section(title, "", blocks) for title, blocks in card.items()]
     return Section(name.capitalize(), "", parts)
+
+# %% ../../nbs/reports/05c_sections.ipynb #39cd5ae5
+def unwritten_parts(
+    *asked,   # arguments of `page_all` but the folder that is written and `n_errors`
+) -> list: # of sentences
+    "What nobody has written about a task, for a notice at the end of the stage"
+    return gaps(Run(*asked))

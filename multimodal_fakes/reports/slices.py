@@ -499,7 +499,7 @@ def what_was_found(
     if n < needed:
         return (f"The test split is of {n} groups, too few to search on one half and confirm on the other: "
                 f"at least {needed} are needed.")
-    if not len(table): return "No slice has more errors than the rest."
+    if not len(table): return "On one half of the test split no slice stands out by more errors than the rest."
     confirmed = table.confirmed.sum()
     verb = "is" if confirmed < 2 else "are"
     return (f"Of {len(table)} slices that look worse on one half of the test split, "
