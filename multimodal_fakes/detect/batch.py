@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WRITTEN', 'PIPED', 'table_kind', 'Source', 'opened_table', 'Table', 'predict_table']
 
-# %% ../../nbs/detect/06cb_batch.ipynb #b42c2eff
+# %% ../../nbs/detect/06cb_batch.ipynb #a6b5d41d
 import contextlib
 import csv
 import gzip
@@ -26,7 +26,7 @@ from .evaluate import evaluate, metric_lines, read_labels
 from .predict import PARTS, Answer, Detector, answer_columns, as_row, part_columns
 from ..record import Format
 
-# %% ../../nbs/detect/06cb_batch.ipynb #5e5389c2
+# %% ../../nbs/detect/06cb_batch.ipynb #d97c5141
 WRITTEN = {  # ending of a name → kind of table
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
 }
@@ -52,7 +52,7 @@ def _is_pipe(name):
     "Whether it is standard input or output, or something else that is read or written once, from front to end"
     return name == "-" or Path(name).exists() and not (Path(name).is_file() or Path(name).is_dir())
 
-# %% ../../nbs/detect/06cb_batch.ipynb #abfcbb9a
+# %% ../../nbs/detect/06cb_batch.ipynb #c5775598
 class Source(NamedTuple):
     "A table to read"
     path:Path      # of the file
@@ -80,7 +80,7 @@ def opened_table(
 
 def _bytes_of(source): return sys.stdin.buffer if source == "-" else open(source, "rb")
 
-# %% ../../nbs/detect/06cb_batch.ipynb #2b795242
+# %% ../../nbs/detect/06cb_batch.ipynb #98afbff6
 def _check_apart(source, *targets):
     "Raise where one file would be written over another of these"
     names = [Path(name) for name in (source, *targets) if name is not None and not _is_pipe(name)]
@@ -93,7 +93,7 @@ def _is_same(a, b):
     if a.exists() and b.exists(): return a.samefile(b)
     return a.resolve() == b.resolve()
 
-# %% ../../nbs/detect/06cb_batch.ipynb #e075ba41
+# %% ../../nbs/detect/06cb_batch.ipynb #d8ce8f62
 @contextlib.contextmanager
 def _written(target, kind):
     "A file to write a table into, text unless it is Parquet"
@@ -119,7 +119,7 @@ def _standard_output():
     if hasattr(sys.stdout, "reconfigure"): sys.stdout.reconfigure(encoding="utf-8", newline="")
     return sys.stdout
 
-# %% ../../nbs/detect/06cb_batch.ipynb #e4e6f076
+# %% ../../nbs/detect/06cb_batch.ipynb #379b3078
 def _answer_cell(value):
     "A value of an answer as a text, where it is none"
     if isinstance(value, dict): return "; ".join(f"{key}: {v}" for key, v in value.items() if v is not None)
@@ -129,7 +129,7 @@ def _own_cell(value):
     "A value of a row that was read as a text, where it is none"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else value
 
-# %% ../../nbs/detect/06cb_batch.ipynb #0b900a41
+# %% ../../nbs/detect/06cb_batch.ipynb #75d1f975
 class _Delimited:
     "Rows of CSV or TSV"
     def __init__(self, stream, table, sep):
@@ -158,7 +158,7 @@ class _List(_Lines):
     def add(self, row, answer): self.objects.append(self.object(row, answer))
     def close(self): self.stream.write(json.dumps(self.objects, ensure_ascii=False, indent=1) + "\n")
 
-# %% ../../nbs/detect/06cb_batch.ipynb #84b9e409
+# %% ../../nbs/detect/06cb_batch.ipynb #44ddd24e
 class _Parquet:
     "A Parquet file"
     def __init__(self, stream, table):
@@ -196,7 +196,7 @@ class _Parquet:
             for batch in f.iter_batches(1024):
                 yield pa.table(batch.columns, names=own, metadata=None)
 
-# %% ../../nbs/detect/06cb_batch.ipynb #ca7caa4f
+# %% ../../nbs/detect/06cb_batch.ipynb #c70e569d
 def _places(first, others):
     "(number of its first row, table) of each table"
     at = 0
@@ -234,7 +234,7 @@ def _arrow_type(hint, several):
     if lists and (several or len(kinds) == 1): return pa.list_(plain.get(get_args(lists[0])[0], pa.string()))
     return plain.get(kinds[0], pa.string())
 
-# %% ../../nbs/detect/06cb_batch.ipynb #e8f360fa
+# %% ../../nbs/detect/06cb_batch.ipynb #7f8201dd
 class Table(NamedTuple):
     "What is written"
     own:list          # columns of the table that was read
@@ -255,7 +255,7 @@ def _writer(kind, stream, table):
     if kind in ("csv", "tsv"): return _Delimited(stream, table, "," if kind == "csv" else "\t")
     return {"jsonl": _Lines, "json": _List, "parquet": _Parquet}[kind](stream, table)
 
-# %% ../../nbs/detect/06cb_batch.ipynb #697e9357
+# %% ../../nbs/detect/06cb_batch.ipynb #c4a64d6f
 def _path(folder, cell):
     "Where the file of a cell lies"
     cell = cell.strip()
@@ -270,7 +270,7 @@ def _post_of(row, parts, folder):
         if isinstance(post.get(part), str): post[part] = _path(folder, post[part])
     return post
 
-# %% ../../nbs/detect/06cb_batch.ipynb #f8879112
+# %% ../../nbs/detect/06cb_batch.ipynb #0495a547
 def _batches(rows, size):
     "Lists of `size`"
     batch = []
@@ -286,10 +286,10 @@ def _judge(detector, rows, parts, folder):
     readable = [row for _, row in rows if isinstance(row, dict)]
     answers = iter(detector.answers([_post_of(row, parts, folder) for row in readable]))
     for line, row in rows:
-        if isinstance(row, dict): cells, answer = row, next(answers)
-        else: cells, answer = row.cells, FakesError(f"line {line}: {row.reason}: {row.what}")
+        is_read = isinstance(row, dict)
+        answer = next(answers) if is_read else FakesError(f"{row.reason}: {row.what}")
         _tell(line, answer)
-        yield cells, answer
+        yield (row, answer) if is_read else (row.cells, FakesError(f"line {line}: {answer}"))
 
 def _tell(line, answer):
     "Print why a row was not judged, or only in part"
@@ -299,7 +299,7 @@ def _tell(line, answer):
 def _say(message): print(message, file=sys.stderr)
 def _doubt(reason, line, what): _say(f"row {line}: {reason}: {what}")
 
-# %% ../../nbs/detect/06cb_batch.ipynb #b3e0396a
+# %% ../../nbs/detect/06cb_batch.ipynb #10be843f
 def _count(counts, answer):
     "Enter an answer, or the error in its place"
     is_judged = isinstance(answer, dict)
@@ -317,9 +317,10 @@ def _say_what_lacks(detector, parts, columns):
     free = [column for column in columns if column not in parts.values()]
     for part in PARTS:
         if part in parts or not detector._looks_at(part): continue
-        _say(f"Every post lacks its {part}. Name its column with --{part}-column{nearest(part, free)}")
+        choice = nearest(part, free) if free else ""
+        _say(f"Every post lacks its {part}. Name its column with --{part}-column{choice}")
 
-# %% ../../nbs/detect/06cb_batch.ipynb #6a21b18f
+# %% ../../nbs/detect/06cb_batch.ipynb #0f7f4029
 def predict_table(
     detector:Detector,
     source,                # table with a column text, image or video, of a kind that `read_rows` knows; `-`: standard input
@@ -350,7 +351,7 @@ def _of_table(name, function, *args):
     try: return function(*args)
     except FakesError as e: raise FakesError(f"{name}: {e}") from None
 
-# %% ../../nbs/detect/06cb_batch.ipynb #bb6255ba
+# %% ../../nbs/detect/06cb_batch.ipynb #c1c6fe6d
 def _judge_all(detector, source, parts, writer, batch_size, is_kept):
     "Judge and write row after row; how many there were of each kind, and the answers where they are kept"
     counts = Counter(dict.fromkeys(("rows", "judged", "degraded", "failed", "abstained", "errors"), 0))
@@ -365,7 +366,7 @@ def _judge_all(detector, source, parts, writer, batch_size, is_kept):
     writer.close()
     return dict(counts), answers
 
-# %% ../../nbs/detect/06cb_batch.ipynb #93a1c0e5
+# %% ../../nbs/detect/06cb_batch.ipynb #736077e0
 def _read_labels(source, columns, column, bundle):
     "The labels of a table; what is no class is named by its line"
     if column not in columns: raise FakesError(f"no column {column!r} with labels{nearest(column, columns)}")
