@@ -99,7 +99,7 @@ class GraphNetwork(Strategy):
         self.name, self.graph = about["strategy"], graph
         self.needs:tuple = ("tokens",) if about["shape"]["tokens"] else ()
 
-    def logits(self, evidence):
+    def combine(self, evidence):
         batch = evidence.batch(np.arange(len(evidence)), "tokens" in self.needs)
         return self.graph(batch)["logits"]
 
@@ -114,7 +114,7 @@ class GraphEndToEnd(GraphNetwork):
         super().__init__(about, graph)
         self.encoders, self.needs = encoders, ("samples",)
 
-    def logits(self, evidence):
+    def combine(self, evidence):
         features = {}
         for m, (preprocessor, graph) in self.encoders.items():
             there = np.flatnonzero(evidence.present[m])
@@ -122,7 +122,7 @@ class GraphEndToEnd(GraphNetwork):
             if not len(there): continue
             batch = preprocessor.preprocess(evidence.samples(m, there))
             features[m][there] = graph(batch, ["features"])["features"]
-        return super().logits(evidence._but(features=features))
+        return super().combine(evidence._but(features=features))
 
 # %% ../../nbs/detect/06a_inference.ipynb #1bdcd567
 class GraphAlignment:
