@@ -195,20 +195,26 @@ def ragged(
     return np.concatenate(rows).astype("float16"), np.r_[0, np.cumsum([len(r) for r in rows])]
 
 # %% ../../nbs/fuse/05_combine.ipynb #3a86c145
-def made_up(n:int=900, classes:int=2, seed:int=0) -> Evidence:
-    "Evidence to try strategies on: two experts, each informed about one half of the examples"
+def made_up(
+    n:int=900,
+    classes:int=2,
+    seed:int=0,
+    modalities=("text", "vision"),   # these two, and others
+    gaps:float=0.1,                  # chance that an example lacks a modality
+) -> Evidence:
+    "Evidence to try strategies on: each expert is informed about its share of the examples"
     import pandas as pd
     rng = np.random.default_rng(seed)
-    y, half = rng.integers(0, classes, n), rng.integers(0, 2, n)
-    clue = {m: np.eye(classes)[y] * (half == i)[:, None] * 2.5 for i, m in enumerate(("text", "vision"))}
-    present = {m: rng.random(n) > 0.1 for m in clue}
+    y, told_by = rng.integers(0, classes, n), rng.integers(0, len(modalities), n)
+    clue = {m: np.eye(classes)[y] * (told_by == i)[:, None] * 2.5 for i, m in enumerate(modalities)}
+    present = {m: rng.random(n) >= gaps for m in clue}
     features = {m: _with_noise(x, rng) for m, x in clue.items()}
     tokens = {m: _made_up_tokens(x, rng) for m, x in features.items()}
     split = np.repeat(["train", "val", "test"], n // 3)
     ids = [f"made_{i}" for i in range(n)]
     frame = pd.DataFrame({"id": ids, "dataset": "made", "split": split, "group": np.arange(n) // 2})
     quality = {
-        "log_words": np.where(half == 0, 3.0, 1.0) + rng.normal(0, 0.3, n),
+        "log_words": np.where(told_by == 0, 3.0, 1.0) + rng.normal(0, 0.3, n),
         "ocr_confidence": np.full(n, np.nan),
         "log_area": rng.normal(12, 1, n),
     }

@@ -265,7 +265,7 @@ def head(self:Network, dim:int) -> nn.Sequential: # (B, dim) → (B, n_classes)
     return mlp(dim, s["hidden"], s["dropout"], self.n_classes, s["activation"])
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #d46b5deb
-LEAST_HIDDEN = 0.1     # of three modalities or more, whatever the setting
+LEAST_HIDDEN = 0.15    # of three modalities or more, whatever the setting
 
 @patch
 def hide(self:Network,
