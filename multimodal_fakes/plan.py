@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .core import FakesError, nearest
 from .experts.confs import load_encoder_conf
-from .record import FIELDS, field_classes, load_dataset_conf, load_words
+from .record import FIELDS, label_field, load_dataset_conf, load_words
 
 # %% ../nbs/00ea_plan.ipynb #cabcc9eb
 def _known(names, folder):
@@ -40,21 +40,21 @@ def _repeated(task, about):
 def _unanswered(task, about, confs):
     "Whether the data can answer the task's question"
     field, where = about["field"], f"tasks.{task}"
-    if field not in FIELDS:
-        yield f"{where}.field: no label field {field!r}{nearest(field, FIELDS)}"
-        return
     own = {name: confs[name] for name in about["datasets"]}
+    try: asked = label_field(field, own.values())
+    except FakesError as e:
+        yield f"{where}.field: {e}"
+        return
     if not any(field in conf.labels for conf in own.values()):
         answers = "; ".join(f"{name} answers {', '.join(conf.labels) or 'nothing'}" for name, conf in own.items())
         yield f"{where}: none of its datasets answers {field!r}: {answers}. See `labels` in conf/dataset."
     for name in (name for name, conf in own.items() if conf.tests_only):
         yield f"{where}.datasets: {name} is only ever tested on (tests_only): name it under `tests`."
-    classes = field_classes(field, own.values())
     for name in about["tests"]:
         labels = confs[name].labels
-        if field in labels or any(FIELDS[f][1] in classes for f in labels if FIELDS[f][1]): continue
+        if field in labels or any(label_field(f, [confs[name]]).positive in asked.classes for f in labels): continue
         yield (f"{where}.tests: {name} answers {', '.join(labels) or 'nothing'}, neither {field!r} "
-               f"nor a field whose positive class is among {', '.join(classes)}.")
+               f"nor a field whose positive class is among {', '.join(asked.classes)}.")
 
 # %% ../nbs/00ea_plan.ipynb #93f6ef72
 _COLUMNS = {   # modality → entries of conf/dataset, one of which names it
@@ -75,8 +75,8 @@ def _unseen(task, about, confs):
                "Add the pattern or the columns, or take the modality off.")
 
 # %% ../nbs/00ea_plan.ipynb #b0a6acdc
-def _experts(task, about, params, project, answered):
-    "What is wrong with the experts of a task, whose datasets answer some fields"
+def _experts(task, about, params, project, confs):
+    "What is wrong with the experts of a task, over its datasets"
     entries = params.get("experts") or {}
     for modality in about["modalities"]:
         own = {n: e for n, e in entries.items() if (e.get("task"), e.get("modality")) == (task, modality)}
@@ -87,7 +87,7 @@ def _experts(task, about, params, project, answered):
         name, entry = next(iter(own.items()))
         recipe = ((params.get("expert") or {}).get(modality) or {}) | entry
         yield from _recipe(f"experts.{name}", modality, recipe, project)
-        yield from _taught(f"experts.{name}.taught", recipe.get("taught"), about["field"], answered)
+        yield from _taught(f"experts.{name}.taught", recipe.get("taught"), about["field"], confs)
 
 # %% ../nbs/00ea_plan.ipynb #59a102be
 def _recipe(where, modality, recipe, project):
@@ -97,13 +97,13 @@ def _recipe(where, modality, recipe, project):
     if earlier and not (project/earlier/"expert.json").is_file():
         yield f"{where}.load_from: no expert.json in {project/earlier}."
 
-def _taught(where, taught, field, answered):
+def _taught(where, taught, field, confs):
     "What is wrong with the question that an expert is taught, where it is not the task's"
     if not taught or taught == field: return
-    if taught not in FIELDS: yield f"{where}: no label field {taught!r}{nearest(taught, FIELDS)}"
-    elif field in FIELDS and FIELDS[taught][0] != FIELDS[field][0]:
+    answered = {f for conf in confs for f in conf.labels}
+    if taught not in answered: yield f"{where}: no dataset of the task answers {taught!r}{nearest(taught, answered)}"
+    elif field in answered and label_field(taught, confs).classes != label_field(field, confs).classes:
         yield f"{where}: {taught!r} has other classes than the task's {field!r}."
-    elif taught not in answered: yield f"{where}: no dataset of the task answers {taught!r}{nearest(taught, answered)}"
 
 def _encoder(where, name, modality, project):
     "What is wrong with an encoder, before it is built"
@@ -133,9 +133,9 @@ def _gaps(params, project):
         if set(names) <= set(confs):
             yield from _unanswered(task, about, confs)
             yield from _unseen(task, about, confs)
-        answered = {field for name in about["datasets"] if name in confs for field in confs[name].labels}
-        yield from _experts(task, about, params, project, answered)
-        classes = FIELDS.get(about["field"], ([], None))[0]
+        own = [confs[name] for name in about["datasets"] if name in confs]
+        yield from _experts(task, about, params, project, own)
+        classes = FIELDS[about["field"]].classes if about["field"] in FIELDS else []
         try: load_words(task, names, classes, project/"conf/task")
         except FakesError as e: yield str(e)
     yield from _without_task(params.get("experts") or {}, tasks)

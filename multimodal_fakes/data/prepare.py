@@ -24,7 +24,7 @@ from .rows import REASONS
 from .tables import Raw, read_dataset
 from ..media import KillablePool, probe_media
 from ..metrics import auroc, intervals
-from ..record import FIELDS, Example, load_dataset_conf, unify_labels
+from ..record import Example, label_field, load_dataset_conf, unify_labels
 
 # %% ../../nbs/data/01b_prepare.ipynb #21daea51
 LANGUAGES = ["ar", "de", "en", "es", "fr", "hi", "it", "nl", "pl", "pt", "zh"]
@@ -308,7 +308,8 @@ def find_shortcuts(
     "Which property of the files alone tells the label"
     rows = []
     for field in raw.conf.labels:
-        if FIELDS[field][1]: rows += _each_alone(field, FIELDS[field][1], raw, n_boot, seed)
+        positive = label_field(field, [raw.conf]).positive
+        if positive: rows += _each_alone(field, positive, raw, n_boot, seed)
     rows.sort(key=lambda r: (-r["low"], -r["auroc"], r["property"]))
     warnings = [_WARNING.format(**r) for r in rows if r["low"] > SHORTCUT]
     return dict(properties=rows, warnings=warnings)

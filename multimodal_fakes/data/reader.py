@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from ..core import FakesError, check_sums, nearest, read_json
 from .extract import packed_frames, packed_sound
 from ..media import MediaError, open_image
-from ..record import MULTI_LABEL, in_one_word
+from ..record import in_one_word
 
 # %% ../../nbs/data/02c_reader.ipynb #e73e5cf3
 SPLITS = ["train", "val", "test"]
@@ -58,12 +58,12 @@ def first_label(
 # %% ../../nbs/data/02c_reader.ipynb #e4153d23
 def class_numbers(
     answers:pd.Series,   # as `in_one_word` writes them, missing where there is none
-    field:str,           # of the label taxonomy
     classes:list,        # in order
+    several:bool=False,  # whether several may hold
 ) -> np.ndarray: # (n,) class numbers; bit masks where several classes may hold; -1 without an answer
     "Answers as numbers"
     number = {c: k for k, c in enumerate(classes)}
-    if field in MULTI_LABEL: number = {word: _bit_mask(word, number) for word in answers.dropna().unique()}
+    if several: number = {word: _bit_mask(word, number) for word in answers.dropna().unique()}
     return answers.map(number).fillna(-1).to_numpy("int64")
 
 def _bit_mask(word, number):
@@ -88,6 +88,7 @@ class ShardReader:
         taxonomy = read_json(self.step/"label_taxonomy.json")["fields"]
         self.fields = list(taxonomy) if fields is None else _names(fields, taxonomy, f"{step} has no label field")
         self.classes = {f: taxonomy[f]["classes"] for f in self.fields}     # class names in order
+        self.several = {f: taxonomy[f]["multi_label"] for f in self.fields}
         self.parts = _parts(self.step, listed, datasets, split)
         self._check_indexes()
         indexes = [_read_index(n, part) for n, part in enumerate(self.parts)]
@@ -254,7 +255,7 @@ def targets(
 ) -> np.ndarray: # (n,) class number, or bit mask where several may hold; -1 without an answer
     "The classes of a field as numbers, in the order of the taxonomy"
     _names(field, self.classes, "the reader returns no label field")
-    return class_numbers(self.frame[f"label_{field}"], field, self.classes[field])
+    return class_numbers(self.frame[f"label_{field}"], self.classes[field], self.several[field])
 
 # %% ../../nbs/data/02c_reader.ipynb #0e4dfd06
 @patch

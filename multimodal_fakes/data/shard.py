@@ -48,10 +48,9 @@ from .tasks import count_tasks
 from ..media import MediaError, open_image, read_bytes
 from multimodal_fakes.record import (
     FIELDS,
-    MULTI_LABEL,
     Example,
-    field_classes,
     in_one_word,
+    label_field,
     load_dataset_conf,
     text_field,
     unify_labels,
@@ -109,20 +108,26 @@ def make_taxonomy(
 ) -> dict: # field → classes, positive class, how each dataset maps in, counts
     "The fields in use: class order, positive class, where each answer comes from, how many there are"
     used = {field for conf in confs.values() for field in conf.labels}
-    return {field: _taxonomy_entry(field, confs, labels, examples) for field in FIELDS if field in used}
+    own = sorted(used - set(FIELDS))
+    in_order = [*(field for field in FIELDS if field in used), *own]
+    return {field: _taxonomy_entry(field, confs, labels, examples) for field in in_order}
 
 # %% ../../nbs/data/03_shard.ipynb #c464e9de
 def _taxonomy_entry(field, confs, labels, examples):
     "One field of the taxonomy"
     users = {name: c for name, c in confs.items() if field in c.labels}
     counts = _count_answers(field, users, labels, examples)
-    listed = field_classes(field, users.values())
-    unlisted = set().union(*counts.values()) - set(listed)      # of a free field: classes that no configuration lists
-    classes = listed + sorted(unlisted)
+    about = label_field(field, users.values())
+    unlisted = set().union(*counts.values()) - set(about.classes)      # classes that no configuration lists
+    classes = about.classes + sorted(unlisted)
+    if field not in FIELDS and len(classes) == 2 and not (about.positive or about.several):
+        raise FakesError(f"labels.{field} of {', '.join(users)}: its answers are {' and '.join(classes)}. "
+                         f"Write which is the positive one, `positive: {classes[1]}` or `positive: {classes[0]}`.")
     return dict(
         classes=classes,
-        positive=FIELDS[field][1],
-        multi_label=field in MULTI_LABEL,
+        fixed=field in FIELDS and bool(FIELDS[field].classes),
+        positive=about.positive,
+        multi_label=about.several,
         from_datasets={name: c.labels[field].model_dump() for name, c in users.items()},
         counts={name: _in_order(count, classes) for name, count in counts.items()})
 
@@ -700,7 +705,8 @@ def write_tasks(
     (step/"tasks").mkdir(parents=True, exist_ok=True)
     for name, task in tasks.items():
         _check_task(name, task, packed, taxonomy)
-        about = task | dict(classes=taxonomy[task["field"]]["classes"], shards=_shard_hashes(step, task))
+        answers = {key: taxonomy[task["field"]][key] for key in ("classes", "positive", "multi_label")}
+        about = task | answers | dict(shards=_shard_hashes(step, task))
         if {"video", "audio"} & set(task["modalities"]): about["clip"] = clip
         write_json(step/"tasks"/f"{name}.json", about)
 
@@ -793,14 +799,14 @@ def _content(e, kind):
     return path and e.meta.get("sha256")
 
 # %% ../../nbs/data/03_shard.ipynb #b4287116
-def _dataset_stats(name, examples, indexes, failed, report, step):
+def _dataset_stats(name, examples, indexes, failed, reports, step, taxonomy):
     "What became of one dataset"
     own = [e for e in examples if e.dataset == name]
     bad = {e.id: failed[e.id] for e in own if e.id in failed}
     splits = {}
     for split in SPLITS:
         index = indexes.get((name, split), [])
-        if len(index): splits[split] = _split_stats(index, sorted((step/"shards"/name/split).glob("*.tar")))
+        if len(index): splits[split] = _split_stats(index, sorted((step/"shards"/name/split).glob("*.tar")), taxonomy)
     lost = _lost_halves(own, [indexes[part] for part in indexes if part[0] == name])
     return dict(
         examples=len(own),
@@ -808,7 +814,7 @@ def _dataset_stats(name, examples, indexes, failed, report, step):
         failed=len(bad),
         failures=dict(list(bad.items())[:20]),
         **({"lost": lost} if lost else {}),
-        **report,
+        **reports.get(name, {}),
         splits=splits)
 
 # %% ../../nbs/data/03_shard.ipynb #b1e5bc21
@@ -822,9 +828,10 @@ def _lost_halves(examples, indexes):
     return {kind: n for kind, n in lost.items() if n}
 
 # %% ../../nbs/data/03_shard.ipynb #272518b7
-def _split_stats(index, tars):
+def _split_stats(index, tars, taxonomy):
     "What one split holds"
     columns = [c for c in index if c.startswith("label_")]
+    fields = [c.removeprefix("label_") for c in columns]
     return dict(
         packed=len(index),
         unlabelled=int(index[columns].isna().all(axis=1).sum()),
@@ -834,13 +841,13 @@ def _split_stats(index, tars):
         with_audio=int(index.has_audio.sum()),
         shards=len(tars),
         bytes=sum(t.stat().st_size for t in tars),
-        labels={c.removeprefix("label_"): _counts(index[c]) for c in columns})
+        labels={field: _counts(index[f"label_{field}"], taxonomy[field]["multi_label"]) for field in fields})
 
 # %% ../../nbs/data/03_shard.ipynb #15669374
-def _counts(column):
+def _counts(column, several):
     "How often each class occurs"
     answers = column.dropna()
-    if column.name.removeprefix("label_") in MULTI_LABEL: answers = answers.str.split("|").explode()
+    if several: answers = answers.str.split("|").explode()
     return {str(k): int(n) for k, n in answers.value_counts().sort_index().items()}
 
 # %% ../../nbs/data/03_shard.ipynb #fee87189
@@ -878,6 +885,7 @@ def shard_all(
     examples, ocr = read_examples(home)
     confs = read_confs(home, examples)
     labels, failed = label_all(examples, confs)
+    taxonomy = make_taxonomy(confs, labels, examples)
     splits, reports = make_splits(examples, labels, confs, val_share, test_share, split_by, seed)
     shutil.rmtree(step/"shards", ignore_errors=True)
     clips, not_extracted = _extract(examples, splits, home, clip)
@@ -885,15 +893,13 @@ def shard_all(
     sources = Sources(labels, ocr, home/"Datasets", clips)
     indexes, not_packed = _pack_all(usable, sources, confs, splits, step/"shards", shard_mb, seed)
     failed |= not_extracted | not_packed
-    datasets = {name: _dataset_stats(name, examples, indexes, failed, reports.get(name, {}), step) for name in confs}
+    about = dict(examples=examples, indexes=indexes, failed=failed, reports=reports, step=step, taxonomy=taxonomy)
+    datasets = {name: _dataset_stats(name, **about) for name in confs}
     check_packed(datasets, error_budget)
     learnt = [e for e in examples if not confs[e.dataset].tests_only]
-    stats = dict(
-        datasets=datasets,
-        splits_digest=splits_digest(splits),
-        twins=count_twins(splits, examples),
-        optimism=split_optimism(learnt, first_label(labels, confs, examples), sources.datasets, seed=seed))
-    taxonomy = make_taxonomy(confs, labels, examples)
+    optimism = split_optimism(learnt, first_label(labels, confs, examples), sources.datasets, seed=seed)
+    twins = count_twins(splits, examples)
+    stats = dict(datasets=datasets, splits_digest=splits_digest(splits), twins=twins, optimism=optimism)
     write_json(step/"label_taxonomy.json", dict(fields=taxonomy))
     write_tasks(step, tasks or {}, taxonomy, clip)
     count_tasks(step/"task_counts.csv", tasks or {}, indexes, taxonomy)

@@ -10,7 +10,6 @@ import pandas as pd
 
 from ..core import FakesError, atomic_path
 from .reader import HAS, SPLITS
-from ..record import FIELDS, MULTI_LABEL
 
 # %% ../../nbs/data/02d_tasks.ipynb #9c69af77
 def task_classes(
@@ -19,22 +18,22 @@ def task_classes(
 ) -> list: # in the order of the taxonomy
     "The classes that a task decides between: those of a fixed field, else those that its datasets use"
     entry = taxonomy[about["field"]]
-    if FIELDS[about["field"]][0]: return list(entry["classes"])
+    if entry["fixed"]: return list(entry["classes"])
     counts = [entry["counts"].get(dataset, {}) for dataset in about["datasets"]]
     return [c for c in entry["classes"] if any(count.get(c) for count in counts)]
 
-def _answers(index, field):
+def _answers(index, field, several):
     "The classes of each row, none where it has no label; of several that hold, each"
     column = f"label_{field}"
     if column not in index: return pd.Series([], dtype=object)
     labelled = index[column].dropna()
-    if field in MULTI_LABEL: return labelled.str.split("|").explode()
+    if several: return labelled.str.split("|").explode()
     return labelled
 
 # %% ../../nbs/data/02d_tasks.ipynb #d1c56b5c
-def _counted(of, split, index, field, classes, modalities):
+def _counted(of, split, index, field, classes, modalities, several):
     "Rows of the table: all labelled examples of a split, and those of each class"
-    answers = _answers(index, field)
+    answers = _answers(index, field, several)
     rows = []
     for c in ("all", *classes):
         chosen = index.loc[answers.index.unique() if c == "all" else answers[answers == c].index]
@@ -46,6 +45,7 @@ def count_task(
     about:dict,     # field, datasets, modalities, tests
     indexes:dict,   # (dataset, split) → index of what was packed
     classes:list,   # of `task_classes`
+    taxonomy:dict,  # field → classes, positive, multi_label
 ) -> pd.DataFrame: # of (empty: the task's own datasets, else a test dataset), split, class, labelled, a modality each
     "How many labelled examples a task has, by split, class and modality"
     field, modalities = about["field"], about["modalities"]
@@ -54,19 +54,20 @@ def count_task(
     for split in SPLITS:
         parts = [indexes[name, split] for name in about["datasets"] if len(indexes.get((name, split), ()))]
         index = pd.concat(parts, ignore_index=True) if parts else empty
-        rows += _counted("", split, index, field, classes, modalities)
+        rows += _counted("", split, index, field, classes, modalities, taxonomy[field]["multi_label"])
     for name in about["tests"]:
         parts = [index for (dataset, _), index in indexes.items() if dataset == name and len(index)]
         index = pd.concat(parts, ignore_index=True) if parts else empty
-        asked = _compared(index, field, classes)
-        rows += _counted(name, "test", index, asked, classes if asked == field else [], modalities)
+        asked = _compared(index, field, classes, taxonomy)
+        own = classes if asked == field else []
+        rows += _counted(name, "test", index, asked, own, modalities, taxonomy[asked]["multi_label"])
     return pd.DataFrame(rows)
 
 # %% ../../nbs/data/02d_tasks.ipynb #a2446292
-def _compared(index, field, classes):
+def _compared(index, field, classes, taxonomy):
     "The field of a test dataset that is held against the task's answers: its own, or one with the same positive class"
     fields = [c.removeprefix("label_") for c in index if c.startswith("label_") and index[c].notna().any()]
-    same = [f for f in FIELDS if FIELDS[f][1] in classes and f in fields]
+    same = [f for f in taxonomy if taxonomy[f]["positive"] in classes and f in fields]
     return field if field in fields or not same else same[0]
 
 # %% ../../nbs/data/02d_tasks.ipynb #562356aa
@@ -110,11 +111,11 @@ def impossible(
     about:dict,             # field, datasets, modalities, tests
     counts:pd.DataFrame,    # of `count_task`
     classes:list,           # of the task
+    several:bool,           # whether several may hold
 ) -> list: # sentences
     "Why a task cannot be trained, calibrated or tested; empty where it can"
     names = ", ".join(about["datasets"])
     if len(classes) < 2: return [f"{names} answer {about['field']} with {len(classes)} class; two are needed"]
-    several = about["field"] in MULTI_LABEL
     return [
         *_unlearnable(counts, classes, about["modalities"]),
         *_unmeasurable(counts, classes, several),
@@ -154,8 +155,8 @@ def count_tasks(
     tables, refused = [], []
     for name, about in tasks.items():
         classes = task_classes(about, taxonomy)
-        counts = count_task(about, indexes, classes)
-        reasons = impossible(about, counts, classes)
+        counts = count_task(about, indexes, classes, taxonomy)
+        reasons = impossible(about, counts, classes, taxonomy[about["field"]]["multi_label"])
         if reasons: refused.append(_refusal(name, reasons, counts))
         tables.append(counts.assign(task=name))
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["task"])

@@ -45,7 +45,7 @@ def test_posts(
     "Test posts with an answer"
     field = bundle["field"]
     reader = ShardReader(Path(home)/"Step_3", datasets, split, [field])
-    y = class_numbers(reader.frame[f"label_{field}"], field, bundle["classes"])
+    y = class_numbers(reader.frame[f"label_{field}"], bundle["classes"], bundle["multi_label"])
     groups = (reader.frame.dataset + "/" + reader.frame.group).to_numpy(object)
     labelled = np.flatnonzero(y >= 0)
     if not len(labelled):

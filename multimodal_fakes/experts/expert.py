@@ -57,7 +57,7 @@ from .items import Items
 from .train import Classifier, Features, fit, is_main_process, live_curves, make_loss
 from .windows import window_table
 from ..metrics import bits, score_table, to_probs, truth
-from ..record import FIELDS, Task
+from ..record import Task
 
 # %% ../../nbs/experts/04h_expert.ipynb #aadef8a6
 def make_head(
@@ -176,9 +176,10 @@ def load_task(
     if len(used) < 2:
         names = ", ".join(datasets)
         raise FakesError(f"Task {task}: {names} answer {field!r} with {len(used)} class; two are needed.")
-    fixed = FIELDS[field][0]
-    classes = [c for c in taxonomy[field]["classes"] if fixed or c in used]
-    return Task(name=task, field=field, datasets=datasets, modalities=modalities, tests=tests, classes=classes)
+    about = taxonomy[field]
+    classes = [c for c in about["classes"] if about["fixed"] or c in used]
+    return Task(name=task, field=field, datasets=datasets, modalities=modalities, tests=tests, classes=classes,
+                multi_label=about["multi_label"])
 
 # %% ../../nbs/experts/04h_expert.ipynb #3c94bb59
 def task_examples(
@@ -187,7 +188,7 @@ def task_examples(
 ) -> tuple: # reader over all examples, and y (n,): class index, or bit mask where several may hold; -1 where unknown
     "Every example of a task, also those of datasets that it is only tested on"
     reader = ShardReader(Path(home)/"Step_3", task.datasets + task.tests)
-    return reader, class_numbers(reader.frame[f"label_{task.field}"], task.field, task.classes)
+    return reader, class_numbers(reader.frame[f"label_{task.field}"], task.classes, task.multi_label)
 
 # %% ../../nbs/experts/04h_expert.ipynb #9a33d1b4
 @torch.inference_mode()
@@ -252,11 +253,11 @@ def own_labels(
 ) -> np.ndarray: # (n,) class index, or bit mask where several may hold; -1 where unknown
     "The answers that an expert is trained on"
     if field in ("", task.field): return y
-    if FIELDS.get(field, ([], None))[0] != task.classes:
+    if reader.classes.get(field) != task.classes:
         classes = ", ".join(task.classes)
         raise FakesError(f"Task {task.name}: experts can be trained on fields whose classes are {classes}, "
-                         f"in this order, and {field!r} is none of them{nearest(field, FIELDS)}")
-    return class_numbers(reader.frame[f"label_{field}"], field, task.classes)
+                         f"in this order, and {field!r} is none of them{nearest(field, reader.classes)}")
+    return class_numbers(reader.frame[f"label_{field}"], task.classes, task.multi_label)
 
 # %% ../../nbs/experts/04h_expert.ipynb #2a5729d6
 def split_rows(

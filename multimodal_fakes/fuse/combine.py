@@ -33,8 +33,8 @@ class Evidence:
         self.multi_label = multi_label
         self.modalities = list(present)
         self.present = dict(present)
-        self.logits = {m: _nothing_where_absent(x, present[m]) for m, x in logits.items()}
-        self.features = {m: _nothing_where_absent(x, present[m]) for m, x in features.items()}
+        self.logits = _nothing_where_absent(logits, present)
+        self.features = _nothing_where_absent(features, present)
         self.quality = {q: _where_present(x, present[QUALITY[q]]) for q, x in (quality or {}).items()}
         self.tokens = tokens                         # modality → flat (ΣT, D), offsets (N + 1,)
         self.sample = sample                         # modality, row → text, or what `open_image` takes
@@ -52,10 +52,13 @@ class Evidence:
 # %% ../../nbs/fuse/05_combine.ipynb #f46bb1fd
 def _where_present(x, present): return np.where(present, x, np.nan).astype("float32")
 
-def _nothing_where_absent(x, present):
+def _nothing_where_absent(columns, present): # modality → (n, D)
     "NaN of an absent modality becomes zero: times a share of zero it would still be NaN, in a sum and in a gradient"
-    gone = ~np.isfinite(x) & ~present[:, None]
-    return np.where(gone, 0, x).astype(x.dtype) if gone.any() else x
+    kept = {}
+    for m in [m for m in columns if m in present]:
+        gone = ~np.isfinite(columns[m]) & ~present[m][:, None]
+        kept[m] = np.where(gone, 0, columns[m]).astype(columns[m].dtype) if gone.any() else columns[m]
+    return kept
 
 # %% ../../nbs/fuse/05_combine.ipynb #2bd953f1
 @patch

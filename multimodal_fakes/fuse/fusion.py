@@ -6,8 +6,8 @@
 __all__ = ['ALIGNMENTS', 'ACTIVATIONS', 'LEAST_HIDDEN', 'SCORES', 'fresh', 'Aligned', 'FusionItems', 'mlp', 'Network', 'threads',
            'Neural', 'Concat', 'Gated', 'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'Raw',
            'JointItems', 'Joint', 'EndToEnd', 'out_of_fold', 'compare', 'choose', 'gate', 'subset_scores',
-           'modality_use', 'read_quality', 'stored_tokens', 'read_evidence', 'to_try', 'train_strategies', 'fuse',
-           'draw_strategies', 'draw_use']
+           'modality_use', 'read_quality', 'stored_tokens', 'read_evidence', 'to_try', 'train_strategies',
+           'untaught_classes', 'fuse', 'draw_strategies', 'draw_use']
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #e41f1999
 import contextlib
@@ -48,6 +48,7 @@ from ..experts.items import Items
 from ..experts.train import Classifier, fit, generator_of
 from .align import Alignment
 from multimodal_fakes.fuse.combine import (
+    FEWEST,
     QUALITY,
     STRATEGIES,
     Conjunctive,
@@ -906,6 +907,17 @@ def train_strategies(
     else: history = pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "strategy"])
     return strategies, logits, history
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #7a7b7daf
+def untaught_classes(
+    evidence:Evidence,
+    classes,   # names
+) -> dict: # class → validation examples that have it; empty where all are known well enough
+    "Classes with fewer than two validation examples, or fewer than two that lack them where several may hold"
+    y = evidence.truth[evidence.rows("val")]
+    n_with = y.sum(0) if y.ndim == 2 else np.bincount(y, minlength=len(classes))
+    n_least = np.minimum(n_with, len(y) - n_with) if y.ndim == 2 else n_with
+    return {c: int(n) for c, n, least in zip(classes, n_with, n_least) if least < FEWEST}
+
 # %% ../../nbs/fuse/05c_fusion.ipynb #c6503237
 _WRITTEN = (      # files of Step_5/<task>/fusion
     "predictions.parquet", "strategies.parquet", "fusion.json",
@@ -936,10 +948,11 @@ def fuse(
     bias = modality_use(tested, whole, seed=settings["seed"])
     about = {"experts": list(task.modalities)} | verdict
     about |= dict(strategies=_rounded(table), weights=_weights(made), settings=settings)
+    about |= dict(untaught=untaught_classes(evidence, task.classes))
     fused = dict(table=table, history=history, subsets=subsets, bias=bias, about=about)
 
     step, ships = Path(out)/f"Step_5/{task.name}/fusion", verdict["ships"]
-    _write_predictions(step, evidence, task, logits, candidates[ships])
+    _write_predictions(step, evidence, task, logits, candidates[ships], ships)
     _write_figures(step, fused)
     _save_shipped(Path(out)/f"models/{task.name}/mm_fusion", made.get(ships), ships)
     write_sums(step, "fusion", _WRITTEN)
@@ -978,13 +991,14 @@ def _weights(made):
     return dict(zip(weighted.modalities, mean.round(4).tolist()))
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #60ddc28c
-def _write_predictions(step, evidence, task, logits, shipped):
-    "What ships, and every strategy"
-    present = np.any(list(evidence.present.values()), axis=0)
-    def predictions(scores): return prediction_table(evidence.frame, evidence.y, present, scores, task)
-    write_parquet(predictions(shipped), step/"predictions.parquet")
-    tables = [predictions(scores).assign(strategy=name) for name, scores in logits.items()]
-    if not tables: tables = [predictions(shipped).assign(strategy="")[:0]]
+def _write_predictions(step, evidence, task, logits, shipped, ships):
+    "What ships, and every strategy; `present` where what is written judged the post"
+    fused = np.any(list(evidence.present.values()), axis=0)
+    judged = evidence.present.get(ships, fused)     # an expert that ships alone judges what has its modality
+    def predictions(scores, present): return prediction_table(evidence.frame, evidence.y, present, scores, task)
+    write_parquet(predictions(shipped, judged), step/"predictions.parquet")
+    tables = [predictions(scores, fused).assign(strategy=name) for name, scores in logits.items()]
+    if not tables: tables = [predictions(shipped, judged).assign(strategy="")[:0]]
     write_parquet(pd.concat(tables, ignore_index=True), step/"strategies.parquet")
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #4ceb3d5d
@@ -997,6 +1011,7 @@ def _write_figures(step, fused):
     metrics = {"chosen": about["chosen"], "ships": about["ships"]}
     for name, row in about["strategies"].items():
         for metric, value in row.items(): metrics[f"{name}_{metric}"] = value
+    for name, n in about["untaught"].items(): metrics[f"untaught_{name}"] = n
     write_json(step/"metrics.json", metrics)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #27a3617c

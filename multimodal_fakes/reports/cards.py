@@ -33,7 +33,11 @@ class Run:
         self.home, self._read = Path(self.home), {}
         folder = self._own("conf/dataset")
         self.confs = {name: load_dataset_conf(name, folder) for name in [*self.datasets, *self.tests]}
-        self.words = load_words(self.task, list(self.confs), FIELDS[self.field][0], self._own("conf/task"))
+        self.words = load_words(self.task, list(self.confs), self._fixed_classes(), self._own("conf/task"))
+
+    def _fixed_classes(self):
+        "Classes that no dataset brings: their meaning must be told"
+        return FIELDS[self.field].classes if self.field in FIELDS else []
 
     def _own(self, folder):
         "A folder of the project; none where it has none, then that of this clone is read"
@@ -134,7 +138,8 @@ def _short(run):
 # %% ../../nbs/reports/05a_cards.ipynb #206ea4d3
 def _classes(run):
     "The classes with their meaning and the raw values behind them"
-    p, positive = run.json(_PROTOCOL), FIELDS[run.field][1]
+    p = run.json(_PROTOCOL)
+    positive = p["positive"]
     if positive in p["classes"]:
         rule = f"{positive!r} is the positive class: probability, threshold, precision and recall are about it."
     else: rule = "No class is the positive one; precision and recall are means over the classes."

@@ -37,7 +37,7 @@ from multimodal_fakes.metrics import (
     score_table,
     truth,
 )
-from ..record import BASELINES, FIELDS, MULTI_LABEL, in_one_word, unify_labels
+from ..record import BASELINES, in_one_word, label_field, unify_labels
 from .sections import format_table
 from .slices import cross_table, describe, ocr_confidence, slice_table, worst_slices
 from ..texts import in_spreadsheet
@@ -144,20 +144,20 @@ def model_table(
     test,             # its rows that are measured, of `labelled`
     calibration:dict, # calibration.json
     fusion:dict,      # fusion.json
-    field:str,        # of the taxonomy
+    positive:str|None,   # name of the positive class, none beyond two
     n_bins:int=15,    # of the ECE
     **boot,           # groups (as long as `test`), n_boot and seed of the bootstrap
 ) -> pd.DataFrame: # a row a model
     "Every model on the same test posts, with paired differences"
     at = done.index.get_indexer(test.index)
-    y, positive = truth(done)[at], positive_index(field, class_names(done))
+    y, k = truth(done)[at], positive_index(positive, class_names(done))
     probs = {name: probabilities(frame)[at] for name, frame in (models | strategies).items()}
 
     def row(about, frame, q, over=None, threshold=None, metrics=METRICS):
         "What a model is, its metrics, and the paired difference over another"
         line = about | dict(present=float(frame.present.to_numpy()[at].mean()))
-        line |= measure(y, q, positive, threshold, n_bins, metrics, **boot)
-        return line | (difference(y, q, probs[over], over, positive, **boot) if over else {})
+        line |= measure(y, q, k, threshold, n_bins, metrics, **boot)
+        return line | (difference(y, q, probs[over], over, k, **boot) if over else {})
 
     rows = []
     for name, frame in models.items():
@@ -320,17 +320,17 @@ def roc_curves(
     models:dict,   # name → predictions
     done,          # predictions of the shipped detector
     test,          # its rows that are measured
-    field:str,     # of the taxonomy
+    positive:str|None,   # name of the positive class, none beyond two
 ) -> dict: # name → table of `roc_points`; empty beyond two classes or with one class only
     "The ROC curve of each model and of the detector, or of each class where several may hold"
-    if field in MULTI_LABEL:
+    if truth(done).ndim == 2:
         two_sided = [c for c in class_names(done) if test[f"y_{c}"].nunique() == 2]
         return {c: roc_points(test[f"y_{c}"] == 1, test[f"prob_{c}"]) for c in two_sided}
-    positive, at = positive_index(field, class_names(done)), done.index.get_indexer(test.index)
-    if positive is None or test.y.nunique() < 2: return {}
-    probs = {name: probabilities(frame)[at, positive] for name, frame in models.items()}
-    probs["calibrated"] = test[f"prob_{class_names(done)[positive]}"].to_numpy()
-    y = test.y == positive
+    k, at = positive_index(positive, class_names(done)), done.index.get_indexer(test.index)
+    if k is None or test.y.nunique() < 2: return {}
+    probs = {name: probabilities(frame)[at, k] for name, frame in models.items()}
+    probs["calibrated"] = test[f"prob_{positive}"].to_numpy()
+    y = test.y == k
     return {name: roc_points(y, p) for name, p in probs.items()}
 
 # %% ../../nbs/reports/05d_report.ipynb #2fa99fa3
@@ -375,19 +375,19 @@ def kind_table(
     done,             # predictions of the shipped detector, with pred
     posts:dict,       # id → manifest row
     confs:dict,       # dataset → its configuration
-    field:str,        # of the taxonomy
+    positive:str|None,   # name of the positive class, none beyond two
     n_boot:int=1000,  # bootstrap resamples
     seed:int=0,
 ) -> pd.DataFrame|None: # kind, model, n, recall, auroc with its interval; none where no kinds are told
     "Each kind of the positive class against the genuine test examples"
-    test, positive = labelled(done, "test", list(confs)), positive_index(field, class_names(done))
-    if positive is None: return None
-    y = (test.y == positive).to_numpy().astype(int)
+    test, k = labelled(done, "test", list(confs)), positive_index(positive, class_names(done))
+    if k is None: return None
+    y = (test.y == k).to_numpy().astype(int)
     kinds = np.array([kind_of(posts[i], confs[d]) for i, d in zip(test.id, test.dataset)])
     named = sorted(set(kinds[y == 1]) - {""})
     if not named or y.all(): return None
     boot = dict(groups=np.array([group_of(posts[i]) for i in test.id]), n_boot=n_boot, seed=seed)
-    claims, rows = _positives(models, done, test, positive), []
+    claims, rows = _positives(models, done, test, k), []
     for kind in named:
         for name, (p, answered) in claims.items():
             rows.append(dict(kind=kind, model=name) | _on_kind(y, kinds == kind, p, answered, **boot))
@@ -399,17 +399,18 @@ def right_answers(
     gold,        # dicts field → class name, of the checklist's posts
     field:str,   # that the task answers
     classes,     # of the task
+    positives,   # of the checklist's fields: field → positive class, or none
 ) -> tuple: # field that was compared, its true classes, whether each answer is right (None where there is no gold)
     "Compare the task's answers with the gold of another dataset, through the positive class where the fields differ"
     answered = {f for g in gold for f in g}
     if field in answered:
         truths = [in_one_word(g[field]) if field in g else None for g in gold]
         return field, truths, [None if g is None else p == g for p, g in zip(predicted, truths)]
-    shared = [f for f, (_, positive) in FIELDS.items() if positive in classes and f in answered]
+    shared = [f for f, positive in positives.items() if positive in classes and f in answered]
     if not shared:
         raise FakesError(f"A test dataset answers neither {field!r} nor a field whose positive class is among "
                          f"{', '.join(classes)}; it answers {', '.join(sorted(answered)) or 'nothing'}.")
-    f, positive = shared[0], FIELDS[shared[0]][1]
+    f, positive = shared[0], positives[shared[0]]
     right = [(p == positive) == (g[f] == positive) if f in g else None for p, g in zip(predicted, gold)]
     return f, [g.get(f) for g in gold], right
 
@@ -430,8 +431,9 @@ def functional_tests(
                              "Run the stages expert and fusion again, or take it off the task's `tests`.")
         raw = [posts[i]["labels_raw"] for i in part.id]
         unified = [unify_labels(r, conf) for r in raw]
-        answers = bits(part.pred, len(classes)) if field in MULTI_LABEL else part.pred
-        _, gold, right = right_answers(in_words(answers, part), unified, field, classes)
+        answers = bits(part.pred, len(classes)) if truth(part).ndim == 2 else part.pred
+        positives = {f: label_field(f, [conf]).positive for f in conf.labels}
+        _, gold, right = right_answers(in_words(answers, part), unified, field, classes, positives)
         kinds = [u.get("functionality") or r.get("functionality") for u, r in zip(unified, raw)]
         table = pd.DataFrame(dict(functionality=kinds, gold=gold, right=right)).dropna(subset="right")
         rows.append(_share_right(name, "all", table))
@@ -456,16 +458,16 @@ def window_scores(
     home,           # project
     task:str,       # its name
     experts:dict,   # modality → predictions of its expert on the datasets measured
-    field:str,      # of the taxonomy
+    positive:str|None,   # name of the positive class, none beyond two
 ) -> pd.DataFrame|None: # rows of `window_metrics`; none without video or sound, or beyond two classes
     "How well each expert of video or sound judges windows, videos by their windows, and clips in one go"
     tables = []
     for modality in experts:
         classes = class_names(experts[modality])
-        positive = positive_index(field, classes)
-        if modality not in ("video", "audio") or positive is None: continue
+        k = positive_index(positive, classes)
+        if modality not in ("video", "audio") or k is None: continue
         windows = pd.read_parquet(checked(Path(home)/f"Step_4/{task}/{modality}/windows.parquet"))
-        tables.append(window_metrics(windows, experts[modality], classes, positive).assign(expert=modality))
+        tables.append(window_metrics(windows, experts[modality], classes, k).assign(expert=modality))
     return pd.concat(tables, ignore_index=True) if tables else None
 
 # %% ../../nbs/reports/05d_report.ipynb #105b7212
@@ -491,20 +493,20 @@ def report_all(
     posts = read_posts(home, [*test.id, *done.id[done.dataset.isin(list(tests))]])
     groups = [group_of(posts[i]) for i in test.id]
     boot = dict(n_boot=n_boot, seed=seed)
-    n_bins = protocol["selection"]["n_bins"]
-    table = model_table(models, strategies, done, test, calibration, fusion, field, n_bins, groups=groups, **boot)
-    kinds = kind_table(_ranked(models) | strategies, done, posts, confs, field, **boot)
-    results = dict(table=table, kinds=kinds, verdict=verdict(fusion, table))
-    answers = _expert_answers(models, modalities, field, done)
+    n_bins, positive = protocol["selection"]["n_bins"], protocol["positive"]
+    table = model_table(models, strategies, done, test, calibration, fusion, positive, n_bins, groups=groups, **boot)
+    kinds = kind_table(_ranked(models) | strategies, done, posts, confs, positive, **boot)
+    results = dict(positive=positive, table=table, kinds=kinds, verdict=verdict(fusion, table))
+    answers = _expert_answers(models, modalities, done)
     results |= dict(judged=judge(test, posts, answers), test=test, calibration=calibration)
-    results |= dict(classes=class_names(done) + ["none"] * (field in MULTI_LABEL), confusion=confused(test))
+    results |= dict(classes=class_names(done) + ["none"] * protocol["multi_label"], confusion=confused(test))
     measured = {m: models[m][models[m].dataset.isin(list(datasets))] for m in modalities}
-    results["windows"] = window_scores(home, task, measured, field)
+    results["windows"] = window_scores(home, task, measured, positive)
     results["functions"] = functional_tests(home, done, field, tests, posts) if tests else None
-    results["curves"] = roc_curves(models, done, test, field)
+    results["curves"] = roc_curves(models, done, test, positive)
     results["by_class"] = class_table(test)
     attributes = describe(test.id, posts, confs, field, ocr_confidence(home, test.id))
-    results |= _slices(test, attributes, groups, field, **boot)
+    results |= _slices(test, attributes, groups, positive, **boot)
     results |= dict(groups=groups, decisions=read_json(folder/"thresholds.json"))
     results["metrics"] = flat_metrics(results)
     _write(Path(out)/"Step_5"/task, results)
@@ -516,20 +518,20 @@ def _ranked(models):
     return {name: frame for name, frame in models.items() if name in BASELINES}
 
 
-def _expert_answers(models, modalities, field, done):
+def _expert_answers(models, modalities, done):
     "expert → {id: class name}, empty where it saw nothing; with one expert there is nobody to ask"
     if len(modalities) < 2: return {}
     answers = {}
     for m in modalities:
-        decided = decide(probabilities(models[m]), multi_label=field in MULTI_LABEL)
+        decided = decide(probabilities(models[m]), multi_label=truth(done).ndim == 2)
         answers[m] = dict(zip(done.id, np.where(models[m].present, in_words(decided, done), "")))
     return answers
 
 # %% ../../nbs/reports/05d_report.ipynb #ce781d8a
-def _slices(test, attributes, groups, field, n_boot, seed):
+def _slices(test, attributes, groups, positive, n_boot, seed):
     "Every slice, and the search for the worst"
-    positive = positive_index(field, class_names(test))
-    every = slice_table(test, attributes, groups, positive, n_boot=min(n_boot, 500), seed=seed)
+    k = positive_index(positive, class_names(test))
+    every = slice_table(test, attributes, groups, k, n_boot=min(n_boot, 500), seed=seed)
     return dict(slices=every, worst=worst_slices(test, attributes, groups, seed=seed))
 
 # %% ../../nbs/reports/05d_report.ipynb #94b8a297

@@ -19,7 +19,6 @@ import pandas as pd
 
 from ..core import FakesError, read_json
 from ..metrics import bits, class_names, noise_range, truth
-from ..record import MULTI_LABEL
 from .cards import DATA_CARD, MODEL_CARD, Run, build_card, in_numbers, write_card
 from multimodal_fakes.reports.page import (
     Example,
@@ -87,15 +86,15 @@ _COUNTS = dict(are_so="are so", answered="answered so", rightly="rightly", wrong
 
 def in_thousands(
     test,        # labelled predictions of the detector with pred
-    field:str,   # of the taxonomy
+    positive:str|None,   # name of the positive class, none beyond two
     shares=(0.5, 0.1, 0.01),   # of the positive class, beside that of the test split
 ) -> pd.DataFrame: # a row a share with two classes, a row a class otherwise; counts of 1,000
     "What the detector's answers mean among 1,000 posts"
     classes, y = class_names(test), truth(test)
     answers = bits(test.pred, len(classes)) if y.ndim == 2 else test.pred.to_numpy()
-    positive = positive_index(field, classes)
-    if positive is None: rows = _by_class(y, answers, classes)
-    else: rows = _by_share(y == positive, answers == positive, classes[positive], shares)
+    k = positive_index(positive, classes)
+    if k is None: rows = _by_class(y, answers, classes)
+    else: rows = _by_share(y == k, answers == k, positive, shares)
     table = pd.DataFrame(rows.values())[list(_COUNTS)].rename(columns=_COUNTS).round().astype(int)
     table.insert(0, "of 1,000 posts", list(rows))
     right = [f"{row['precision']:.0%}" if row["answered"] else "" for row in rows.values()]
@@ -176,7 +175,7 @@ def _how_good(results):
     "Accuracy in whole posts of a hundred, beside the share of always giving the same answer"
     ships = results["table"].iloc[-1]
     right, low, high = (f"{100 * ships[f'accuracy{end}']:.0f}" for end in ("", "_low", "_high"))
-    if results["run"].field in MULTI_LABEL: units, lazy = "answers (one class of one post, there or not)", ""
+    if truth(results["test"]).ndim == 2: units, lazy = "answers (one class of one post, there or not)", ""
     else:
         counts = results["judged"].actual.value_counts()
         commonest = 100 * counts.iloc[0] / counts.sum()
@@ -195,13 +194,12 @@ def _how_sure(results):
 # %% ../../nbs/reports/05c_sections.ipynb #ef542b53
 def _of_a_thousand(results):
     "What is flagged, rightly and wrongly; nothing where several classes may hold"
-    field, test = results["run"].field, results["test"]
-    if field in MULTI_LABEL: return {}
-    positive = positive_index(field, class_names(test))
-    if positive is None:
+    positive, test = results["positive"], results["test"]
+    if truth(test).ndim == 2: return {}
+    if positive_index(positive, class_names(test)) is None:
         accuracy = results["table"].iloc[-1]["accuracy"]
         outcome = f"{1000 * accuracy:.0f} get the right class, and {1000 * (1 - accuracy):.0f} a wrong one."
-    else: outcome = _FLAGGED.format(name=class_names(test)[positive], **in_thousands(test, field).iloc[0])
+    else: outcome = _FLAGGED.format(name=positive, **in_thousands(test, positive).iloc[0])
     return {"Of 1,000 such posts": outcome}
 
 # %% ../../nbs/reports/05c_sections.ipynb #eeda2fa6
@@ -378,9 +376,9 @@ def calibration_section(results:dict) -> Section:
 # %% ../../nbs/reports/05c_sections.ipynb #1bf122c3
 def thresholds_section(results:dict) -> Section:
     "Counts of 1,000 posts, also where the positive class is rarer"
-    field, threshold = results["run"].field, results["calibration"]["threshold"]
-    rows = in_thousands(results["test"], field)
-    if threshold is None or field in MULTI_LABEL:
+    threshold = results["calibration"]["threshold"]
+    rows = in_thousands(results["test"], results["positive"])
+    if threshold is None or isinstance(threshold, list):
         finding = "How often each class is answered among 1,000 posts like the test posts, and how often rightly."
         return Section("What the answers mean", finding, [rows])
     purpose = results["decisions"]["purpose"]["name"]
@@ -672,7 +670,7 @@ def _corruption(modality, corruption, part):
 def noise_section(results:dict) -> Section|None:
     "What an accuracy means where some labels are wrong; none where several classes may hold"
     accuracy, k = results["table"].iloc[-1]["accuracy"], len(class_names(results["test"]))
-    if results["run"].field in MULTI_LABEL: return None
+    if truth(results["test"]).ndim == 2: return None
     finding = (f"The measured accuracy, {accuracy:.1%}, is agreement with the labels; "
                "people who label such posts do not all agree either.")
     rows = [_with_wrong_labels(accuracy, share, k) for share in (0.01, 0.05, 0.1)]

@@ -21,7 +21,6 @@ from multimodal_fakes.core import (
     FakesError,
     atomic_path,
     checked,
-    nearest,
     read_json,
     read_jsonl,
     read_sums,
@@ -40,7 +39,6 @@ from multimodal_fakes.metrics import (
     truth,
     yes_no,
 )
-from ..record import FIELDS, MULTI_LABEL
 from .calibrators import PatternCalibrator, draw_candidates, pattern_names
 from multimodal_fakes.trust.decisions import (
     Conformal,
@@ -83,12 +81,10 @@ def read_predictions(
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #c725e1db
 def positive_index(
-    field:str,   # key of `record.FIELDS`
-    classes,     # in order
+    positive:str|None,   # its name, none where there are more than two
+    classes,             # in order
 ) -> int | None: # none beyond two classes
     "Index of the class that counts as positive"
-    if field not in FIELDS: raise FakesError(f"No label field {field!r}{nearest(field, FIELDS)}")
-    positive = FIELDS[field][1]
     return classes.index(positive) if positive in classes and len(classes) == 2 else None
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #158e25c6
@@ -386,13 +382,13 @@ def make_bundle(
     "The description of a detector"
     ships = p["ships"]
     classes = p["classes"]
-    positive = positive_index(p["field"], classes)
+    positive = positive_index(p["positive"], classes)
     return dict(
         format=1,
         task=p["task"],
         field=p["field"],
         classes=classes,
-        multi_label=p["field"] in MULTI_LABEL,
+        multi_label=p["multi_label"],
         positive=None if positive is None else classes[positive],
         modalities=list(modalities),
         experts={m: f"{m}_expert" for m in modalities},
@@ -472,7 +468,7 @@ def curves_of(
 # %% ../../nbs/trust/05d_calibrate.ipynb #a9f38b05
 def _curves(home, p, val, test):
     "Model → curves: of the detector, and of each expert as it came, of the posts that it saw"
-    positive = positive_index(p["field"], p["classes"])
+    positive = positive_index(p["positive"], p["classes"])
     curves = {"detector": curves_of(dict(val=val, test=test), p["classes"], positive)}
     for m in p["modalities"]:
         frame = read_predictions(Path(home)/f"Step_4/{p['task']}/{m}/predictions.parquet").query("present")
@@ -516,7 +512,7 @@ _WRITTEN = ("predictions.parquet", "reliability.csv", "calibration.json", "proto
 # %% ../../nbs/trust/05d_calibrate.ipynb #416c2006
 def _summary(frame, probs, datasets, calibration, threshold, p, rules):
     "calibration.json"
-    positive = positive_index(p["field"], p["classes"])
+    positive = positive_index(p["positive"], p["classes"])
     numbers = {}
     for split in ("val", "test"):
         rows = labelled(frame, split, datasets).index
@@ -591,7 +587,7 @@ def calibrate_all(
     frame = read_predictions(Path(home)/"Step_5"/task/"fusion/predictions.parquet")
     p = make_protocol(home, task, field, datasets, modalities, tests, frame, in_protocol(rules))
     classes = p["classes"]
-    positive = positive_index(field, classes)
+    positive = positive_index(p["positive"], classes)
     inputs = [p["ships"]] if p["ships"] in modalities else modalities
     frame = with_seen(home, task, inputs, frame)
     calibration = fit_calibration(home, frame, datasets, rules.method)
@@ -640,7 +636,7 @@ def draw_reliability(
     from multimodal_fakes.figures import subplots
     summary, p, done = _read_calibration(folder)
     rows = labelled(done, "test", datasets)
-    positive = positive_index(p["field"], p["classes"])
+    positive = positive_index(p["positive"], p["classes"])
     before = probabilities(done)[done.index.get_indexer(rows.index)]
     after = rows[[f"prob_{c}" for c in p["classes"]]].to_numpy()
 
@@ -690,7 +686,7 @@ def _mark_threshold(ax, t):
 def _claim_in_words(p, positive):
     "What a claim of this task is about"
     if positive is not None: return f"probability of {p['classes'][positive]!r}"
-    return "probability of each class" if p["field"] in MULTI_LABEL else "probability of the answer"
+    return "probability of each class" if p["multi_label"] else "probability of the answer"
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #f463f14e
 def draw_map(
@@ -720,7 +716,7 @@ def _one_row_a_class(rows, classes):
 def _draw_moved(ax, done, rows, p):
     "Claims before and after the map, a colour a class or, with a positive class, a colour a pattern"
     from multimodal_fakes.figures import in_legend
-    positive = positive_index(p["field"], p["classes"])
+    positive = positive_index(p["positive"], p["classes"])
     before = probabilities(done)[done.index.get_indexer(rows.index)]
     after = rows[[f"prob_{c}" for c in p["classes"]]].to_numpy()
     if positive is None:

@@ -25,7 +25,7 @@ from ..core import FakesError, digest, nearest, read_json, read_jsonl
 from ..media import decoder_name
 from ..metrics import class_names
 from ..reach import module_digests
-from ..record import FIELDS, load_dataset_conf
+from ..record import label_field, load_dataset_conf
 
 # %% ../../nbs/trust/05c_protocol.ipynb #cdb42150
 BESIDE = ("hash", "ships", "made_by")    # stand in the file, not in the hash
@@ -229,7 +229,9 @@ def make_protocol(
     ships = fusion["ships"]
     if ships not in fusion["strategies"]:
         raise FakesError(f"fusion.json ships {ships!r}{nearest(ships, fusion['strategies'])}")
-    question = dict(format=2, task=task, field=field, classes=class_names(frame), positive=FIELDS[field][1])
+    about = label_field(field, read_confs(home, datasets).values())
+    answers = dict(classes=class_names(frame), positive=about.positive, multi_label=about.several)
+    question = dict(format=3, task=task, field=field, **answers)
     posts = dict(datasets=list(datasets), tests=list(tests), modalities=list(modalities))
     data = _data(home, task, field, [*datasets, *tests], frame)
     training, seeds = _training(experts, fusion)
@@ -271,9 +273,9 @@ def read_protocol(
 ) -> dict:
     "A protocol from its file; one that was changed by hand, or is of an older form, is refused"
     p = read_json(path)
-    if p.get("format") != 2:
+    if p.get("format") != 3:
         raise FakesError(
-            f"{path} is of form {p.get('format')}, this library writes 2. Run calibrate again (`dvc repro`).")
+            f"{path} is of form {p.get('format')}, this library writes 3. Run calibrate again (`dvc repro`).")
     if digest(conditions(p)) != p["hash"]:
         raise FakesError(
             f"{path} does not match its hash {p['hash']}: it was changed after it was written. "
