@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .core import FakesError, nearest
 from .experts.confs import load_encoder_conf
-from .record import FIELDS, label_field, load_dataset_conf, load_words
+from .record import label_field, load_dataset_conf, load_words
 
 # %% ../nbs/00ea_plan.ipynb #cabcc9eb
 def _known(names, folder):
@@ -153,8 +153,7 @@ def _gaps(params, project, home):
             yield from _unseen(task, about, confs)
         own = [confs[name] for name in about["datasets"] if name in confs]
         yield from _experts(task, about, params, project, home, own)
-        classes = FIELDS[about["field"]].classes if about["field"] in FIELDS else []
-        try: load_words(task, names, classes, project/"conf/task")
+        try: load_words(task, project/"conf/task")
         except FakesError as e: yield str(e)
     yield from _without_task(params.get("experts") or {}, tasks)
 

@@ -76,6 +76,7 @@ class RowError(Exception):
     def __init__(self, reason, what=""):
         super().__init__(reason)
         self.reason, self.what = reason, what
+        self.cells = {}      # of its columns, as far as they could be told apart
 
 # %% ../../nbs/data/00_rows.ipynb #c063be93
 class Problems:
@@ -432,16 +433,22 @@ def _row(table, lines, cells, stray, names, encoding):
     "Cells by the names of their columns, or what is wrong with them"
     (n, first), last = lines[0], lines[-1][0]
     wrong = _wrong_bytes("".join(line for _, line in lines), encoding)
-    if wrong: return wrong
+    if wrong: return _with_cells(wrong, names, cells)
     if n <= table.suspect and not table.look.fits(cells): return _broken(first)
     if len(cells) != len(names):
         if stray: return _broken(first)
-        return RowError("wrong number of fields", f"{len(cells)}, expected {len(names)}: {first.strip()[:80]!r}")
+        counted = f"{len(cells)}, expected {len(names)}: {first.strip()[:80]!r}"
+        return _with_cells(RowError("wrong number of fields", counted), names, cells)
     if stray: table.tell("stray quote", n, repr(first[:80]))
     n_lines = last - n + 1
     if n_lines > max(10, 3 * table.longest): table.tell("cell of many lines", n, f"{n_lines} lines: {first[:80]!r}")
     table.longest = max(table.longest, n_lines)
     return dict(zip(names, cells))
+
+def _with_cells(error, names, cells):
+    "The error with the cells of its row, wrong bytes as question marks"
+    error.cells = {name: _WRONG.sub("\ufffd", cell) for name, cell in zip(names, cells)}
+    return error
 
 # %% ../../nbs/data/00_rows.ipynb #c4520b18
 _SEPARATORS = "\t,;|"

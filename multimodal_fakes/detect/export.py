@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from ..core import FakesError, atomic_path, progress, read_sums, write_json, write_sums
-from .inference import Graph, load_graphs
+from .inference import ALONE, Graph, load_graphs
 from .posts import as_seen, open_posts, read_confidence, test_posts
 from .predict import Detector, samples_of, write_golden
 from ..fuse.sync import InStep
@@ -204,7 +204,7 @@ def to_int8(
     batches,       # of training posts, on which scales are fixed where the graph sees pictures or sound
     keep=(),       # names of layers that stay in float
 ):
-    "To 8 bits: scales of activations from each batch for text, fixed for anything with convolutions"
+    "To 8 bits: scales of activations are each post's own for text, fixed for anything with convolutions"
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     model = onnx.load(str(path))
@@ -218,7 +218,9 @@ def to_int8(
     with atomic_path(target) as temporary:
         if has_convolutions:
             quantize_static(model, str(temporary), _Batches(batches, Graph(path).inputs), **fixed, **shared)
-        else: quantize_dynamic(model, str(temporary), **shared)
+        else:
+            onnx.helper.set_model_props(model, {ALONE: "its scales are those of what it is given"})
+            quantize_dynamic(model, str(temporary), **shared)
 
 # %% ../../nbs/detect/06d_export.ipynb #a7e06405
 class _Batches:

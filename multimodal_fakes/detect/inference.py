@@ -113,10 +113,11 @@ class GraphNetwork(Strategy):
         self.name, self.graph = about["strategy"], graph
         self.needs:tuple = ("tokens",) if about["shape"]["tokens"] else ()
 
-    def logits(self, evidence):
+    def combine(self, evidence):
         everything, tokens = np.arange(len(evidence)), "tokens" in self.needs
         shares = [evidence.batch(everything[rows], tokens) for rows in self.graph.shares(len(evidence))]
         return np.concatenate([self.graph(share)["logits"] for share in shares])
+
 
 # %% ../../nbs/detect/06a_inference.ipynb #83a98c1e
 class GraphEndToEnd(GraphNetwork):
@@ -129,7 +130,7 @@ class GraphEndToEnd(GraphNetwork):
         super().__init__(about, graph)
         self.encoders, self.needs = encoders, ("samples",)
 
-    def logits(self, evidence):
+    def combine(self, evidence):
         features = {}
         for m, (preprocessor, graph) in self.encoders.items():
             there = np.flatnonzero(evidence.present[m])
@@ -137,7 +138,8 @@ class GraphEndToEnd(GraphNetwork):
             for rows in graph.shares(len(there)) if len(there) else []:
                 batch = preprocessor.preprocess(evidence.samples(m, there[rows]))
                 features[m][there[rows]] = graph(batch, ["features"])["features"]
-        return super().logits(evidence._but(features=features))
+        return super().combine(evidence._but(features=features))
+
 
 # %% ../../nbs/detect/06a_inference.ipynb #1bdcd567
 class GraphAlignment:
