@@ -376,10 +376,10 @@ def stage_code(
 # %% ../nbs/00f_line.ipynb #7cfe461c
 def scan_datasets(
     folder,       # the datasets folder
-    names,        # datasets in use
+    homes:dict,   # dataset in use → its folder there
 ) -> dict: # name → files, bytes, digest of every path, size and time of change
     "A cheap fingerprint of each dataset's folder: no file is opened"
-    return {name: _fingerprint(Path(folder)/name, name) for name in names}
+    return {name: _fingerprint(Path(folder)/home, name) for name, home in homes.items()}
 
 # %% ../nbs/00f_line.ipynb #609e917b
 def _fingerprint(folder, name):
@@ -478,7 +478,8 @@ def scan(
     write_template(project)
     params = read_yaml(project/"params.yaml")
     step, confs = project/"Step_1", _confs_in_use(project, params)
-    write_json(step/"files.json", scan_datasets(project/"Datasets", params["prepare"]["datasets"]))
+    homes = {name: conf.home for name, conf in confs.items()}
+    write_json(step/"files.json", scan_datasets(project/"Datasets", homes))
     write_json(step/"code.json", stage_code(project))
     write_json(step/"confs.json", stage_confs(confs, params["tasks"], project/"conf/task"))
 
