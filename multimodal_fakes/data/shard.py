@@ -282,9 +282,8 @@ def _each(y):
 
 _LEAKED = ("{:.0%} of the published training examples share a group with validation or test and were dropped; "
            "consider split_by: group")
-_COARSE = ("{name} holds {came:.0%} instead of {share:.0%}: its groups are too coarse, or its classes too small, to do "
-           "better. There are {n:,} groups, of which the largest holds {largest:.0%}; name finer ones (`group` "
-           "in conf/dataset), publish splits (`split`), or change shard.{name}_share")
+_COARSE = ("{came}: its {groups} too coarse, or its classes too small, to do better; the largest group holds "
+           "{largest:.0%}. Name finer ones (`group` in conf/dataset), publish splits (`split`), or change {shares}")
 
 def _left_for_training(missing):
     "The share of training; raises where the others leave none"
@@ -294,12 +293,16 @@ def _left_for_training(missing):
     raise FakesError(f"{asked} leave nothing to train on: together they must stay below 1.")
 
 def _off_target(split, shares, groups):
-    "Where coarse groups kept a split from its share"
+    "Where coarse groups kept a split from its share: a sentence, or none"
     came, held = split.value_counts(normalize=True), groups.value_counts(normalize=True)
-    about = dict(n=len(held), largest=held.iloc[0])
     wanted = {name: share for name, share in shares.items() if name != "train"}
     far = {name: share for name, share in wanted.items() if _is_far(came.get(name, 0), share)}
-    return [_COARSE.format(name=name, came=came.get(name, 0), share=share, **about) for name, share in far.items()]
+    if not far: return []
+    return [_COARSE.format(
+        came=", ".join(f"{name} holds {came.get(name, 0):.0%} instead of {share:.0%}" for name, share in far.items()),
+        groups=f"{len(held):,} groups are" if len(held) > 1 else "one group is",
+        largest=held.iloc[0],
+        shares=" and ".join(f"shard.{name}_share" for name in far))]
 
 def _is_far(came, share): return not came or abs(came - share) > 0.05
 
