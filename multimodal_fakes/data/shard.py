@@ -216,6 +216,7 @@ def grouped_split(
     groups,       # (n,) what must stay together
     shares:dict,  # split → share of the examples; they add up to 1, and the first is that of training
     seed:int=0,
+    every=None,   # (n,) every answer of each example, `a|b`, none of which training may lack; y if none
 ) -> np.ndarray: # (n,) split of each example
     "Stratified splits that no group straddles; training has every class, the others have what it can spare"
     names, share = list(shares), np.array(list(shares.values()), float)
@@ -225,6 +226,7 @@ def grouped_split(
     starts = 20 if len(counts) < 300 else 1
     deals = [_deal(counts, target, np.random.default_rng([seed, start])) for start in range(starts)]
     best = min(deals, key=lambda deal: _misfit(counts, target, deal))
+    if every is not None: counts, answered = _by_group(every, group)
     mended = _mend(best, counts[:, answered], share)
     return np.array(names, dtype=object)[mended[group]]
 
@@ -239,7 +241,7 @@ def published_fate(
 
 # %% ../../nbs/data/03_shard.ipynb #fe15a70a
 def split_dataset(
-    table:pd.DataFrame,       # of one dataset: id, split as published, group, y (empty where unlabelled)
+    table:pd.DataFrame,       # of one dataset: id, split as published, group, y (empty where unlabelled), perhaps every
     fate:dict,                # group → split, where that is already decided
     val_share:float=0.15,
     test_share:float=0.2,
@@ -254,7 +256,8 @@ def split_dataset(
     free, off_target = decided.isna(), []
     if missing and free.any():
         shares = {"train": _left_for_training(missing), **missing}
-        split[free] = grouped_split(table.y[free], table.group[free], shares, seed)
+        every = table["every"][free] if "every" in table else None
+        split[free] = grouped_split(table.y[free], table.group[free], shares, seed, every)
         off_target = _off_target(split[free], shares, table.group[free])
     report = dict(how=_how(table.split, missing), dropped=dropped, notes=_notes(table, split) + off_target)
     return split.to_numpy(object), report
@@ -366,7 +369,7 @@ def make_splits(
     split_by:str="published", # or `group`: published splits are ignored, but for datasets that are only tested on
     seed:int=0,
 ) -> tuple[dict, dict]: # {id: split}, {dataset: report}
-    "The splits of every dataset, each stratified by the first field of its configuration, and checked"
+    "The splits of every dataset, stratified by the first field of its configuration, no class of any lost, and checked"
     table = _split_table(examples, labels, confs, split_by)
     fate = published_fate(table)
     parts = dict(list(table.groupby("dataset", sort=False)))
@@ -391,8 +394,13 @@ def _split_table(examples, labels, confs, split_by):
     rows = []
     for e in examples:
         if e.id not in labels: continue
-        rows.append((e.id, e.dataset, _published(e, confs, split_by), group_or_id(e), y.get(e.id, "")))
-    return pd.DataFrame(rows, columns=["id", "dataset", "split", "group", "y"])
+        every = "|".join(f"{field} {c}" for field, c in _all_answers(labels[e.id]))
+        rows.append((e.id, e.dataset, _published(e, confs, split_by), group_or_id(e), y.get(e.id, ""), every))
+    return pd.DataFrame(rows, columns=["id", "dataset", "split", "group", "y", "every"])
+
+def _all_answers(labels):
+    "(field, class) of every answer of an example"
+    return [(field, c) for field, answer in labels.items() for c in in_one_word(answer).split("|")]
 
 def _published(e, confs, split_by):
     "The split that is respected"
