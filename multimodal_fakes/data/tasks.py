@@ -91,6 +91,8 @@ def _unlearnable(counts, classes, modalities, several):
 # %% ../../nbs/data/02d_tasks.ipynb #d78a92bb
 _TAKE_OFF = "add some, or take the class off (`ignore` or `map` of its label in conf/dataset)"
 
+_EMPTY = "{0} has no labelled example: none is published, and shard.{0}_share or the groups left none"
+
 def _unmeasurable(counts, classes, several):
     "Splits on which nothing can be set or measured"
     for split in ("val", "test"):
@@ -98,7 +100,7 @@ def _unmeasurable(counts, classes, several):
         there = {c: int(_of(counts, split, c)["labelled"]) for c in classes}
         sides = [c for c, k in there.items() if k and not (several and k == n)]
         only = " and ".join(c for c, k in there.items() if k) or "none"
-        if not n: yield f"{split} has no labelled example; shard.{split}_share takes some from train"
+        if not n: yield _EMPTY.format(split)
         elif several and not sides:
             yield f"{split}: no class holds of some of its {n} labelled examples and not of others, only {only} of all"
         elif not several and len(sides) < 2:
