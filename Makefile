@@ -71,7 +71,7 @@ quick: export  ## one detector, of the pilot's headlines, in a few minutes: runs
 	@python -m multimodal_fakes.pilots.pilot Datasets --dataset pilot_clickbait
 	@work=$$(python -m multimodal_fakes.line workspace headlines Datasets) && $(IN_WORK)
 
-COLUMNS_APART = ^(Created$$|Step_|models/|conf/|Datasets|(scan|prepare|ocr|shard|expert|fusion|calibrate|report|export|robustness|search)$$)
+COLUMNS_APART = ^(Created$$|Step_|models/|conf/|conf\.|facts\.|Datasets|(scan|prepare|ocr|shard|facts|expert|fusion|calibrate|report|export|robustness|search)$$)
 
 compare: setup  ## this workspace beside the experiments of `dvc exp run`: what was changed, and the headline of each task
 	@dvc exp show --no-pager --only-changed --drop '$(COLUMNS_APART)'

@@ -15,7 +15,16 @@ from pathlib import Path
 
 import yaml
 
-from .core import FakesError, atomic_path, nearest, overlay, read_json, read_yaml, sha256_file, write_json
+from multimodal_fakes.core import (
+    FakesError,
+    atomic_path,
+    nearest,
+    overlay,
+    read_json,
+    read_yaml,
+    sha256_file,
+    write_json,
+)
 
 # %% ../nbs/00eb_workspace.ipynb #8d1f8b17
 PILOT = "pilot"      # what `params.yaml` itself is called
@@ -121,8 +130,8 @@ def _set_apart(work, there, now):
     n = 1
     while (work/f"earlier-{n}").exists(): n += 1
     for path in differing: _move(work/path, work/f"earlier-{n}"/path)
-    print(f"{work} has no list of what was written there. {len(differing)} files that differ from the project's, such as "
-          f"{differing[-1]}, were moved to {work/f'earlier-{n}'}: look there for your own edits.", file=sys.stderr)
+    print(f"{work} has no list of what was written there. {len(differing)} files that differ from the project's, such "
+          f"as {differing[-1]}, were moved to {work/f'earlier-{n}'}: look there for your own edits.", file=sys.stderr)
 
 def _move(path, place):
     "Move a file, making the folders"
@@ -205,8 +214,8 @@ def use_cache(
     if not (work/".dvc").exists(): _dvc(work, env, "init", "--no-scm", "-q")
     place = os.path.relpath(os.path.realpath(cache), os.path.realpath(work))
     if not place.isascii():
-        raise FakesError(f"DVC cannot name its cache {cache} from {work}: the way there, {place}, has characters beyond ASCII. "
-                         "Keep both below one folder.")
+        raise FakesError(f"DVC cannot name its cache {cache} from {work}: the way there, {place}, has characters "
+                         "beyond ASCII. Keep both below one folder.")
     for key, value in {"cache.dir": place, "cache.type": "hardlink,copy"}.items():
         _dvc(work, env, "config", "--local", key, value)
 
