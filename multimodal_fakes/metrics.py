@@ -200,7 +200,7 @@ def f1_per_class(
     y,       # (n,) class indices; (n, k) of 0 and 1 where several classes may hold
     pred,    # answers of the same shape
     k:int,   # classes
-) -> np.ndarray: # (k,), NaN for a class that neither labels nor answers hold; of several, one that holds for none or for all
+) -> np.ndarray: # (k,), NaN for a class that neither labels nor answers hold; of several, see `measured_classes`
     "F1 of each class; `macro_f1` is the mean of those that exist"
     several = np.ndim(y) == 2
     if several: pred, y = check_scores(pred, y)
@@ -930,12 +930,12 @@ def noise_range(
 SPLITS = ("train", "val", "test")
 
 def share_drift(
-    frame,             # predictions: id, split, y and logit_<class>, or y_<class> beside it; unlabelled ones are left out
+    frame,             # predictions: split, y, logit_<class>, and y_<class> where several may hold; y < 0 is left out
     groups=None,       # (n,) examples with the same value go to one split together
     n_draws:int=2000,  # random splits
     seed:int=0,
-): # DataFrame: class; train, val, test (share of its posts, NaN without any); n_train, …; p (≥ 1 / (n_draws + 1)), or none
-    "Whether the shares of the classes differ between splits by more than chance; posts of tests only should be left out"
+): # DataFrame: class; train, val, test (shares, NaN without posts); n_train, …; p (at least 1 / (n_draws + 1)), or NaN
+    "Whether the shares of the classes differ between splits by more than chance; leave out datasets only tested on"
     import pandas as pd
     known = (frame["y"] >= 0).to_numpy() & frame["split"].isin(SPLITS).to_numpy()
     names, y = class_names(frame), truth(frame)[known]
@@ -944,7 +944,8 @@ def share_drift(
     own = np.arange(len(y)) if groups is None else np.asarray(groups)[known]
     n, counts = split.sum(0), split.T @ holds                                                        # (3,), (3, k)
     shares = np.divide(counts, n[:, None], out=np.full(counts.shape, np.nan), where=n[:, None] > 0)
-    p = _chance_of_drift(holds.astype(float), split, own, n_draws, seed) if len(y) else np.full(len(names), np.nan)
+    p = np.full(len(names), np.nan)
+    if len(y): p = _chance_of_drift(holds.astype(float), split, own, n_draws, seed)
     columns = dict(zip(SPLITS, shares)) | {f"n_{s}": int(v) for s, v in zip(SPLITS, n)}
     return pd.DataFrame({"class": names} | columns | dict(p=p))
 

@@ -83,12 +83,12 @@ class ProblemOut(Reply):
 
 # %% ../../nbs/service/07e_messages.ipynb #ea40bfbd
 _POSITIVE = "Of the positive class, such as fake or hateful, whatever was predicted; none where no class is"
-_THRESHOLD = "Of the positive class, from which it is predicted; where several may hold one a class, none: never predicted"
+_THRESHOLD = "Of the positive class, from which it is predicted; a list, one or none a class, where several may hold"
 _ABSTAINED = "A person should look: less sure than asked, or unlike the known"
 _POSSIBLE = "Classes that cannot be ruled out at the promised coverage"
 _OOD = "Share of known posts that are nearer to what was trained on"
-_CALIBRATED = ("Whose map made scores probabilities: `map_of` a set of modalities or all posts; `own` where it is that of posts "
-               "like this one; `n` validation posts were like it, 0 if none was ever met")
+_CALIBRATED = ("Whose map made scores probabilities: `map_of` a set of modalities, or all; `own` where it is that "
+               "of posts with the same modalities; of these `n` were in validation, 0 if none was ever met")
 _IGNORED = "Parts of the post that this detector does not look at"
 _ID = "For `POST /feedback`; none where predictions are not stored"
 

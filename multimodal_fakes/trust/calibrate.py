@@ -136,8 +136,8 @@ def seen_rows(
     seen = rows[rows.present.to_numpy(bool)]
     if len(seen): return seen
     raise FakesError(
-        f"None of the {len(rows)} labelled {split} posts has anything that what ships looks at, so nothing can be fitted "
-        "or measured. Let something ship that looks at more (fusion.strategy), or give such posts.")
+        f"None of the {len(rows)} labelled {split} posts has anything that what ships looks at, so nothing can be "
+        "fitted or measured. Let something ship that looks at more (fusion.strategy), or give such posts.")
 
 def seen_counts(
     frame,       # predictions, of `with_seen`
@@ -201,7 +201,7 @@ def threshold_of(
     classes,    # names, for the message
     purpose="best_f1",   # of `decisions.read_purpose`
     groups=None,         # (n,) examples with the same value belong together
-) -> tuple: # threshold: none beyond two classes, a list of one or none a class where several may hold; refused: class → why
+) -> tuple: # threshold: none beyond two classes, a list (with none for a class) where several may hold; class → refusal
     "The threshold that the detector ships with, and the classes that could not be fitted on their own"
     if y.ndim == 1:
         threshold = None if positive is None else choose_threshold(y == positive, probs[:, positive], purpose, groups)
@@ -226,7 +226,7 @@ def _own_threshold(holds, p, name, purpose, groups, together):
     why = one_sided(holds)
     if why and together is not None:
         return together, f"{name} {why}: it has the temperature and the threshold of the other classes together."
-    if why: return None, f"{name} {why}: it has no threshold and is never answered; its probability has the other classes' map."
+    if why: return None, f"{name} {why}: it is never answered, and its probability has the map of the other classes."
     try: return choose_threshold(holds == 1, p, purpose, groups), None
     except Unreachable as e: return None, f"{name}: {e} It is never answered."
 
@@ -551,12 +551,14 @@ def flat_metrics(
     test = summary["before_after"]["test"]
     metrics = dict(method=summary["method"], n=test["after"]["n"], n_unseen=summary["seen"]["test"]["unseen"])
     threshold = summary["threshold"]
-    if isinstance(threshold, list): metrics |= {f"threshold_{c}": t for c, t in zip(classes, threshold) if t is not None}
+    if isinstance(threshold, list):
+        metrics |= {f"threshold_{c}": t for c, t in zip(classes, threshold) if t is not None}
     elif threshold is not None: metrics["threshold"] = threshold
     for m in ("ece", "ece_adaptive", "ece_chance", "ece_p", "ece_debiased", "nll"):
         for when in ("before", "after"):
             if test[when][m] is not None: metrics[f"{m}_{when}"] = test[when][m]
-    if summary["over_all"]: metrics |= {f"{m}_over_all": summary["over_all"]["test"]["after"][m] for m in ("nll", "ece")}
+    if summary["over_all"]:
+        metrics |= {f"{m}_over_all": summary["over_all"]["test"]["after"][m] for m in ("nll", "ece")}
     if summary["refused"]: metrics["refused"] = ", ".join(summary["refused"])
     return {k: round(v, 6) if isinstance(v, float) else v for k, v in metrics.items()}
 
@@ -588,7 +590,7 @@ def _summary(frame, probs, datasets, calibration, threshold, refused, p, rules):
         ships=p["ships"],
         method=str(calibration),
         calibration=calibration.to_dict(),
-        patterns=calibration.by_pattern(_inputs(p)),
+        patterns=calibration.of_patterns(_inputs(p)),
         candidates=calibration.candidates_,
         threshold=threshold,
         refused=refused,

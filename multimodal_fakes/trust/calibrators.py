@@ -647,7 +647,7 @@ def used(
     return dict(map_of=pattern if own else "all", own=own, n=n)
 
 @patch
-def by_pattern(
+def of_patterns(
     self:PatternCalibrator,
     modalities,   # that what ships looks at
 ) -> list: # of dicts: pattern, map, and what `used` says; of every set of modalities that a post may have
