@@ -137,7 +137,8 @@ class Fusion(Section):
     dropout:list[float] = text("after each of them")
     activation:Literal["relu", "gelu"] = text("relu, gelu")
     width:int = count("of the projection of each modality", least=1)
-    modality_dropout:float = Field(ge=0, lt=1, description="chance that a modality is hidden in training")
+    modality_dropout:float = Field(
+        ge=0, lt=1, description="chance that a modality is hidden in training; of three, 0.15 or more")
     aux_weight:float = Field(ge=0, description="of the loss of each modality alone")
     epochs:int = count("of each network, at most", least=1)
     lr:float = Field(gt=0, le=1, description="peak learning rate")
