@@ -132,6 +132,7 @@ def _by_class(y, answers, classes):
 def _by_share(y, answered, name, shares):
     "Share of the positive class → its counts of 1,000, first the share of the test split"
     tested = y.mean()
+    if tested in (0, 1): shares = ()     # of a class that was not tested on, nothing is known at another share
     rows = {f"{tested:.0%} {name}, as tested": per_thousand(y, answered, tested)}
     for share in shares:
         if abs(share - tested) > 0.01: rows[f"{share:.0%} {name}"] = per_thousand(y, answered, share)
@@ -556,7 +557,8 @@ def draw_confusion(
     fig.colorbar(squares, ax=ax, fraction=0.046, label="share of the true class")
     ax.set(xticks=range(k), yticks=range(k), xlabel="predicted", ylabel="actual")
     ax.tick_params(labelsize=small)
-    ax.set_xticklabels(classes, rotation=90 if k > 4 else 0)
+    crowded = k > 4 or max(map(len, classes)) > 12
+    ax.set_xticklabels(classes, rotation=90 if crowded else 0)
     ax.set_yticklabels(classes)
     for (i, j), n in np.ndenumerate(counts):
         color = "white" if shares[i, j] > 0.5 else "black"
