@@ -37,7 +37,7 @@ class HttpConf(Section):
     "The service itself"
     host:str = "127.0.0.1"                          # to listen at; 0.0.0.0 for all
     port:int = Field(8000, ge=0, le=65535)          # any free one if zero
-    default_task:str = "fake_news"                  # where several fit a post that names none
+    default_task:str = "fake_news"                  # where several fit a post that names none equally well
     origins:list[str] = []                          # of web pages that may call it, such as https://example.org
     signed_urls:bool = True                         # a video_url must carry a signature of `access`
     notice_seconds:float = Field(0.0, ge=0, le=300) # from SIGTERM until no connection is accepted
@@ -233,7 +233,7 @@ def fit(
     if task: raise Problem(status, f"No task {task[:100]!r}{nearest(task[:100], names)}")
     if not self.engine.tasks:
         raise Problem(503, "The detectors are being loaded. Try again in a few seconds.", retry_after=2)
-    fits = [name for name, about in self.engine.tasks.items() if _looks_at(about["modalities"], has)]
+    fits = _made_for(self.engine.tasks, has)
     default = self.conf.http.default_task
     if len(fits) == 1: return fits[0]
     if default in fits: return default
@@ -243,7 +243,15 @@ def fit(
 
 # %% ../../nbs/service/07h_respond.ipynb #f7911781
 def _looks_at(modalities, has) -> bool:
+    "Whether a detector looks at every part of a post"
     return all(LOOKS[part] & set(modalities) for part in has)
+
+def _made_for(tasks, has) -> list: # of task names
+    "Of the detectors that look at every part of a post those that miss least in it, and of these those that see most of it"
+    seen = set().union(*(LOOKS[part] for part in has))
+    fits = {name: set(about["modalities"]) for name, about in tasks.items() if _looks_at(about["modalities"], has)}
+    worth = {name: (len(modalities - seen), -len(modalities & seen)) for name, modalities in fits.items()}
+    return [name for name in worth if worth[name] == min(worth.values())]
 
 # %% ../../nbs/service/07h_respond.ipynb #d9ee4c8d
 @patch
