@@ -378,7 +378,7 @@ _WORDS = {"title", "licence", "homepage", "obtain", "download"}     # for people
 _LABELS = {"name", "labels", "classes"}
 
 READ = {  # stage → what it reads of the configuration of a dataset
-    "prepare": set(DatasetConf.model_fields) - _WORDS - {"kinds", "ocr"},
+    "prepare": set(DatasetConf.model_fields) - _WORDS - {"kinds", "ocr", "also"},
     "ocr": {"name", "ocr"},
     "shard": _LABELS | {"tests_only"},
     "calibrate": _LABELS,
