@@ -35,6 +35,7 @@ from multimodal_fakes.core import (
     root,
     write_json,
 )
+from .experts.confs import load_encoder_conf
 from .plan import check_plan
 from .reach import code_digest, graph, imports, library, reach
 from .record import READ, UNPACKED, load_dataset_conf
@@ -434,18 +435,22 @@ def write_template(project):
 
 # %% ../nbs/00f_line.ipynb #71a5efa0
 def stage_confs(
-    confs:dict,   # dataset → `DatasetConf`, those in use
-    tasks:dict,   # task → what params.yaml states
-    words,        # the folder conf/task
-) -> dict: # stage → digest, or task → digest
-    "What each stage reads of `conf/dataset` and `conf/task`"
+    params:dict,   # the whole of params.yaml
+    project,       # the folder that holds conf/
+) -> dict: # stage → digest, or task or expert → digest
+    "What each stage reads of conf/"
+    folder = Path(project)/"conf"
+    confs = {name: load_dataset_conf(name, folder/"dataset") for name in params["prepare"]["datasets"]}
     states:dict = {stage: _state(confs, stage) for stage in ("prepare", "ocr", "shard")}
-    states |= {"calibrate": {}, "report": {}}
-    for task, about in tasks.items():
+    states |= {"expert": {}, "calibrate": {}, "report": {}}
+    for name, expert in params["experts"].items():
+        encoder = _expert_section(params, expert["task"], expert["modality"])["encoder"]
+        states["expert"][name] = digest(load_encoder_conf(encoder, folder/"encoder").model_dump(mode="json"))
+    for task, about in params["tasks"].items():
         own = {name: confs[name] for name in (*about["datasets"], *about["tests"])}
-        file = Path(words)/f"{task}.yaml"
+        words = folder/"task"/f"{task}.yaml"
         states["calibrate"][task] = _state(own, "calibrate")
-        states["report"][task] = digest(_state(own, "report"), read_yaml(file) if file.exists() else None)
+        states["report"][task] = digest(_state(own, "report"), read_yaml(words) if words.exists() else None)
     return states
 
 def _state(confs, stage):
@@ -466,7 +471,7 @@ def write_facts(
         names = [*about["datasets"], *about["tests"]]
         data = [(inventory.get(name), stats.get(name)) for name in names]
         facts[task] = dict(posts=digest([row for row in rows if row["dataset"] in names]), data=digest(data))
-    write_json(project/"Step_3/facts.json", facts)
+    write_json(project/"Step_3/facts.json", {"facts": facts})
 
 # %% ../nbs/00f_line.ipynb #dad26c21
 def scan(
@@ -476,16 +481,11 @@ def scan(
     check_run(project)
     keep_lock(project)
     write_template(project)
-    params = read_yaml(project/"params.yaml")
-    step, confs = project/"Step_1", _confs_in_use(project, params)
-    homes = {name: conf.home for name, conf in confs.items()}
+    params, step = read_yaml(project/"params.yaml"), project/"Step_1"
+    homes = {name: load_dataset_conf(name, project/"conf/dataset").home for name in params["prepare"]["datasets"]}
     write_json(step/"files.json", scan_datasets(project/"Datasets", homes))
     write_json(step/"code.json", stage_code(project))
-    write_json(step/"confs.json", stage_confs(confs, params["tasks"], project/"conf/task"))
-
-def _confs_in_use(project, params):
-    "The configuration of each dataset that is prepared"
-    return {name: load_dataset_conf(name, project/"conf/dataset") for name in params["prepare"]["datasets"]}
+    write_json(step/"confs.json", {"conf": stage_confs(params, project)})
 
 # %% ../nbs/00f_line.ipynb #5a8596b4
 PER_TASK = ("fusion", "calibrate", "export", "robustness", "report")     # run once a task, in order, after its experts
@@ -519,6 +519,10 @@ def _check_names(params):
                 raise FakesError(f"params.yaml: {where}: {name!r} cannot name a folder and a stage of DVC. "
                                  "Take letters, digits, `_` and `-`; a number needs quotes.")
             _check_is_section(f"{where}.{name}", section)
+    for name, expert in (params.get("experts") or {}).items():
+        for key in ("task", "modality"):
+            if isinstance(expert.get(key), str): continue
+            raise FakesError(f"params.yaml: experts.{name}.{key} should be a name, not {expert.get(key)!r}.")
 
 def _check_known(where, section, names):
     "Raise where a section has a key that nothing reads"
@@ -572,7 +576,9 @@ def make_workspace(
     work = project/"runs"/profile
     link_data(work, datasets, weights or None)
     try: check_settings(params, project, work)
-    except FakesError as e: raise FakesError(f"conf/profile/{profile}.yaml, laid over params.yaml: {e}") from None
+    except FakesError as e:
+        said = str(e).replace("params.yaml: ", "").replace("params.yaml does not fit", "the settings do not fit")
+        raise FakesError(f"conf/profile/{profile}.yaml: {said}") from None
     refresh(project, work, params)
     use_cache(work, project/".dvc/cache")
     return work

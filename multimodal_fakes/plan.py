@@ -83,7 +83,8 @@ def _experts(task, about, params, project, home, confs):
         own = {n: e for n, e in entries.items() if (e.get("task"), e.get("modality")) == (task, modality)}
         if not own: yield _missing_expert(task, modality, project)
         if len(own) > 1:
-            yield f"experts has {len(own)} entries ({', '.join(own)}) with task {task!r} and modality {modality!r}; keep one."
+            twins = f"{len(own)} entries ({', '.join(own)})"
+            yield f"experts has {twins} with task {task!r} and modality {modality!r}; keep one."
         if len(own) != 1: continue
         name, entry = next(iter(own.items()))
         recipe = ((params.get("expert") or {}).get(modality) or {}) | entry
@@ -96,10 +97,12 @@ def _missing_expert(task, modality, project):
     encoders = list(_encoders_of(modality, project/"conf/encoder"))
     small = f"small_{modality}"
     line = f"experts has no entry with task {task!r} and modality {modality!r}. "
-    if not encoders: return line + f"conf/encoder has no encoder for {modality} either: add a file with `modality: {modality}`."
+    if not encoders:
+        return f"{line}conf/encoder has no encoder for {modality} either: add a file with `modality: {modality}`."
     encoder = small if small in encoders else encoders[0]
+    others = [name for name in encoders if name != encoder]
     entry = f"{task}_{modality}: {{task: {task}, modality: {modality}, encoder: {encoder}}}"
-    return line + f"Write: `{entry}`" + (f" (or: {', '.join(e for e in encoders if e != encoder)})" if encoders[1:] else "")
+    return f"{line}Write: `{entry}`" + (f" (or: {', '.join(others)})" if others else "")
 
 def _encoders_of(modality, folder):
     "Names of the encoders of a modality, those that can be read"
@@ -142,6 +145,8 @@ def _gaps(params, project, home):
     "Everything that a run lacks, a line each"
     prepared, tasks = params["prepare"]["datasets"], params.get("tasks") or {}
     named = [name for about in tasks.values() for name in (*about["datasets"], *about["tests"])]
+    if not tasks: yield "tasks: none is listed, so nothing would be decided."
+    if not prepared: yield "prepare.datasets: none is listed, so nothing would be read."
     confs, wrong = _known([*prepared, *named], project/"conf/dataset")
     yield from wrong
     for task, about in tasks.items():

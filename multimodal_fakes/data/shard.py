@@ -216,6 +216,7 @@ def grouped_split(
     groups,       # (n,) what must stay together
     shares:dict,  # split → share of the examples; they add up to 1, and the first is that of training
     seed:int=0,
+    every=None,   # (n,) every answer of each example, `a|b`, none of which training may lack; y if none
 ) -> np.ndarray: # (n,) split of each example
     "Stratified splits that no group straddles; training has every class, the others have what it can spare"
     names, share = list(shares), np.array(list(shares.values()), float)
@@ -225,6 +226,7 @@ def grouped_split(
     starts = 20 if len(counts) < 300 else 1
     deals = [_deal(counts, target, np.random.default_rng([seed, start])) for start in range(starts)]
     best = min(deals, key=lambda deal: _misfit(counts, target, deal))
+    if every is not None: counts, answered = _by_group(every, group)
     mended = _mend(best, counts[:, answered], share)
     return np.array(names, dtype=object)[mended[group]]
 
@@ -239,7 +241,7 @@ def published_fate(
 
 # %% ../../nbs/data/03_shard.ipynb #fe15a70a
 def split_dataset(
-    table:pd.DataFrame,       # of one dataset: id, split as published, group, y (empty where unlabelled)
+    table:pd.DataFrame,       # of one dataset: id, split as published, group, y (empty where unlabelled), perhaps every
     fate:dict,                # group → split, where that is already decided
     val_share:float=0.15,
     test_share:float=0.2,
@@ -254,7 +256,8 @@ def split_dataset(
     free, off_target = decided.isna(), []
     if missing and free.any():
         shares = {"train": _left_for_training(missing), **missing}
-        split[free] = grouped_split(table.y[free], table.group[free], shares, seed)
+        every = table["every"][free] if "every" in table else None
+        split[free] = grouped_split(table.y[free], table.group[free], shares, seed, every)
         off_target = _off_target(split[free], shares, table.group[free])
     report = dict(how=_how(table.split, missing), dropped=dropped, notes=_notes(table, split) + off_target)
     return split.to_numpy(object), report
@@ -282,9 +285,8 @@ def _each(y):
 
 _LEAKED = ("{:.0%} of the published training examples share a group with validation or test and were dropped; "
            "consider split_by: group")
-_COARSE = ("{name} holds {came:.0%} instead of {share:.0%}: its groups are too coarse, or its classes too small, to do "
-           "better. There are {n:,} groups, of which the largest holds {largest:.0%}; name finer ones (`group` "
-           "in conf/dataset), publish splits (`split`), or change shard.{name}_share")
+_COARSE = ("{came}: its {groups} too coarse, or its classes too small, to do better; the largest group holds "
+           "{largest:.0%}. Name finer ones (`group` in conf/dataset), publish splits (`split`), or change {shares}")
 
 def _left_for_training(missing):
     "The share of training; raises where the others leave none"
@@ -294,12 +296,16 @@ def _left_for_training(missing):
     raise FakesError(f"{asked} leave nothing to train on: together they must stay below 1.")
 
 def _off_target(split, shares, groups):
-    "Where coarse groups kept a split from its share"
+    "Where coarse groups kept a split from its share: a sentence, or none"
     came, held = split.value_counts(normalize=True), groups.value_counts(normalize=True)
-    about = dict(n=len(held), largest=held.iloc[0])
     wanted = {name: share for name, share in shares.items() if name != "train"}
     far = {name: share for name, share in wanted.items() if _is_far(came.get(name, 0), share)}
-    return [_COARSE.format(name=name, came=came.get(name, 0), share=share, **about) for name, share in far.items()]
+    if not far: return []
+    return [_COARSE.format(
+        came=", ".join(f"{name} holds {came.get(name, 0):.0%} instead of {share:.0%}" for name, share in far.items()),
+        groups=f"{len(held):,} groups are" if len(held) > 1 else "one group is",
+        largest=held.iloc[0],
+        shares=" and ".join(f"shard.{name}_share" for name in far))]
 
 def _is_far(came, share): return not came or abs(came - share) > 0.05
 
@@ -363,7 +369,7 @@ def make_splits(
     split_by:str="published", # or `group`: published splits are ignored, but for datasets that are only tested on
     seed:int=0,
 ) -> tuple[dict, dict]: # {id: split}, {dataset: report}
-    "The splits of every dataset, each stratified by the first field of its configuration, and checked"
+    "The splits of every dataset, stratified by the first field of its configuration, no class of any lost, and checked"
     table = _split_table(examples, labels, confs, split_by)
     fate = published_fate(table)
     parts = dict(list(table.groupby("dataset", sort=False)))
@@ -388,8 +394,13 @@ def _split_table(examples, labels, confs, split_by):
     rows = []
     for e in examples:
         if e.id not in labels: continue
-        rows.append((e.id, e.dataset, _published(e, confs, split_by), group_or_id(e), y.get(e.id, "")))
-    return pd.DataFrame(rows, columns=["id", "dataset", "split", "group", "y"])
+        every = "|".join(f"{field} {c}" for field, c in _all_answers(labels[e.id]))
+        rows.append((e.id, e.dataset, _published(e, confs, split_by), group_or_id(e), y.get(e.id, ""), every))
+    return pd.DataFrame(rows, columns=["id", "dataset", "split", "group", "y", "every"])
+
+def _all_answers(labels):
+    "(field, class) of every answer of an example"
+    return [(field, c) for field, answer in labels.items() for c in in_one_word(answer).split("|")]
 
 def _published(e, confs, split_by):
     "The split that is respected"

@@ -457,8 +457,8 @@ def some_of_each(
     for wanted in [{m} for m in modalities] + [set(modalities)]:
         have = [i for i, sample in enumerate(samples) if wanted <= set(sample)]
         if not have and len(wanted) == 1:
-            raise FakesError(f"None of the {len(samples)} posts drawn has {wanted.pop()}, and its network is traced along one: "
-                             "raise export.n_posts and export.n_fixed, or 0 for all.")
+            raise FakesError(f"None of the {len(samples)} posts drawn has {wanted.pop()}, and its network is traced "
+                             "along one: raise export.n_posts and export.n_fixed, or set 0 for all.")
         if have and not set(have) & set(rows): rows.append(have[0])
     return rows
 

@@ -142,7 +142,7 @@ def in_percent(row, metric:str) -> str:
 # %% ../../nbs/reports/05a_cards.ipynb #794d7d80
 def in_list(values) -> str:
     "A number, or several"
-    return ", ".join(f"{v:.3g}" for v in np.atleast_1d(values))
+    return ", ".join("none" if v is None else f"{v:.3g}" for v in np.atleast_1d(values))
 
 
 def not_applicable(
