@@ -382,7 +382,7 @@ READ = {  # stage → what it reads of the configuration of a dataset
     "ocr": {"name", "ocr"},
     "shard": _LABELS | {"tests_only"},
     "calibrate": _LABELS,
-    "report": _LABELS | _WORDS - {"download"} | {"kinds", "keep", "ocr"},
+    "report": _LABELS | _WORDS - {"download"} | {"kinds", "keep", "ocr", "derived", "files"},
 }
 
 def part_of_stage(

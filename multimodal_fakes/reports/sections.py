@@ -611,8 +611,8 @@ def _one_score(name, over, value, lazy):
 def confusion_section(results:dict) -> Section:
     "What is taken for what"
     confusion, classes = results["confusion"], results["classes"]
-    pairs = confusion.query("actual != predicted").value_counts(["actual", "predicted"])
-    finding = _most_often(*pairs.index[0], pairs.iloc[0]) if len(pairs) else "No test post is answered wrongly."
+    pairs = confusion.query("actual != predicted").value_counts(["actual", "predicted"]).reset_index(name="times")
+    finding = _most_often(**pairs.iloc[0]) if len(pairs) else "No test post is answered wrongly."
     alt = "Confusion matrix: shares of each true class by answer; the largest counts are in the table below."
     matrix = drawing(alt, draw_confusion, confusion, classes)
     counts = confusion.value_counts(["actual", "predicted"]).reset_index(name="posts")
