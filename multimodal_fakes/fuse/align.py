@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from torch.utils.data import Dataset
 
-from ..core import FakesError, read_json, seed_everything, write_json
+from ..core import read_json, seed_everything, write_json
 from multimodal_fakes.experts.encoder import (
     EncoderConf,
     has_bf16,
@@ -26,6 +26,7 @@ from multimodal_fakes.experts.encoder import (
 )
 from ..experts.preprocess import Words, caption_and_picture, squares
 from ..experts.train import Classifier, fit, generator_of
+from .combine import Unteachable
 
 # %% ../../nbs/fuse/05a_align.ipynb #8e5bad60
 def make_words(
@@ -39,9 +40,9 @@ def make_words(
     count = words.said(captions).sum(0)
     words.ids = np.flatnonzero((count >= least) & (count <= most * len(captions)))
     if len(words.ids) < 2:
-        raise FakesError(
+        raise Unteachable(
             f"{len(captions)} genuine pairs have {len(words.ids)} words that {least} captions or more share; "
-            "alignment needs more pairs. Take `aligned` off fusion.strategies."
+            "alignment needs more pairs."
         )
     return words
 

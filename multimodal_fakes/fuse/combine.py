@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['QUALITY', 'WHOLE', 'STRATEGIES', 'FEWEST', 'Evidence', 'ragged', 'made_up', 'quality_signals', 'ocr_confidence',
-           'Strategy', 'untaught', 'find_strategy', 'PerClass', 'save_fusion', 'load_fusion', 'mixture', 'to_logits',
-           'Mean', 'Vote', 'Weighted', 'stack_inputs', 'Stacking', 'Logistic', 'Boosted', 'Conjunctive']
+           'Unteachable', 'Strategy', 'untaught', 'find_strategy', 'PerClass', 'save_fusion', 'load_fusion', 'mixture',
+           'to_logits', 'Mean', 'Vote', 'Weighted', 'stack_inputs', 'Stacking', 'Logistic', 'Boosted', 'Conjunctive']
 
 # %% ../../nbs/fuse/05_combine.ipynb #724c08ea
 import copy
@@ -261,6 +261,9 @@ def ocr_confidence(
 # %% ../../nbs/fuse/05_combine.ipynb #547ff299
 STRATEGIES:dict = {}      # name → class
 
+class Unteachable(FakesError):
+    "A strategy that cannot be fitted to these data; the others can"
+
 class Strategy:
     "One way to fuse; a subclass with a `name` is entered in `STRATEGIES`"
     name = ""
@@ -503,7 +506,7 @@ def search(self:Weighted, part:Evidence, importance, start) -> np.ndarray: # (k 
         return -(importance * np.log(p[np.arange(len(part)), part.y] + 1e-12)).sum() / importance.sum()
     options = {"xatol": 1e-4, "fatol": 1e-7, "maxiter": 4000}
     result = minimize(loss, start, method="Nelder-Mead", options=options)
-    if not result.success: raise FakesError(f"Weighted fusion: the weights did not converge ({result.message}).")
+    if not result.success: raise Unteachable(f"Weighted fusion: the weights did not converge ({result.message}).")
     return result.x
 
 def _simplex(z): # (k - 1,) any numbers → (k,) weights that add up to 1
@@ -565,7 +568,7 @@ class Logistic(Stacking):
         start = np.zeros(k + (1 + k) * self.n_classes)
         result = minimize(self.penalised_loss, start, args=(x, y, importance), jac=True,
                           method="L-BFGS-B", options={"maxiter": 2000})
-        if not result.success: raise FakesError(f"Logistic stacking did not converge ({result.message}).")
+        if not result.success: raise Unteachable(f"Logistic stacking did not converge ({result.message}).")
         self.fitted["theta"] = result.x
 
     def predict(self, x): return softmax(self.scores(x, self.fitted["theta"])[0])
@@ -725,7 +728,7 @@ def _most_likely(self:Conjunctive, inputs, present, genuine, importance) -> dict
     ridge, start = _ridge_and_start(inputs)
     result = minimize(self._penalised_loss, start, args=(inputs, present, genuine, importance, ridge), jac=True,
                       method="L-BFGS-B", options={"maxiter": 500})
-    if not np.isfinite(result.fun): raise FakesError(f"Conjunctive fusion did not converge ({result.message}).")
+    if not np.isfinite(result.fun): raise Unteachable(f"Conjunctive fusion did not converge ({result.message}).")
     return _sides(result.x, inputs)
 
 # %% ../../nbs/fuse/05_combine.ipynb #02aaa4c5

@@ -55,6 +55,7 @@ from multimodal_fakes.fuse.combine import (
     Evidence,
     PerClass,
     Strategy,
+    Unteachable,
     find_strategy,
     ocr_confidence,
     quality_signals,
@@ -128,10 +129,7 @@ def pair(self:Aligned) -> tuple: # names
     pairs = [p for p in ALIGNMENTS if set(p) <= set(self.modalities)]
     if pairs: return pairs[0]
     choices = " or ".join(" against ".join(p) for p in ALIGNMENTS)
-    raise FakesError(
-        f"Aligned fusion holds {choices}, this task has {', '.join(self.modalities)}: "
-        "take it off fusion.strategies."
-    )
+    raise Unteachable(f"Aligned fusion holds {choices}, this task has {', '.join(self.modalities)}.")
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #bc36cc2f
 @patch
@@ -891,12 +889,17 @@ def train_strategies(
     names,              # of `STRATEGIES`
     settings:dict,      # of the networks
     checkpoints,        # folder of its own
-) -> tuple: # {name: strategy}, {name: logits (n, C), out of fold on the rows that it was fitted on}, history
-    "Fit each strategy and score every example with it"
-    strategies, logits = {}, {}
+    forced:str|None=None,   # the one that has to be fitted
+) -> tuple: # {name: strategy}, {name: logits (n, C)}, history, {name: why it is left out}
+    "Fit each strategy that these data can teach, and score every example, out of fold where it was fitted on it"
+    strategies, logits, left_out = {}, {}, {}
     histories = []
     for name in names:
-        made = fresh(name, evidence, **settings).fit(evidence, checkpoints=Path(checkpoints)/name)
+        try: made = fresh(name, evidence, **settings).fit(evidence, checkpoints=Path(checkpoints)/name)
+        except Unteachable as e:
+            if name == forced: raise
+            left_out[name] = str(e)
+            continue
         logits[name] = made.logits(evidence)
         if made.fitted_on == "val":
             val = evidence.rows("val")
@@ -905,7 +908,7 @@ def train_strategies(
         strategies[name] = made
     if histories: history = pd.concat(histories, ignore_index=True)
     else: history = pd.DataFrame(columns=["epoch", "train_loss", "val_loss", "strategy"])
-    return strategies, logits, history
+    return strategies, logits, history, left_out
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #7a7b7daf
 def untaught_classes(
@@ -936,7 +939,7 @@ def fuse(
     evidence = read_evidence(home, task)
     names = to_try(strategies, strategy, task.modalities, 2 if task.multi_label else len(task.classes))
     checkpoints = _checkpoints(home, evidence, task, settings)
-    made, logits, history = train_strategies(evidence, names, settings, checkpoints)
+    made, logits, history, left_out = train_strategies(evidence, names, settings, checkpoints, strategy)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
     candidates = evidence.logits | logits
@@ -948,7 +951,7 @@ def fuse(
     bias = modality_use(tested, whole, seed=settings["seed"])
     about = {"experts": list(task.modalities)} | verdict
     about |= dict(strategies=_rounded(table), weights=_weights(made), settings=settings)
-    about |= dict(untaught=untaught_classes(evidence, task.classes))
+    about |= dict(untaught=untaught_classes(evidence, task.classes), left_out=left_out)
     fused = dict(table=table, history=history, subsets=subsets, bias=bias, about=about)
 
     step, ships = Path(out)/f"Step_5/{task.name}/fusion", verdict["ships"]

@@ -27,6 +27,7 @@ from multimodal_fakes.experts.encoder import (
 )
 from ..experts.preprocess import lips_and_sound
 from ..experts.train import Classifier, fit, generator_of
+from .combine import Unteachable
 from ..media import RATE
 
 # %% ../../nbs/fuse/05b_sync.ipynb #b656255f
@@ -190,9 +191,9 @@ def train(cls:Sync,
 # %% ../../nbs/fuse/05b_sync.ipynb #713d9632
 def _check_enough(train, val):
     if len(train) >= 2 and len(val) >= 2: return
-    raise FakesError(
+    raise Unteachable(
         "Sync needs two genuine clips with picture and sound or more in train and val, "
-        f"got {len(train)} and {len(val)}. Take `aligned` off fusion.strategies."
+        f"got {len(train)} and {len(val)}."
     )
 
 # %% ../../nbs/fuse/05b_sync.ipynb #f9a72239
