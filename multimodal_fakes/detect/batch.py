@@ -260,8 +260,8 @@ def _path(folder, cell):
     "Where the file of a cell lies"
     cell = cell.strip()
     if is_url(cell): return cell
-    path = os.path.join(folder, cell)
-    return path if os.path.exists(path) else os.path.join(folder, cell.replace("\\", "/"))
+    path = str(Path(folder, cell))
+    return path if os.path.exists(path) else str(Path(folder, cell.replace("\\", "/")))
 
 def _post_of(row, parts, folder):
     "The post in a row: its files as paths; a word for nothing, such as NaN, is none"
