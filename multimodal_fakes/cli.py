@@ -89,11 +89,12 @@ def _with_table(command):
     command.add_argument("source")
     command.add_argument("target")
     for part in PARTS:
-        about = f"column with the {part}, `{part}` if none is named; paths are relative to the table"
-        command.add_argument(f"--{part}-column", metavar="COLUMN", help=about.split(";")[0] if part == "text" else about)
-    about = "column with true labels, by which the answers are measured: names of classes, or their numbers from 0"
+        about = f"column with the {part}, `{part}` if none is named"
+        paths = "" if part == "text" else "; paths are relative to the table"
+        command.add_argument(f"--{part}-column", metavar="COLUMN", help=about + paths)
+    about = "column with true labels, by which answers are measured: names of classes, or their numbers from 0"
     command.add_argument("--label-column", metavar="COLUMN", help=about)
-    about = "measure by the labels (in column `label` if none is named), and write the metrics to a file if one is named"
+    about = "measure by the labels, in `label` if no column is named; write the metrics to a file if one is named"
     command.add_argument("--evaluate", nargs="?", const=True, metavar="FILE.json", help=about)
     about = "of standard input and output, and of files whose names do not tell"
     command.add_argument("--format", choices=PIPED, default="", help=about)

@@ -245,7 +245,7 @@ class Table(NamedTuple):
 
 def _written_table(source, own, detector, kind):
     "Names and types of what is written"
-    columns = [c for c in answer_columns(detector.classes) if c != "probabilities"]      # they have columns of their own
+    columns = [c for c in answer_columns(detector.classes) if c != "probabilities"]      # each has its own
     names = column_names([*own, *columns])[len(own):]
     types = _arrow_types(detector.classes, detector.bundle["multi_label"]) if kind == "parquet" else {}
     return Table(own, dict(zip(columns, names)), types, source.path, source.path.suffix.lower() == ".parquet")
@@ -260,8 +260,8 @@ def _path(folder, cell):
     "Where the file of a cell lies"
     cell = cell.strip()
     if is_url(cell): return cell
-    path = os.path.join(folder, cell)
-    return path if os.path.exists(path) else os.path.join(folder, cell.replace("\\", "/"))
+    path = str(Path(folder, cell))
+    return path if os.path.exists(path) else str(Path(folder, cell.replace("\\", "/")))
 
 def _post_of(row, parts, folder):
     "The post in a row: its files as paths; a word for nothing, such as NaN, is none"
@@ -323,8 +323,8 @@ def _say_what_lacks(detector, parts, columns):
 # %% ../../nbs/detect/06cb_batch.ipynb #0f7f4029
 def predict_table(
     detector:Detector,
-    source,                # table with a column text, image or video, of a kind that `read_rows` knows; `-`: standard input
-    target,                # table written, of a kind in `WRITTEN`: the same columns, then those of the answer; `-`
+    source,                # table with a column text, image or video, as `read_rows` knows them; `-`: standard input
+    target,                # table written, one of `WRITTEN`: the same columns, then those of the answer; `-`
     columns=None,          # part → its column, where that is not called as the part
     label_column=None,     # column with labels, by which the answers are measured
     metrics=None,          # JSON written with what `evaluate` says

@@ -17,7 +17,7 @@ from ..data.rows import is_nothing
 # %% ../../nbs/detect/06ca_evaluate.ipynb #550a9668
 class Labels(NamedTuple):
     "The labels of a table"
-    y:list        # a row: class number, or list of 0 and 1 where several classes may hold; none if it has none or an unknown one
+    y:list        # a row: class number, or 0 and 1 of each class where several may hold; none without a known label
     unknown:dict  # row → its label, which is no class
 
 def read_labels(

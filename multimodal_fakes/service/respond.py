@@ -247,7 +247,7 @@ def _looks_at(modalities, has) -> bool:
     return all(LOOKS[part] & set(modalities) for part in has)
 
 def _made_for(tasks, has) -> list: # of task names
-    "Of the detectors that look at every part of a post those that miss least in it, and of these those that see most of it"
+    "Of the detectors that look at every part those that miss least in the post; of these those that see most of it"
     seen = set().union(*(LOOKS[part] for part in has))
     fits = {name: set(about["modalities"]) for name, about in tasks.items() if _looks_at(about["modalities"], has)}
     worth = {name: (len(modalities - seen), -len(modalities & seen)) for name, modalities in fits.items()}
