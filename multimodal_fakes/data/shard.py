@@ -187,28 +187,43 @@ def _by_group(y, group):
     return counts, answered if answered.any() else ~answered
 
 # %% ../../nbs/data/03_shard.ipynb #f3952cbd
+class _Deal:
+    "Which group lies in which split, and what each split has"
+    def __init__(self, deal, counts, share):
+        self.deal, self.there, self.size = deal.copy(), counts > 0, counts.sum(1)     # there: (groups, classes)
+        self.room = 1.25 * share * self.size.sum() + 1                                # (splits,)
+        of = [deal == split for split in range(len(share))]
+        self.groups = np.stack([self.there[own].sum(0) for own in of])                # (splits, classes)
+        self.filled = np.array([self.size[own].sum() for own in of])                  # (splits,)
+
+    def move(self, group, split):
+        "Take a group to another split"
+        for to, sign in ((self.deal[group], -1), (split, 1)):
+            self.groups[to] += sign * self.there[group]
+            self.filled[to] += sign * self.size[group]
+        self.deal[group] = split
+
+    def smallest(self, own): return own[self.size[own].argmin()]
+
+    def spare(self, split, c):
+        "Groups of a class that training can spare and a split has room for"
+        own = np.flatnonzero((self.deal == 0) & self.there[:, c])
+        own = own[(~self.there[own] | (self.groups[0] > 1)).all(1)]
+        return own[self.filled[split] + self.size[own] <= self.room[split]] if self.filled[split] else own
+
+# %% ../../nbs/data/03_shard.ipynb #81a2dd82
 def _mend(deal, counts, share):
     "A deal in which training has every class, and the other splits have what it can spare"
-    deal, there = deal.copy(), counts > 0                           # (groups,), (groups, classes)
-    for c in np.flatnonzero(there.any(0)):
-        own = np.flatnonzero(there[:, c])
-        if (deal[own] != 0).all(): deal[own[counts[own].sum(1).argmin()]] = 0
+    state = _Deal(deal, counts, share)
+    occurs = state.groups.sum(0) > 0
+    for c in np.flatnonzero(occurs & (state.groups[0] == 0)):
+        if not state.groups[0, c]: state.move(state.smallest(np.flatnonzero(state.there[:, c])), 0)
     for split in range(1, len(share)):
-        for c in np.flatnonzero(there.any(0)):
-            if there[deal == split, c].any(): continue
-            spare = _spare(deal, split, c, counts, share[split])
-            if spare is not None: deal[spare] = split
-    return deal
-
-def _spare(deal, split, c, counts, share):
-    "The smallest group of a class that training can spare and a split has room for; none where there is no such group"
-    size, there = counts.sum(1), counts > 0
-    of_train = there[deal == 0].sum(0)                              # (classes,) groups that training has
-    own = np.flatnonzero((deal == 0) & there[:, c])
-    own = own[(~there[own] | (of_train > 1)).all(1)]
-    held, room = size[deal == split].sum(), 1.25 * share * size.sum() + 1
-    if held: own = own[held + size[own] <= room]
-    return own[size[own].argmin()] if len(own) else None
+        for c in np.flatnonzero(occurs & (state.groups[split] == 0)):
+            if state.groups[split, c] or state.groups[0, c] < 2: continue
+            own = state.spare(split, c)
+            if len(own): state.move(state.smallest(own), split)
+    return state.deal
 
 # %% ../../nbs/data/03_shard.ipynb #b1ae9904
 def grouped_split(

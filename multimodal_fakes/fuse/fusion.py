@@ -100,8 +100,7 @@ class Aligned(Conjunctive):
 
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
         if self.alignment is None:
-            genuine = [_genuine(evidence, split) for split in ("train", "val")]
-            train, val = [self.pairs(evidence, g) for g in genuine]
+            train, val = [self.pairs(evidence, genuine) for genuine in _genuine(evidence)]
             folder = checkpoints or tempfile.mkdtemp()
             self.alignment = ALIGNMENTS[self.pair].train(*train, *val, folder, **self.settings, live=live)
         return super().fit(evidence, evidence.rows("val") if rows is None else rows)
@@ -117,10 +116,12 @@ class Aligned(Conjunctive):
         return made
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #95baa6b7
-def _genuine(evidence, split):
-    "Rows of a split that have every modality and are of class 0"
-    rows = evidence.rows(split, whole=True)
-    return rows[evidence.y[rows] == 0]
+def _genuine(evidence): # rows to train on, rows to validate on
+    "Those that have every modality and are of class 0; every fifth of training where validation has too few"
+    rows = [evidence.rows(split, whole=True) for split in ("train", "val")]
+    train, val = [some[evidence.y[some] == 0] for some in rows]
+    if len(val) >= FEWEST: return train, val
+    return np.delete(train, np.s_[::5]), train[::5]
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #c7e1c4f0
 @patch(as_prop=True)
