@@ -41,12 +41,13 @@ def write_words(
     topics,             # keys of `TOPICS`
     rng:random.Random,  # source of every choice
     says=MOODS,         # mood → sentences
-    silent:float=0.25,  # share of the cards whose words keep quiet about the mood
+    silent:float=0.25,  # share of the cards whose words keep quiet about the mood, and of the topics left out
 ) -> str:
     "The words of a card"
     sentences = [f"Dear {rng.choice(FOLK)}, greetings from {rng.choice(PLACES)}"]
     if rng.random() >= silent: sentences.append(rng.choice(says[mood]))
-    sentences += [rng.choice(TOPICS[topic]).capitalize() for topic in topics]
+    told = [topic for topic in topics if rng.random() >= silent]
+    sentences += [rng.choice(TOPICS[topic]).capitalize() for topic in told]
     sentences.append(f"{rng.choice(FOLK)} and {rng.choice(FOLK)} send love, back on the {rng.randint(2, 30)}th")
     return ". ".join(sentences) + "."
 
