@@ -316,7 +316,7 @@ def _say_what_lacks(detector, parts, columns):
     "Print which parts the detector looks at and the table has no column for"
     free = [column for column in columns if column not in parts.values()]
     for part in PARTS:
-        if part in parts or not detector._looks_at(part): continue
+        if part in parts or not detector.looks_at(part): continue
         choice = nearest(part, free) if free else ""
         _say(f"Every post lacks its {part}. Name its column with --{part}-column{choice}")
 
