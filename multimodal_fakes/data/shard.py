@@ -177,7 +177,7 @@ def _by_group(y, group):
     return counts, answered if answered.any() else ~answered
 
 # %% ../../nbs/data/03_shard.ipynb #f3952cbd
-class _Deal:
+class _Splits:
     "Which group lies in which split, and what each split has"
     def __init__(self, deal, counts, share):
         self.deal, self.there, self.size = deal.copy(), counts > 0, counts.sum(1)     # there: (groups, classes)
@@ -204,16 +204,16 @@ class _Deal:
 # %% ../../nbs/data/03_shard.ipynb #81a2dd82
 def _mend(deal, counts, share):
     "A deal in which training has every class, and the other splits have what it can spare"
-    state = _Deal(deal, counts, share)
-    occurs = state.groups.sum(0) > 0
-    for c in np.flatnonzero(occurs & (state.groups[0] == 0)):
-        if not state.groups[0, c]: state.move(state.smallest(np.flatnonzero(state.there[:, c])), 0)
+    splits = _Splits(deal, counts, share)
+    occurs = splits.groups.sum(0) > 0
+    for c in np.flatnonzero(occurs & (splits.groups[0] == 0)):
+        if not splits.groups[0, c]: splits.move(splits.smallest(np.flatnonzero(splits.there[:, c])), 0)
     for split in range(1, len(share)):
-        for c in np.flatnonzero(occurs & (state.groups[split] == 0)):
-            if state.groups[split, c] or state.groups[0, c] < 2: continue
-            own = state.spare(split, c)
-            if len(own): state.move(state.smallest(own), split)
-    return state.deal
+        for c in np.flatnonzero(occurs & (splits.groups[split] == 0)):
+            if splits.groups[split, c] or splits.groups[0, c] < 2: continue
+            own = splits.spare(split, c)
+            if len(own): splits.move(splits.smallest(own), split)
+    return splits.deal
 
 # %% ../../nbs/data/03_shard.ipynb #b1ae9904
 def grouped_split(
