@@ -32,7 +32,7 @@ from multimodal_fakes.core import (
 )
 from .duplicates import cut_words
 from ..media import KillablePool, MediaError, open_image
-from ..record import Example, load_dataset_conf
+from ..record import Example, read_confs
 
 # %% ../../nbs/data/02_ocr.ipynb #2ccdd44e
 SETTINGS = {  # where we depart from RapidOCR's defaults
@@ -391,11 +391,8 @@ def to_read(
     home,        # folder that holds conf/dataset; the project's own are used where it has none
 ) -> list: # of those rows
     "The examples in whose pictures text is expected"
-    own = Path(home)/"conf/dataset"
-    folder = own if own.is_dir() else None
-    names = sorted({row["dataset"] for row in rows})
-    expects_text = {name: load_dataset_conf(name, folder, "ocr").ocr for name in names}
-    return [row for row in rows if row["image_path"] and expects_text[row["dataset"]]]
+    confs = read_confs(home, [row["dataset"] for row in rows], "ocr")
+    return [row for row in rows if row["image_path"] and confs[row["dataset"]].ocr]
 
 # %% ../../nbs/data/02_ocr.ipynb #289b41e2
 GATES = {"no_text_share": ("<", 0.10), "unread_share": ("<", 0.05), "mean_confidence": (">=", 0.70)}

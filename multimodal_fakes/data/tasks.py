@@ -8,8 +8,9 @@ __all__ = ['FEW', 'task_classes', 'count_task', 'impossible', 'notices', 'count_
 # %% ../../nbs/data/02d_tasks.ipynb #23684985
 import pandas as pd
 
-from ..core import FakesError, atomic_path
-from .reader import HAS, SPLITS
+from ..core import FakesError, atomic_path, first_few
+from .reader import HAS
+from ..record import SPLITS
 
 # %% ../../nbs/data/02d_tasks.ipynb #9c69af77
 def task_classes(
@@ -137,15 +138,11 @@ def notices(
     few, sentences = rows[rows["labelled"].between(1, FEW - 1)], []
     for split, own in few.groupby("split", sort=False):
         some = [f"{c} ({n})" for c, n in zip(own["class"], own["labelled"])]
-        sentences.append(f"{split} has fewer than {FEW} examples of {_some(some)}")
+        sentences.append(f"{split} has fewer than {FEW} examples of {first_few(some)}")
     for split, own in rows[rows["labelled"] == 0].groupby("split", sort=False):
         unmeasured = "is measured, calibrated or chosen by" if split == "val" else "is measured"
-        sentences.append(f"{split} has no example of {_some(list(own['class']))}: nothing {unmeasured} there of it")
+        sentences.append(f"{split} has no example of {first_few(list(own['class']))}: nothing {unmeasured} there of it")
     return sentences
-
-def _some(names):
-    "The first five of them, and how many more"
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 # %% ../../nbs/data/02d_tasks.ipynb #fe98fc12
 def _refusal(task, reasons, counts, reports):

@@ -24,7 +24,7 @@ from ..data.names import is_url
 from ..data.rows import column_names, columns_of, is_nothing, read_rows
 from .evaluate import evaluate, metric_lines, read_labels
 from .predict import PARTS, Answer, Detector, answer_columns, as_row, part_columns
-from ..record import Format
+from ..record import Format, in_one_word
 
 # %% ../../nbs/detect/06cb_batch.ipynb #d97c5141
 WRITTEN = {  # ending of a name → kind of table
@@ -123,7 +123,7 @@ def _standard_output():
 def _answer_cell(value):
     "A value of an answer as a text, where it is none"
     if isinstance(value, dict): return "; ".join(f"{key}: {v}" for key, v in value.items() if v is not None)
-    return "|".join(map(str, value)) if isinstance(value, list) else value
+    return "|".join("none" if v is None else str(v) for v in value) if isinstance(value, list) else value
 
 def _own_cell(value):
     "A value of a row that was read as a text, where it is none"
@@ -139,6 +139,7 @@ class _Delimited:
 
     def add(self, row, answer):
         own = [_own_cell(row.get(column)) for column in self.table.own]
+        if "prediction" in answer: answer = answer | {"prediction": in_one_word(answer["prediction"])}
         self.out.writerow(own + [_answer_cell(answer.get(key)) for key in self.table.names])
 
     def close(self): pass
@@ -316,7 +317,7 @@ def _say_what_lacks(detector, parts, columns):
     "Print which parts the detector looks at and the table has no column for"
     free = [column for column in columns if column not in parts.values()]
     for part in PARTS:
-        if part in parts or not detector._looks_at(part): continue
+        if part in parts or not detector.looks_at(part): continue
         choice = nearest(part, free) if free else ""
         _say(f"Every post lacks its {part}. Name its column with --{part}-column{choice}")
 

@@ -6,13 +6,13 @@
 __all__ = ['Labels', 'read_labels', 'evaluate', 'metric_lines']
 
 # %% ../../nbs/detect/06ca_evaluate.ipynb #40c19e06
-import json
 from typing import NamedTuple
 
 import numpy as np
 
 from ..core import FakesError
 from ..data.rows import is_nothing
+from ..record import list_in
 
 # %% ../../nbs/detect/06ca_evaluate.ipynb #550a9668
 class Labels(NamedTuple):
@@ -73,11 +73,10 @@ def _is_empty(cell, known):
 def _one(cell, known): return [cell]
 
 def _several(cell, known):
-    "The classes in a cell: a list, a list as JSON, or `a|b`; `none` where none holds"
-    if isinstance(cell, str) and cell.strip().startswith("["):
-        try: cell = json.loads(cell)
-        except ValueError: return [cell]
-    if isinstance(cell, list): return cell
+    "The classes in a cell: a list, also one written out, or `a|b`; `none` where none holds"
+    try: entries = list_in(cell)
+    except FakesError: return [cell]
+    if entries is not None: return entries
     is_none = str(cell).strip().casefold() == "none" and known.named(cell) is None
     return [] if is_none else str(cell).split("|")
 

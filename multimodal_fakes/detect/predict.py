@@ -123,7 +123,10 @@ def given(
     return not is_gap(value) and not is_empty
 
 @patch
-def _looks_at(self:Detector, part):
+def looks_at(
+    self:Detector,
+    part:str,   # text, image or video
+) -> bool:
     "Whether an expert looks at a part of a post; the words in a picture are text"
     reads_pictures = {"text"} if self.bundle["ocr"] else set()
     looked_at_by = {"text": {"text"}, "image": {"vision"} | reads_pictures, "video": {"video", "audio"}}
@@ -133,7 +136,7 @@ def _looks_at(self:Detector, part):
 @patch
 def _ignored(self:Detector, post):
     "What a post has and no expert looks at, such as a picture shown to a detector of headlines"
-    return [part for part in PARTS if given(post, part) and not self._looks_at(part)]
+    return [part for part in PARTS if given(post, part) and not self.looks_at(part)]
 
 # %% ../../nbs/detect/06c_predict.ipynb #89afcb10
 _FILES = (str, os.PathLike, bytes, bytearray)
@@ -173,7 +176,7 @@ def open(
     opened = dict(text=post.get("text"))
     failed = {}
     for part, decode in (("image", self._picture), ("video", self._streams)):
-        if not (given(post, part) and self._looks_at(part)): continue
+        if not (given(post, part) and self.looks_at(part)): continue
         try: opened[part] = decode(self._file(post[part]))
         except MediaError as e: failed[part] = e
     lost = opened.get("video", {}).pop("lost", {})

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import FakesError, atomic_path, read_json
-from ..record import load_dataset_conf, load_words, unwritten, words_gaps
+from ..record import load_words, read_confs, unwritten, words_gaps
 from ..texts import in_markdown
 
 # %% ../../nbs/reports/05a_cards.ipynb #384ca96d
@@ -32,8 +32,7 @@ class Run:
 
     def __post_init__(self):
         self.home, self._read = Path(self.home), {}
-        folder = self._own("conf/dataset")
-        self.confs = {name: load_dataset_conf(name, folder, "report") for name in [*self.datasets, *self.tests]}
+        self.confs = read_confs(self.home, [*self.datasets, *self.tests], "report")
         self.words = load_words(self.task, self._own("conf/task"))
 
     def _own(self, folder):

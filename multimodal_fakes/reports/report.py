@@ -42,12 +42,12 @@ from multimodal_fakes.metrics import (
     truth,
     yes_no,
 )
-from ..record import BASELINES, in_one_word, label_field, unify_labels
+from ..record import BASELINES, in_one_word, label_field, read_confs, unify_labels
 from .sections import answers_several, format_table
 from .slices import cross_table, describe, ocr_confidence, slice_table, worst_slices
 from ..texts import in_spreadsheet
 from ..trust.calibrate import groups_of, labelled, positive_index, probabilities, read_predictions
-from ..trust.protocol import compare, group_of, read_confs, same_protocol, side_by_side
+from ..trust.protocol import compare, group_of, same_protocol, side_by_side
 
 # %% ../../nbs/reports/05d_report.ipynb #f81aaa62
 def align(

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import FakesError, read_json
+from ..core import FakesError, first_few, read_json
 from ..metrics import bits, class_names, noise_range, truth
 from multimodal_fakes.reports.cards import (
     DATA_CARD,
@@ -183,8 +183,7 @@ def _not_measured(by_class):
     "One sentence, or none where every class has a test example"
     unseen = by_class["class"][by_class.n == 0].tolist()
     if not unseen: return []
-    names = ", ".join(unseen[:5]) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
-    return [f"Not measured, as no test post is so: {names}."]
+    return [f"Not measured, as no test post is so: {first_few(unseen)}."]
 
 
 def _worst_slice(worst):

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'ABSENT', 'LIBRARIES', 'SCORED', 'seal', 'conditions', 'flat', 'varying', 'differences', 'in_words',
-           'versions', 'code_state', 'made_by', 'read_confs', 'group_of', 'split_hash', 'data_state', 'ocr_settings',
-           'fusion_rule', 'make_protocol', 'read_protocol', 'same_protocol', 'refuse_mixed', 'read_run', 'compare',
-           'side_by_side']
+           'versions', 'code_state', 'made_by', 'group_of', 'split_hash', 'data_state', 'ocr_settings', 'fusion_rule',
+           'make_protocol', 'read_protocol', 'same_protocol', 'refuse_mixed', 'read_run', 'compare', 'side_by_side']
 
 # %% ../../nbs/trust/05c_protocol.ipynb #eacefa79
 import json
@@ -25,7 +24,7 @@ from ..core import FakesError, digest, nearest, read_json, read_jsonl
 from ..media import decoder_name
 from ..metrics import class_names
 from ..reach import module_digests
-from ..record import label_field, load_dataset_conf
+from ..record import label_field, read_confs
 
 # %% ../../nbs/trust/05c_protocol.ipynb #cdb42150
 BESIDE = ("hash", "ships", "made_by")    # stand in the file, not in the hash
@@ -133,15 +132,6 @@ def _git(*words):
     return None if done.returncode else done.stdout.strip()
 
 # %% ../../nbs/trust/05c_protocol.ipynb #0624de65
-def read_confs(
-    home,    # project; where it has no conf/dataset, the one that we are in
-    names,   # of datasets
-    stage="calibrate",   # that reads them
-) -> dict: # name → DatasetConf
-    "The configurations of some datasets"
-    own = Path(home)/"conf/dataset"
-    return {name: load_dataset_conf(name, own if own.is_dir() else None, stage) for name in names}
-
 def group_of(
     post:dict,   # manifest row
 ) -> str: # such as fakeddit/g12
@@ -230,7 +220,7 @@ def make_protocol(
     ships = fusion["ships"]
     if ships not in fusion["strategies"]:
         raise FakesError(f"fusion.json ships {ships!r}{nearest(ships, fusion['strategies'])}")
-    about = label_field(field, read_confs(home, datasets).values())
+    about = label_field(field, read_confs(home, datasets, "calibrate").values())
     answers = dict(classes=class_names(frame), positive=about.positive, multi_label=about.several)
     question = dict(format=3, task=task, field=field, **answers)
     posts = dict(datasets=list(datasets), tests=list(tests), modalities=list(modalities))
@@ -250,7 +240,7 @@ def make_protocol(
 # %% ../../nbs/trust/05c_protocol.ipynb #57414e6c
 def _data(home, task, field, every, frame):
     "The sections about the posts: labels, splits, rows, shards, and how clips and pictures were read"
-    confs = read_confs(home, every)
+    confs = read_confs(home, every, "calibrate")
     counts = {split: int((frame.split == split).sum()) for split in ("train", "val", "test")}
     shards = _maybe(home/f"Step_3/tasks/{task}.json")
     clip = shards.get("clip")
