@@ -563,6 +563,7 @@ class Task(Strict):
     modalities: list[str]
     tests: list[str] = []            # tested on only
     classes: list[str] = []          # of the field, in order
+    positive: str|None = None        # of two classes the one that a probability is about
     multi_label: bool = False        # whether several classes may hold at once
 
 # %% ../nbs/00c_record.ipynb #52f450cc

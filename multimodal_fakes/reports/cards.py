@@ -399,13 +399,21 @@ def _share_by_split(row):
 def averages(run:Run) -> str:
     "Over which classes the means go, and which could not be measured"
     classes, fared = run.json(_PROTOCOL)["classes"], run.found["by_class"].set_index("class")
-    unmeasured, several = [c for c in classes if not fared.n.get(c, 0)], run.bundle["multi_label"]
-    means = "macro-F1, AUROC, PR-AUC, ECE and NLL are means" if several else "macro-F1 is the mean"
-    if not several and len(classes) > 2: means = "macro-F1 and AUROC (each class against the rest) are means"
+    if run.bundle["multi_label"]: return _averages_of_several(classes, fared)
+    unmeasured = [c for c in classes if not fared.n.get(c, 0)]
+    means = "macro-F1 is the mean"
+    if len(classes) > 2: means = "macro-F1 and AUROC (each class against the rest) are means"
     if not unmeasured: return f"{means} over the {len(classes)} classes."
-    counted = "macro-F1 counts them as 0" if several else "macro-F1 counts those that are answered all the same as 0"
-    return (f"{means} over {len(classes) - len(unmeasured)} of {len(classes)} classes. "
-            f"Not measured (0 test examples): {', '.join(unmeasured)}; {counted}.")
+    return (f"{means} over {len(classes) - len(unmeasured)} of {len(classes)} classes. Not measured (0 test examples): "
+            f"{', '.join(unmeasured)}; macro-F1 counts those that are answered all the same as 0.")
+
+
+def _averages_of_several(classes, fared):
+    "The same where several classes may hold: what ranks or counts a class needs posts with and without it"
+    n, unmeasured = len(classes), [c for c in classes if pd.isna(fared.auroc[c])]
+    if not unmeasured: return f"macro-F1, AUROC, PR-AUC, ECE and NLL are means over the {n} classes."
+    return (f"macro-F1, AUROC and PR-AUC are means over {n - len(unmeasured)} of {n} classes, ECE and NLL over all. "
+            f"Not measured, as none of the test posts is so, or each: {', '.join(unmeasured)}.")
 
 # %% ../../nbs/reports/05a_cards.ipynb #c111dfe3
 def _calibration(run):

@@ -35,6 +35,7 @@ from multimodal_fakes.metrics import (
     intervals,
     macro_f1,
     mcnemar,
+    measured_classes,
     over_seeds,
     paired_bootstrap,
     score_table,
@@ -309,15 +310,15 @@ def several_scores(
     "The detector over all classes at once, where several may hold"
     held, answered = _held_and_answered(test)
     if truth(test).ndim == 1: return None
-    table = class_table(test)
+    table, measured = class_table(test), measured_classes(truth(test))
     both, total = (held & answered).sum(), held.sum() + answered.sum()
     return dict(
         micro_f1=2 * both / total if total else np.nan,
-        macro_f1=table.f1.mean(),
+        macro_f1=table.f1[measured].mean(),
         exact=(held == answered).all(1).mean(),
         accuracy=(held == answered).mean(),
         pr_auc=table.pr_auc.mean(),
-        n_measured=int(table.f1.notna().sum()),
+        n_measured=int(measured.sum()),
     )
 
 # %% ../../nbs/reports/05d_report.ipynb #92ee8b77

@@ -592,7 +592,8 @@ def _all_at_once(results):
     "The means over classes and answers, where several classes may hold"
     scores, k = results["several"], len(results["by_class"])
     if not scores: return []
-    lazy, over = results["lazy"], f"mean of {scores['n_measured']} of {k} classes, those with a test example"
+    lazy = results["lazy"]
+    over = f"mean of {scores['n_measured']} of {k} classes, those that hold of some test posts and not of others"
     return [pd.DataFrame([
         _one_score("micro-F1", "all answers of all classes together", scores["micro_f1"], 0),
         _one_score("macro-F1", over, scores["macro_f1"], lazy["macro_f1"]),
