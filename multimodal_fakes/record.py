@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from .core import FakesError, nearest, overlay, read_yaml, root
 
@@ -113,6 +113,10 @@ class Label(Strict):
     sep: str = "|"                            # between them, where the cell is a text
     flags: dict[str, str] = {}                # where several classes may hold: class → column, 1 where it holds, else 0
     positive: str | None = None               # of a field of the dataset's own with two classes
+
+    @field_validator("positive")
+    @classmethod
+    def _as_cells_are_read(cls, name): return None if name is None else _key(name)
 
     @property
     def columns(self) -> list: # names
@@ -283,9 +287,18 @@ def all_classes(
     about, names = label_field(field, confs), ", ".join(conf.name for conf in confs)
     classes = about.classes + sorted(set(answered) - set(about.classes))
     _check_case(classes, f"labels.{field} of {names}")
-    if field in FIELDS or about.positive or about.several or len(classes) != 2: return classes
+    if field not in FIELDS and not about.several: _check_one_of_two(classes, about.positive, f"labels.{field} of {names}")
+    return classes
+
+def _check_one_of_two(classes, positive, where):
+    "Raise where none of two classes that occur is the positive one, or where more occur than a positive one goes with"
+    if len(classes) < 2 or positive is None and len(classes) > 2 or positive in classes and len(classes) == 2: return
+    some = ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
+    if len(classes) > 2:
+        raise FakesError(f"{where}: its answers are {some}. There is a positive class where there are two, no more: "
+                         f"leave `positive: {positive}` out, or map the answers to two.")
     first, second = classes
-    raise FakesError(f"labels.{field} of {names}: its answers are {first} and {second}. "
+    raise FakesError(f"{where}: its answers are {first} and {second}. "
                      f"Write which is the positive one, `positive: {second}` or `positive: {first}`.")
 
 # %% ../nbs/00c_record.ipynb #366fff07
