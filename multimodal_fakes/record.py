@@ -286,8 +286,9 @@ def all_classes(
     "The classes of a field, those that no configuration lists among them; raises where they cannot be told apart"
     about, names = label_field(field, confs), ", ".join(conf.name for conf in confs)
     classes = about.classes + sorted(set(answered) - set(about.classes))
-    _check_case(classes, f"labels.{field} of {names}")
-    if field not in FIELDS and not about.several: _check_one_of_two(classes, about.positive, f"labels.{field} of {names}")
+    where, is_own = f"labels.{field} of {names}", field not in FIELDS
+    _check_case(classes, where)
+    if is_own and not about.several: _check_one_of_two(classes, about.positive, where)
     return classes
 
 def _check_one_of_two(classes, positive, where):
