@@ -179,7 +179,7 @@ def load_task(
     about = taxonomy[field]
     classes = [c for c in about["classes"] if about["fixed"] or c in used]
     return Task(name=task, field=field, datasets=datasets, modalities=modalities, tests=tests, classes=classes,
-                multi_label=about["multi_label"])
+                positive=about["positive"], multi_label=about["multi_label"])
 
 # %% ../../nbs/experts/04h_expert.ipynb #3c94bb59
 def task_examples(
@@ -433,8 +433,7 @@ def _split_metrics(table:pd.DataFrame, split:str, task:Task) -> dict: # accuracy
     part = table[(table["split"] == split) & (table["y"] >= 0) & table["dataset"].isin(task.datasets)]
     if not len(part): return {}
     logits = part[[f"logit_{c}" for c in task.classes]].to_numpy()
-    positive = 1 if len(task.classes) == 2 else None
-    scores = score_table(truth(part), to_probs(logits, task.multi_label), positive)
+    scores = score_table(truth(part), to_probs(logits, task.multi_label))
     return {k: round(float(scores[k]), 5) for k in ("accuracy", "macro_f1")}
 
 # %% ../../nbs/experts/04h_expert.ipynb #00a7b047

@@ -28,9 +28,9 @@ QUALITY = {     # signal → modality that it is about
 class Evidence:
     "What the experts of a task wrote, by modality: presence (n,), logits (n, C), features (n, D); and signals (n,)"
     def __init__(self, frame, y, present, logits, features, quality=None,
-                 tokens=None, sample=None, at=None, experts=None, multi_label=False):
+                 tokens=None, sample=None, at=None, experts=None, multi_label=False, genuine=0):
         self.frame, self.y = frame, y                # where several classes may hold, `y` holds bit masks
-        self.multi_label = multi_label
+        self.multi_label, self.genuine = multi_label, genuine       # of two classes the one that is not the positive
         self.modalities = list(present)
         self.present = dict(present)
         self.logits = _nothing_where_absent(logits, present)
@@ -46,7 +46,7 @@ class Evidence:
     def _but(self, **changes):
         "The same evidence with something changed"
         fields = ("frame", "y", "present", "logits", "features", "quality",
-                  "tokens", "sample", "at", "experts", "multi_label")
+                  "tokens", "sample", "at", "experts", "multi_label", "genuine")
         return Evidence(**{name: getattr(self, name) for name in fields} | changes)
 
 # %% ../../nbs/fuse/05_combine.ipynb #f46bb1fd
@@ -601,13 +601,22 @@ class Boosted(Stacking):
 
 # %% ../../nbs/fuse/05_combine.ipynb #fa8d20f5
 class Conjunctive(Strategy):
-    "`P(class 0) = Π_m σ(u_m·x_m + p_m·cos + b_m)` over the modalities that are there; two classes"
+    "`P(genuine) = Π_m σ(u_m·x_m + p_m·cos + b_m)` over the modalities that are there; two classes"
     name, fitted_on = "conjunctive", "train"
     variance = 3.0             # of the Gaussian prior of u, for vectors of unit mean length
     cosine_variance = 10.0     # of that of p, for a standardised cosine
+    genuine = 0                # number of that class, as the evidence names it
 
     @classmethod
     def suits(cls, n_classes): return n_classes == 2
+
+    def about(self): return super().about() | ({"genuine": self.genuine} if self.genuine else {})
+
+    @classmethod
+    def load(cls, folder):
+        made = super().load(folder)
+        made.genuine = read_json(Path(folder)/"fusion.json").get("genuine", 0)
+        return made
 
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
         if not self.suits(self.n_classes):
@@ -616,10 +625,11 @@ class Conjunctive(Strategy):
                 "take it off fusion.strategies."
             )
         whole = evidence.take(evidence.rows("train") if rows is None else rows)
-        self.untaught = untaught(whole.y, self.n_classes)
+        self.untaught, self.genuine = untaught(whole.y, self.n_classes), evidence.genuine
         part, importance = whole.with_less()
         self.fitted = self._standardise(whole)
-        sides = self._most_likely(self.inputs(part), _present(part, self.modalities), part.y == 0, importance)
+        holds = part.y == self.genuine
+        sides = self._most_likely(self.inputs(part), _present(part, self.modalities), holds, importance)
         self.fitted |= {f"side_{m}": theta for m, theta in sides.items()}
         return self
 
@@ -627,7 +637,7 @@ class Conjunctive(Strategy):
         sides = {m: self.fitted[f"side_{m}"] for m in self.modalities}
         log_p, _ = self.log_genuine(self.inputs(evidence), sides, _present(evidence, self.modalities))
         p = np.exp(log_p)
-        return to_logits(np.stack([p, 1 - p], 1))
+        return to_logits(np.stack([1 - p, p] if self.genuine else [p, 1 - p], 1))
 
 # %% ../../nbs/fuse/05_combine.ipynb #0c329c71
 def _present(evidence, modalities): # (n, k) bool

@@ -87,7 +87,7 @@ ALIGNMENTS = {     # modalities → what learns from genuine pairs whether they 
 }
 
 class Aligned(Conjunctive):
-    "Conjunctive fusion with an agreement of caption and picture, or lips and sound, learned on genuine pairs (class 0)"
+    "Conjunctive fusion with an agreement of caption and picture, or lips and sound, learned on genuine pairs"
     name = "aligned"
     fitted_on = "val"
     needs = ("samples",)
@@ -117,9 +117,9 @@ class Aligned(Conjunctive):
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #95baa6b7
 def _genuine(evidence): # rows to train on, rows to validate on
-    "Those that have every modality and are of class 0; every fifth of training where validation has too few"
+    "Those that have every modality and are genuine; every fifth of training where validation has too few"
     rows = [evidence.rows(split, whole=True) for split in ("train", "val")]
-    train, val = [some[evidence.y[some] == 0] for some in rows]
+    train, val = [some[evidence.y[some] == evidence.genuine] for some in rows]
     if len(val) >= FEWEST: return train, val
     return np.delete(train, np.s_[::5]), train[::5]
 
@@ -858,6 +858,7 @@ def read_evidence(
         sample=lambda m, row: texts()[row] if m == "text" else reader.sample(m, row),
         experts=experts,
         multi_label=task.multi_label,
+        genuine=int(task.positive == task.classes[0]),
     )
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #8087dac3
