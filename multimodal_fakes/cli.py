@@ -7,7 +7,9 @@ __all__ = ['ABOUT_TABLES', 'predict', 'batch', 'obtain', 'explain', 'main']
 
 # %% ../nbs/11_cli.ipynb #d0cdb568
 import argparse
+import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -123,6 +125,13 @@ def _parser():
     return parser
 
 # %% ../nbs/11_cli.ipynb #de6042b8
+@contextlib.contextmanager
+def _ends_in_order():
+    "Where SIGTERM ends the program as an error would, so that no half file is left"
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before)
+
 def main(argv=None):
     "The command `mmfakes`"
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -131,10 +140,11 @@ def main(argv=None):
         return serve(argv[1:])
     args = _parser().parse_args(argv)
     try:
-        status = args.run(args)
+        with _ends_in_order(): status = args.run(args)
         sys.stdout.flush()
         return status
     except FakesError as e: sys.exit(f"Error: {e}")
     except BrokenPipeError:      # nobody reads any more, as after `| head`: an end, and no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13          # as a shell reports it of any other command
+        return 128 + signal.SIGPIPE          # as a shell reports it of any other command
+    except KeyboardInterrupt: sys.exit(128 + signal.SIGINT)
