@@ -635,7 +635,7 @@ def fit_calibration(
 
 def _refuse_one_answer(y, classes):
     "Raises where all posts have the same answer: it says nothing about any other"
-    if (y.min(0) < y.max(0)).any(): return
+    if np.any(y.min(0) < y.max(0)): return
     same = classes[y[0]] if y.ndim == 1 else in_one_word([c for c, holds in zip(classes, y[0]) if holds])
     raise FakesError(
         f"All {len(y)} labelled validation posts that what ships can see are {same}, so neither a probability nor "
