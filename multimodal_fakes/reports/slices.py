@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..core import FakesError, checked, read_jsonl
 from multimodal_fakes.metrics import (
+    MACRO,
     bits,
     claims,
     class_names,
@@ -206,14 +207,17 @@ def _of_claims(y, probs, positive, w, truly, n_bins):
 
 # %% ../../nbs/reports/05_slices.ipynb #bb7ec90c
 def _over_classes(y, probs, pred, w, n_bins):
-    "Means over classes that do not exclude each other; macro-F1 is that of yes"
+    "Means over classes that do not exclude each other, of those that `score_table` takes; macro-F1 is that of yes"
     each = [weighted(*one, 1, w, n_bins) for one in zip(y.T, map(yes_no, probs.T), pred.T)]
-    held, answered, both = (w @ part for part in (y, pred, y * pred))
+    held, answered, both = ((w @ part).T for part in (y, pred, y * pred))      # (k, b)
+    asked = (held > 0) & (held < w.sum(1))
     metrics = {}
     with np.errstate(invalid="ignore", divide="ignore"):
-        for m in each[0]: metrics[m] = _mean([scores[m] for scores in each])
-        f1 = np.nan_to_num(2 * both / (held + answered))     # (b, k)
-    return metrics | dict(macro_f1=f1.mean(1))
+        f1 = 2 * both / (held + answered)
+        for m in each[0]:
+            of_classes = f1 if m == "macro_f1" else np.stack([scores[m] for scores in each])
+            metrics[m] = _mean(np.where(asked, of_classes, np.nan) if m in MACRO else of_classes)
+    return metrics
 
 
 def _mean(values):

@@ -60,6 +60,7 @@ from multimodal_fakes.trust.decisions import (
     threshold_curve,
     threshold_for,
 )
+from ..record import in_one_word
 from .ood import Familiar, fit_task
 from .protocol import group_of, make_protocol
 
@@ -628,8 +629,18 @@ def fit_calibration(
 ) -> PatternCalibrator:
     "The maps from logits to probabilities, fitted on the validation posts that have logits"
     val = seen_rows(frame, "val", datasets)
+    _refuse_one_answer(truth(val), class_names(frame))
     logits = val[[f"logit_{c}" for c in class_names(frame)]].to_numpy(float)
     return PatternCalibrator().fit(logits, truth(val), val.seen, groups_of(home, val), method)
+
+def _refuse_one_answer(y, classes):
+    "Raises where all posts have the same answer: it says nothing about any other"
+    if np.any(y.min(0) < y.max(0)): return
+    same = classes[y[0]] if y.ndim == 1 else in_one_word([c for c, holds in zip(classes, y[0]) if holds])
+    raise FakesError(
+        f"All {len(y)} labelled validation posts that what ships can see are {same}, so neither a probability nor "
+        "a threshold can be fitted. Enlarge shard.val_share, let something ship that looks at more "
+        "(fusion.strategy), or give posts of another class.")
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #22597ebd
 def add_answers(

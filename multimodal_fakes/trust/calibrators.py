@@ -88,6 +88,7 @@ class Temperature(Calibrator):
         result = minimize_scalar(loss, bounds=np.log(SLOPE), method="bounded", options=dict(xatol=1e-5))
         t = float(np.exp(result.x))
         if not result.success: raise CalibrationRefused(f"the search for a temperature failed: {result.message}")
+        if t < 1 and (logits.argmax(1) == y).all(): t = SLOPE[0]     # so flat there that the search ends anywhere
         _refuse_bound(t)
         if result.fun > loss(0.0):
             raise CalibrationRefused(f"temperature {t:.4f} does not improve the likelihood of {len(y)} examples over 1")
