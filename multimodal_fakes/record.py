@@ -250,7 +250,7 @@ def label_field(
     "What a field asks, as `FIELDS` fixes it or as the datasets in use say; raises where no one answers it"
     own = [conf for conf in confs if field in conf.labels]
     if not own and field not in FIELDS:
-        known = [*FIELDS, *(name for conf in confs for name in conf.labels)]
+        known = dict.fromkeys([*FIELDS, *(name for conf in confs for name in conf.labels)])
         raise FakesError(f"No label field {field!r}{nearest(field, known)}")
     fixed = FIELDS.get(field) or _own_field(field, own)
     if fixed.classes: return fixed._replace(classes=list(fixed.classes))
@@ -441,18 +441,28 @@ def _resolve(name, folder, through=()):
     if key: own = _also(stem, folder)[key]
     else: parent = own.pop("extends", None)
     own = {"name": name} | own
-    if not parent: return own
+    if parent is None: return own
+    if not key: _check_parent(parent, f"{folder/stem}.yaml", folder)
     base = _resolve(parent, folder, (*through, name))
     base.pop("also", None)
     if key: base.setdefault("folder", base["name"])
     return overlay(base, own)
 
+def _check_parent(parent, where, folder):
+    "Raise unless `extends` names a dataset"
+    if not isinstance(parent, str): raise FakesError(f"{where}: extends: expected the name of a dataset, not {parent!r}.")
+    try: _place(parent, folder)
+    except FakesError as e: raise FakesError(f"{where}: extends: {e}") from None
+
+_PARTS = {"files": Table, "join": Join, "format": Format, "labels": Label, "derived": Derived, "checks": Check}
+
 def _first_problem(e, model):
     "The first error of a validation: where, what, and the name that was meant"
     first = e.errors()[0]
+    *above, last = first["loc"]
     key = ".".join(map(str, first["loc"]))
-    unknown = first["type"] == "extra_forbidden"
-    hint = nearest(str(first["loc"][-1]), model.model_fields) if unknown else ""
+    meant = next((_PARTS[key] for key in reversed(above) if key in _PARTS), model)
+    hint = nearest(str(last), meant.model_fields) if first["type"] == "extra_forbidden" else ""
     if first["type"] == "string_type" and isinstance(first["input"], bool): hint = f". {_IN_QUOTES}"
     return f"{key}: {first['msg'].lower()}{hint}"
 

@@ -635,9 +635,10 @@ def headline(
 # %% ../../nbs/reports/05d_report.ipynb #3f876556
 def _write(folder, results):
     "Every table of the stage; the errors lie beside the report, for those who look for them"
-    names = ("table", "confusion", "kinds", "windows", "functions", "by_class", "slices", "worst")
-    tables = {f"report/{name}": results[name] for name in names}
-    tables["report/roc"] = results["curves"].get("calibrated")
+    tables = {f"report/{name}": results[name] for name in ("table", "confusion")}
+    more = ("kinds", "windows", "functions", "by_class", "slices", "worst")     # in a folder, since not all are there
+    tables |= {f"report/tables/{name}": results[name] for name in more}
+    tables["report/tables/roc"] = results["curves"].get("calibrated")
     tables["errors"] = errors_of(results["judged"])
     for name, table in tables.items():
         if table is None: continue

@@ -459,7 +459,7 @@ def purposes_section(results:dict) -> Section|None:
     "Thresholds for other purposes; none beyond two classes"
     decisions, table = results["decisions"], purposes_table(results["decisions"])
     if not len(table): return None
-    path = results["run"].home/f"Step_5/{decisions['task']}/thresholds_curve_detector.csv"
+    path = results["run"].home/f"Step_5/{decisions['task']}/thresholds_curves/detector.csv"
     curve = pd.read_csv(path).query("split == 'val'")
     pictures = []
     for c, purposes in list(decisions["thresholds"].items())[:3]:
