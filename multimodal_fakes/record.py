@@ -450,7 +450,8 @@ def _resolve(name, folder, through=()):
 
 def _check_parent(parent, where, folder):
     "Raise unless `extends` names a dataset"
-    if not isinstance(parent, str): raise FakesError(f"{where}: extends: expected the name of a dataset, not {parent!r}.")
+    if not isinstance(parent, str):
+        raise FakesError(f"{where}: extends: expected the name of a dataset, not {parent!r}.")
     try: _place(parent, folder)
     except FakesError as e: raise FakesError(f"{where}: extends: {e}") from None
 
