@@ -131,7 +131,7 @@ def _set_apart(work, there, now):
     while (work/f"earlier-{n}").exists(): n += 1
     for path in differing: _move(work/path, work/f"earlier-{n}"/path)
     print(f"{work} has no list of what was written there, or a damaged one. {len(differing)} files that differ from "
-          f"the project's, such as {differing[-1]}, were moved to {work/f'earlier-{n}'}: look there for your own edits.",
+          f"the project's, such as {differing[-1]}, were moved to {work/f'earlier-{n}'}: look there for your edits.",
           file=sys.stderr)
 
 def _move(path, place):

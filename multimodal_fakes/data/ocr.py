@@ -81,7 +81,7 @@ def _word(text):
 
 # %% ../../nbs/data/02_ocr.ipynb #c1e5c7a3
 def model_file(
-    # rapidocr's own if empty, one of its languages, as cyrillic, or an ONNX file, from here or from the project's folder
+    # rapidocr's own if empty, one of its languages, as cyrillic, or an ONNX file, from here or the project's folder
     model:str="",
 ) -> Path: # of the recognition model; an error that says what to download where it cannot be had
     "Where a recognition model lies; that of a language is fetched when it is first asked for"
