@@ -23,7 +23,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export settings pilot run quick compare plots test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
+.PHONY: help setup setup-bench export settings pilot run quick own compare plots test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,10 @@ endif
 quick: export  ## one detector, of the pilot's headlines, in a few minutes: runs/headlines
 	@python -m multimodal_fakes.pilots.pilot Datasets --dataset pilot_clickbait
 	@work=$$(python -m multimodal_fakes.line workspace headlines Datasets) && $(IN_WORK)
+
+own: export  ## the README's example of one's own data: runs/own
+	@python -m multimodal_fakes.pilots.postcards Datasets
+	@work=$$(python -m multimodal_fakes.line workspace own Datasets) && $(IN_WORK)
 
 COLUMNS_APART = ^(Created$$|Step_|models/|conf/|conf\.|facts\.|Datasets|(scan|prepare|ocr|shard|facts|expert|fusion|calibrate|report|export|robustness|search)$$)
 

@@ -130,8 +130,9 @@ def _set_apart(work, there, now):
     n = 1
     while (work/f"earlier-{n}").exists(): n += 1
     for path in differing: _move(work/path, work/f"earlier-{n}"/path)
-    print(f"{work} has no list of what was written there. {len(differing)} files that differ from the project's, such "
-          f"as {differing[-1]}, were moved to {work/f'earlier-{n}'}: look there for your own edits.", file=sys.stderr)
+    print(f"{work} has no list of what was written there, or a damaged one. {len(differing)} files that differ from "
+          f"the project's, such as {differing[-1]}, were moved to {work/f'earlier-{n}'}: look there for your edits.",
+          file=sys.stderr)
 
 def _move(path, place):
     "Move a file, making the folders"
@@ -158,7 +159,7 @@ def refresh(
     now = copied_files(project) | {"params.yaml": hashlib.sha256(text).hexdigest()}
     there = copied_files(work)
     if _states(work/"params.yaml", params): now["params.yaml"] = there["params.yaml"]      # in other words
-    record = read_json(work/WRITTEN) if (work/WRITTEN).exists() else None
+    record = _record(work/WRITTEN)
     if record is None: _set_apart(work, there, now)
     else: _refuse_edits(work, there, now, record)
     before = record["files"] if record else {}
@@ -171,6 +172,12 @@ def refresh(
             if path == "params.yaml": temporary.write_bytes(text)
             else: shutil.copy(project/path, temporary)
     write_json(work/WRITTEN, {"files": {path: [total] for path, total in now.items()}, "params": params})
+
+def _record(path):
+    "What was written last, none where the list is absent or damaged"
+    try: record = read_json(path)
+    except FakesError: return None
+    return record if isinstance(record, dict) and {"files", "params"} <= record.keys() else None
 
 def _states(path, params):
     "Whether a file already states these settings, perhaps in other words"
