@@ -147,7 +147,7 @@ def load_all(
     return detectors, tasks, reasons
 
 # %% ../../nbs/service/07g_engine.ipynb #adbe2d02
-PUBLIC = ("classes", "multi_label", "positive", "modalities", "threshold", "purpose", "protocol")
+PUBLIC = ("classes", "multi_label", "positive", "modalities", "ships", "threshold", "refused", "purpose", "protocol")
 
 def describe(
     detector,   # with a `bundle` and a `version`
