@@ -134,7 +134,8 @@ def in_numbers(
     "A metric with its interval where it has one"
     value, low, high = (row.get(f"{metric}{end}") for end in ("", "_low", "_high"))
     if pd.isna(value): return ""
-    if pd.isna(low): return f"{value:{sign}.3f}"
+    alike = low == high and not sign                 # no resample differs: that is no interval
+    if pd.isna(low) or alike: return f"{value:{sign}.3f}"
     return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 

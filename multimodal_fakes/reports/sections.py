@@ -701,7 +701,7 @@ def kinds_section(results:dict) -> Section|None:
     alt = "AUROC of each model on each kind against the genuine; those of the detector are in the table below."
     rows = own[["kind", "n"]].reset_index(drop=True).assign(
         recall=[f"{recall:.0%}" for recall in own.recall],
-        AUROC=[f"{r.auroc:.3f} [{r.auroc_low:.3f}, {r.auroc_high:.3f}]" for r in own.itertuples()],
+        AUROC=[in_numbers(r, "auroc") for r in own.to_dict("records")],
     )
     return Section("Kinds", finding, [drawing(alt, draw_kinds, results["kinds"]), rows])
 
