@@ -147,14 +147,15 @@ def load_all(
     return detectors, tasks, reasons
 
 # %% ../../nbs/service/07g_engine.ipynb #adbe2d02
-PUBLIC = ("classes", "multi_label", "positive", "modalities", "threshold", "purpose", "protocol")
+PUBLIC = ("classes", "multi_label", "positive", "modalities", "ships", "threshold", "refused", "purpose", "protocol")
 
 def describe(
     detector,   # with a `bundle` and a `version`
-) -> dict: # classes, positive, modalities, threshold, purpose, protocol, model
-    "What the world may know of a detector"
+) -> dict: # what is `PUBLIC` of its bundle, looks_at, model
+    "What the world may know of a detector; `looks_at` is what ships of the modalities that were trained"
     about = {k: detector.bundle.get(k) for k in PUBLIC}
-    return about | {"model": getattr(detector, "version", None)}
+    looks_at = [about["ships"]] if about["ships"] in about["modalities"] else about["modalities"]
+    return about | {"looks_at": looks_at, "model": getattr(detector, "version", None)}
 
 # %% ../../nbs/service/07g_engine.ipynb #ac4c29af
 def judge(
