@@ -135,6 +135,7 @@ def read_yaml(path) -> dict: # empty where the file states nothing
     "Read a YAML file of `key: value` lines; an error names the file and the place"
     try: stated = yaml.load(Path(path).read_text(encoding="utf-8"), _NoKeyTwice)
     except FileNotFoundError: raise FakesError(f"{path} does not exist.") from None
+    except OSError as e: raise FakesError(f"{path} cannot be read: {e.strerror}.") from None
     except (yaml.YAMLError, ValueError) as e: raise FakesError(f"{path} is not YAML: {_in_a_line(e)}") from None
     if stated is None: return {}
     if isinstance(stated, dict): return stated

@@ -693,7 +693,9 @@ def intervals(
     _check_names(metrics)
     y, probs = check_scores(y, probs)
     drawn = _draw(y, [(probs, pred)], metrics, positive, groups, n_boot, seed, n_bins)[0]
-    return {m: _percentiles(drawn[m], level) for m in metrics}
+    around = {m: _percentiles(drawn[m], level) for m in metrics}
+    n = len(y) if groups is None else len(set(groups))
+    return around | {m: _exact(around[m], n, level) for m in {"accuracy", "exact"} & set(metrics)}
 
 # %% ../nbs/00e_metrics.ipynb #cc6e4018
 def _check_names(metrics):
@@ -707,6 +709,12 @@ def _percentiles(values, level):
     if not len(values): return None, None
     low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
+
+def _exact(around, n, level):
+    "The interval of a share; of Clopper and Pearson (1934) where all of n are right or none, of which no resample differs"
+    beyond = 1 - ((1 - level) / 2)**(1 / n)
+    if around == (1, 1): return 1 - beyond, 1.0
+    return (0.0, beyond) if around == (0, 0) else around
 
 # %% ../nbs/00e_metrics.ipynb #0efa74d4
 def _draw(y, models, metrics, positive, groups, n_boot, seed, n_bins=15):

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from .core import FakesError, first_few, nearest, overlay, read_yaml, root
 
@@ -114,6 +114,10 @@ class Label(Strict):
     sep: str = "|"                            # between them, where the cell is a text
     flags: dict[str, str] = {}                # where several classes may hold: class → column, 1 where it holds, else 0
     positive: str | None = None               # of a field of the dataset's own with two classes
+
+    @field_validator("positive")
+    @classmethod
+    def _as_cells_are_read(cls, name): return None if name is None else _key(name)
 
     @property
     def columns(self) -> list: # names
@@ -251,7 +255,7 @@ def label_field(
     "What a field asks, as `FIELDS` fixes it or as the datasets in use say; raises where no one answers it"
     own = [conf for conf in confs if field in conf.labels]
     if not own and field not in FIELDS:
-        known = [*FIELDS, *(name for conf in confs for name in conf.labels)]
+        known = dict.fromkeys([*FIELDS, *(name for conf in confs for name in conf.labels)])
         raise FakesError(f"No label field {field!r}{nearest(field, known)}")
     fixed = FIELDS.get(field) or _own_field(field, own)
     if fixed.classes: return fixed._replace(classes=list(fixed.classes))
@@ -283,10 +287,20 @@ def all_classes(
     "The classes of a field, those that no configuration lists among them; raises where they cannot be told apart"
     about, names = label_field(field, confs), ", ".join(conf.name for conf in confs)
     classes = about.classes + sorted(set(answered) - set(about.classes))
-    _check_case(classes, f"labels.{field} of {names}")
-    if field in FIELDS or about.positive or about.several or len(classes) != 2: return classes
+    where, is_own = f"labels.{field} of {names}", field not in FIELDS
+    _check_case(classes, where)
+    if is_own and not about.several: _check_one_of_two(classes, about.positive, where)
+    return classes
+
+def _check_one_of_two(classes, positive, where):
+    "Raise where none of two classes that occur is the positive one, or where more occur than a positive one goes with"
+    if len(classes) < 2 or positive is None and len(classes) > 2 or positive in classes and len(classes) == 2: return
+    some = ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
+    if len(classes) > 2:
+        raise FakesError(f"{where}: its answers are {some}. There is a positive class where there are two, no more: "
+                         f"leave `positive: {positive}` out, or map the answers to two.")
     first, second = classes
-    raise FakesError(f"labels.{field} of {names}: its answers are {first} and {second}. "
+    raise FakesError(f"{where}: its answers are {first} and {second}. "
                      f"Write which is the positive one, `positive: {second}` or `positive: {first}`.")
 
 # %% ../nbs/00c_record.ipynb #366fff07
@@ -446,18 +460,29 @@ def _resolve(name, folder, through=()):
     if key: own = _also(stem, folder)[key]
     else: parent = own.pop("extends", None)
     own = {"name": name} | own
-    if not parent: return own
+    if parent is None: return own
+    if not key: _check_parent(parent, f"{folder/stem}.yaml", folder)
     base = _resolve(parent, folder, (*through, name))
     base.pop("also", None)
     if key: base.setdefault("folder", base["name"])
     return overlay(base, own)
 
+def _check_parent(parent, where, folder):
+    "Raise unless `extends` names a dataset"
+    if not isinstance(parent, str):
+        raise FakesError(f"{where}: extends: expected the name of a dataset, not {parent!r}.")
+    try: _place(parent, folder)
+    except FakesError as e: raise FakesError(f"{where}: extends: {e}") from None
+
+_PARTS = {"files": Table, "join": Join, "format": Format, "labels": Label, "derived": Derived, "checks": Check}
+
 def _first_problem(e, model):
     "The first error of a validation: where, what, and the name that was meant"
     first = e.errors()[0]
+    *above, last = first["loc"]
     key = ".".join(map(str, first["loc"]))
-    unknown = first["type"] == "extra_forbidden"
-    hint = nearest(str(first["loc"][-1]), model.model_fields) if unknown else ""
+    meant = next((_PARTS[key] for key in reversed(above) if key in _PARTS), model)
+    hint = nearest(str(last), meant.model_fields) if first["type"] == "extra_forbidden" else ""
     if first["type"] == "string_type" and isinstance(first["input"], bool): hint = f". {_IN_QUOTES}"
     return f"{key}: {first['msg'].lower()}{hint}"
 
@@ -579,6 +604,7 @@ class Task(Strict):
     modalities: list[str]
     tests: list[str] = []            # tested on only
     classes: list[str] = []          # of the field, in order
+    positive: str|None = None        # of two classes the one that a probability is about
     multi_label: bool = False        # whether several classes may hold at once
 
 # %% ../nbs/00c_record.ipynb #52f450cc

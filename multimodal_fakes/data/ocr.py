@@ -26,6 +26,7 @@ from multimodal_fakes.core import (
     digest,
     progress,
     read_jsonl,
+    root,
     sha256_file,
     write_json,
     write_jsonl,
@@ -80,12 +81,14 @@ def _word(text):
 
 # %% ../../nbs/data/02_ocr.ipynb #c1e5c7a3
 def model_file(
-    model:str="",   # rapidocr's own if empty, one of its languages, as cyrillic, or the path of an ONNX file
+    # rapidocr's own if empty, one of its languages, as cyrillic, or an ONNX file, from here or the project's folder
+    model:str="",
 ) -> Path: # of the recognition model; an error that says what to download where it cannot be had
     "Where a recognition model lies; that of a language is fetched when it is first asked for"
     if model.endswith(".onnx"):
-        if not Path(model).is_file(): raise FakesError(f"ocr.model: no file {model}")
-        return Path(model)
+        path = Path(model) if Path(model).is_file() else root()/model
+        if not path.is_file(): raise FakesError(f"ocr.model: no file {path}")
+        return path
     from rapidocr.utils.download_file import DownloadFile, DownloadFileException, DownloadFileInput
     from rapidocr.utils.log import logger
     about, folder = _published(model or "ch"), _models_folder()

@@ -263,7 +263,7 @@ def where(
 ) -> ShardReader:
     "A reader of some of the examples"
     mask = np.asarray(mask)
-    rows = np.flatnonzero(mask) if mask.dtype == bool else mask
+    rows = np.flatnonzero(mask) if mask.dtype == bool else mask.astype(int)     # an empty list is one of floats
     kept = copy.copy(self)
     kept._files, kept._places = {}, self._places[rows]
     kept.frame = self.frame.iloc[rows].reset_index(drop=True)

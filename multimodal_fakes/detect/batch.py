@@ -43,6 +43,8 @@ def table_kind(
 def _kind_written(target, source, format):
     "The kind of the table to write: what its name says, `format`, or for a pipe the kind that is read"
     kind = table_kind(target, format)
+    if kind == "parquet" and str(target).endswith(".gz"):
+        raise FakesError(f"{target}: Parquet is packed by itself. Name the file without .gz.")
     if kind: return kind
     if not _is_pipe(target): raise FakesError(f"{target}: tables are written as {', '.join(WRITTEN)}; name it so.")
     read = table_kind(source)
@@ -107,7 +109,9 @@ def _written(target, kind):
             with contextlib.redirect_stdout(sys.stderr): yield stream
             stream.flush()
         except BrokenPipeError: raise
-        except OSError as e: raise FakesError(f"{target} cannot be written: {e.strerror or e}.") from None
+        except OSError as e:
+            name = "standard output" if target == "-" else target
+            raise FakesError(f"{name} cannot be written: {e.strerror or e}.") from None
 
 def _stream(path, kind, packed):
     "An opened file"
@@ -134,7 +138,7 @@ class _Delimited:
     "Rows of CSV or TSV"
     def __init__(self, stream, table, sep):
         self.stream, self.table = stream, table
-        self.out = csv.writer(stream, delimiter=sep, lineterminator="\n")
+        self.out = csv.writer(self, delimiter=sep, lineterminator="\r\n")      # both make it quote a cell
         self.out.writerow([*table.own, *table.names.values()])
 
     def add(self, row, answer):
@@ -142,6 +146,7 @@ class _Delimited:
         if "prediction" in answer: answer = answer | {"prediction": in_one_word(answer["prediction"])}
         self.out.writerow(own + [_answer_cell(answer.get(key)) for key in self.table.names])
 
+    def write(self, line): self.stream.write(line.removesuffix("\r\n") + "\n")
     def close(self): pass
 
 class _Lines:
@@ -160,22 +165,32 @@ class _List(_Lines):
     def close(self): self.stream.write(json.dumps(self.objects, ensure_ascii=False, indent=1) + "\n")
 
 # %% ../../nbs/detect/06cb_batch.ipynb #44ddd24e
+_PACKED = 1024      # rows
+
 class _Parquet:
     "A Parquet file"
     def __init__(self, stream, table):
         self.stream, self.table = stream, table
-        self.rows, self.answers = [], []
+        self.rows, self.answers, self.packed = [], [], []
 
     def add(self, row, answer):
         if not self.table.is_parquet: self.rows.append(row)
         self.answers.append(answer)
+        if len(self.answers) == _PACKED: self._pack()
+
+    def _pack(self):
+        "Turn answers into columns, which need a tenth of the memory"
+        import pyarrow as pa
+        names, types = self.table.names, self.table.types
+        columns = [_answers_array([a.get(key) for a in self.answers], types[key]) for key in names]
+        self.packed.append(pa.table(columns, names=list(names.values())))
+        self.answers = []
 
     def close(self):
         import pyarrow as pa
         import pyarrow.parquet as pq
-        names = self.table.names
-        columns = [_answers_array([a.get(key) for a in self.answers], self.table.types[key]) for key in names]
-        answers = pa.table(columns, names=list(names.values()))
+        self._pack()
+        answers = pa.concat_tables(self.packed)
         batches = self._own()
         first = next(batches)
         schema = pa.schema([*first.schema, *answers.schema])
@@ -194,7 +209,7 @@ class _Parquet:
             return
         with pq.ParquetFile(self.table.path) as f:
             yield f.schema_arrow.empty_table().rename_columns(own).replace_schema_metadata(None)
-            for batch in f.iter_batches(1024):
+            for batch in f.iter_batches(_PACKED):
                 yield pa.table(batch.columns, names=own, metadata=None)
 
 # %% ../../nbs/detect/06cb_batch.ipynb #c70e569d
@@ -232,7 +247,7 @@ def _arrow_type(hint, several):
     plain = {float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     lists = [kind for kind in kinds if get_origin(kind) is list]
-    if lists and (several or len(kinds) == 1): return pa.list_(plain.get(get_args(lists[0])[0], pa.string()))
+    if lists and (several or len(kinds) == 1): return pa.list_(_arrow_type(get_args(lists[0])[0], several))
     return plain.get(kinds[0], pa.string())
 
 # %% ../../nbs/detect/06cb_batch.ipynb #7f8201dd
@@ -362,10 +377,14 @@ def _judge_all(detector, source, parts, writer, batch_size, is_kept):
         for row, answer in _judge(detector, batch, parts, source.folder):
             writer.add(row, as_row(answer))
             _count(counts, answer)
-            if is_kept: answers.append(answer)
+            if is_kept: answers.append(_kept(answer))
         writer.stream.flush()
     writer.close()
     return dict(counts), answers
+
+def _kept(answer):
+    "What `evaluate` asks of an answer, a tenth of it"
+    return {"probabilities": answer["probabilities"]} if isinstance(answer, dict) else answer
 
 # %% ../../nbs/detect/06cb_batch.ipynb #736077e0
 def _read_labels(source, columns, column, bundle):

@@ -93,7 +93,7 @@ def _way_to_read(rows, known, several):
     written = {number for number in numbers if number is not None}
     if not written and entries: raise _ambiguous(f"{str(entries[0])[:60]!r}, say, and none is a class", known)
     _check_numbers(written, known, several)
-    if several: _check_lists(rows, known)
+    if several and written: _check_lists(rows, known)
     return known.numbered
 
 # %% ../../nbs/detect/06ca_evaluate.ipynb #0255790b
@@ -149,7 +149,7 @@ def evaluate(
 
 def _as_answered(threshold):
     "Rounded as the probabilities of an answer are, so that one at the threshold stays there"
-    return None if threshold is None else np.round(threshold, 6)
+    return None if threshold is None else np.round(np.asarray(threshold, float), 6)     # NaN: never answered
 
 # %% ../../nbs/detect/06ca_evaluate.ipynb #3b644137
 def metric_lines(

@@ -676,13 +676,15 @@ def out_of_fold(
     "Logits of each row by a strategy that was fitted without its fold"
     from sklearn.model_selection import StratifiedGroupKFold
     y, groups = evidence.y[rows], evidence.frame["group"].to_numpy()[rows]
-    n_groups, largest_class = len(np.unique(groups)), np.unique(y, return_counts=True)[1].max()
-    n = min(n_folds, n_groups, largest_class)
+    n_groups = len(np.unique(groups))
+    n = min(n_folds, n_groups)
     if n < 2:
         raise FakesError(
             f"{len(rows)} validation examples in {n_groups} groups cannot be cut into folds: "
             "fusion needs two groups or more. Enlarge shard.val_share."
         )
+    # where several classes may hold, each of few posts has a set of its own: there is nothing to spread
+    if np.unique(y, return_counts=True)[1].max() < n: y = np.zeros(len(y), int)
     folds = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
     logits:dict = {}      # number among `rows` → (C,)
     with warnings.catch_warnings():
@@ -981,10 +983,10 @@ def _verdict(table, candidates, evidence, strategy, seed):
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #58f3921c
 def _rounded(table):
-    "Rows of a table as plain numbers"
+    "Rows of a table as plain numbers; what does not exist is left out"
     rows = {}
     for name, row in table.to_dict("index").items():
-        rows[name] = {metric: round(float(value), 5) for metric, value in row.items()}
+        rows[name] = {metric: round(float(value), 5) for metric, value in row.items() if not pd.isna(value)}
     return rows
 
 def _weights(made):

@@ -4,8 +4,10 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'MODEL_CARD', 'DATA_CARD', 'Run', 'written', 'about_data', 'gaps', 'to_markdown', 'in_numbers', 'in_percent',
-           'in_list', 'not_applicable', 'looks_at', 'metric_names', 'on_test', 'named_model', 'in_sight', 'measured_on',
-           'drifted', 'averages', 'share_right', 'build_card', 'write_card']
+           'in_list', 'not_applicable', 'looks_at', 'not_seen', 'mapped_by', 'unmapped', 'metric_names', 'on_test',
+           'on_seen', 'named_model', 'in_sight', 'measured_on', 'not_taught', 'drifted', 'averages', 'over_all',
+           'whose_map', 'not_fitted', 'answered_from', 'left_to_a_person', 'those_seen', 'unfamiliar', 'share_right',
+           'build_card', 'write_card']
 
 # %% ../../nbs/reports/05a_cards.ipynb #efca5f3b
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ class Run:
     datasets:list     # trained, validated and tested on
     modalities:list   # experts
     tests:list        # datasets tested on only
-    found:dict        # of `report.report_all`: table, kinds, functions, confusion, by_class, lazy, drift
+    found:dict        # of `report.report_all`: table, kinds, functions, confusion, by_class, lazy, drift, on_seen
 
     def __post_init__(self):
         self.home, self._read = Path(self.home), {}
@@ -64,6 +66,7 @@ class Run:
 
 # %% ../../nbs/reports/05a_cards.ipynb #93496734
 _PROTOCOL = "Step_5/{task}/calibrate/protocol.json"
+_CALIBRATION = "Step_5/{task}/calibrate/calibration.json"
 _INVENTORY = "Step_1/inventory.json"
 
 
@@ -130,7 +133,8 @@ def in_numbers(
     "A metric with its interval where it has one"
     value, low, high = (row.get(f"{metric}{end}") for end in ("", "_low", "_high"))
     if pd.isna(value): return ""
-    if pd.isna(low): return f"{value:{sign}.3f}"
+    alike = low == high and not sign                 # no resample differs: that is no interval
+    if pd.isna(low) or alike: return f"{value:{sign}.3f}"
     return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
@@ -166,16 +170,20 @@ def _short(run):
 
 
 def looks_at(run:Run) -> str:
-    "What is looked at, what is not, and how a post without it is answered"
+    "What is looked at, what is not, and what becomes of a post without it"
     names = {m: m for m in run.sees} | ({"text": "text, words read in pictures included"} if _reads(run) else {})
     looked_at, ignored = " and ".join(names[m] for m in run.sees), [m for m in run.modalities if m not in run.sees]
     note = ""
     if ignored: note = f", and nothing else; the expert for {' and '.join(ignored)} was trained and does not ship"
-    row = run.found["table"].iloc[-1]
-    without = round(row["n"] * (1 - row["present"]))
-    if not without: return looked_at + note
-    return (f"{looked_at}{note}; {without:,} of {row['n']:,.0f} test posts have nothing of it "
-            "and are answered with the class shares of training")
+    return ". ".join(filter(None, [looked_at + note, not_seen(run)]))
+
+
+def not_seen(run:Run) -> str: # empty where something of every test post is looked at
+    "How many test posts what ships cannot see, and how they are counted"
+    seen = run.json(_CALIBRATION)["seen"]["test"]
+    if not seen["unseen"]: return ""
+    return (f"{seen['unseen']:,} of the {seen['n']:,} test posts have nothing that it looks at: here they count as "
+            "answered with the class shares of training, in use such a post gets an error and no answer.")
 
 # %% ../../nbs/reports/05a_cards.ipynb #5ee053d4
 def _reads(run):
@@ -185,9 +193,28 @@ def _reads(run):
 
 def _ships(run):
     "What ships, and how its scores become probabilities"
-    p, method = run.json(_PROTOCOL), run.json("Step_5/{task}/calibrate/calibration.json")["method"]
-    made_of = "the expert for" if p["ships"] in run.modalities else "the fusion"
-    return f"{made_of} {p['ships']}; scores to probabilities: {method}"
+    ships = run.json(_PROTOCOL)["ships"]
+    made_of = "the expert for" if ships in run.modalities else "the fusion"
+    return f"{made_of} {ships}. {mapped_by(run)}"
+
+
+def mapped_by(run:Run) -> str:
+    "How scores become probabilities"
+    method, asked = run.json(_CALIBRATION)["method"], run.json(_PROTOCOL)["selection"]["calibration"]
+    if unmapped(method):
+        why = "as was asked for" if asked == "none" else "as no map that validation could teach did better"
+        return f"Its scores are taken for probabilities as they come, {why}."
+    chosen = "chosen" if asked == "auto" else "asked for"
+    order = f" (for {', '.join(run.bundle['classes'])} in this order)" if run.bundle["multi_label"] else ""
+    return (f"The map from scores to probabilities{order}: {method}; {chosen} and fitted on validation, "
+            "so that only test says what it is worth on other posts.")
+
+
+def unmapped(
+    method:str,   # of calibration.json
+) -> bool:
+    "Whether scores are probabilities as they come"
+    return set(method.split(", ")) == {"none"}
 
 # %% ../../nbs/reports/05a_cards.ipynb #c1b62b45
 _NAMES = dict(accuracy="accuracy", macro_f1="macro-F1", auroc="AUROC", ece="ECE", nll="NLL")
@@ -207,11 +234,23 @@ def on_test(run:Run) -> str:
     "What ships reaches on the test posts, and what an answer that looks at nothing reaches"
     row, lazy = run.found["table"].iloc[-1], run.found["lazy"]
     right = f"accuracy {in_percent(row, 'accuracy')} on {row['n']:,.0f} examples"
-    if not run.bundle["multi_label"]:
-        return f"{right}; always answering {lazy['answer']}, the commonest class, reaches {lazy['accuracy']:.1%}"
-    return (f"label {right}, counting each class of each; subset accuracy (all classes of an example right) "
-            f"{in_percent(row, 'exact')}. Always answering no to every class reaches a label accuracy of "
-            f"{lazy['accuracy']:.1%} and a subset accuracy of {lazy['exact']:.1%}")
+    if run.bundle["multi_label"]:
+        reached = (f"label {right}, counting each class of each; subset accuracy (all classes of an example right) "
+                   f"{in_percent(row, 'exact')}. Always answering no to every class reaches a label accuracy of "
+                   f"{lazy['accuracy']:.1%} and a subset accuracy of {lazy['exact']:.1%}")
+    else:
+        reached = (f"{right}; always answering {lazy['answer']}, the commonest class of these, "
+                   f"reaches {lazy['accuracy']:.1%}")
+    return ". ".join(filter(None, [reached, on_seen(run)]))
+
+
+def on_seen(run:Run) -> str: # empty where it sees them all
+    "What ships reaches on the test posts that it can see"
+    row = run.found["on_seen"]
+    if row is None: return ""
+    reached = f"On the {row['n']:,} that it can see: {metric_names('exact' in row)['accuracy']} {in_percent(row, 'accuracy')}"
+    if "exact" in row: reached += f", subset accuracy {in_percent(row, 'exact')}"
+    return reached + "."
 
 # %% ../../nbs/reports/05a_cards.ipynb #206ea4d3
 def _classes(run):
@@ -233,11 +272,11 @@ def _classes(run):
 def _positive_rule(run):
     "Which class the numbers are about"
     if run.bundle["multi_label"]:
-        return "Several classes may hold at once: each has a probability and a threshold of its own."
+        return "Several classes may hold at once: each has a probability of its own, and is answered from a threshold."
     positive = run.bundle["positive"]
     if positive:
         return f"{positive!r} is the positive class: probability, threshold, precision and recall are about it."
-    return "No class is the positive one: the likeliest is answered; precision and recall are means over the classes."
+    return "No class is the positive one: the likeliest is answered; precision and recall are told of each class."
 
 # %% ../../nbs/reports/05a_cards.ipynb #5abe1256
 def _raw_values(run, labels, c):
@@ -262,9 +301,10 @@ def _raw(label, c):
     flags = label.get("flags")
     if flags: return f"{flags[c]} = 1" if c in flags else ""
     column = label["column"] if isinstance(label["column"], str) else " or ".join(label["column"])
-    if label["map"] is None: return f"{column} = {c}"
+    is_it = "holds" if label.get("several") else "="       # one cell may name several
+    if label["map"] is None: return f"{column} {is_it} {c}"
     values = [raw for raw, name in label["map"].items() if name == c]
-    return f"{column} = {' or '.join(values)}" if values else ""
+    return f"{column} {is_it} {' or '.join(values)}" if values else ""
 
 # %% ../../nbs/reports/05a_cards.ipynb #beceac59
 def _training_data(run):
@@ -344,7 +384,7 @@ def _metrics(run):
     for row in shown.to_dict("records"):
         scores = {name: in_numbers(row, m) for m, name in metric_names(several).items()}
         lines.append({"model": named_model(row), "n": int(row["n"]), "had it": in_sight(row)} | scores)
-    return [measured_on(run), pd.DataFrame(lines), averages(run)]
+    return [measured_on(run), pd.DataFrame(lines), averages(run), *not_taught(run)]
 
 # %% ../../nbs/reports/05a_cards.ipynb #eaeb7d92
 def named_model(
@@ -367,8 +407,27 @@ def measured_on(run:Run) -> str:
     "For which posts the numbers of a table of models speak"
     n = int(run.found["table"].n.iloc[-1])
     return (f"On the {n:,} labelled examples of the test split of {', '.join(run.datasets)}, with 95 % intervals. "
-            "Of them `had it` had something of what a model looks at; the others are answered with the class shares "
-            "of training and count. The last row is what ships, calibrated and at its threshold.")
+            "Of them `had it` had something of what a model looks at; the others count as answered with the class "
+            f"shares of training. The last row is what ships, {_as_it_answers(run)}. {on_seen(run)}").strip()
+
+
+def _as_it_answers(run):
+    "What the last row of a table of models has that the model it is made of has not"
+    threshold = run.bundle["threshold"]
+    mapped = "with its scores as they came" if unmapped(run.json(_CALIBRATION)["method"]) else "calibrated"
+    if threshold is None: return mapped
+    return f"{mapped} and at its threshold" + "s" * isinstance(threshold, list)
+
+
+def not_taught(run:Run) -> list: # of sentences
+    "What fusion could not be taught: whole strategies, and classes"
+    fusion = run.json("Step_5/{task}/fusion/fusion.json")
+    if fusion["chosen"] is None: return []
+    left_out = [f"The strategy {name} could not be learnt, and stands in no table: {why}"
+                for name, why in fusion["left_out"].items()]
+    return left_out + [
+        f"{n or 'No'} validation post{'s are' if n > 1 else ' is'} {c}, which does not teach the strategies that are "
+        "fitted there: they give it what the experts say on average." for c, n in fusion["untaught"].items()]
 
 # %% ../../nbs/reports/05a_cards.ipynb #5608d86c
 def drifted(
@@ -398,58 +457,117 @@ def _share_by_split(row):
 def averages(run:Run) -> str:
     "Over which classes the means go, and which could not be measured"
     classes, fared = run.json(_PROTOCOL)["classes"], run.found["by_class"].set_index("class")
-    unmeasured, several = [c for c in classes if not fared.n.get(c, 0)], run.bundle["multi_label"]
-    means = "macro-F1, AUROC, PR-AUC, ECE and NLL are means" if several else "macro-F1 is the mean"
-    if not several and len(classes) > 2: means = "macro-F1 and AUROC (each class against the rest) are means"
+    if run.bundle["multi_label"]: return _averages_of_several(classes, fared)
+    unmeasured = [c for c in classes if not fared.n.get(c, 0)]
+    means = "macro-F1 is the mean"
+    if len(classes) > 2: means = "macro-F1 and AUROC (each class against the rest) are means"
     if not unmeasured: return f"{means} over the {len(classes)} classes."
-    counted = "macro-F1 counts them as 0" if several else "macro-F1 counts those that are answered all the same as 0"
-    return (f"{means} over {len(classes) - len(unmeasured)} of {len(classes)} classes. "
-            f"Not measured (0 test examples): {', '.join(unmeasured)}; {counted}.")
+    return (f"{means} over {len(classes) - len(unmeasured)} of {len(classes)} classes. Not measured (0 test examples): "
+            f"{', '.join(unmeasured)}; macro-F1 counts those that are answered all the same as 0.")
+
+
+def _averages_of_several(classes, fared):
+    "The same where several classes may hold: what ranks or counts a class needs posts with and without it"
+    n, unmeasured = len(classes), [c for c in classes if pd.isna(fared.auroc[c])]
+    if not unmeasured: return f"macro-F1, AUROC, PR-AUC, ECE and NLL are means over the {n} classes."
+    return (f"macro-F1, AUROC and PR-AUC are means over {n - len(unmeasured)} of {n} classes, ECE and NLL over all. "
+            f"Not measured, as none of the test posts is so, or each: {', '.join(unmeasured)}.")
 
 # %% ../../nbs/reports/05a_cards.ipynb #c111dfe3
 def _calibration(run):
     "Claim and outcome, before and after"
-    calibration = run.json("Step_5/{task}/calibrate/calibration.json")
+    calibration = run.json(_CALIBRATION)
     rows = []
     for split, both in calibration["before_after"].items():
         for when, scores in both.items():
             named = dict(n="n", nll="NLL", brier="Brier score", ece="ECE")
             rows.append({"split": split, "when": when} | {name: scores[m] for m, name in named.items()})
-    note = (f"The map from scores to probabilities: {calibration['method']}; chosen and fitted on validation, "
-            "so that only test says what it is worth on other posts.")
-    return [note, pd.DataFrame(rows)]
+    return [mapped_by(run), pd.DataFrame(rows), *over_all(run), *whose_map(run)]
+
+
+def over_all(run:Run) -> list: # of sentences; none where it sees all
+    "Of which posts calibration speaks, and the same over all"
+    calibration = run.json(_CALIBRATION)
+    if not calibration["over_all"]: return []
+    val, test = (f"{n['seen']:,} of {n['n']:,}" for n in (calibration["seen"][split] for split in ("val", "test")))
+    before, after = (calibration["over_all"]["test"][when] for when in ("before", "after"))
+    return [f"This is of the posts that what ships can see: {val} of validation, {test} of test. Over all of test, where "
+            f"the others count as answered with the class shares of training: NLL {before['nll']:.3f} before, {after['nll']:.3f} after; "
+            f"ECE {before['ece']:.3f} before, {after['ece']:.3f} after."]
+
+
+def whose_map(run:Run) -> list: # of blocks; none where all posts have the same parts
+    "By which map a post is answered that has some of the parts"
+    patterns = run.json(_CALIBRATION)["patterns"]
+    if len(patterns) < 2: return []
+    rows = [{"a post of": p["pattern"], "map": p["map"], "whose map": "its own" if p["own"] else "of all posts",
+             "validation posts": p["n"]} for p in patterns]
+    return ["A post that has some of the parts alone is answered by a map of its own where one was taught:",
+            pd.DataFrame(rows)]
+
+
+def not_fitted(run:Run) -> list: # of blocks
+    "The classes that have no map, threshold or set of their own, and why"
+    refused = run.json(_CALIBRATION)["refused"]
+    return ["Not fitted on their own:", list(refused.values())] if refused else []
 
 # %% ../../nbs/reports/05a_cards.ipynb #8340e6eb
 def _thresholds(run):
     "From which probability it answers, and what is left to a person"
     decisions, classes = run.json("Step_5/{task}/thresholds.json"), run.json(_PROTOCOL)["classes"]
-    person = _left_to_a_person(decisions["abstention"])
+    ending = [*not_fitted(run), left_to_a_person(run, decisions["abstention"]), unfamiliar(run)]
     if decisions["threshold"] is None:
         rule = f"of {len(classes)} classes that exclude each other the likeliest is answered, at no threshold"
-        return not_applicable(rule) + [person]
+        return not_applicable(rule) + ending
     rest = (f"chosen on validation for {decisions['purpose']['name']}; "
             f"those for other purposes stand in Step_5/{run.task}/thresholds.json.")
     if not run.bundle["multi_label"]:
         cut = f"{run.bundle['positive']} is answered from a probability of {decisions['threshold']:.3g}"
-        return [f"{cut}, {rest}", person]
-    cuts = pd.DataFrame({"class": classes, "answered from": [f"{cut:.3g}" for cut in decisions["threshold"]]})
-    return [f"Each class is answered from a probability of its own, {rest}", cuts, person]
+        return [f"{cut}, {rest}", *ending]
+    return [f"A class is answered from its own probability up, {rest}", answered_from(run), *ending]
+
+
+def answered_from(run:Run) -> pd.DataFrame: # a row a class
+    "From which probability each of several classes is answered, and whose threshold that is"
+    calibration, rows = run.json(_CALIBRATION), []
+    for c, threshold in zip(run.json(_PROTOCOL)["classes"], calibration["threshold"]):
+        cut = "none of its own: never answered" if threshold is None else f"{threshold:.3g}"
+        shared = threshold is not None and c in calibration["refused"]
+        rows.append({"class": c, "answered from": cut + " (that of the other classes together)" * shared})
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/reports/05a_cards.ipynb #70514feb
-def _left_to_a_person(rule):
+def left_to_a_person(
+    run:Run,
+    rule:dict,   # `abstention` of thresholds.json
+) -> str:
     "The rule in words, or why there is none"
-    if rule["refused"]: return rule["refused"]
-    start, test = "Every post is answered", rule["test"]
+    if rule["refused"]: return f"{rule['refused']} So no answer is left to a person for want of sureness."
+    start, test = "No answer is left to a person for want of sureness", rule["test"]
     if rule["below"]: start = f"Answers less sure than {rule['below']:.2f} are left to a person"
     wrong = "" if test["risk"] is None else f", {test['risk']:.1%} of these wrongly"
-    return f"{start}: on test {test['coverage']:.0%} are answered{wrong}."
+    return (f"{start}: {test['coverage']:.0%} of {those_seen(run)} are answered{wrong}; "
+            f"at most {rule['risk']:.0%} was asked for on validation.")
+
+
+def those_seen(run:Run) -> str:
+    "The test posts that decisions are measured on"
+    seen = run.json(_CALIBRATION)["seen"]["test"]
+    return f"the {seen['seen']:,} test posts" + " that it can see" * bool(seen["unseen"])
+
+
+def unfamiliar(run:Run) -> str:
+    "Which posts are left to a person however sure the answer is"
+    share = run.json(_PROTOCOL)["selection"]["familiar"]
+    return (f"A post that is farther from what was trained on than {share:.0%} of the validation posts (of few, than all) "
+            "is left to a person too, however sure the answer; that is not counted here.")
 
 # %% ../../nbs/reports/05a_cards.ipynb #1709f0f9
 def _missing(run):
     "What it does without a modality"
     if len(run.sees) == 1:
-        return not_applicable(f"what ships looks at {run.sees[0]} alone, so an example without it is answered "
-                              "with the shares of the classes in training")
+        return not_applicable(f"what ships looks at {run.sees[0]} alone, so a post without it gets an error "
+                              "and no answer")
     subsets = pd.read_csv(run.home/f"Step_5/{run.task}/fusion/subsets.csv").round(3)
     names = dict(modalities="judged from") | metric_names(run.bundle["multi_label"])
     note = f"The fusion {run.json(_PROTOCOL)['ships']} on test examples that have every modality, before calibration."
@@ -503,7 +621,10 @@ def share_right(
 ) -> str:
     "A share with its interval, or that there is none"
     if not row.n: return "not measured (0 examples with an answer)"
-    more = f" ({row.left_out} more have no answer, or no class of the task)" if row.left_out else ""
+    notes = []
+    if row.unseen: notes.append(f"{row.unseen} of them have nothing that it looks at, so the class shares answer")
+    if row.left_out: notes.append(f"{row.left_out} more have no answer, or no class of the task")
+    more = f" ({'; '.join(notes)})" if notes else ""
     return f"{row.accuracy:.0%} [{row.low:.0%}, {row.high:.0%}] of {row.n}{more}"
 
 # %% ../../nbs/reports/05a_cards.ipynb #460f1902

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SUMMED', 'align', 'read_models', 'read_strategies', 'measure', 'difference', 'model_table', 'verdict', 'read_posts',
-           'in_words', 'confused', 'class_table', 'lazy_answer', 'several_scores', 'judge', 'errors_of', 'roc_points',
-           'roc_curves', 'kind_of', 'kind_table', 'right_answers', 'functional_tests', 'window_scores', 'report_all',
-           'flat_metrics', 'headline', 'summary_table', 'aligned', 'what_is_printed', 'seeds_table', 'across_runs',
-           'crossed', 'main']
+           'in_words', 'confused', 'class_table', 'lazy_answer', 'several_scores', 'seen_scores', 'judge', 'errors_of',
+           'roc_points', 'roc_curves', 'kind_of', 'kind_table', 'right_answers', 'functional_tests', 'window_scores',
+           'report_all', 'flat_metrics', 'headline', 'summary_table', 'aligned', 'what_is_printed', 'seeds_table',
+           'across_runs', 'crossed', 'main']
 
 # %% ../../nbs/reports/05d_report.ipynb #b7bbe4b9
 import argparse
@@ -35,6 +35,7 @@ from multimodal_fakes.metrics import (
     intervals,
     macro_f1,
     mcnemar,
+    measured_classes,
     over_seeds,
     paired_bootstrap,
     score_table,
@@ -309,16 +310,34 @@ def several_scores(
     "The detector over all classes at once, where several may hold"
     held, answered = _held_and_answered(test)
     if truth(test).ndim == 1: return None
-    table = class_table(test)
+    table, measured = class_table(test), measured_classes(truth(test))
     both, total = (held & answered).sum(), held.sum() + answered.sum()
     return dict(
         micro_f1=2 * both / total if total else np.nan,
-        macro_f1=table.f1.mean(),
+        macro_f1=table.f1[measured].mean(),
         exact=(held == answered).all(1).mean(),
         accuracy=(held == answered).mean(),
         pr_auc=table.pr_auc.mean(),
-        n_measured=int(table.f1.notna().sum()),
+        n_measured=int(measured.sum()),
     )
+
+# %% ../../nbs/reports/05d_report.ipynb #6732c4a4
+def seen_scores(
+    test,     # labelled predictions of the detector with prob_<class>, pred and present
+    groups,   # (n,) of its rows
+    **boot,   # n_boot and seed of `intervals`
+) -> dict|None: # n, accuracy (and exact, where several classes may hold) with _low and _high; none where it sees all
+    "How often the detector is right on the posts that it can see: about the others it gives an error when it is asked"
+    seen, classes = test.present.to_numpy(bool), class_names(test)
+    if seen.all(): return None
+    part, probs = test[seen], test.loc[seen, [f"prob_{c}" for c in classes]].to_numpy()
+    y = truth(part)
+    answers = bits(part.pred, len(classes)) if y.ndim == 2 else part.pred.to_numpy()
+    right = dict(accuracy=np.mean(y == answers))
+    if y.ndim == 2: right["exact"] = np.mean((y == answers).all(1))
+    around = intervals(y, probs, answers, metrics=list(right), groups=np.asarray(groups)[seen], **boot)
+    for m, (low, high) in around.items(): right |= {f"{m}_low": low, f"{m}_high": high}
+    return dict(n=len(part)) | right
 
 # %% ../../nbs/reports/05d_report.ipynb #92ee8b77
 def judge(
@@ -482,7 +501,7 @@ def functional_tests(
     field:str,   # of the taxonomy
     tests,       # datasets tested on only
     posts:dict,  # id → manifest row
-) -> pd.DataFrame: # dataset, functionality, gold, n, left_out, accuracy, low, high; first the whole
+) -> pd.DataFrame: # dataset, functionality, gold, n, left_out, unseen, accuracy, low, high; first the whole
     "How often the detector is right on each test dataset and functionality it names, with Wilson intervals"
     rows, classes = [], class_names(done)
     for name, conf in read_confs(home, tests, "report").items():
@@ -496,7 +515,7 @@ def functional_tests(
         positives = {f: label_field(f, [conf]).positive for f in conf.labels}
         _, gold, right = right_answers(in_words(answers, part), unified, field, classes, positives)
         kinds = [u.get("functionality") or r.get("functionality") or None for u, r in zip(unified, raw)]
-        every = pd.DataFrame(dict(functionality=kinds, gold=gold, right=right))
+        every = pd.DataFrame(dict(functionality=kinds, gold=gold, right=right, present=part.present.to_numpy(bool)))
         table = every.dropna(subset="right")
         rows.append(_share_right(name, "all", table) | dict(left_out=len(every) - len(table)))
         rows += [_share_right(name, kind, some) for kind, some in table.groupby("functionality", sort=True)]
@@ -507,7 +526,8 @@ def _share_right(dataset, functionality, table):
     "A row of the functional tests"
     from scipy.stats import binomtest
     n, k = len(table), int(table.right.sum())
-    row = dict(dataset=dataset, functionality=functionality, gold="", n=0, left_out=0)
+    unseen = int((~table.present).sum())     # answered with the class shares of training
+    row = dict(dataset=dataset, functionality=functionality, gold="", n=0, left_out=0, unseen=unseen)
     if not n: return row | dict.fromkeys(("accuracy", "low", "high"), np.nan)
     low, high = binomtest(k, n).proportion_ci(method="wilson")
     gold = sorted(set(table.gold))
@@ -565,7 +585,7 @@ def report_all(
     functions = functional_tests(home, done, field, tests, posts) if tests else None
     results |= dict(windows=window_scores(home, task, measured, positive), functions=functions)
     results |= dict(curves=roc_curves(models, done, test, positive), by_class=class_table(test))
-    results |= dict(groups=groups) | _of_labels(home, done, test, datasets)
+    results |= dict(groups=groups, on_seen=seen_scores(test, groups, **boot)) | _of_labels(home, done, test, datasets)
     attributes = describe(test.id, posts, confs, field, ocr_confidence(home, test.id))
     results |= _slices(test, attributes, groups, positive, **boot)
     results["decisions"] = read_json(folder/"thresholds.json")
@@ -635,9 +655,10 @@ def headline(
 # %% ../../nbs/reports/05d_report.ipynb #3f876556
 def _write(folder, results):
     "Every table of the stage; the errors lie beside the report, for those who look for them"
-    names = ("table", "confusion", "kinds", "windows", "functions", "by_class", "slices", "worst")
-    tables = {f"report/{name}": results[name] for name in names}
-    tables["report/roc"] = results["curves"].get("calibrated")
+    tables = {f"report/{name}": results[name] for name in ("table", "confusion")}
+    more = ("kinds", "windows", "functions", "by_class", "slices", "worst")     # in a folder, since not all are there
+    tables |= {f"report/tables/{name}": results[name] for name in more}
+    tables["report/tables/roc"] = results["curves"].get("calibrated")
     tables["errors"] = errors_of(results["judged"])
     for name, table in tables.items():
         if table is None: continue

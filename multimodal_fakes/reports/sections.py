@@ -25,17 +25,29 @@ from multimodal_fakes.reports.cards import (
     MODEL_CARD,
     Run,
     about_data,
+    answered_from,
     averages,
     build_card,
     drifted,
     gaps,
     in_numbers,
     in_sight,
+    left_to_a_person,
     looks_at,
+    mapped_by,
     measured_on,
     metric_names,
     named_model,
+    not_fitted,
+    not_seen,
+    not_taught,
+    on_seen,
+    over_all,
     share_right,
+    those_seen,
+    unfamiliar,
+    unmapped,
+    whose_map,
     write_card,
     written,
 )
@@ -148,6 +160,7 @@ def weakest(
     if results["kinds"] is not None: sentences += _worst_kind(results["kinds"], least)
     if results["functions"] is not None: sentences += _worst_function(results["functions"], least)
     sentences += _worst_slice(results["worst"]) + _not_measured(results["by_class"])
+    sentences += _first_of(list(results["calibration"]["refused"].values()), 3)
     return sentences or [f"No class has {least} test examples; nothing can be said."]
 
 # %% ../../nbs/reports/05c_sections.ipynb #bdbbe1ae
@@ -158,6 +171,7 @@ def _worst_class(confusion, least):
     if not len(share): return []
     worst = share["mean"].idxmin()
     recall, n = share["mean"].min(), share["size"][worst]
+    if recall == 1: return [f"No class is missed in the test posts, of those that have {least} test examples."]
     return [f"Of the class {worst} it finds {recall:.0%} of {n} (recall; the worst of the classes that have "
             f"{least} test examples)."]
 
@@ -186,6 +200,12 @@ def _not_measured(by_class):
     return [f"Not measured, as no test post is so: {first_few(unseen)}."]
 
 
+def _first_of(sentences, n):
+    "The first few, and how many are left"
+    rest = len(sentences) - n
+    return sentences[:n] + ([f"The same of {rest} classes more: see Calibration."] if rest > 0 else [])
+
+
 def _worst_slice(worst):
     "One sentence, or none where no slice is confirmed"
     if not worst.confirmed.any(): return []
@@ -204,14 +224,16 @@ def _how_good(results):
     ships, lazy = results["table"].iloc[-1], results["lazy"]
     posts = f"like those of the {ships['n']:,.0f} test posts"
     if not results["several"]:
-        return (f"Of 100 posts {posts}, {_of_a_hundred(ships, 'accuracy')} (accuracy). "
-                f"Whoever always answers {lazy['answer']}, the commonest class, "
+        good = (f"Of 100 posts {posts}, {_of_a_hundred(ships, 'accuracy')} (accuracy). "
+                f"Whoever always answers {lazy['answer']}, the commonest class of these, "
                 f"is right on {100 * lazy['accuracy']:.0f}.")
-    return (f"Of 100 answers (one class of one post, there or not) about posts {posts}, "
-            f"{_of_a_hundred(ships, 'accuracy')} (label accuracy); whoever always answers no is right on "
-            f"{100 * lazy['accuracy']:.0f}. As for all classes of a post at once, of 100 posts "
-            f"{_of_a_hundred(ships, 'exact')} (subset accuracy); "
-            f"whoever always answers no is on {100 * lazy['exact']:.0f}.")
+    else:
+        good = (f"Of 100 answers (one class of one post, there or not) about posts {posts}, "
+                f"{_of_a_hundred(ships, 'accuracy')} (label accuracy); whoever always answers no is right on "
+                f"{100 * lazy['accuracy']:.0f}. As for all classes of a post at once, of 100 posts "
+                f"{_of_a_hundred(ships, 'exact')} (subset accuracy); "
+                f"whoever always answers no is on {100 * lazy['exact']:.0f}.")
+    return f"{good} {on_seen(results['run'])}".strip()
 
 
 def _of_a_hundred(row, metric):
@@ -227,7 +249,8 @@ def _how_sure(results):
     gap = 100 * test["ece_adaptive"]
     chance = "which on so many posts chance alone may make of claims that are true"
     if test["ece_p"] < 0.05: chance = "more than chance makes of claims that are true"
-    return f"On the test posts claim and outcome differ by {gap:.0f} points on average (adaptive ECE), {chance}."
+    return (f"On {those_seen(results['run'])} claim and outcome differ by {gap:.0f} points on average "
+            f"(adaptive ECE), {chance}.")
 
 # %% ../../nbs/reports/05c_sections.ipynb #ef542b53
 def _of_a_thousand(results):
@@ -326,7 +349,8 @@ def models_section(results:dict) -> Section:
     alt = f"{shown} of every model with 95 % intervals; the numbers are in the table below."
     rows = format_table(results["table"]).drop(columns="difference in accuracy")
     forest = drawing(alt, draw_forest, results["table"])
-    return Section("Every model on the same posts", results["verdict"], [measured_on(run), forest, rows, averages(run)])
+    blocks = [measured_on(run), forest, rows, averages(run), *not_taught(run)]
+    return Section("Every model on the same posts", results["verdict"], blocks)
 
 # %% ../../nbs/reports/05c_sections.ipynb #06f209f3
 def draw_differences(
@@ -410,8 +434,7 @@ _CALIBRATED = dict(
 )
 _BY_CHANCE = (
     "On test the adaptive error is {ece_adaptive:.3f}, {blame} ({ece_chance:.3f} on average on these posts, in one of "
-    "twenty cases over {ece_chance_high:.3f}). The debiased error takes that off. "
-    "The map from scores to probabilities: {method}."
+    "twenty cases over {ece_chance_high:.3f}). The debiased error takes that off. {mapped}"
 )
 
 
@@ -429,36 +452,40 @@ def calibration_section(results:dict) -> Section:
     run, calibration = results["run"], results["calibration"]
     before, after = (calibration["before_after"]["test"][when] for when in ("before", "after"))
     better = "improved" if after["nll"] < before["nll"] else "did not improve"
-    finding = (f"Calibration {better} the likelihood on test: "
+    finding = (f"Calibration {better} the likelihood on {those_seen(run)}: "
                f"NLL {before['nll']:.3f} before, {after['nll']:.3f} after; "
                f"ECE {before['ece']:.3f} before, {after['ece']:.3f} after.")
+    if unmapped(calibration["method"]):
+        finding = f"Nothing is mapped: on {those_seen(run)} NLL is {after['nll']:.3f}, ECE {after['ece']:.3f}."
     alt = "Reliability diagram: share that came true against the probability claimed, before and after calibration."
     diagram = drawing(alt, draw_reliability, run.home/f"Step_5/{run.task}/calibrate", run.datasets)
     blame = "no more than chance makes of claims that are true"
     if after["ece_p"] < 0.05: blame = "more than chance makes of claims that are true: they are off"
-    meaning = _BY_CHANCE.format(blame=blame, method=calibration["method"], **after)
-    return Section("Calibration", finding, [diagram, _before_after(calibration), meaning])
+    meaning = _BY_CHANCE.format(blame=blame, mapped=mapped_by(run), **after)
+    whole = [*over_all(run), *whose_map(run), *not_fitted(run)]
+    return Section("Calibration", finding, [diagram, _before_after(calibration), meaning, *whole])
 
 # %% ../../nbs/reports/05c_sections.ipynb #1bf122c3
 def thresholds_section(results:dict) -> Section:
     "Counts of 1,000 posts, also where the positive class is rarer"
-    threshold = results["calibration"]["threshold"]
-    rows = in_thousands(results["test"], results["positive"])
+    run, threshold = results["run"], results["calibration"]["threshold"]
+    rows, unseen = in_thousands(results["test"], results["positive"]), [not_seen(run)] if not_seen(run) else []
     if threshold is None or isinstance(threshold, list):
         finding = "How often each class is answered among 1,000 posts like the test posts, and how often rightly."
-        return Section("What the answers mean", finding, [rows])
+        cuts = [] if threshold is None else [answered_from(run)]
+        return Section("What the answers mean", finding, [*unseen, rows, *cuts])
     purpose = results["decisions"]["purpose"]["name"]
     finding = f"Flagged from a probability of {threshold:.2f}, the threshold for {purpose} on validation."
     note = ("Among 1,000 posts: the first row is the test split, the others what the same detector would do "
             "where the positive class is rarer or more common.")
-    return Section("What the threshold means", finding, [note, rows])
+    return Section("What the threshold means", finding, [note, *unseen, rows])
 
 # %% ../../nbs/reports/05c_sections.ipynb #a235a7a1
 def purposes_section(results:dict) -> Section|None:
     "Thresholds for other purposes; none beyond two classes"
     decisions, table = results["decisions"], purposes_table(results["decisions"])
     if not len(table): return None
-    path = results["run"].home/f"Step_5/{decisions['task']}/thresholds_curve_detector.csv"
+    path = results["run"].home/f"Step_5/{decisions['task']}/thresholds_curves/detector.csv"
     curve = pd.read_csv(path).query("split == 'val'")
     pictures = []
     for c, purposes in list(decisions["thresholds"].items())[:3]:
@@ -468,31 +495,22 @@ def purposes_section(results:dict) -> Section|None:
         pictures.append(drawing(alt, draw_thresholds, curve[curve["class"] == c], served))
     n_served = len(table) - (table["refused"].notna().sum() if "refused" in table else 0)
     table = table.rename(columns=dict(fpr="FPR", macro_f1="macro-F1", flagged="share flagged"))
+    if n_served: table["threshold"] = ["" if pd.isna(cut) else f"{cut:.3g}" for cut in table["threshold"]]
     finding = (f"{n_served} of {len(table)} purposes can be served from the validation posts; "
-               "what each threshold achieves on the test split stands beside it.")
+               f"what each threshold achieves on {those_seen(results['run'])} stands beside it.")
     return Section("Thresholds by purpose", finding, [*pictures, table])
 
 # %% ../../nbs/reports/05c_sections.ipynb #7acb3c8d
 def abstention_section(results:dict) -> Section:
     "What is left to a person"
-    rule, test = results["decisions"]["abstention"], results["test"]
+    run, rule = results["run"], results["decisions"]["abstention"]
+    test = results["test"].query("present")     # as the rule was chosen and measured
     alt = "Share of wrong answers against the share answered, the surest first, and where the detector stops."
     wrong = (test.pred != test.y).to_numpy()
     curve = drawing(alt, draw_risk_coverage, test.confidence.to_numpy(), wrong, rule["below"])
     rows = pd.DataFrame([_coverage(split, rule[split]) for split in ("val", "test")])
     note = ["A post counts as wrong when one of its classes is."] if results["several"] else []
-    return Section("When to ask a person", _left_to_a_person(rule), [*note, curve, rows])
-
-# %% ../../nbs/reports/05c_sections.ipynb #d9b04fa7
-def _left_to_a_person(rule):
-    "The rule in words, or why there is none"
-    if rule["refused"]: return rule["refused"]
-    if rule["below"]: start = f"Answers less sure than {rule['below']:.2f} are left to a person"
-    else: start = "No answer needs to be left to a person"
-    test = rule["test"]
-    wrong = "none" if test["risk"] is None else f"{test['risk']:.1%}"
-    return (f"{start}: {test['coverage']:.0%} of the test posts are answered, "
-            f"{wrong} of these wrongly; at most {rule['risk']:.0%} was asked for on validation.")
+    return Section("When to ask a person", left_to_a_person(run, rule), [*note, curve, rows, unfamiliar(run)])
 
 # %% ../../nbs/reports/05c_sections.ipynb #cae701fb
 def _coverage(split, scores):
@@ -513,12 +531,14 @@ def sets_section(results:dict) -> Section:
     "Classes that remain possible"
     sets = results["decisions"]["sets"]
     level = next(iter(sets.values()))["conformal"]["level"]
-    table = pd.DataFrame([_set_line(name, s) for name, s in sets.items()])
+    classes = ["no", "yes"] if results["several"] else results["run"].bundle["classes"]
+    table = pd.DataFrame([_set_line(name, s, classes) for name, s in sets.items()])
     covered = [s["test"]["coverage"] for s in sets.values()]
     shares = " to ".join(dict.fromkeys(f"{share:.1%}" for share in (min(covered), max(covered))))
     asked = "the true class" if len(sets) == 1 else "the true answer about a class, yes or no, for each class and"
-    finding = f"A set is meant to hold {asked} for {level:.0%} of the posts; on test {shares} do."
-    note = "An empty set says that no class is likely enough: the post is unlike those of the validation split."
+    finding = (f"A set is meant to hold {asked} for {level:.0%} of the posts; "
+               f"of {those_seen(results['run'])} {shares} do.")
+    note = "An empty set says that no class is likely enough."
     if results["several"]:
         note = ("Each class is asked for by itself: a set holds yes, no or both; "
                 "an empty one says that neither is likely enough.")
@@ -526,7 +546,7 @@ def sets_section(results:dict) -> Section:
     return Section("Sets of possible classes", finding, [note, table.loc[:, (table != "").any()]])
 
 # %% ../../nbs/reports/05c_sections.ipynb #f2e45c9f
-def _set_line(name, sets):
+def _set_line(name, sets, classes):
     "What the sets of one question hold, as text"
     test, halves = sets["test"], sets["halves"]
     return {
@@ -536,8 +556,14 @@ def _set_line(name, sets):
         "sets of one": f"{test['single']:.0%}",
         "empty": f"{test['empty']:.0%}",
         "over 20 random halves": f"{halves['coverage']:.1%} ± {halves['coverage_sd']:.1%}",
-        "note": sets["conformal"]["note"] or "",
+        "note": _never_ruled_out(sets["conformal"]["limit"], classes),
     }
+
+
+def _never_ruled_out(limits, classes):
+    "Which classes are in every set, as a limit that nothing exceeds says"
+    always = [c for c, limit in zip(classes, limits) if limit is None]
+    return f"in every set, for want of validation examples: {', '.join(always)}" if always else ""
 
 # %% ../../nbs/reports/05c_sections.ipynb #2ba51264
 def draw_confusion(
@@ -591,7 +617,8 @@ def _all_at_once(results):
     "The means over classes and answers, where several classes may hold"
     scores, k = results["several"], len(results["by_class"])
     if not scores: return []
-    lazy, over = results["lazy"], f"mean of {scores['n_measured']} of {k} classes, those with a test example"
+    lazy = results["lazy"]
+    over = f"mean of {scores['n_measured']} of {k} classes, those that hold of some test posts and not of others"
     return [pd.DataFrame([
         _one_score("micro-F1", "all answers of all classes together", scores["micro_f1"], 0),
         _one_score("macro-F1", over, scores["macro_f1"], lazy["macro_f1"]),
@@ -616,8 +643,9 @@ def confusion_section(results:dict) -> Section:
     matrix = drawing(alt, draw_confusion, confusion, classes)
     counts = confusion.value_counts(["actual", "predicted"]).reset_index(name="posts")
     if len(classes) > 3: counts = counts.query("actual != predicted")
+    table = [counts.head(12)] if len(counts) else []
     fared = how_classes_fare(results["by_class"])
-    return Section("Confusion", finding, [fared, *_all_at_once(results), matrix, counts.head(12)])
+    return Section("Confusion", finding, [fared, *_all_at_once(results), matrix, *table])
 
 # %% ../../nbs/reports/05c_sections.ipynb #65455a10
 def draw_roc(
@@ -673,7 +701,7 @@ def kinds_section(results:dict) -> Section|None:
     alt = "AUROC of each model on each kind against the genuine; those of the detector are in the table below."
     rows = own[["kind", "n"]].reset_index(drop=True).assign(
         recall=[f"{recall:.0%}" for recall in own.recall],
-        AUROC=[f"{r.auroc:.3f} [{r.auroc_low:.3f}, {r.auroc_high:.3f}]" for r in own.itertuples()],
+        AUROC=[in_numbers(r, "auroc") for r in own.to_dict("records")],
     )
     return Section("Kinds", finding, [drawing(alt, draw_kinds, results["kinds"]), rows])
 
@@ -896,6 +924,7 @@ def errors_section(results:dict) -> Section:
     how = "wrongly in at least one class" if results["several"] else "wrongly"
     finding = (f"{wrong:,} of {len(judged):,} test posts are answered {how}; "
                f"all of them are in Step_5/{run.task}/errors.csv. Some may be the label's fault.")
+    if not wrong: finding = f"None of the {len(judged):,} test posts is answered {how}."
     groups = example_groups(judged, run.modalities, results["n_errors"])
     blocks = galleries(groups, run.modalities, run.home/"Datasets", run.words.unpleasant)
     if len(run.modalities) > 1: finding += " What an expert says is its likeliest answer, before calibration."
