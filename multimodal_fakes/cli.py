@@ -35,8 +35,9 @@ def batch(args):
     "Judge a table: each row comes back, with its answer or its error"
     label = args.label_column or ("label" if args.evaluate else None)
     columns = {part: getattr(args, f"{part}_column") for part in PARTS}
-    counts = predict_table(
-        _detector(args), args.source, args.target, columns, label, _metrics_file(args.evaluate), args.format)
+    measured = dict(label_column=label, metrics=_metrics_file(args.evaluate))
+    read = dict(columns=columns, format=args.format, files=args.files)
+    counts = predict_table(_detector(args), args.source, args.target, **read, **measured)
     return 0 if counts["judged"] else 1
 
 def _metrics_file(evaluate):
@@ -92,8 +93,9 @@ def _with_table(command):
     command.add_argument("target")
     for part in PARTS:
         about = f"column with the {part}, `{part}` if none is named"
-        paths = "" if part == "text" else "; paths are relative to the table"
+        paths = "" if part == "text" else "; paths are relative to the table, or to --files"
         command.add_argument(f"--{part}-column", metavar="COLUMN", help=about + paths)
+    command.add_argument("--files", metavar="FOLDER", help="from where paths in the table are relative")
     about = "column with true labels, by which answers are measured: names of classes, or their numbers from 0"
     command.add_argument("--label-column", metavar="COLUMN", help=about)
     about = "measure by the labels, in `label` if no column is named; write the metrics to a file if one is named"

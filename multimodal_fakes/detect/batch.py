@@ -66,18 +66,19 @@ class Source(NamedTuple):
 def opened_table(
     source,           # path, or `-`
     format:str="",    # of `PIPED`, where its name does not say
+    files=None,       # folder from where paths in it are relative; its own if none, for a pipe the current one
 ): # `Source`
     "A table that can be read more than once"
     kind = table_kind(source, format)
     fmt = Format(kind="jsonl" if kind == "jsonl" else "table")
     if not _is_pipe(source):
         if not Path(source).is_file(): raise FakesError(f"{source}: no such file")
-        yield Source(Path(source), fmt, str(Path(source).parent), str(source))
+        yield Source(Path(source), fmt, str(files or Path(source).parent), str(source))
         return
     with tempfile.TemporaryDirectory() as d:
         kept, name = Path(d)/"table", "standard input" if source == "-" else str(source)
         with kept.open("wb") as f: shutil.copyfileobj(_bytes_of(source), f)
-        try: yield Source(kept, fmt, "", name)
+        try: yield Source(kept, fmt, str(files or ""), name)
         except FakesError as e: raise FakesError(str(e).replace(str(kept), name)) from None
 
 def _bytes_of(source): return sys.stdin.buffer if source == "-" else open(source, "rb")
@@ -297,23 +298,32 @@ def _batches(rows, size):
             batch = []
     if batch: yield batch
 
-def _judge(detector, rows, parts, folder):
+def _judge(detector, rows, parts, folder, told):
     "Cells and answer of each row, an error where there is none"
     readable = [row for _, row in rows if isinstance(row, dict)]
     answers = iter(detector.answers([_post_of(row, parts, folder) for row in readable]))
     for line, row in rows:
         is_read = isinstance(row, dict)
         answer = next(answers) if is_read else FakesError(f"{row.reason}: {row.what}")
-        _tell(line, answer)
+        for message in _complaints(line, answer): told(message)
         yield (row, answer) if is_read else (row.cells, FakesError(f"line {line}: {answer}"))
 
-def _tell(line, answer):
-    "Print why a row was not judged, or only in part"
-    if isinstance(answer, FakesError): return _say(f"row {line}: {answer}")
-    for part, why in answer["failed"].items(): _say(f"row {line}: judged in part, {part}: {why}")
+def _complaints(line, answer):
+    "Why a row was not judged, or only in part"
+    if isinstance(answer, FakesError): return [f"row {line}: {answer}"]
+    return [f"row {line}: judged in part, {part}: {why}" for part, why in answer["failed"].items()]
 
 def _say(message): print(message, file=sys.stderr)
-def _doubt(reason, line, what): _say(f"row {line}: {reason}: {what}")
+
+class _Told:
+    "Prints what is said of rows, the first twenty times"
+    most = 20
+    def __init__(self, rest): self.rest, self.n = rest, 0
+    def __call__(self, message):
+        self.n += 1
+        if self.n <= self.most: _say(message)
+    def close(self):
+        if self.n > self.most: _say(f"{self.n - self.most:,} more {self.rest}")
 
 # %% ../../nbs/detect/06cb_batch.ipynb #10be843f
 def _count(counts, answer):
@@ -345,12 +355,13 @@ def predict_table(
     label_column=None,     # column with labels, by which the answers are measured
     metrics=None,          # JSON written with what `evaluate` says
     format:str="",         # csv, tsv or jsonl, of what has no name to tell it
+    files=None,            # folder from where paths in the table are relative, its own if none
     batch_size:int=32,
 ) -> dict: # rows, judged, degraded, failed, abstained, errors; metrics where there are labels
     "Judge every row of a table; a column of the answer is called `label.1` where the table has a `label`"
     _check_apart(source, target, metrics)
     kind = _kind_written(target, source, format)
-    with opened_table(source, format) as opened:
+    with opened_table(source, format, files) as opened:
         own = columns_of(opened.path, opened.fmt)
         parts = _of_table(opened.name, part_columns, own, columns)
         labels = label_column and _of_table(opened.name, _read_labels, opened, own, label_column, detector.bundle)
@@ -372,14 +383,17 @@ def _judge_all(detector, source, parts, writer, batch_size, is_kept):
     "Judge and write row after row; how many there were of each kind, and the answers where they are kept"
     counts = Counter(dict.fromkeys(("rows", "judged", "degraded", "failed", "abstained", "errors"), 0))
     answers = []
-    rows = progress(read_rows(source.path, source.fmt, tell=_doubt), "judging")
+    doubts, told = _Told("rows in doubt"), _Told("such rows: see the columns `failed` and `error`")
+    def doubt(reason, line, what): doubts(f"row {line}: {reason}: {what}")
+    rows = progress(read_rows(source.path, source.fmt, tell=doubt), "judging")
     for batch in _batches(rows, batch_size):
-        for row, answer in _judge(detector, batch, parts, source.folder):
+        for row, answer in _judge(detector, batch, parts, source.folder, told):
             writer.add(row, as_row(answer))
             _count(counts, answer)
             if is_kept: answers.append(_kept(answer))
         writer.stream.flush()
     writer.close()
+    for teller in (doubts, told): teller.close()
     return dict(counts), answers
 
 def _kept(answer):
@@ -396,7 +410,9 @@ def _read_labels(source, columns, column, bundle):
         cells.append(row.get(column) if isinstance(row, dict) else None)
     try: labels = read_labels(cells, bundle)
     except FakesError as e: raise FakesError(f"column {column!r}: {e}") from None
-    for i, label in labels.unknown.items(): _say(f"row {lines[i]}: unknown label {label[:60]!r}")
+    told = _Told("unknown labels")
+    for i, label in labels.unknown.items(): told(f"row {lines[i]}: unknown label {label[:60]!r}")
+    told.close()
     return labels
 
 def _measured(labels, answers, detector, column, path):
