@@ -147,14 +147,16 @@ def load_all(
     return detectors, tasks, reasons
 
 # %% ../../nbs/service/07g_engine.ipynb #adbe2d02
-PUBLIC = ("classes", "multi_label", "positive", "modalities", "threshold", "purpose", "protocol")
+PUBLIC = ("classes", "multi_label", "positive", "threshold", "purpose", "protocol")
 
 def describe(
     detector,   # with a `bundle` and a `version`
 ) -> dict: # classes, positive, modalities, threshold, purpose, protocol, model
     "What the world may know of a detector"
+    from multimodal_fakes.detect.inference import opened_experts
     about = {k: detector.bundle.get(k) for k in PUBLIC}
-    return about | {"model": getattr(detector, "version", None)}
+    modalities = opened_experts(detector.bundle)      # an expert that ships alone looks at nothing else
+    return about | {"modalities": modalities, "model": getattr(detector, "version", None)}
 
 # %% ../../nbs/service/07g_engine.ipynb #ac4c29af
 def judge(
