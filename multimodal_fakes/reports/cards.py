@@ -486,7 +486,8 @@ def over_all(run:Run) -> list: # of sentences; none where it sees all
     val, test = (f"{n['seen']:,} of {n['n']:,}" for n in (calibration["seen"][split] for split in ("val", "test")))
     before, after = (calibration["over_all"]["test"][when] for when in ("before", "after"))
     return [f"This is of the posts that what ships can see: {val} of validation, {test} of test. Over all of test, "
-            f"where the others count as answered with the class shares of training: NLL {before['nll']:.3f} before, {after['nll']:.3f} after; "
+            "where the others count as answered with the class shares of training: "
+            f"NLL {before['nll']:.3f} before, {after['nll']:.3f} after; "
             f"ECE {before['ece']:.3f} before, {after['ece']:.3f} after."]
 
 
