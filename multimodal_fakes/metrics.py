@@ -711,7 +711,7 @@ def _percentiles(values, level):
     return float(low), float(high)
 
 def _exact(around, n, level):
-    "The interval of a share; of Clopper and Pearson (1934) where all of n are right or none, of which no resample differs"
+    "The interval of a share; that of Clopper and Pearson (1934) where all of n are right or none: no resample differs"
     beyond = 1 - ((1 - level) / 2)**(1 / n)
     if around == (1, 1): return 1 - beyond, 1.0
     return (0.0, beyond) if around == (0, 0) else around

@@ -376,8 +376,8 @@ class Answer(TypedDict):
     confidence:float                   # in the prediction; where several may hold, in the least sure class
     probabilities:dict[str, float]     # class → calibrated
     calibrated_as:dict                 # whose map that is, see `PatternCalibrator.used`: map_of, own, n
-    threshold:float|list[float|None]|None     # of the positive class, none beyond two; where several may hold one a class, or
-                                       # none for one that is never answered: `refused` of the bundle says why
+    threshold:float|list[float|None]|None     # of the positive class, none beyond two; where several may hold
+                                       # one a class, none for one that is never answered: see `refused` of the bundle
     purpose:dict                       # what the threshold is for, see `decisions.read_purpose`
     abstained:bool                     # less sure than the bundle asks, or unfamiliar: a person should look
     possible:list[str]                 # classes not ruled out at the promised coverage; may be empty

@@ -248,7 +248,8 @@ def on_seen(run:Run) -> str: # empty where it sees them all
     "What ships reaches on the test posts that it can see"
     row = run.found["on_seen"]
     if row is None: return ""
-    reached = f"On the {row['n']:,} that it can see: {metric_names('exact' in row)['accuracy']} {in_percent(row, 'accuracy')}"
+    unit = metric_names("exact" in row)["accuracy"]
+    reached = f"On the {row['n']:,} that it can see: {unit} {in_percent(row, 'accuracy')}"
     if "exact" in row: reached += f", subset accuracy {in_percent(row, 'exact')}"
     return reached + "."
 
@@ -491,8 +492,9 @@ def over_all(run:Run) -> list: # of sentences; none where it sees all
     if not calibration["over_all"]: return []
     val, test = (f"{n['seen']:,} of {n['n']:,}" for n in (calibration["seen"][split] for split in ("val", "test")))
     before, after = (calibration["over_all"]["test"][when] for when in ("before", "after"))
-    return [f"This is of the posts that what ships can see: {val} of validation, {test} of test. Over all of test, where "
-            f"the others count as answered with the class shares of training: NLL {before['nll']:.3f} before, {after['nll']:.3f} after; "
+    return [f"This is of the posts that what ships can see: {val} of validation, {test} of test. Over all of test, "
+            "where the others count as answered with the class shares of training: "
+            f"NLL {before['nll']:.3f} before, {after['nll']:.3f} after; "
             f"ECE {before['ece']:.3f} before, {after['ece']:.3f} after."]
 
 
@@ -559,8 +561,8 @@ def those_seen(run:Run) -> str:
 def unfamiliar(run:Run) -> str:
     "Which posts are left to a person however sure the answer is"
     share = run.json(_PROTOCOL)["selection"]["familiar"]
-    return (f"A post that is farther from what was trained on than {share:.0%} of the validation posts (of few, than all) "
-            "is left to a person too, however sure the answer; that is not counted here.")
+    return (f"A post that is farther from what was trained on than {share:.0%} of the validation posts (of few, than "
+            "all) is left to a person too, however sure the answer; that is not counted here.")
 
 # %% ../../nbs/reports/05a_cards.ipynb #1709f0f9
 def _missing(run):

@@ -40,6 +40,7 @@ from multimodal_fakes.metrics import (
     truth,
     yes_no,
 )
+from ..record import in_one_word
 from .calibrators import PatternCalibrator, draw_candidates, one_sided, pattern_names
 from multimodal_fakes.trust.decisions import (
     PROMISES,
@@ -60,7 +61,6 @@ from multimodal_fakes.trust.decisions import (
     threshold_curve,
     threshold_for,
 )
-from ..record import in_one_word
 from .ood import Familiar, fit_task
 from .protocol import group_of, make_protocol
 
