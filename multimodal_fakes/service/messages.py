@@ -168,8 +168,8 @@ class HealthOut(Reply):
     models:list[str] = Field(examples=[["fake_news"]])
     version:str = Field(examples=["0.1.0"])
 
-_DETECTOR = ("Task, classes, positive class, modalities that were trained, `looks_at`: those that what ships looks at, "
-             "thresholds, `refused`: class → why it has none of its own, version, protocol, runtime")
+_DETECTOR = ("Task, classes, positive class, modalities that what ships looks at, thresholds, "
+             " `refused`: class → why it has none of its own, version, protocol, runtime")
 _MODEL = {"task": "fake_news", "classes": ["real", "fake"], "modalities": ["text", "vision"]}
 
 class ModelsOut(Reply):
