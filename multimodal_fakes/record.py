@@ -119,6 +119,12 @@ class Label(Strict):
     @classmethod
     def _as_cells_are_read(cls, name): return None if name is None else _key(name)
 
+    @field_validator("map")
+    @classmethod
+    def _numbers_as_text(cls, written):
+        is_number = lambda c: isinstance(c, int | float) and not isinstance(c, bool)
+        return written and {raw: _key(c) if is_number(c) else c for raw, c in written.items()}
+
     @property
     def columns(self) -> list: # names
         "Every column that it reads"

@@ -169,7 +169,7 @@ class HealthOut(Reply):
     version:str = Field(examples=["0.1.0"])
 
 _DETECTOR = ("Task, classes, positive class, modalities that what ships looks at, thresholds, "
-             " `refused`: class → why it has none of its own, version, protocol, runtime")
+             "`refused`: class → why it has none of its own, version, protocol, runtime")
 _MODEL = {"task": "fake_news", "classes": ["real", "fake"], "modalities": ["text", "vision"]}
 
 class ModelsOut(Reply):
