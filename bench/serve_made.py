@@ -216,7 +216,7 @@ def write_graphs(folder):
     about = dict(format=1, protocol=detector.bundle["protocol"], bundle=read_sums(folder)["digest"])
     write_json(folder/"onnx/export.json", about)
     write_sums(folder/"onnx", "export")
-    write_golden(detector, folder)
+    write_golden([detector, Detector.load(folder, "onnx")], folder)
 
 def make_clips(home, n=12):
     """models/clips, a detector of video and sound with random weights: so that damaged videos reach a decoder.

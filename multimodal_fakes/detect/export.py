@@ -515,7 +515,7 @@ def export_all(
     gates:Gates=GATES,     # what a variant may cost
     seed:int=0,
 ) -> pd.DataFrame: # a row a variant
-    "Export a bundle: graphs, the table of what was tried, and the known answer"
+    "Export a bundle: graphs, the table of what was tried, and the known answers"
     home, folder = Path(home), Path(out)/"models"/task
     detector = Detector.load(home/"models"/task)
     samples, quality, y = seen_posts(home, detector, datasets, n_posts, seed)
@@ -536,7 +536,9 @@ def export_all(
             rows += try_int8(name, trial, graphs, nets[name], batches, before, gates)
     table, about = _keep(detector, folder, graphs, pd.DataFrame(rows), trial, gates)
     _write_step(Path(out)/"Step_5"/task/"export", table, about)
-    write_golden(detector, folder)
+    experts, fusion = load_graphs(detector.folder, detector.bundle, graphs=folder/"onnx")
+    served = Detector(detector.bundle, experts, fusion, detector.familiar, runtime="onnx")
+    write_golden([detector, served], folder)
     return table
 
 # %% ../../nbs/detect/06d_export.ipynb #4de39374

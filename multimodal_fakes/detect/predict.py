@@ -80,7 +80,9 @@ class Detector:
         familiar=None,              # `Familiar`, what was trained on
         urls:UrlPolicy|None=None,   # from where pictures and videos may be fetched, nowhere if none
         folder=None,                # models/<task>
+        runtime:str="torch",        # of the experts and the fusion
     ):
+        self.runtime = runtime
         self.bundle, self.version = bundle, digest(bundle)
         self.experts, self.fusion = experts, fusion
         self.familiar, self.folder = familiar, folder
@@ -108,7 +110,7 @@ class Detector:
         check_parts(folder)
         bundle = read_json(folder/"detector.json")
         experts, fusion = RUNTIMES[runtime](folder, bundle, threads)
-        return cls(bundle, experts, fusion, Familiar.load(folder), urls, folder)
+        return cls(bundle, experts, fusion, Familiar.load(folder), urls, folder, runtime)
 
 # %% ../../nbs/detect/06c_predict.ipynb #f2539419
 PARTS = ("text", "image", "video")     # of a post, and columns of a table
@@ -643,15 +645,15 @@ def _ramps():
 
 # %% ../../nbs/detect/06c_predict.ipynb #3dbc241e
 def write_golden(
-    detector:Detector,
+    detectors,               # of one bundle, each with another runtime
     folder,                  # models/<task>
     tolerance:float=0.05,    # of each probability
 ) -> dict: # golden/golden.json
-    "Let a detector answer the known post, and keep it beside the bundle"
+    "Let each runtime answer the known post, and keep the answers beside the bundle"
     folder = Path(folder)/"golden"
-    post = golden_post(folder, detector.experts)
-    answer = detector.predict_batch([_beside(post, folder)])[0]
-    golden = dict(post=post, probabilities=answer["probabilities"], tolerance=tolerance, model=detector.version)
+    post = golden_post(folder, detectors[0].experts)
+    answers = {d.runtime: d.predict_batch([_beside(post, folder)])[0]["probabilities"] for d in detectors}
+    golden = dict(post=post, probabilities=answers, tolerance=tolerance, model=detectors[0].version)
     write_json(folder/"golden.json", golden)
     write_sums(folder, "export")
     return golden
@@ -675,8 +677,11 @@ def golden(
     if expected["model"] != self.version:
         of_another = f"the known answer is of model {expected['model']}, this is {self.version}"
         return False, f"{task}: {of_another}; run the stage export again"
+    if self.runtime not in expected["probabilities"]:
+        return False, f"{task}: no known answer of runtime {self.runtime}; run the stage export again"
     answer = self.predict_batch([_beside(expected["post"], path.parent)])[0]
-    off = max(abs(answer["probabilities"][c] - p) for c, p in expected["probabilities"].items())
+    known = expected["probabilities"][self.runtime]
+    off = max(abs(answer["probabilities"][c] - p) for c, p in known.items())
     if off <= expected["tolerance"]: return True, None
     return False, f"{task}: the known post is judged {off:.3f} off, {expected['tolerance']:g} is allowed"
 
