@@ -33,18 +33,17 @@ def predict(args):
 # %% ../nbs/11_cli.ipynb #2482b184
 def batch(args):
     "Judge a table: each row comes back, with its answer or its error"
-    label = args.label_column or ("label" if args.evaluate else None)
+    label = args.label_column or ("label" if args.evaluate or args.metrics else None)
     columns = {part: getattr(args, f"{part}_column") for part in PARTS}
-    measured = dict(label_column=label, metrics=_metrics_file(args.evaluate))
+    measured = dict(label_column=label, metrics=_metrics_file(args.metrics))
     read = dict(columns=columns, format=args.format, files=args.files)
     counts = predict_table(_detector(args), args.source, args.target, **read, **measured)
     return 0 if counts["judged"] else 1
 
-def _metrics_file(evaluate):
-    "The file that --evaluate names, none where it names none"
-    if not isinstance(evaluate, str): return None
-    if evaluate.endswith(".json"): return evaluate
-    raise FakesError(f"--evaluate writes JSON: expected a name that ends with .json, got {evaluate!r}.")
+def _metrics_file(name):
+    "The file to write the metrics to"
+    if name is None or name.endswith(".json"): return name
+    raise FakesError(f"--metrics writes JSON: expected a name that ends with .json, got {name!r}.")
 
 # %% ../nbs/11_cli.ipynb #c5f4955f
 def obtain(args):
@@ -98,8 +97,9 @@ def _with_table(command):
     command.add_argument("--files", metavar="FOLDER", help="from where paths in the table are relative")
     about = "column with true labels, by which answers are measured: names of classes, or their numbers from 0"
     command.add_argument("--label-column", metavar="COLUMN", help=about)
-    about = "measure by the labels, in `label` if no column is named; write the metrics to a file if one is named"
-    command.add_argument("--evaluate", nargs="?", const=True, metavar="FILE.json", help=about)
+    about = "measure by the labels, in `label` if no column is named"
+    command.add_argument("--evaluate", action="store_true", help=about)
+    command.add_argument("--metrics", metavar="FILE.json", help="the same, and write the metrics to a file")
     about = "of standard input and output, and of files whose names do not tell"
     command.add_argument("--format", choices=PIPED, default="", help=about)
 
