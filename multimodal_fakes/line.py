@@ -656,15 +656,18 @@ def main(argv=None):
 # %% ../nbs/00f_line.ipynb #abf59151
 def _run_or_restore(stage, names):
     "Run a stage; where it fails or is interrupted, the results of before come back"
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     project = root()
     try: executed = run_stage(stage, *names, project=project)
     except BaseException as e:
-        for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, signal.SIG_IGN)
+        for number in before: signal.signal(number, signal.SIG_IGN)
         after = restored(project)
         if isinstance(e, FakesError): raise FakesError(f"{e}\n{after}") from None
         print(after, file=sys.stderr)
         raise
+    finally:
+        for number, handler in before.items(): signal.signal(number, handler)
     print(f"{executed.relative_to(project)} written")
 
 if __name__ == "__main__" and "__file__" in globals(): main()
