@@ -323,6 +323,10 @@ class Strategy:
         "A fresh one for another fit on the validation split; what was learned from training stays"
         return type(self)(self.given, self.n_classes, **self.settings)
 
+    def with_weights(self, weights):
+        "The same experts with weights that a person gives: `Tempered` can"
+        raise FakesError(f"Weights can be given to a strategy on scores; {self.name} learns from vectors, it has none.")
+
     def about(self) -> dict:
         "What a folder has to know to make it again"
         about = dict(strategy=self.name, experts=self.experts, n_classes=self.n_classes, settings=self.settings)
@@ -456,6 +460,9 @@ class PerClass(Strategy):
         made = copy.copy(self)
         made.parts, made.experts = [part.again() for part in self.parts], dict(self.given)
         return made
+
+    def with_weights(self, weights):
+        return PerClass([part.with_weights(weights) for part in self.parts], self.experts, self.n_classes)
 
     def about(self): return super().about() | {"multi_label": True}
 
@@ -768,11 +775,6 @@ def simplest(
 
 # %% ../../nbs/fuse/05_combine.ipynb #fda0eb0f
 @patch
-def with_weights(self:Strategy, weights) -> Strategy:
-    "The same experts, as sure as they were made, with weights that a person gives"
-    raise FakesError(f"Weights can be given to a strategy on scores; {self.name} learns from vectors and has none.")
-
-@patch
 def with_weights(self:Tempered, weights:dict) -> Weighted: # of experts or modalities, see `given_weights`
     "A `Weighted` of the same experts and temperatures, with weights that a person gives"
     made = Weighted(self.experts, self.n_classes, weights=dict(weights))
@@ -780,11 +782,6 @@ def with_weights(self:Tempered, weights:dict) -> Weighted: # of experts or modal
     made.fitted |= {name: x for name, x in self.fitted.items() if name in ("temperature", "together")}
     made.weigh(given_weights(weights, self.experts), np.zeros(len(self.experts)))
     return made
-
-@patch
-def with_weights(self:PerClass, weights:dict) -> PerClass:
-    "The same for each class"
-    return PerClass([part.with_weights(weights) for part in self.parts], self.experts, self.n_classes)
 
 # %% ../../nbs/fuse/05_combine.ipynb #69453dba
 N_DRAWS, MOST_VOICES = 10, 30     # draws of groups, voices in a draw
@@ -867,7 +864,7 @@ class Stacking(Tempered):
         return to_logits((n * p + 1) / (n + self.n_classes))
 
 # %% ../../nbs/fuse/05_combine.ipynb #8b391cb1
-RIDGES = 1.0, 4.0, 16.0, 64.0, 256.0, np.inf     # of half the squares of the parameters
+RIDGES = 0.25, 1.0, 4.0, 16.0, 64.0, np.inf     # of half the squares of the parameters
 
 class Logistic(Stacking):
     "Logistic regression on scores that begins with the mean of the experts: a slope an expert, biases by what is there"
@@ -895,7 +892,7 @@ class Logistic(Stacking):
                 theta = self.best(_some(inputs, rest), y[rest], importance[rest], ridge)
                 p = softmax(self.scores(_some(inputs, held), theta)[0])
                 losses[held, i] = -np.log(np.maximum(p[np.arange(len(held)), y[held]], 1e-12))
-        ridge = RIDGES[simplest(losses, groups, importance)]
+        ridge = RIDGES[int((importance @ losses).argmin())] if losses.any() else np.inf
         self.fitted["theta"] = self.best(inputs, y, importance, ridge)
 
     def predict(self, inputs): return softmax(self.scores(inputs, self.fitted["theta"])[0])
