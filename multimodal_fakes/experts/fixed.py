@@ -8,7 +8,7 @@ __all__ = ['count_each', 'in_buckets', 'weighed', 'NGramCounts', 'NGramEncoder',
 
 # %% ../../nbs/experts/04ba_fixed.ipynb #5642c33c
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +39,12 @@ def count_each(
 ) -> tuple: # names of the n-grams, and how often each text holds each: (n, V) scipy csr
     "N-grams in the order in which they first occur"
     from scipy.sparse import csr_matrix
-    places:dict = {}
+    places:defaultdict = defaultdict()
+    places.default_factory = places.__len__      # a new n-gram gets the next number
     columns, times, ends = array("i"), array("f"), [0]
     for text in texts:
         counts = Counter(cut(text))
-        columns.extend(places.setdefault(ngram, len(places)) for ngram in counts)
+        columns.extend(map(places.__getitem__, counts))
         times.extend(counts.values())
         ends.append(len(columns))
     counted = csr_matrix((np.array(times), np.array(columns), ends), shape=(len(ends) - 1, len(places)))

@@ -67,7 +67,8 @@ def _fitted(x, y, strength, before): # scikit-learn's model, none where all answ
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     if len(np.unique(y)) < 2: return None
-    model = before or LogisticRegression(max_iter=300, warm_start=True)
+    # at scikit-learn's own tolerance rare n-grams count as fitted before they are, and a higher strength changes nothing
+    model = before or LogisticRegression(max_iter=300, tol=1e-5, warm_start=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)      # the loss on other examples decides, not this one
         return model.set_params(C=strength).fit(x, y)
@@ -90,7 +91,7 @@ def _of_labels(models, labels, dim) -> Linear:
     return Linear(weight, bias)
 
 # %% ../../nbs/experts/04g_linear.ipynb #2f9695a3
-STRENGTHS = tuple(round(10 ** (k / 2), 3) for k in range(-2, 5))      # 0.1 to 100: scikit-learn's C
+STRENGTHS = tuple(round(10 ** (k / 2), 3) for k in range(-2, 7))      # 0.1 to 1000: scikit-learn's C
 
 class LogisticHead:
     "What is tried for the head `linear`: strengths in order, from the most to the least restrained"
@@ -276,6 +277,7 @@ class Search(NamedTuple):
     setting:object           # with the lowest loss on what was judged
     history:pd.DataFrame     # a row a setting: epoch (1, 2, …), train_loss, val_loss, phase
     answers:np.ndarray       # (n, C) logits by a model that did not see the example; NaN where none was judged
+    models:list              # one a fold, with that setting
 
 def search(
     head,         # `LogisticHead` or `NeighbourHead`
@@ -290,9 +292,9 @@ def search(
         train_loss, val_loss, answers = _judged(head, folds, views, models)
         phase = ", ".join(f"{k} {v:g}" for k, v in head.about(setting).items())
         rows.append(dict(epoch=epoch, train_loss=train_loss, val_loss=val_loss, phase=phase))
-        if best is None or val_loss < best[0]: best = val_loss, setting, answers
+        if best is None or val_loss < best[0]: best = val_loss, setting, answers, models
         elif head.in_order: break
-    return Search(best[1], pd.DataFrame(rows), best[2])
+    return Search(best[1], pd.DataFrame(rows), *best[2:])
 
 def _judged(head, folds, views, models) -> tuple: # loss of a thousand that were fitted, of all that were judged; answers
     answers = np.full((len(head.labels), head.n_classes), np.nan)
@@ -326,8 +328,8 @@ def fit_head(
     folds, rows = plan_folds(head.labels, groups, n_train, seed)
     tried = search(head, folds)
     view = head.see(rows, rows[:0])
-    model = head.fit(view, rows, tried.setting)
     folded = len(folds) > 1
+    model = head.fit(view, rows, tried.setting) if folded else tried.models[0]
     about = {**head.about(tried.setting), "fitted_on": "train and val" if folded else "train", "examples": len(rows)}
     about |= {"left_out": n_train - len(rows)} if not folded else {"out_of_fold": ["train", "val"], "folds": len(folds)}
     if isinstance(model, Neighbours): about |= {"kept": len(model.bank), "used": model.k}
