@@ -346,7 +346,8 @@ def _frozen(conf, recipe, task) -> tuple: # encoder, and what expert.json says o
     if recipe.load_from and not conf.fixed:
         model, version = _earlier(conf, recipe, task, None)
         return model.encoder, version
-    if recipe.load_from: raise FakesError(f"Encoder {conf.name} is fixed, there is nothing to go on from: leave load_from empty.")
+    if recipe.load_from:
+        raise FakesError(f"Encoder {conf.name} is fixed, there is nothing to go on from: leave load_from empty.")
     if not (conf.fixed or conf.source or conf.weights):
         raise FakesError(f"Encoder {conf.name} starts from scratch, and head {recipe.head} trains no encoder: "
                          "choose a pretrained one, name an earlier expert as load_from, or set head to trained.")

@@ -67,7 +67,7 @@ def _fitted(x, y, strength, before): # scikit-learn's model, none where all answ
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     if len(np.unique(y)) < 2: return None
-    # at scikit-learn's own tolerance rare n-grams count as fitted before they are, and a higher strength changes nothing
+    # at scikit-learn's own tolerance rare n-grams count as fitted too early, and a higher strength changes nothing
     model = before or LogisticRegression(max_iter=300, tol=1e-5, warm_start=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)      # the loss on other examples decides, not this one
@@ -217,7 +217,8 @@ class NeighbourHead:
 
     def about(self, setting) -> dict: return {"k": setting[0], "temperature": setting[1]}
 
-def _one_hot(labels, n_classes) -> torch.Tensor: return nn.functional.one_hot(torch.from_numpy(labels), n_classes).float()
+def _one_hot(labels, n_classes) -> torch.Tensor:
+    return nn.functional.one_hot(torch.from_numpy(labels), n_classes).float()
 
 # %% ../../nbs/experts/04g_linear.ipynb #9dc27524
 @patch
@@ -296,7 +297,8 @@ def search(
         elif head.in_order: break
     return Search(best[1], pd.DataFrame(rows), *best[2:])
 
-def _judged(head, folds, views, models) -> tuple: # loss of a thousand that were fitted, of all that were judged; answers
+def _judged(head, folds, views, models) -> tuple: # two losses, answers
+    "The loss of a thousand that were fitted, and of all that were judged"
     answers = np.full((len(head.labels), head.n_classes), np.nan)
     losses = []
     for (fit, judged), view, model in zip(folds, views, models):
