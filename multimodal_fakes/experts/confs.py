@@ -20,6 +20,8 @@ class EncoderConf(BaseModel):
     name: str
     modality: Literal["text", "vision", "audio", "video"]
     licence: str = ""
+    fixed: Literal["ngrams", "thumbnails", "tiles", "mel_bands"] | None = None   # nothing is trained but a linear head
+    side: int = Field(16, ge=1)              # thumbnails, tiles: how many of them along each side of a picture
     source: str | None = None                # hub or timm name, folder, package:<module>/<folder>; none: from scratch
     weights: str | None = None               # timm: safetensors file, relative to the project
     pretrained: bool = True                  # timm: fetch the weights of `source` where no file is named
