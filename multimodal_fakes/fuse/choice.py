@@ -226,7 +226,7 @@ def _fits(name, there, posts, asks):
 
 # %% ../../nbs/fuse/05ba_choice.ipynb #309e6675
 def worse_by_class(table, probs, posts, best) -> dict:
-    "Who wins by the shares of the classes alone: beyond doubt worse than the best expert with even weights, or in ranking"
+    "Who wins by the shares of the classes alone: worse than the best expert with even weights, or in ranking"
     even = {name: row_losses(posts.y, p)[1] for name, p in probs.items()}
     aside = {}
     for name, row in table.iterrows():
@@ -268,7 +268,7 @@ class Choice(NamedTuple):
     ships:str
     forced:bool      # whether settings named it
     why:list         # sentences
-    table:object     # DataFrame: a row a candidate, as `compare`; behind, behind_se (loss beyond the lowest), within, guard
+    table:object     # DataFrame, as `compare`; behind, behind_se (loss beyond the lowest), within, guard
     against:str      # best expert
     gain:float       # accuracy of what ships beyond that of the best expert
     low:float        # the 95 % interval of the gain
