@@ -303,7 +303,9 @@ class Shifted(Calibrator):
     name = "shifted"
     keeps = ("base", "slope", "bias")
 
-    def __init__(self, base=None): self.base_ = (base or Calibrator()).to_dict()
+    def __init__(self, base=None):
+        self.of_all = base is None                      # of a pattern, scores that say nothing are pulled to its shares
+        self.base_ = (base or Calibrator()).to_dict()
 
     @classmethod
     def beside(cls, base): return cls(base)
@@ -317,7 +319,7 @@ class Shifted(Calibrator):
         result = minimize(loss, np.zeros(k + 1), jac=True, bounds=[np.log((0.01, 20))] + [BIAS] * k, method="L-BFGS-B")
         if not result.success: raise CalibrationRefused(f"the search for slope and bias failed: {result.message}")
         self.slope_ = float(np.exp(result.x[0]))
-        if self.base_ == Calibrator().to_dict(): _refuse_bound(1 / self.slope_)
+        if self.of_all: _refuse_bound(1 / self.slope_)
         self.bias_ = result.x[1:].tolist()
         return self
 

@@ -154,8 +154,8 @@ def save(
         for k, v in part.items(): arrays[f"{name}.{k}"] = np.ascontiguousarray(v)
     for m, shares in self.usual.items(): arrays[f"{m}.usual"] = np.ascontiguousarray(shares)
     arrays["quantile"] = np.array([self.quantile])
-    about = dict(format=str(FORMAT), modality=json.dumps(self.modality))
-    with atomic_path(Path(folder)/"ood.safetensors") as f: save_file(arrays, str(f), about)
+    about = json.dumps(dict(format=FORMAT, modality=self.modality))         # one entry: the order of several is by chance
+    with atomic_path(Path(folder)/"ood.safetensors") as f: save_file(arrays, str(f), dict(about=about))
 
 # %% ../../nbs/trust/05b_ood.ipynb #14bea95c
 @patch(cls_method=True)
@@ -168,7 +168,7 @@ def load(
     path = Path(folder)/"ood.safetensors"
     if not path.exists(): raise FakesError(f"{path} does not exist. Run the stage calibrate again (`dvc repro`).")
     about, arrays = _read_about(path), load_file(str(path))
-    made = cls(float(arrays.pop("quantile")[0]), json.loads(about["modality"]))
+    made = cls(float(arrays.pop("quantile")[0]), about["modality"])
     for key, v in arrays.items():
         name, k = key.split(".")
         if k == "usual": made.usual[name] = v
@@ -178,8 +178,8 @@ def load(
 def _read_about(path):
     "What the file says of itself"
     from safetensors import safe_open
-    with safe_open(str(path), "numpy") as f: about = f.metadata() or {}
-    if about.get("format") == str(FORMAT): return about
+    with safe_open(str(path), "numpy") as f: about = json.loads((f.metadata() or {}).get("about", "{}"))
+    if about.get("format") == FORMAT: return about
     raise FakesError(
         f"{path} is of form {about.get('format', 1)}, this library reads {FORMAT}: what is familiar is said by expert "
         "now. Run the stage calibrate again (`dvc repro`).")
