@@ -279,7 +279,8 @@ def decision_in_words(
     "How the detector comes from probabilities to its answer"
     name = read_purpose(purpose).name
     if p["multi_label"]: says = "each class is answered from its own threshold on"
-    elif decision.exponent is None: says = f"{p['positive']} is answered from a probability of {decision.threshold:.3g} on"
+    elif decision.exponent is None:
+        says = f"{p['positive']} is answered from a probability of {decision.threshold:.3g} on"
     elif decision.exponent:
         says = ("the class is answered whose probability is the largest multiple of its threshold; thresholds are "
                 f"proportional to the class's share in training, to the power of {decision.exponent:.2g}")
@@ -807,7 +808,8 @@ def calibrate_all(
     _write_calibration(out/"Step_5"/task/"calibrate", done, summary, p, table)
     _write_decisions(out/"Step_5"/task, p, rules, decision, decisions, _curves(home, p, fitted, test))
     familiar, without = fit_task(home, task, p["asks"], datasets, rules.familiar)
-    bundle = make_bundle(p, calibration, decision, rules.purpose, decisions, shares, text_settings(home, datasets), without)
+    text = text_settings(home, datasets)
+    bundle = make_bundle(p, calibration, decision, rules.purpose, decisions, shares, text, without)
     write_bundle(bundle, familiar, Path(home)/"models"/task, out/"models"/task)
     return summary | dict(decisions=decisions)
 

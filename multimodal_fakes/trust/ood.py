@@ -154,7 +154,7 @@ def save(
         for k, v in part.items(): arrays[f"{name}.{k}"] = np.ascontiguousarray(v)
     for m, shares in self.usual.items(): arrays[f"{m}.usual"] = np.ascontiguousarray(shares)
     arrays["quantile"] = np.array([self.quantile])
-    about = json.dumps(dict(format=FORMAT, modality=self.modality))         # one entry: the order of several is by chance
+    about = json.dumps(dict(format=FORMAT, modality=self.modality))     # one entry: the order of several is by chance
     with atomic_path(Path(folder)/"ood.safetensors") as f: save_file(arrays, str(f), dict(about=about))
 
 # %% ../../nbs/trust/05b_ood.ipynb #14bea95c
