@@ -142,14 +142,15 @@ def to_probs(
 def decide(
     probs,                       # (n, k) probabilities
     positive:int|None=None,      # index of the positive class
-    threshold=None,              # its probability from which it is chosen, argmax if none; of each where several hold:
-                                 # one half if none, and a class whose own is none is never answered
+    threshold=None,              # its probability from which it is chosen, argmax if none; or (k,) one of each class.
+                                 # Where several hold: one half if none, and a class whose own is none is never answered
     multi_label:bool=False,      # whether several classes may hold
 ) -> np.ndarray: # (n,) class indices; (n, k) of 0 and 1 where several may hold
     "The class that is answered, or the classes"
     probs = np.asarray(probs)
     if multi_label:
         return (probs >= _cuts(threshold, probs.shape[1])).astype(int)
+    if np.ndim(threshold): return (probs / np.asarray(threshold, float)).argmax(1)
     if threshold is None or positive is None or probs.shape[1] != 2: return probs.argmax(1)
     return np.where(probs[:, positive] >= threshold, positive, 1 - positive)
 

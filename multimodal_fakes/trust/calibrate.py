@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['N_BOOT', 'RULES', 'SHOWN', 'CURVES', 'read_predictions', 'positive_index', 'labelled', 'with_seen', 'seen_rows',
-           'seen_counts', 'groups_of', 'class_shares', 'probabilities', 'threshold_of', 'Part', 'OneClass', 'one_class',
-           'classes_with_threshold', 'purpose_thresholds', 'Answered', 'confidence_of', 'answer_part', 'abstention',
-           'prediction_sets', 'Rules', 'in_protocol', 'task_decisions', 'text_settings', 'make_bundle', 'before_after',
-           'reliability_table', 'curves_of', 'flat_metrics', 'fit_calibration', 'add_answers', 'calibrate_all',
+           'seen_counts', 'groups_of', 'class_shares', 'probabilities', 'Decision', 'threshold_of', 'decision_in_words',
+           'Part', 'OneClass', 'one_class', 'classes_with_threshold', 'purpose_thresholds', 'purpose_exponents',
+           'Answered', 'confidence_of', 'answer_part', 'answers_out_of_fold', 'abstention', 'prediction_sets', 'Rules',
+           'in_protocol', 'task_decisions', 'text_settings', 'make_bundle', 'before_after', 'reliability_table',
+           'curves_of', 'flat_metrics', 'fit_calibration', 'with_out_of_fold', 'add_answers', 'calibrate_all',
            'write_bundle', 'draw_reliability', 'draw_map', 'draw_decisions', 'purposes_table']
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #ea843951
@@ -28,11 +29,13 @@ from multimodal_fakes.core import (
     write_sums,
 )
 from multimodal_fakes.metrics import (
+    accuracy,
     bit_masks,
     calibration_chance,
     claims,
     class_names,
     decide,
+    macro_f1,
     measured_classes,
     reliability,
     score_table,
@@ -40,9 +43,17 @@ from multimodal_fakes.metrics import (
     truth,
     yes_no,
 )
-from ..record import in_one_word
-from .calibrators import PatternCalibrator, draw_candidates, one_sided, pattern_names
+from ..record import expert_model, expert_step, in_one_word
+from multimodal_fakes.trust.calibrators import (
+    PatternCalibrator,
+    decision_folds,
+    draw_candidates,
+    one_sided,
+    out_of_fold,
+    pattern_names,
+)
 from multimodal_fakes.trust.decisions import (
+    OF_MORE,
     PROMISES,
     Conformal,
     Unreachable,
@@ -50,7 +61,9 @@ from multimodal_fakes.trust.decisions import (
     at_confidence,
     at_threshold,
     aurc,
+    choose_exponent,
     choose_threshold,
+    class_thresholds,
     coverage_over_splits,
     draw_risk_coverage,
     draw_thresholds,
@@ -106,25 +119,29 @@ def labelled(
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #5a51d98a
 def with_seen(
-    home,        # project
-    task:str,    # its name
-    modalities,  # of all experts
-    frame,       # fusion's predictions
-    inputs=None, # modalities that what ships looks at, all if none
+    home,           # project
+    task:str,       # its name
+    experts:dict,   # name → modality, of all experts
+    frame,          # fusion's predictions
+    asks=None,      # name → modality, of the experts that what ships asks, all if none
 ) -> pd.DataFrame: # with a column `seen`, of `calibrators.pattern_names`; `present` is whether what ships saw anything
     "Which modalities each post had, as the experts found them"
-    has = {}
-    for m in modalities:
-        expert = read_predictions(Path(home)/f"Step_4/{task}/{m}/predictions.parquet")
-        has[m] = frame.id.map(expert.set_index("id").present).eq(True)
+    has = {name: _has(home, task, name, frame) for name in experts}
     scored = frame.present.to_numpy(bool)
     unseen = frame.id[scored & (pattern_names(has) == "")]
     if len(unseen):
         raise FakesError(
             f"{len(unseen)} posts, such as {unseen.iloc[0]!r}, were scored by fusion and seen by no expert "
             f"in Step_4/{task}. Run the stages expert and fusion again.")
-    seen = pattern_names({m: has[m] for m in inputs or modalities})
+    by_modality = {}
+    for name, m in (asks or experts).items(): by_modality[m] = has[name] | by_modality.get(m, False)
+    seen = pattern_names(by_modality)
     return frame.assign(seen=seen, present=scored & (seen != ""))
+
+def _has(home, task, name, frame):
+    "Whether an expert saw something in each post"
+    expert = read_predictions(Path(home)/expert_step(task, name)/"predictions.parquet")
+    return frame.id.map(expert.set_index("id").present).eq(True)
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #be65a93c
 def seen_rows(
@@ -195,25 +212,40 @@ def probabilities(
     return probs
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #1d574e72
+class Decision(NamedTuple):
+    "How probabilities become an answer"
+    threshold:float|list|None     # of the positive class of two; one of each class; none: the most likely class
+    refused:dict                  # class → why it could not be fitted on its own
+    exponent:float|None = None    # of `decisions.class_thresholds`, where more than two classes exclude each other
+
 def threshold_of(
     y,          # (n,) class indices; (n, k) of 0 and 1 where several classes may hold
-    probs,      # (n, k)
+    probs,      # (n, k) by the map that ships; of more than two classes by maps that had not seen the example
     positive,   # index of the positive class, none beyond two
     classes,    # names, for the message
     purpose="best_f1",   # of `decisions.read_purpose`
     groups=None,         # (n,) examples with the same value belong together
-) -> tuple: # threshold: none beyond two classes, a list (with none for a class) where several may hold; class → refusal
-    "The threshold that the detector ships with, and the classes that could not be fitted on their own"
-    if y.ndim == 1:
-        threshold = None if positive is None else choose_threshold(y == positive, probs[:, positive], purpose, groups)
-        return threshold, _absent(y, classes)
+    shares=None,         # (k,) of the classes in training, those of these examples if none
+) -> Decision:
+    "The decision that the detector ships with"
+    if y.ndim == 2: return _of_each(y, probs, classes, purpose, groups)
+    if positive is not None:
+        threshold = choose_threshold(y == positive, probs[:, positive], purpose, groups)
+        return Decision(threshold, _absent(y, classes))
+    if shares is None: shares = (np.bincount(y, minlength=len(classes)) + 1.0) / (len(y) + len(classes))
+    asked = read_purpose(purpose).name in OF_MORE
+    exponent = choose_exponent(y, probs, shares, purpose, groups) if asked else 0.0
+    return Decision(class_thresholds(shares, exponent), _absent(y, classes), exponent)
+
+def _of_each(y, probs, classes, purpose, groups):
+    "A threshold for each class, where several may hold"
     together = _of_all_classes(y, probs, purpose, groups)
     thresholds, refused = [], {}
     for k, name in enumerate(classes):
         threshold, why = _own_threshold(y[:, k], probs[:, k], name, purpose, groups, together)
         thresholds.append(threshold)
         if why: refused[name] = why
-    return thresholds, refused
+    return Decision(thresholds, refused)
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #09232dc3
 def _absent(y, classes):
@@ -237,6 +269,24 @@ def _of_all_classes(y, probs, purpose, groups):
     if read_purpose(purpose).name in PROMISES or not both.any(): return None
     same = np.arange(len(y)) if groups is None else groups
     return choose_threshold(y[:, both].T.ravel() == 1, probs[:, both].T.ravel(), purpose, np.tile(same, both.sum()))
+
+# %% ../../nbs/trust/05d_calibrate.ipynb #3fb58db6
+def decision_in_words(
+    decision:Decision,
+    p:dict,      # protocol
+    purpose,     # of `decisions.read_purpose`
+) -> dict: # purpose; exponent; says
+    "How the detector comes from probabilities to its answer"
+    name = read_purpose(purpose).name
+    if p["multi_label"]: says = "each class is answered from its own threshold on"
+    elif decision.exponent is None:
+        says = f"{p['positive']} is answered from a probability of {decision.threshold:.3g} on"
+    elif decision.exponent:
+        says = ("the class is answered whose probability is the largest multiple of its threshold; thresholds are "
+                f"proportional to the class's share in training, to the power of {decision.exponent:.2g}")
+    elif name in OF_MORE: says = "the most likely class is answered"
+    else: says = f"the most likely class is answered: {name} asks about a positive class, and there is none"
+    return dict(purpose=name, exponent=decision.exponent, says=says)
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #ffe1328f
 N_BOOT = 200     # resamples of the intervals in thresholds.json
@@ -287,6 +337,21 @@ def _purpose_threshold(q, val, test, name):
     except Unreachable as e: return purpose_options(q) | dict(refused=f"{name}: {e}" if name else str(e))
     return chosen | dict(test=at_threshold(test.y, test.p, chosen["threshold"], test.groups, q, N_BOOT))
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #622256b1
+def purpose_exponents(
+    val:Part,    # chosen on
+    test:Part,   # measured on
+    shares,      # (k,) of the classes in training
+) -> list: # a dictionary a purpose of `OF_MORE`: purpose, exponent, and test: accuracy and macro_f1
+    "What each purpose of more than two classes costs, and what it gains"
+    rows = []
+    for purpose in OF_MORE:
+        exponent = choose_exponent(val.y, val.probs, shares, purpose, val.groups)
+        answers = decide(test.probs, None, class_thresholds(shares, exponent))
+        measured = dict(accuracy=accuracy(test.y, answers), macro_f1=macro_f1(test.y, answers))
+        rows.append(dict(purpose=purpose, exponent=exponent, test=measured))
+    return rows
+
 # %% ../../nbs/trust/05d_calibrate.ipynb #4e790b49
 class Answered(NamedTuple):
     "The answers on a split"
@@ -311,6 +376,28 @@ def answer_part(
     "What the detector answers on a split, and where it is wrong"
     several = part.y.ndim == 2
     answers = decide(part.probs, positive, threshold, several)
+    wrong = answers != part.y
+    return Answered(confidence_of(part.probs, answers), wrong.any(1) if several else wrong, part.groups)
+
+# %% ../../nbs/trust/05d_calibrate.ipynb #7034af8c
+def answers_out_of_fold(
+    part:Part,           # validation, with probabilities out of fold
+    positive,            # index of the positive class, none beyond two
+    decision:Decision,   # that ships
+    classes,             # names
+    purpose,             # of `decisions.read_purpose`
+    shares,              # (k,) of the classes in training
+) -> Answered:
+    "What the detector would answer to posts on which its threshold was not chosen, and where that is wrong"
+    several = part.y.ndim == 2
+    answers = np.empty_like(part.y)
+    fold = decision_folds(part.y, part.groups)
+    for f in np.unique(fold):
+        out = fold == f
+        rest = Part(part.y[~out], part.probs[~out], part.groups[~out])
+        try: own = threshold_of(rest.y, rest.probs, positive, classes, purpose, rest.groups, shares)
+        except Unreachable: own = decision            # fewer posts promise less: the threshold that ships stands
+        answers[out] = decide(part.probs[out], positive, own.threshold, several)
     wrong = answers != part.y
     return Answered(confidence_of(part.probs, answers), wrong.any(1) if several else wrong, part.groups)
 
@@ -378,24 +465,27 @@ def in_protocol(
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #fc38c1ad
 def task_decisions(
-    val:Part,      # chosen on
+    fitted:Part,   # validation, with the probabilities of the map that ships: thresholds are chosen on its scale
+    val:Part,      # validation, with probabilities out of fold: what is promised is taken from them
     test:Part,     # measured on
     positive,      # index of the positive class, none beyond two
-    threshold,     # that ships, of `threshold_of`
+    decision:Decision,   # that ships, of `threshold_of`
     classes,       # names
+    shares,        # (k,) of the classes in training
     rules:Rules=RULES,
-) -> dict: # thresholds: class → `purpose_thresholds`; abstention; sets: class or `all` → `prediction_sets`
+) -> dict: # thresholds: class → `purpose_thresholds`; exponents; abstention; sets: class or `all` → `prediction_sets`
     "All decisions of a task, chosen on validation and measured on test"
     thresholds = {}
     for k in classes_with_threshold(val, positive):
         name = classes[k] if val.y.ndim == 2 else ""
-        thresholds[classes[k]] = purpose_thresholds(rules.purposes, one_class(val, k), one_class(test, k), name)
-    answers = [answer_part(part, positive, threshold) for part in (val, test)]
-    to_a_person = abstention(rules.risk, *answers)
+        thresholds[classes[k]] = purpose_thresholds(rules.purposes, one_class(fitted, k), one_class(test, k), name)
+    val_answers = answers_out_of_fold(val, positive, decision, classes, rules.purpose, shares)
+    to_a_person = abstention(rules.risk, val_answers, answer_part(test, positive, decision.threshold))
+    exponents = [] if decision.exponent is None else purpose_exponents(val, test, shares)
     sets = {}
     for name, (val_part, test_part) in _asked_for_sets(val, test, classes).items():
         sets[name] = prediction_sets(rules.level, val_part, test_part, rules.sets, rules.sets_by_class)
-    return dict(thresholds=thresholds, abstention=to_a_person, sets=sets)
+    return dict(thresholds=thresholds, exponents=exponents, abstention=to_a_person, sets=sets)
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #188ea231
 def _asked_for_sets(val, test, classes):
@@ -428,40 +518,45 @@ def _rows_of(home, name, datasets):
 # %% ../../nbs/trust/05d_calibrate.ipynb #8b4ea208
 def make_bundle(
     p:dict,             # the protocol
-    modalities,         # experts of the task
     calibration,        # PatternCalibrator
-    threshold,          # of the positive class, none beyond two classes; one a class where several may hold
-    purpose,            # what the threshold is for, of `decisions.read_purpose`
-    decisions:dict,     # of `task_decisions`, and `refused` of `threshold_of`
+    decision:Decision,  # of `threshold_of`
+    purpose,            # what it is for, of `decisions.read_purpose`
+    decisions:dict,     # of `task_decisions`
     shares,             # of the classes in training, the answer where nothing is seen
     text:dict,          # of `text_settings`
+    without=(),         # experts that cannot tell what is familiar, of `ood.fit_task`
 ) -> dict: # content of detector.json
     "The description of a detector"
-    ships = p["ships"]
     classes = p["classes"]
     positive = positive_index(p["positive"], classes)
     return dict(
-        format=1,
+        format=2,                      # before it, experts were named by modality
         task=p["task"],
         field=p["field"],
         classes=classes,
         multi_label=p["multi_label"],
         positive=None if positive is None else classes[positive],
-        modalities=list(modalities),
-        experts={m: f"{m}_expert" for m in modalities},
-        fusion=None if ships in modalities else "mm_fusion",
-        ships=ships,
+        modalities=_inputs(p),
+        experts={name: dict(modality=m, folder=expert_model(p["task"], name).name) for name, m in p["asks"].items()},
+        fusion=None if p["ships"] in p["asks"] else "mm_fusion",
+        ships=p["ships"],
         calibration=calibration.to_dict(),
-        threshold=threshold,
+        threshold=decision.threshold,
+        decision=decision_in_words(decision, p, purpose),
         purpose=read_purpose(purpose)._asdict(),
         abstain_below=decisions["abstention"]["below"],
         sets={name: s["conformal"] for name, s in decisions["sets"].items()},
-        refused=decisions["refused"],
+        refused=decision.refused,
         shares=[float(share) for share in shares],
+        familiar=dict(asks=[name for name in p["asks"] if name not in without], left_out=list(without)),
         **text,
         clip=p["clip"],
         protocol=p["hash"],
         versions=p["versions"])
+
+def _inputs(p):
+    "Modalities that what ships looks at, in order"
+    return list(dict.fromkeys(p["asks"].values()))
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #fdfed5eb
 SHOWN = ("n", "nll", "brier", "ece", "ece_adaptive", "ece_debiased")    # of `score_table`
@@ -529,14 +624,14 @@ def _curves(home, p, val, test):
     "Model → curves: of the detector, and of each expert as it came, of the posts that it saw"
     positive = positive_index(p["positive"], p["classes"])
     curves = {"detector": curves_of(dict(val=val, test=test), p["classes"], positive)}
-    for m in p["modalities"]:
-        frame = read_predictions(Path(home)/f"Step_4/{p['task']}/{m}/predictions.parquet").query("present")
+    for name in p["experts"]:
+        frame = read_predictions(Path(home)/expert_step(p["task"], name)/"predictions.parquet").query("present")
         probs = probabilities(frame)
         parts = {}
         for split in ("val", "test"):
             rows = frame[(frame.split == split) & (frame.y >= 0) & frame.dataset.isin(p["datasets"])]
             parts[split] = _part(frame, probs, rows)
-        curves[m] = curves_of(parts, p["classes"], positive)
+        curves[name] = curves_of(parts, p["classes"], positive)
     return curves
 
 def _part(frame, probs, rows, groups=None):
@@ -552,7 +647,8 @@ def flat_metrics(
     test = summary["before_after"]["test"]
     metrics = dict(method=summary["method"], n=test["after"]["n"], n_unseen=summary["seen"]["test"]["unseen"])
     threshold = summary["threshold"]
-    if isinstance(threshold, list):
+    if summary["decision"]["exponent"] is not None: metrics["exponent"] = summary["decision"]["exponent"]
+    elif isinstance(threshold, list):
         metrics |= {f"threshold_{c}": t for c, t in zip(classes, threshold) if t is not None}
     elif threshold is not None: metrics["threshold"] = threshold
     for m in ("ece", "ece_adaptive", "ece_chance", "ece_p", "ece_debiased", "nll"):
@@ -576,8 +672,9 @@ def _write_calibration(folder, done, summary, p, table):
 _WRITTEN = ("predictions.parquet", "reliability.csv", "calibration.json", "protocol.json", "metrics.json")
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #416c2006
-def _summary(frame, probs, datasets, calibration, threshold, refused, p, rules):
-    "calibration.json; `before_after` is of the posts that were seen, `over_all` of all, where some were not"
+def _summary(frame, probs, datasets, calibration, decision, p, rules):
+    """calibration.json; `before_after` is of the posts that were seen, `over_all` of all, where some were not;
+    the probabilities of validation posts are out of fold"""
     def measured(some_rows):
         positive, numbers = positive_index(p["positive"], p["classes"]), {}
         for split in ("val", "test"):
@@ -593,27 +690,26 @@ def _summary(frame, probs, datasets, calibration, threshold, refused, p, rules):
         calibration=calibration.to_dict(),
         patterns=calibration.of_patterns(_inputs(p)),
         candidates=calibration.candidates_,
-        threshold=threshold,
-        refused=refused,
+        threshold=decision.threshold,
+        decision=decision_in_words(decision, p, rules.purpose),
+        refused=decision.refused,
         seen=seen,
         before_after=measured(seen_rows),
         over_all=measured(labelled) if some_unseen else None,
         protocol=p["hash"])
 
-def _inputs(p):
-    "Modalities that what ships looks at"
-    return [p["ships"]] if p["ships"] in p["modalities"] else p["modalities"]
-
 # %% ../../nbs/trust/05d_calibrate.ipynb #3f7f500f
 CURVES = "thresholds_curves"     # a file a model
 
-def _write_decisions(folder, p, rules, threshold, decisions, curves):
+def _write_decisions(folder, p, rules, decision, decisions, curves):
     "thresholds.json, and what every threshold would achieve, a file a model"
     write_json(folder/"thresholds.json", dict(
         task=p["task"],
         field=p["field"],
         purpose=read_purpose(rules.purpose)._asdict(),
-        threshold=threshold,
+        threshold=decision.threshold,
+        decision=decision_in_words(decision, p, rules.purpose),
+        refused=decision.refused,
         **decisions,
         protocol=p["hash"]))
     (folder/CURVES).mkdir(parents=True, exist_ok=True)     # DVC expects it, empty where no class has a threshold
@@ -645,6 +741,21 @@ def _refuse_one_answer(y, classes):
         "a threshold can be fitted. Enlarge shard.val_share, let something ship that looks at more "
         "(fusion.strategy), or give posts of another class.")
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #521b5150
+def with_out_of_fold(
+    home,        # project
+    frame,       # predictions with a column `seen`
+    datasets,    # whose validation split was fitted on
+    method:str,  # as of `fit_calibration`
+    probs,       # (n, k) calibrated by the map that ships
+) -> np.ndarray: # (n, k)
+    "The same probabilities, those of the validation posts by maps that had not seen them"
+    val = seen_rows(frame, "val", datasets)
+    logits = val[[f"logit_{c}" for c in class_names(frame)]].to_numpy(float)
+    honest = probs.copy()
+    honest[frame.index.get_indexer(val.index)] = out_of_fold(logits, truth(val), val.seen, groups_of(home, val), method)
+    return honest
+
 # %% ../../nbs/trust/05d_calibrate.ipynb #22597ebd
 def add_answers(
     frame,       # predictions
@@ -666,7 +777,7 @@ def calibrate_all(
     task:str,       # its name
     field:str,      # of the taxonomy
     datasets,       # whose validation split is fitted on and whose test split is measured
-    modalities,     # experts of the task
+    experts:dict,   # name → modality, of all experts of the task
     tests,          # datasets tested on only
     rules:Rules=RULES,   # settings of the stage
     **changes,      # fields of `rules` that differ
@@ -674,30 +785,31 @@ def calibrate_all(
     "Calibrate what fusion ships, settle its decisions, write its bundle"
     out, rules = Path(out), rules._replace(**changes)
     frame = read_predictions(Path(home)/"Step_5"/task/"fusion/predictions.parquet")
-    p = make_protocol(home, task, field, datasets, modalities, tests, frame, in_protocol(rules))
+    p = make_protocol(home, task, field, datasets, experts, tests, frame, in_protocol(rules))
     classes = p["classes"]
     positive = positive_index(p["positive"], classes)
-    inputs = _inputs(p)
-    frame = with_seen(home, task, modalities, frame, inputs)
+    frame = with_seen(home, task, experts, frame, p["asks"])
     calibration = fit_calibration(home, frame, datasets, rules.method)
     probs = probabilities(frame, calibration)
+    honest = with_out_of_fold(home, frame, datasets, rules.method, probs)
 
-    def part(split):
+    def part(split, probs):
         rows = seen_rows(frame, split, datasets)
         return _part(frame, probs, rows, groups_of(home, rows))
-    val = part("val")
-    test = part("test")
-    threshold, refused = threshold_of(val.y, val.probs, positive, classes, rules.purpose, val.groups)
-    decisions = task_decisions(val, test, positive, threshold, classes, rules) | dict(refused=refused)
+    fitted, val, test = part("val", probs), part("val", honest), part("test", probs)
+    shares = class_shares(frame)
+    chosen_on = val if val.y.ndim == 1 and positive is None else fitted
+    decision = threshold_of(val.y, chosen_on.probs, positive, classes, rules.purpose, val.groups, shares)
+    decisions = task_decisions(fitted, val, test, positive, decision, classes, shares, rules)
 
-    done = add_answers(frame, probs, positive, threshold)
-    summary = _summary(frame, probs, datasets, calibration, threshold, refused, p, rules)
+    done = add_answers(frame, probs, positive, decision.threshold)
+    summary = _summary(frame, honest, datasets, calibration, decision, p, rules)
     table = reliability_table(frame, probs, seen_rows(frame, "test", datasets).index, positive, rules.n_bins)
     _write_calibration(out/"Step_5"/task/"calibrate", done, summary, p, table)
-    _write_decisions(out/"Step_5"/task, p, rules, threshold, decisions, _curves(home, p, val, test))
-    bundle = make_bundle(p, modalities, calibration, threshold, rules.purpose, decisions,
-                         class_shares(frame), text_settings(home, datasets))
-    familiar = fit_task(home, task, inputs, datasets, rules.familiar)
+    _write_decisions(out/"Step_5"/task, p, rules, decision, decisions, _curves(home, p, fitted, test))
+    familiar, without = fit_task(home, task, p["asks"], datasets, rules.familiar)
+    text = text_settings(home, datasets)
+    bundle = make_bundle(p, calibration, decision, rules.purpose, decisions, shares, text, without)
     write_bundle(bundle, familiar, Path(home)/"models"/task, out/"models"/task)
     return summary | dict(decisions=decisions)
 
@@ -711,7 +823,8 @@ def write_bundle(
     "What this stage adds to a bundle, its sums, and those of the parts, which have lists of their own"
     write_json(out/"detector.json", bundle)
     familiar.save(out)
-    parts = [*bundle["experts"].values(), *([bundle["fusion"]] if bundle["fusion"] else [])]
+    parts = [expert["folder"] for expert in bundle["experts"].values()]
+    if bundle["fusion"]: parts.append(bundle["fusion"])
     lists = {part: read_sums(home/part)["digest"] for part in parts}
     write_sums(out, "calibrate", ["detector.json", "ood.safetensors"], parts=lists)
 
@@ -741,7 +854,7 @@ def draw_reliability(
     claim = _claim_in_words(p, positive)
     left.set(xlabel=claim, ylabel="share that came true", title=f"{p['task']}, {len(rows):,} test posts")
     right.set(xlabel=claim, ylabel="posts", title="how often each is claimed")
-    if summary["threshold"] is not None:
+    if summary["decision"]["exponent"] is None:              # else thresholds are compared, and none is a probability
         for t in np.atleast_1d(summary["threshold"]):
             if t is not None: _mark_threshold(right, t)
     for ax in (left, right): ax.legend(fontsize=8)

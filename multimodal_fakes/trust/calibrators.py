@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SLOPE', 'BIAS', 'PER_PARAMETER', 'CALIBRATORS', 'OF_ALL', 'ENOUGH', 'CalibrationRefused', 'Calibrator', 'Temperature',
-           'Vector', 'log_odds', 'OneVsRest', 'Platt', 'Beta', 'Histogram', 'pools', 'Isotonic', 'Shifted', 'Each',
-           'read_map', 'cut_folds', 'losses', 'mean_error', 'Candidate', 'held_out', 'choose_map', 'one_sided',
-           'draw_candidates', 'pattern_names', 'PatternCalibrator']
+           'Vector', 'log_odds', 'OneVsRest', 'Platt', 'Beta', 'Histogram', 'pools', 'Isotonic', 'Shifted',
+           'check_method', 'Each', 'read_map', 'cut_folds', 'losses', 'mean_error', 'Candidate', 'held_out',
+           'choose_map', 'one_sided', 'draw_candidates', 'pattern_names', 'PatternCalibrator', 'out_of_fold',
+           'decision_folds']
 
 # %% ../../nbs/trust/05_calibrators.ipynb #fa0e24b2
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core import FakesError, nearest
-from ..metrics import ece, sigmoid, softmax, yes_no
+from ..metrics import bit_masks, ece, sigmoid, softmax, yes_no
 
 # %% ../../nbs/trust/05_calibrators.ipynb #6a1b95be
 class CalibrationRefused(FakesError):
@@ -100,7 +101,7 @@ class Temperature(Calibrator):
 
 # %% ../../nbs/trust/05_calibrators.ipynb #aabbb8fa
 def _refuse_bound(t):
-    "Raises for a temperature at a bound, with what that says about the model"
+    "Raises for a temperature, or the inverse of a slope, at a bound, with what that says about the model"
     low, high = SLOPE
     if low * 1.01 <= t <= high * 0.99: return
     why = "no example is answered wrongly, so no sureness is too much"
@@ -298,11 +299,13 @@ class Isotonic(OneVsRest):
 
 # %% ../../nbs/trust/05_calibrators.ipynb #fa441686
 class Shifted(Calibrator):
-    "softmax(slope · log p + bias) of the map of all posts p, both held near no change"
+    "softmax(slope · log p + bias) of scores as they came, or of the map of all posts, both held near no change"
     name = "shifted"
     keeps = ("base", "slope", "bias")
 
-    def __init__(self, base=None): self.base_ = (base or Calibrator()).to_dict()
+    def __init__(self, base=None):
+        self.of_all = base is None                      # of a pattern, scores that say nothing are pulled to its shares
+        self.base_ = (base or Calibrator()).to_dict()
 
     @classmethod
     def beside(cls, base): return cls(base)
@@ -316,6 +319,7 @@ class Shifted(Calibrator):
         result = minimize(loss, np.zeros(k + 1), jac=True, bounds=[np.log((0.01, 20))] + [BIAS] * k, method="L-BFGS-B")
         if not result.success: raise CalibrationRefused(f"the search for slope and bias failed: {result.message}")
         self.slope_ = float(np.exp(result.x[0]))
+        if self.of_all: _refuse_bound(1 / self.slope_)
         self.bias_ = result.x[1:].tolist()
         return self
 
@@ -341,7 +345,14 @@ def _shifted_loss(z, truth):
 
 # %% ../../nbs/trust/05_calibrators.ipynb #0f33d9ee
 CALIBRATORS = {c.name: c for c in (Calibrator, Temperature, Platt, Vector, Beta, Histogram, Isotonic, Shifted)}
-OF_ALL = tuple(name for name in CALIBRATORS if name != "shifted")     # that all posts may have
+OF_ALL = tuple(CALIBRATORS)     # that all posts may have
+
+def check_method(
+    method:str,   # setting of the stage
+):
+    "Raises for a name that is no map, nor `auto`"
+    if method in ("auto", *OF_ALL): return
+    raise FakesError(f"No calibration map {method!r} of all posts{nearest(method, ('auto', *OF_ALL))}")
 
 class Each(Calibrator):
     "Where several classes may hold at once: a map of (0, score) for each class"
@@ -601,8 +612,7 @@ def fit(
     seed:int=0,
 ) -> PatternCalibrator: # itself
     "Choose the map of all posts, and those of the patterns"
-    if method not in ("auto", *OF_ALL):
-        raise FakesError(f"No calibration map {method!r} of all posts{nearest(method, ('auto', *OF_ALL))}")
+    check_method(method)
     options = dict(seed=seed) if method == "auto" else dict(seed=seed, candidates=(method,), margin=0.0)
     of_pattern = dict(candidates=tuple(CALIBRATORS)) | options
     logits, y = np.asarray(logits, float), np.asarray(y)
@@ -635,6 +645,35 @@ def transform(
         at = patterns == name
         probs[at] = self.maps_.get(name, self.all_).transform(logits[at])
     return probs
+
+# %% ../../nbs/trust/05_calibrators.ipynb #dcc5a177
+def out_of_fold(
+    logits,              # (n, k) of examples that were not trained on
+    y,                   # (n,) class indices; (n, k) of 0 and 1 where several may hold
+    patterns,            # (n,) of `pattern_names`
+    groups=None,         # (n,) kept whole
+    method:str="auto",   # as of `PatternCalibrator.fit`
+    folds:int=5,
+    seed:int=0,
+) -> np.ndarray: # (n, k)
+    "Calibrated probabilities by maps that were chosen and fitted without the example"
+    logits, y, patterns = np.asarray(logits, float), np.asarray(y), np.asarray(patterns)
+    groups = np.arange(len(y)) if groups is None else np.asarray(groups)
+    fold = decision_folds(y, groups, folds, seed)
+    probs = np.empty_like(logits)
+    for f in np.unique(fold):
+        out = fold == f
+        fitted = PatternCalibrator().fit(logits[~out], y[~out], patterns[~out], groups[~out], method, seed)
+        probs[out] = fitted.transform(logits[out], patterns[out])
+    return probs
+
+def decision_folds(y, groups, folds:int=5, seed:int=0) -> np.ndarray: # (n,)
+    "The folds that `out_of_fold` holds out, other ones than those by which a map is chosen"
+    if len(np.unique(groups)) < 3:
+        raise FakesError(
+            f"{len(y)} examples in {len(np.unique(groups))} groups: calibration needs three groups or more. "
+            "Enlarge shard.val_share.")
+    return cut_folds(bit_masks(y) if y.ndim == 2 else y, groups, folds, seed + 1)
 
 # %% ../../nbs/trust/05_calibrators.ipynb #b787a7aa
 @patch
