@@ -26,38 +26,51 @@ QUALITY = {     # signal → modality that it is about
 }
 
 class Evidence:
-    "What the experts of a task wrote, by modality: presence (n,), logits (n, C), features (n, D); and signals (n,)"
-    def __init__(self, frame, y, present, logits, features, quality=None,
-                 tokens=None, sample=None, at=None, experts=None, multi_label=False, genuine=0):
+    "What the experts of a task wrote, by name: presence (n,), logits (n, C), features (n, D); and signals (n,)"
+    def __init__(self, frame, y, present, logits, features, quality=None, modality=None, tokens=None, sample=None,
+                 at=None, loaded=None, encoded=None, multi_label=False, genuine=0):
         self.frame, self.y = frame, y                # where several classes may hold, `y` holds bit masks
         self.multi_label, self.genuine = multi_label, genuine       # of two classes the one that is not the positive
-        self.modalities = list(present)
+        self.experts = list(present)                                # names
+        self.modality = {name: (modality or {}).get(name, name) for name in present}
+        self.modalities = list(dict.fromkeys(self.modality.values()))
         self.present = dict(present)
         self.logits = _nothing_where_absent(logits, present)
         self.features = _nothing_where_absent(features, present)
-        self.quality = {q: _where_present(x, present[QUALITY[q]]) for q, x in (quality or {}).items()}
-        self.tokens = tokens                         # modality → flat (ΣT, D), offsets (N + 1,)
+        learnable = self.experts if encoded is None else encoded
+        self.encoded = [name for name, x in self.features.items() if name in learnable and x.shape[1]]
+        signals = {q: x for q, x in (quality or {}).items() if QUALITY[q] in self.modalities}
+        self.quality = {q: _where_present(x, self.has(QUALITY[q])) for q, x in signals.items()}
+        self.tokens = tokens                         # name → flat (ΣT, D), offsets (N + 1,)
         self.sample = sample                         # modality, row → text, or what `open_image` takes
-        self.experts = experts                       # modality → Expert
+        self.loaded = loaded                         # name → Expert
         self.at = at or {m: np.arange(len(y)) for m in self.modalities}     # row in `tokens` and `sample`
 
     def __len__(self): return len(self.y)
 
     def _but(self, **changes):
         "The same evidence with something changed"
-        fields = ("frame", "y", "present", "logits", "features", "quality",
-                  "tokens", "sample", "at", "experts", "multi_label", "genuine")
+        fields = ("frame", "y", "present", "logits", "features", "quality", "modality",
+                  "tokens", "sample", "at", "loaded", "encoded", "multi_label", "genuine")
         return Evidence(**{name: getattr(self, name) for name in fields} | changes)
 
 # %% ../../nbs/fuse/05_combine.ipynb #f46bb1fd
+@patch
+def has(self:Evidence, modality:str) -> np.ndarray: # (n,) bool
+    "Whether any expert of a modality answered"
+    theirs = [self.present[name] for name in self.experts if self.modality[name] == modality]
+    return np.any(theirs, axis=0)
+
+# %% ../../nbs/fuse/05_combine.ipynb #89d910aa
 def _where_present(x, present): return np.where(present, x, np.nan).astype("float32")
 
-def _nothing_where_absent(columns, present): # modality → (n, D)
-    "NaN of an absent modality becomes zero: times a share of zero it would still be NaN, in a sum and in a gradient"
+def _nothing_where_absent(columns, present): # name → (n, D)
+    "NaN of an absent expert becomes zero: times a share of zero it would still be NaN, in a sum and in a gradient"
     kept = {}
-    for m in [m for m in columns if m in present]:
-        gone = ~np.isfinite(columns[m]) & ~present[m][:, None]
-        kept[m] = np.where(gone, 0, columns[m]).astype(columns[m].dtype) if gone.any() else columns[m]
+    for name in [name for name in present if name in columns]:
+        x = columns[name]
+        gone = ~np.isfinite(x) & ~present[name][:, None]
+        kept[name] = np.where(gone, 0, x).astype(x.dtype) if gone.any() else x
     return kept
 
 # %% ../../nbs/fuse/05_combine.ipynb #2bd953f1
@@ -68,7 +81,7 @@ def rows(self:Evidence,
     whole:bool=False,   # only those that have all modalities
 ) -> np.ndarray: # row numbers
     "Labelled rows of a split that have any modality, or all of them"
-    n_present = np.stack(list(self.present.values())).sum(0)
+    n_present = np.sum([self.has(m) for m in self.modalities], 0)
     have = n_present >= (len(self.modalities) if whole else 1)
     mine = True if datasets is None else self.frame["dataset"].isin(list(datasets))
     return np.flatnonzero((self.frame["split"] == split) & (self.y >= 0) & have & mine)
@@ -98,21 +111,31 @@ def take(self:Evidence, rows) -> Evidence:
 
 # %% ../../nbs/fuse/05_combine.ipynb #97c5d7ce
 @patch
+def of(self:Evidence, experts) -> Evidence:
+    "The evidence of some experts, by name, as if there were no other"
+    unknown = [name for name in experts if name not in self.present]
+    if unknown: raise FakesError(f"No evidence of the expert {unknown[0]!r}{nearest(unknown[0], self.experts)}")
+    return self._but(present={name: self.present[name] for name in experts})
+
+@patch
 def only(self:Evidence, modalities) -> Evidence:
     "All examples, the other modalities hidden"
-    return self._but(present={m: present & (m in modalities) for m, present in self.present.items()})
+    shown = {name: self.modality[name] in modalities for name in self.experts}
+    return self._but(present={name: present & shown[name] for name, present in self.present.items()})
 
 # %% ../../nbs/fuse/05_combine.ipynb #61ca6345
 @patch
 def shuffled(self:Evidence, modality:str, seed:int=0) -> Evidence:
     "One modality dealt out anew among the examples that have it"
-    order, have = np.arange(len(self)), np.flatnonzero(self.present[modality])
+    order, have = np.arange(len(self)), np.flatnonzero(self.has(modality))
     order[have] = np.random.default_rng(seed).permutation(have)
-    def deal(columns, names=(modality,)): return columns | {name: columns[name][order] for name in names}
+    theirs = [name for name in self.experts if self.modality[name] == modality]
+    def deal(columns, names): return columns | {name: columns[name][order] for name in names if name in columns}
     return self._but(
-        logits=deal(self.logits),
-        features=deal(self.features),
-        at=deal(self.at),
+        present=deal(self.present, theirs),
+        logits=deal(self.logits, theirs),
+        features=deal(self.features, theirs),
+        at=deal(self.at, [modality]),
         quality=deal(self.quality, [q for q in self.quality if QUALITY[q] == modality]),
     )
 
@@ -121,7 +144,7 @@ def shuffled(self:Evidence, modality:str, seed:int=0) -> Evidence:
 def of_class(self:Evidence, k:int) -> Evidence:
     "Where several classes may hold: one of them as a question of two, no and yes"
     y = np.where(self.y < 0, -1, self.y >> k & 1)
-    logits = {m: _no_and_yes(scores[:, k]) for m, scores in self.logits.items()}
+    logits = {name: _no_and_yes(scores[:, k]) for name, scores in self.logits.items()}
     return self._but(y=y, logits=logits, multi_label=False)
 
 def _no_and_yes(z): return np.stack([np.zeros_like(z), z], 1)
@@ -131,25 +154,30 @@ WHOLE = 2 / 3      # of the weight of an example that has copies
 
 @patch
 def with_less(self:Evidence) -> tuple: # Evidence, (n + copies,) weights
-    "The examples, then copies with two or more of their modalities but not all; an example and its copies weigh 1"
-    rows, shown = _copied(np.stack(list(self.present.values()), 1))
+    "The examples, then copies with fewer modalities that leave two experts; an example and its copies weigh 1"
+    rows, shown = _copied(np.stack([self._answers_of(m) for m in self.modalities], 1))
     n_copies = np.bincount(rows, minlength=len(self))
     own = np.where(n_copies > 0, WHOLE, 1.0)
     copies = self.take(np.r_[np.arange(len(self)), rows])
-    masks = zip(self.modalities, shown.T)
-    hidden = {m: copies.present[m] & np.r_[np.ones(len(self), bool), mask] for m, mask in masks}
+    masks = {m: np.r_[np.ones(len(self), bool), mask] for m, mask in zip(self.modalities, shown.T)}
+    hidden = {name: there & masks[self.modality[name]] for name, there in copies.present.items()}
     return copies._but(present=hidden), np.r_[own, (1 - WHOLE) / n_copies[rows]]
 
+@patch
+def _answers_of(self:Evidence, modality): # (n,) how many experts of a modality answered
+    return np.sum([self.present[name] for name in self.experts if self.modality[name] == modality], 0)
+
 # %% ../../nbs/fuse/05_combine.ipynb #30a41379
-def _copied(present): # (n, k) bool → (c,) rows, (c, k) bool: what a copy shows
-    "Each example's modalities, two or more but not all"
-    k = present.shape[1]
+def _copied(n_answers): # (n, k) answers a modality → (c,) rows, (c, k) bool: what a copy shows
+    "Each proper subset of an example's modalities that two experts or more answered"
+    k, there = n_answers.shape[1], n_answers > 0
     rows, shown = [np.arange(0)], [np.zeros((0, k), bool)]
-    for size in range(2, k):
+    for size in range(1, k):
         for subset in combinations(range(k), size):
-            whole = present[:, subset].all(1) & (present.sum(1) > size)
-            rows.append(np.flatnonzero(whole))
-            shown.append(np.tile(np.isin(np.arange(k), subset), (whole.sum(), 1)))
+            proper = there[:, subset].all(1) & (there.sum(1) > size)
+            enough = n_answers[:, subset].sum(1) > 1
+            rows.append(np.flatnonzero(proper & enough))
+            shown.append(np.tile(np.isin(np.arange(k), subset), (len(rows[-1]), 1)))
     return np.concatenate(rows), np.concatenate(shown)
 
 # %% ../../nbs/fuse/05_combine.ipynb #379aaf7a
@@ -160,12 +188,12 @@ def samples(self:Evidence, modality:str, rows) -> list:
 
 # %% ../../nbs/fuse/05_combine.ipynb #046efbba
 @patch
-def padded(self:Evidence, modality:str, rows) -> tuple: # (B, T, D) float32, (B, T) whether a token is real
-    "Tokens of some rows; an absent modality has none"
-    flat, offsets = self.tokens(modality)
-    stored = self.at[modality][rows]
+def padded(self:Evidence, name:str, rows) -> tuple: # (B, T, D) float32, (B, T) whether a token is real
+    "Tokens of some rows by an expert; where it did not answer there are none"
+    flat, offsets = self.tokens(name)
+    stored = self.at[self.modality[name]][rows]
     starts = offsets[stored]
-    lengths = np.where(self.present[modality][rows], offsets[stored + 1] - starts, 0)
+    lengths = np.where(self.present[name][rows], offsets[stored + 1] - starts, 0)
     real = np.arange(max(1, lengths.max(initial=0)))[None] < lengths[:, None]
     tokens = np.zeros((*real.shape, flat.shape[1]), "float32")
     if real.any():
@@ -178,12 +206,12 @@ def padded(self:Evidence, modality:str, rows) -> tuple: # (B, T, D) float32, (B,
 def batch(self:Evidence,
     rows,
     tokens:bool=False,   # whether they are read
-) -> dict: # present (B, k) bool, quality (B, Q), features_<m> (B, D); tokens_<m> (B, T, D), real_<m> (B, T) bool
+) -> dict: # present (B, k) bool, quality (B, Q), features_<name> (B, D); tokens_<name> (B, T, D), real_<name> (B, T)
     "Some rows as the networks are fed"
     arrays = {"present": _columns(self.present, rows), "quality": _columns(self.quality, rows)}
-    for m, x in self.features.items(): arrays[f"features_{m}"] = x[rows]
+    for name, x in self.features.items(): arrays[f"features_{name}"] = x[rows].astype("float32", copy=False)
     if tokens:
-        for m in self.modalities: arrays[f"tokens_{m}"], arrays[f"real_{m}"] = self.padded(m, rows)
+        for name in self.experts: arrays[f"tokens_{name}"], arrays[f"real_{name}"] = self.padded(name, rows)
     return arrays
 
 def _columns(columns, rows): # (B, number of columns)
@@ -274,9 +302,14 @@ class Strategy:
     def __init_subclass__(cls):
         if "name" in vars(cls): STRATEGIES[cls.name] = cls
 
-    def __init__(self, modalities, n_classes, **settings):
-        self.modalities, self.n_classes = list(modalities), n_classes
+    def __init__(self, experts, n_classes, **settings):     # experts: name → modality, or modalities with one each
+        self.experts = dict(experts) if isinstance(experts, dict) else {name: name for name in experts}
+        self.given, self.read = dict(self.experts), list(self.experts)      # to begin with, and those that it reads
+        self.n_classes = n_classes
         self.settings, self.fitted = settings, {}
+
+    @property
+    def modalities(self): return list(dict.fromkeys(self.experts.values()))
 
     @classmethod
     def suits(cls, n_classes:int) -> bool:
@@ -285,11 +318,12 @@ class Strategy:
 
     def again(self):
         "A fresh one for another fit on the validation split; what was learned from training stays"
-        return type(self)(self.modalities, self.n_classes, **self.settings)
+        return type(self)(self.given, self.n_classes, **self.settings)
 
     def about(self) -> dict:
         "What a folder has to know to make it again"
-        about = dict(strategy=self.name, modalities=self.modalities, n_classes=self.n_classes, settings=self.settings)
+        about = dict(strategy=self.name, experts=self.experts, n_classes=self.n_classes, settings=self.settings)
+        if self.read != list(self.experts): about["read"] = self.read
         return about | ({"untaught": list(self.untaught)} if self.untaught else {})
 
     @classmethod
@@ -297,8 +331,8 @@ class Strategy:
         "As it was saved"
         from safetensors.numpy import load_file
         about = read_json(Path(folder)/"fusion.json")
-        made = cls(about["modalities"], about["n_classes"], **about["settings"])
-        made.untaught = tuple(about.get("untaught", ()))
+        made = cls(about["experts"], about["n_classes"], **about["settings"])
+        made.untaught, made.read = tuple(about.get("untaught", ())), about.get("read", made.read)
         weights = Path(folder)/"model.safetensors"
         if weights.exists(): made.fitted = load_file(str(weights))
         return made
@@ -316,16 +350,40 @@ def fit(self:Strategy,
 
 @patch
 def combine(self:Strategy, evidence:Evidence) -> np.ndarray: # (n, C)
-    "Scores where two experts or more answered; what it says elsewhere is not asked for"
+    "Scores where two experts or more answered, from the evidence of those it reads; elsewhere they are not asked for"
     raise FakesError(f"Strategy {type(self).__name__} has to say how its logits follow from evidence.")
 
 @patch
 def logits(self:Strategy, evidence:Evidence) -> np.ndarray: # (n, C) float32
     "Scores of every example: the expert's own where one alone answered, all zero where none did"
-    present = {m: evidence.present[m][:, None] for m in self.modalities}
-    alone = sum(np.where(there, evidence.logits[m], 0) for m, there in present.items())
-    several = sum(there.astype(int) for there in present.values()) > 1
-    return np.where(several, self.taught(evidence), alone).astype("float32")
+    evidence = evidence.of(self.experts)
+    there = _present(evidence, self.experts)
+    alone = sum(np.where(there[:, [i]], evidence.logits[name], 0) for i, name in enumerate(self.experts))
+    several = there.sum(1, keepdims=True) > 1
+    return np.where(several, self.fused(evidence), alone).astype("float32")
+
+# %% ../../nbs/fuse/05_combine.ipynb #72dd2f65
+@patch
+def fused(self:Strategy, evidence:Evidence) -> np.ndarray: # (n, C)
+    "What it makes of those that it reads; the mean of all experts where it can read one of several at most"
+    scores = self.taught(evidence.of(self.read))
+    if self.read == list(self.experts): return scores
+    enough = _present(evidence, self.read).sum(1, keepdims=True) > 1
+    return np.where(enough, scores, to_logits(_mean(evidence, self.experts)))
+
+def _present(evidence, experts): # (n, k) bool
+    return np.stack([evidence.present[name] for name in experts], 1)
+
+@patch
+def read_encoded(self:Strategy, evidence:Evidence) -> Evidence: # of those
+    "For a strategy that reads vectors: what it reads are those of `encoded`"
+    self.read = [name for name in self.experts if name in evidence.encoded]
+    if len(self.read) < 2:
+        raise Unteachable(
+            f"Strategy {self.name} learns from the vectors of two experts or more that a network made; "
+            f"here are {len(self.read)} such experts."
+        )
+    return evidence.of(self.read)
 
 # %% ../../nbs/fuse/05_combine.ipynb #b5502d90
 FEWEST = 2      # examples that teach a class
@@ -342,7 +400,7 @@ def taught(self:Strategy, evidence:Evidence) -> np.ndarray: # (n, C)
     "As `combine`; the classes that it was not taught have what the experts give them on average"
     scores = self.combine(evidence)
     if not self.untaught: return scores
-    p, unknown = _mean(evidence, self.modalities), list(self.untaught)
+    p, unknown = _mean(evidence, self.read), list(self.untaught)
     ours = softmax(scores)
     ours[:, unknown] = 0
     known = np.delete(np.arange(self.n_classes), unknown)
@@ -373,8 +431,8 @@ def find_strategy(
 # %% ../../nbs/fuse/05_combine.ipynb #b3e90699
 class PerClass(Strategy):
     "A strategy where several classes may hold: fitted once for each, which is a question of two, no and yes"
-    def __init__(self, parts, modalities, n_classes, **settings):
-        super().__init__(modalities, n_classes, **settings)
+    def __init__(self, parts, experts, n_classes, **settings):
+        super().__init__(experts, n_classes, **settings)
         self.parts, first = list(parts), parts[0]
         self.name, self.needs = first.name, first.needs
         self.fitted_on = first.fitted_on
@@ -382,6 +440,9 @@ class PerClass(Strategy):
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
         for k, part in enumerate(self.parts):
             part.fit(evidence.of_class(k), rows, checkpoints and Path(checkpoints)/str(k), live)
+        asked = {name for part in self.parts for name in part.experts}
+        self.experts = {name: m for name, m in self.given.items() if name in asked}
+        self.read = list(self.experts)
         return self
 
     def logits(self, evidence):     # each part knows where one expert is alone
@@ -390,7 +451,7 @@ class PerClass(Strategy):
 
     def again(self):
         made = copy.copy(self)
-        made.parts = [part.again() for part in self.parts]
+        made.parts, made.experts = [part.again() for part in self.parts], dict(self.given)
         return made
 
     def about(self): return super().about() | {"multi_label": True}
@@ -403,7 +464,7 @@ class PerClass(Strategy):
     def load(cls, folder):
         about = read_json(Path(folder)/"fusion.json")
         parts = [_load_saved(Path(folder)/str(k)) for k in range(about["n_classes"])]
-        return cls(parts, about["modalities"], about["n_classes"], **about["settings"])
+        return cls(parts, about["experts"], about["n_classes"], **about["settings"])
 
 # %% ../../nbs/fuse/05_combine.ipynb #48bcc376
 @patch(as_prop=True)
@@ -432,7 +493,7 @@ def load_fusion(
 def _load_saved(folder):
     "A fusion, or a part of one"
     about = read_json(Path(folder)/"fusion.json")
-    if "n_classes" not in about:
+    if "experts" not in about:
         raise FakesError(
             f"{folder}/fusion.json holds no fusion of this version (strategy {about['strategy']!r}). "
             "Run the stages fusion and calibrate again."
@@ -442,8 +503,8 @@ def _load_saved(folder):
 
 # %% ../../nbs/fuse/05_combine.ipynb #b40b2097
 def mixture(
-    shares,         # {modality: (n,)} ≥ 0, zero where it is absent
-    logits,         # {modality: (n, C)}
+    shares,         # {expert: (n,)} ≥ 0, zero where it is absent
+    logits,         # {expert: (n, C)}
 ) -> np.ndarray: # (n, C)
     "Weighted mean of the experts' probabilities; even where all shares are zero"
     total = sum(shares.values())[:, None]
@@ -461,10 +522,10 @@ def to_logits(
 class Mean(Strategy):
     "Mean of the probabilities of the experts that answered"
     name = "mean"
-    def combine(self, evidence): return to_logits(_mean(evidence, self.modalities))
+    def combine(self, evidence): return to_logits(_mean(evidence, self.experts))
 
-def _mean(evidence, modalities): # (n, C)
-    return mixture({m: evidence.present[m].astype(float) for m in modalities}, evidence.logits)
+def _mean(evidence, experts): # (n, C)
+    return mixture({name: evidence.present[name].astype(float) for name in experts}, evidence.logits)
 
 # %% ../../nbs/fuse/05_combine.ipynb #17de7ff2
 class Vote(Strategy):
@@ -472,10 +533,10 @@ class Vote(Strategy):
     name = "vote"
     def combine(self, evidence):
         voices = []
-        for m in self.modalities:
-            one = np.eye(self.n_classes)[evidence.logits[m].argmax(1)]
-            voices.append(one * evidence.present[m][:, None])
-        p = sum(voices) + _mean(evidence, self.modalities)
+        for name in self.experts:
+            one = np.eye(self.n_classes)[evidence.logits[name].argmax(1)]
+            voices.append(one * evidence.present[name][:, None])
+        p = sum(voices) + _mean(evidence, self.experts)
         return to_logits(p / p.sum(1, keepdims=True))
 
 # %% ../../nbs/fuse/05_combine.ipynb #c1a3b295
@@ -484,13 +545,13 @@ class Weighted(Strategy):
     name, fitted_on = "weighted", "val"
     def mixed(self, weights, evidence):
         "Probabilities (n, C); a weight of zero still decides where it is alone"
-        shares = {m: (w + 1e-6) * evidence.present[m] for m, w in zip(self.modalities, weights)}
+        shares = {name: (w + 1e-6) * evidence.present[name] for name, w in zip(self.experts, weights)}
         return mixture(shares, evidence.logits)
 
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
         part, importance = evidence.take(evidence.rows("val") if rows is None else rows).with_less()
-        z = np.zeros(len(self.modalities) - 1)
-        if len(z): z = self.search(part, importance, z)      # one modality has all the weight
+        z = np.zeros(len(self.experts) - 1)
+        if len(z): z = self.search(part, importance, z)      # one expert has all the weight
         self.fitted = {"weights": _simplex(z)}
         return self
 
@@ -515,11 +576,11 @@ def _simplex(z): # (k - 1,) any numbers → (k,) weights that add up to 1
 # %% ../../nbs/fuse/05_combine.ipynb #885327bc
 def stack_inputs(
     evidence:Evidence,
-    modalities,        # experts, in order
+    experts,           # names, in order
 ) -> np.ndarray: # (n, k·C + k)
     "Log-probabilities of each expert that answered, then who answered"
-    present = [evidence.present[m][:, None] for m in modalities]
-    scores = [np.where(there, _log_probs(evidence.logits[m]), 0) for m, there in zip(modalities, present)]
+    present = [evidence.present[name][:, None] for name in experts]
+    scores = [np.where(there, _log_probs(evidence.logits[name]), 0) for name, there in zip(experts, present)]
     return np.hstack(scores + present)
 
 def _log_probs(logits): return np.log(np.maximum(softmax(logits), 1e-4))
@@ -533,11 +594,11 @@ class Stacking(Strategy):
         self.fitted = {"n": np.array([len(whole)])}
         self.untaught = untaught(whole.y, self.n_classes)
         part, importance = whole.with_less()
-        self.learn(stack_inputs(part, self.modalities), part.y, importance)
+        self.learn(stack_inputs(part, self.experts), part.y, importance)
         return self
 
     def combine(self, evidence):
-        p, n = self.predict(stack_inputs(evidence, self.modalities)), int(self.fitted["n"][0])
+        p, n = self.predict(stack_inputs(evidence, self.experts)), int(self.fitted["n"][0])
         return to_logits((n * p + 1) / (n + self.n_classes))
 
 # %% ../../nbs/fuse/05_combine.ipynb #69453dba
@@ -546,7 +607,7 @@ class Logistic(Stacking):
     name = "logistic"
     def scores(self, x, theta):
         "Logits (n, C), log-probabilities (n, k, C), and 1 with who answered (n, 1 + k)"
-        k, c = len(self.modalities), self.n_classes
+        k, c = len(self.experts), self.n_classes
         log_p = x[:, :k * c].reshape(-1, k, c)
         who = np.c_[np.ones(len(x)), x[:, k * c:]]
         slopes, biases = theta[:k], theta[k:].reshape(1 + k, c)
@@ -564,7 +625,7 @@ class Logistic(Stacking):
 
     def learn(self, x, y, importance):
         from scipy.optimize import minimize
-        k = len(self.modalities)
+        k = len(self.experts)
         start = np.zeros(k + (1 + k) * self.n_classes)
         result = minimize(self.penalised_loss, start, args=(x, y, importance), jac=True,
                           method="L-BFGS-B", options={"maxiter": 2000})
@@ -601,7 +662,7 @@ class Boosted(Stacking):
 
 # %% ../../nbs/fuse/05_combine.ipynb #fa8d20f5
 class Conjunctive(Strategy):
-    "`P(genuine) = Π_m σ(u_m·x_m + p_m·cos + b_m)` over the modalities that are there; two classes"
+    "`P(genuine) = Π_m σ(u_m·x_m + p_m·cos + b_m)` over the experts that answered; two classes"
     name, fitted_on = "conjunctive", "train"
     variance = 3.0             # of the Gaussian prior of u, for vectors of unit mean length
     cosine_variance = 10.0     # of that of p, for a standardised cosine
@@ -624,32 +685,28 @@ class Conjunctive(Strategy):
                 f"Conjunctive fusion decides between two classes, this task has {self.n_classes}: "
                 "take it off fusion.strategies."
             )
-        whole = evidence.take(evidence.rows("train") if rows is None else rows)
+        whole = self.read_encoded(evidence).take(evidence.rows("train") if rows is None else rows)
         self.untaught, self.genuine = untaught(whole.y, self.n_classes), evidence.genuine
         part, importance = whole.with_less()
         self.fitted = self._standardise(whole)
         holds = part.y == self.genuine
-        sides = self._most_likely(self.inputs(part), _present(part, self.modalities), holds, importance)
+        sides = self._most_likely(self.inputs(part), _present(part, self.read), holds, importance)
         self.fitted |= {f"side_{m}": theta for m, theta in sides.items()}
         return self
 
     def combine(self, evidence):
-        sides = {m: self.fitted[f"side_{m}"] for m in self.modalities}
-        log_p, _ = self.log_genuine(self.inputs(evidence), sides, _present(evidence, self.modalities))
+        sides = {name: self.fitted[f"side_{name}"] for name in self.read}
+        log_p, _ = self.log_genuine(self.inputs(evidence), sides, _present(evidence, self.read))
         p = np.exp(log_p)
         return to_logits(np.stack([1 - p, p] if self.genuine else [p, 1 - p], 1))
-
-# %% ../../nbs/fuse/05_combine.ipynb #0c329c71
-def _present(evidence, modalities): # (n, k) bool
-    return np.stack([evidence.present[m] for m in modalities], 1)
 
 # %% ../../nbs/fuse/05_combine.ipynb #322eb924
 @patch
 def raw(self:Conjunctive, evidence:Evidence) -> tuple: # unit vectors {m: (n, D)}, cosines (n, P)
     "Unit vectors, and the cosines of the pairs that share a space, NaN where one of a pair is absent"
-    unit = {m: _unit(evidence.features[m].astype(float)) for m in self.modalities}
+    unit = {m: _unit(evidence.features[m].astype(float)) for m in self.read}
     cosines = []
-    for a, b in combinations(self.modalities, 2):
+    for a, b in combinations(self.read, 2):
         if unit[a].shape[1] != unit[b].shape[1]: continue
         both = evidence.present[a] & evidence.present[b]
         cosines.append(np.where(both, (unit[a] * unit[b]).sum(1), np.nan))
@@ -662,7 +719,7 @@ def _unit(x): return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e
 def _standardise(self:Conjunctive, part:Evidence) -> dict: # name → array, of `fitted`
     "Mean and length of the vectors that are there, mean and spread of the cosines"
     unit, cosines = self.raw(part)
-    vectors = {m: unit[m][part.present[m]] for m in self.modalities}
+    vectors = {m: unit[m][part.present[m]] for m in self.read}
     means = {f"mean_{m}": x.mean(0) for m, x in vectors.items()}
     lengths = {f"length_{m}": _mean_length(x) for m, x in vectors.items()}
     return means | lengths | _mean_and_spread(cosines)
@@ -681,14 +738,14 @@ def _mean_and_spread(cosines):
 
 # %% ../../nbs/fuse/05_combine.ipynb #7ecc7375
 @patch
-def inputs(self:Conjunctive, evidence:Evidence) -> dict: # modality → (n, D + P + 1)
+def inputs(self:Conjunctive, evidence:Evidence) -> dict: # expert → (n, D + P + 1)
     "What each side sees, scaled so that one ridge fits all but the last column, the bias"
     unit, cosines = self.raw(evidence)
     f = self.fitted
     agree = np.nan_to_num((cosines - f["cosine_mean"]) / f["cosine_std"]) * self.cosine_variance**0.5
     bias = np.ones((len(evidence), 1))
     columns = {}
-    for m in self.modalities:
+    for m in self.read:
         own = (unit[m] - f[f"mean_{m}"]) / f[f"length_{m}"] * self.variance**0.5
         columns[m] = np.hstack([own, agree, bias])
     return columns
@@ -696,12 +753,12 @@ def inputs(self:Conjunctive, evidence:Evidence) -> dict: # modality → (n, D + 
 # %% ../../nbs/fuse/05_combine.ipynb #4b8c72f2
 @patch
 def log_genuine(self:Conjunctive,
-    inputs:dict,   # modality → (n, D + P + 1)
-    sides:dict,    # modality → (D + P + 1,)
+    inputs:dict,   # expert → (n, D + P + 1)
+    sides:dict,    # expert → (D + P + 1,)
     present,       # (n, k) bool
 ) -> tuple: # (n,) logarithm of the product, (n, k) z of each side
     "How likely a post is to be genuine"
-    z = np.stack([inputs[m] @ sides[m] for m in self.modalities], 1)
+    z = np.stack([inputs[m] @ sides[m] for m in self.read], 1)
     log_sigma = np.where(present, -np.logaddexp(0, -z), 0)
     return np.minimum(log_sigma.sum(1), -1e-9), z
 
@@ -721,7 +778,7 @@ def _penalised_loss(self:Conjunctive,
     loss = -log_likelihood + (ridge * theta**2).sum() / 2
     direction = (importance * np.where(genuine, 1, -np.exp(log_p) / q))[:, None]
     pull = direction * present / (1 + np.exp(np.minimum(z, 500)))              # (n, k)
-    rise = np.concatenate([inputs[m].T @ pull[:, i] for i, m in enumerate(self.modalities)])
+    rise = np.concatenate([inputs[m].T @ pull[:, i] for i, m in enumerate(self.read)])
     return loss, ridge * theta - rise
 
 # %% ../../nbs/fuse/05_combine.ipynb #8a4199eb
@@ -732,7 +789,7 @@ def _sides(theta, inputs):
 
 # %% ../../nbs/fuse/05_combine.ipynb #27deef3e
 @patch
-def _most_likely(self:Conjunctive, inputs, present, genuine, importance) -> dict: # modality → (D + P + 1,)
+def _most_likely(self:Conjunctive, inputs, present, genuine, importance) -> dict: # expert → (D + P + 1,)
     "The sides of the lowest loss"
     from scipy.optimize import minimize
     ridge, start = _ridge_and_start(inputs)

@@ -63,7 +63,7 @@ from multimodal_fakes.fuse.combine import (
 )
 from .sync import Sync
 from ..metrics import decide, intervals, paired_bootstrap, score_table, to_probs
-from ..record import Task, split_text_field
+from ..record import Task, expert_model, expert_step, split_text_field
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #4a5697bb
 def fresh(
@@ -73,12 +73,19 @@ def fresh(
 ) -> Strategy:
     "A strategy that is not fitted yet"
     kind = find_strategy(name)
-    modalities = evidence.modalities
+    experts = _with_vectors(evidence) if issubclass(kind, Neural | Conjunctive) else evidence.modality
     n_classes = next(iter(evidence.logits.values())).shape[1]
     if not issubclass(kind, Neural): settings = {}
-    if not evidence.multi_label: return kind(modalities, n_classes, **settings)
-    parts = [kind(modalities, 2, **settings) for _ in range(n_classes)]
-    return PerClass(parts, modalities, n_classes, **settings)
+    if not evidence.multi_label: return kind(experts, n_classes, **settings)
+    parts = [kind(experts, 2, **settings) for _ in range(n_classes)]
+    return PerClass(parts, experts, n_classes, **settings)
+
+def _with_vectors(evidence): # name → modality
+    "Experts whose vectors can be learned from; of a modality that has none the first, for posts with nothing else"
+    heard = {evidence.modality[name] for name in evidence.encoded}
+    mute = [m for m in evidence.modalities if m not in heard]
+    others = [next(name for name in evidence.experts if evidence.modality[name] == m) for m in mute]
+    return {name: m for name, m in evidence.modality.items() if name in [*evidence.encoded, *others]}
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #5d52df55
 ALIGNMENTS = {     # modalities → what learns from genuine pairs whether they belong together
@@ -99,6 +106,7 @@ class Aligned(Conjunctive):
         return made
 
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
+        evidence = self.read_encoded(evidence)
         if self.alignment is None:
             train, val = [self.pairs(evidence, genuine) for genuine in _genuine(evidence)]
             folder = checkpoints or tempfile.mkdtemp()
@@ -127,10 +135,11 @@ def _genuine(evidence): # rows to train on, rows to validate on
 @patch(as_prop=True)
 def pair(self:Aligned) -> tuple: # names
     "The two modalities that are held against each other"
-    pairs = [p for p in ALIGNMENTS if set(p) <= set(self.modalities)]
+    modalities = list(dict.fromkeys(self.experts[name] for name in self.read))
+    pairs = [p for p in ALIGNMENTS if set(p) <= set(modalities)]
     if pairs: return pairs[0]
     choices = " or ".join(" against ".join(p) for p in ALIGNMENTS)
-    raise Unteachable(f"Aligned fusion holds {choices}, this task has {', '.join(self.modalities)}.")
+    raise Unteachable(f"Aligned fusion holds {choices}, this task has {', '.join(modalities)}.")
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #bc36cc2f
 @patch
@@ -145,7 +154,7 @@ def raw(self:Aligned, evidence:Evidence) -> tuple:
     "As `Conjunctive.raw`, with the learned agreement (n, 1) for the cosines"
     unit, _ = Conjunctive.raw(self, evidence)
     first, second = self.pair
-    rows = np.flatnonzero(evidence.present[first] & evidence.present[second])
+    rows = np.flatnonzero(evidence.has(first) & evidence.has(second))
     agree = np.full((len(evidence), 1), np.nan)
     if len(rows): agree[rows, 0] = -self.alignment.mismatch(*self.pairs(evidence, rows))
     return unit, agree
@@ -195,20 +204,22 @@ def mlp(
 # %% ../../nbs/fuse/05c_fusion.ipynb #5a682a71
 class Network(Classifier):
     "Standardise, project, put placeholders; a strategy adds `layers` and says how vectors `join`"
-    projects = True      # whether modalities are projected
+    projects = True      # whether experts' vectors are projected
     neutral = 0.0        # where placeholders start
     settings:dict        # of the strategy
     shape:dict           # dimensions that the layers were built for
-    owner:list           # number of the modality that each signal of quality is about
-    modalities:list
+    owner:list           # number of an expert of the modality that each signal of quality is about
+    part:list            # number of each expert's modality
+    experts:dict         # name → modality
+    read:list            # names of those that it reads
     n_classes:int
     layers:Callable      # of a strategy: makes its layers
 
     def forward(self, present, labels=None, **batch):     # present (B, k) bool
         shown = self.hide(present) if self.training else present
         x = {}                                            # {m: (B, W)}
-        for i, m in enumerate(self.modalities):
-            x[m] = self.vector(m, shown[:, [i]], batch[f"features_{m}"])
+        for i, name in enumerate(self.read):
+            x[name] = self.vector(name, shown[:, [i]], batch[f"features_{name}"])
         logits = self.join(x, shown, batch)
         if labels is None: return {"logits": logits}
         loss = self.loss(logits, labels)
@@ -216,29 +227,31 @@ class Network(Classifier):
             loss = loss + self.settings["aux_weight"] * self.unimodal_loss(x, shown, labels)
         return {"loss": loss, "logits": logits}
 
-    def vector(self, m, shown, x):
-        "A modality's projected vector, or its placeholder"
-        standard = (x - getattr(self, f"mean_{m}")) / getattr(self, f"std_{m}")
-        return torch.where(shown, self.project[m](standard), self.placeholder[m])
+    def vector(self, name, shown, x):
+        "An expert's projected vector, or its placeholder"
+        standard = (x - getattr(self, f"mean_{name}")) / getattr(self, f"std_{name}")
+        return torch.where(shown, self.project[name](standard), self.placeholder[name])
 
     def unimodal_loss(self, x, shown, labels):
-        "Mean loss of the modalities, each alone on the examples that show it"
+        "Mean loss of the experts, each alone on the examples that show it"
         losses = []
-        for i, m in enumerate(self.modalities):
-            each = cross_entropy(self.alone[m](x[m]), labels, reduction="none")
+        for i, name in enumerate(self.read):
+            each = cross_entropy(self.alone[name](x[name]), labels, reduction="none")
             losses.append(each * shown[:, i])
         return sum(losses).sum() / shown.sum().clamp(min=1)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #2f9914fd
 @patch
 def build(self:Network,
-    dims:dict,      # modality → dimension of its features
+    dims:dict,      # expert → dimension of its features
     quality:list,   # names of the signals
-    tokens=None,    # modality → dimension of its tokens, where they are needed
+    tokens=None,    # expert → dimension of its tokens, where they are needed
 ) -> Network: # itself
     "Make the layers"
     self.shape = dict(dims=dims, quality=quality, tokens=tokens)
-    self.owner = [self.modalities.index(QUALITY[q]) for q in quality]
+    modalities = [self.experts[name] for name in self.read]
+    self.part = [list(dict.fromkeys(modalities)).index(m) for m in modalities]
+    self.owner = [modalities.index(QUALITY[q]) for q in quality]
     for name, dim in (dims | {"quality": len(quality)}).items():
         self.register_buffer(f"mean_{name}", torch.zeros(dim))
         self.register_buffer(f"std_{name}", torch.ones(dim))
@@ -254,7 +267,7 @@ def build(self:Network,
 # %% ../../nbs/fuse/05c_fusion.ipynb #a88beb96
 @patch
 def projection(self:Network, dim:int, width:int) -> nn.Module: # (B, dim) → (B, width)
-    "Of one modality"
+    "Of one expert"
     if not self.projects: return nn.Identity()
     return nn.Sequential(nn.Linear(dim, width), nn.LayerNorm(width))
 
@@ -265,7 +278,7 @@ def head(self:Network, dim:int) -> nn.Sequential: # (B, dim) → (B, n_classes)
     return mlp(dim, s["hidden"], s["dropout"], self.n_classes, s["activation"])
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #d46b5deb
-LEAST_HIDDEN = 0.15    # of three modalities or more, whatever the setting
+LEAST_HIDDEN = 0.15    # of three experts or more, whatever the setting
 
 @patch
 def hide(self:Network,
@@ -274,7 +287,8 @@ def hide(self:Network,
     "Hide modalities by chance, but never the last one of an example"
     chance = self.settings["modality_dropout"]
     if present.shape[1] > 2: chance = max(chance, LEAST_HIDDEN)
-    kept = present & (torch.rand(present.shape, device=present.device) >= chance)
+    drawn = torch.rand((len(present), max(self.part) + 1), device=present.device) >= chance     # by modality
+    kept = present & drawn[:, self.part]
     return torch.where(kept.any(1, keepdim=True), kept, present)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #2351fa1a
@@ -306,15 +320,15 @@ class Neural(Network, Strategy):
                          modality_dropout=0.1, aux_weight=0.0, epochs=20, lr=1e-3, weight_decay=0.01,
                          batch_size=64, patience=5, tune_epochs=3, tune_lr=3e-5, seed=0)
 
-    def __init__(self, modalities, n_classes, **settings):
+    def __init__(self, experts, n_classes, **settings):
         Classifier.__init__(self, n_classes)
         for k in settings:
             if k not in self.defaults:
                 raise FakesError(f"Fusion has no setting {k!r}{nearest(k, self.defaults)}")
-        Strategy.__init__(self, modalities, n_classes, **self.defaults | settings)
+        Strategy.__init__(self, experts, n_classes, **self.defaults | settings)
 
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
-        s = self.settings
+        s, evidence = self.settings, self.read_encoded(evidence)
         train, val = evidence.rows("train") if rows is None else rows, _fused(evidence, evidence.rows("val"))
         seed_everything(s["seed"])
         self.build(**self.shape_of(evidence)).standardise(evidence.take(train))
@@ -342,17 +356,17 @@ class Neural(Network, Strategy):
 # %% ../../nbs/fuse/05c_fusion.ipynb #2af83a90
 def _fused(evidence, rows):
     "Those of some rows that two experts or more answered; all where there are none"
-    several = np.sum([evidence.present[m][rows] for m in evidence.modalities], 0) > 1
+    several = np.sum([there[rows] for there in evidence.present.values()], 0) > 1
     return rows[several] if several.any() else rows
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #efe081b7
 @patch
 def shape_of(self:Neural, evidence:Evidence) -> dict: # arguments of `build`
     "What the layers have to know of the evidence"
-    dims = {m: evidence.features[m].shape[1] for m in self.modalities}
+    dims = {name: evidence.features[name].shape[1] for name in self.read}
     tokens = None
     if "tokens" in self.needs:
-        tokens = {m: evidence.tokens(m)[0].shape[1] for m in self.modalities}
+        tokens = {name: evidence.tokens(name)[0].shape[1] for name in self.read}
     return dict(dims=dims, quality=list(evidence.quality), tokens=tokens)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #cdbb754a
@@ -360,7 +374,7 @@ def shape_of(self:Neural, evidence:Evidence) -> dict: # arguments of `build`
 def standardise(self:Neural, part:Evidence):
     "Keep mean and spread of what is there in some examples"
     signals = list(part.quality.values())
-    present = {m: part.features[m][part.present[m]] for m in self.modalities}
+    present = {name: part.features[name][part.present[name]] for name in self.read}
     present["quality"] = np.stack(signals, 1) if signals else np.zeros((1, 0))
     for name, x in present.items():
         mean, std = _mean_and_spread(x)
@@ -408,11 +422,11 @@ class Gated(Neural):
     its gate fed with quality signals as well"""
     name = "gated"
     def layers(self, dim):
-        self.gate = nn.Linear(dim + 2 * len(self.shape["quality"]), len(self.modalities))
+        self.gate = nn.Linear(dim + 2 * len(self.shape["quality"]), len(self.read))
         self.out = self.head(self.settings["width"])
 
     def shares(self, x, shown, quality): # (B, k), each row adds up to 1
-        "How much each modality is believed"
+        "How much each expert is believed"
         seen = torch.cat([*x.values(), self.known(quality, shown)], 1)
         return self.gate(seen).masked_fill(~shown, -1e9).softmax(1)
 
@@ -426,7 +440,7 @@ class Interaction(Neural):
     "`[t, v, |t − v|, t ∘ v, cos(t, v)]` for each pair ([Conneau et al. 2017](https://arxiv.org/abs/1705.02364))"
     name = "interaction"
     def layers(self, dim):
-        self.pairs = list(combinations(range(len(self.modalities)), 2))
+        self.pairs = list(combinations(range(len(self.read)), 2))
         self.out = self.head(dim + len(self.pairs) * (2 * self.settings["width"] + 1))
 
     def join(self, x, shown, batch):
@@ -454,7 +468,7 @@ def heads(width:int) -> int:
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #61212611
 class Attention(Neural):
-    "A transformer over [CLS] and one token a modality ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762))"
+    "A transformer over [CLS] and one token an expert ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762))"
     name = "attention"
     def layers(self, dim):
         width = self.settings["width"]
@@ -464,7 +478,7 @@ class Attention(Neural):
         self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
         self.out = self.head(width)
         self.first = nn.Parameter(torch.zeros(width))                                  # [CLS]
-        self.kind = nn.Parameter(torch.randn(len(self.modalities), width) * 0.1)       # which modality a token is of
+        self.kind = nn.Parameter(torch.randn(len(self.read), width) * 0.1)             # which expert a token is of
 
     def join(self, x, shown, batch):
         words = torch.stack(list(x.values()), 1) + self.kind               # (B, k, W)
@@ -482,44 +496,44 @@ class CrossModal(Neural):
         width = self.settings["width"]
         dropout = max(self.settings["dropout"], default=0.0) / 2
         words = {}
-        for m in self.modalities:
-            words[m] = nn.Sequential(nn.Linear(self.shape["tokens"][m], width), nn.LayerNorm(width))
+        for name in self.read:
+            words[name] = nn.Sequential(nn.Linear(self.shape["tokens"][name], width), nn.LayerNorm(width))
         ask, norm = {}, {}
-        for m in self.modalities:
-            ask[m] = nn.MultiheadAttention(width, heads(width), dropout, batch_first=True)
-            norm[m] = nn.LayerNorm(width)
+        for name in self.read:
+            ask[name] = nn.MultiheadAttention(width, heads(width), dropout, batch_first=True)
+            norm[name] = nn.LayerNorm(width)
         self.words = nn.ModuleDict(words)
         self.ask = nn.ModuleDict(ask)
         self.norm = nn.ModuleDict(norm)
-        self.out = self.head(dim + width * len(self.modalities))
+        self.out = self.head(dim + width * len(self.read))
 
     def join(self, x, shown, batch):
         sentences = {}
-        for i, m in enumerate(self.modalities):
-            sentences[m] = self.sentence(m, shown[:, [i]], batch)
-        learned = [self.listen(m, sentences) for m in self.modalities]
+        for i, name in enumerate(self.read):
+            sentences[name] = self.sentence(name, shown[:, [i]], batch)
+        learned = [self.listen(name, sentences) for name in self.read]
         return self.out(torch.cat([*x.values(), *learned], 1))
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #00fbad1e
 @patch
-def sentence(self:CrossModal, m, shown, batch) -> tuple: # (B, T, W), (B, T) bool
-    "Tokens of a modality and which are real; the placeholder where there are none"
-    tokens = self.words[m](batch[f"tokens_{m}"])
-    real = batch[f"real_{m}"] & shown
+def sentence(self:CrossModal, name, shown, batch) -> tuple: # (B, T, W), (B, T) bool
+    "Tokens of an expert and which are real; the placeholder where there are none"
+    tokens = self.words[name](batch[f"tokens_{name}"])
+    real = batch[f"real_{name}"] & shown
     first = torch.arange(real.shape[1], device=real.device) == 0
     alone = ~real.any(1, keepdim=True) & first
-    return torch.where(alone[:, :, None], self.placeholder[m], tokens), real | alone
+    return torch.where(alone[:, :, None], self.placeholder[name], tokens), real | alone
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #40eb423d
 @patch
-def listen(self:CrossModal, m, sentences) -> torch.Tensor: # (B, W)
-    "Mean of what a modality's tokens learn from those of the others, or from their own where there is no other"
-    tokens, real = sentences[m]
-    others = [sentences[o] for o in sentences if o != m] or [sentences[m]]
+def listen(self:CrossModal, name, sentences) -> torch.Tensor: # (B, W)
+    "Mean of what an expert's tokens learn from those of the others, or from their own where there is no other"
+    tokens, real = sentences[name]
+    others = [sentences[o] for o in sentences if o != name] or [sentences[name]]
     words = torch.cat([tokens_ for tokens_, _ in others], 1)
     there = torch.cat([is_real for _, is_real in others], 1)
-    answers, _ = self.ask[m](tokens, words, words, key_padding_mask=~there, need_weights=False)
-    learned = self.norm[m](tokens + answers)
+    answers, _ = self.ask[name](tokens, words, words, key_padding_mask=~there, need_weights=False)
+    learned = self.norm[name](tokens + answers)
     return (learned * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #418d8991
@@ -542,13 +556,14 @@ class Raw(Dataset):
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #e31c85f4
 class JointItems(Dataset):
-    "Evidence as a network with its encoders is fed: per example what each of its modalities shows"
+    "Evidence as a network with its encoders is fed: per example what it shows to each expert"
     def __init__(self, evidence, encoders, rows, seed=None):
         self.evidence, self.rows = evidence, np.asarray(rows)
         self.encoders = encoders
         self.columns = FusionItems(evidence, labels=True)
-        self.raw = {m: Raw(evidence, encoders[m], m, rows, seed) for m in encoders}
-        self.lengths = self.raw["text"].lengths if "text" in self.raw else None
+        modality = evidence.modality
+        self.raw = {name: Raw(evidence, encoders[name], modality[name], rows, seed) for name in encoders}
+        self.lengths = next((raw.lengths for raw in self.raw.values() if raw.modality == "text"), None)
 
     def __len__(self): return len(self.rows)
 
@@ -556,18 +571,18 @@ class JointItems(Dataset):
         i = draw[1] if isinstance(draw, tuple) else draw
         row = self.rows[i]
         item = {"row": row}
-        for m, samples in self.raw.items():
-            present = self.evidence.present[m][row]
-            if present: item[m] = samples[draw]
+        for name, samples in self.raw.items():
+            present = self.evidence.present[name][row]
+            if present: item[name] = samples[draw]
         return item
 
-    def collate(self, items): # as `FusionItems`, with inputs_<m>, a batch of the encoder, instead of features_<m>
+    def collate(self, items): # as `FusionItems`, with inputs_<name>, a batch of the encoder, for features_<name>
         rows = [item["row"] for item in items]     # of the evidence: validation goes through training's `collate` too
         columns = self.columns.__getitems__(rows)
         batch = {k: v for k, v in columns.items() if not k.startswith("features_")}
-        for m, encoder in self.encoders.items():
-            samples = [item[m] for item in items if m in item]
-            if samples: batch[f"inputs_{m}"] = encoder.collate(samples)
+        for name, encoder in self.encoders.items():
+            samples = [item[name] for item in items if name in item]
+            if samples: batch[f"inputs_{name}"] = encoder.collate(samples)
         return batch
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #73a60206
@@ -584,16 +599,16 @@ class Joint(Classifier):
 
     def forward(self, present, quality, labels=None, **inputs):
         features = {}
-        for i, m in enumerate(self.network.modalities):
-            features[f"features_{m}"] = self.features(m, present[:, i], inputs.get(f"inputs_{m}"))
+        for i, name in enumerate(self.network.read):
+            features[f"features_{name}"] = self.features(name, present[:, i], inputs.get(f"inputs_{name}"))
         return self.network(present=present, quality=quality, labels=labels, **features)
 
-    def features(self, m, present, inputs): # (B, D), zeros where it is absent
-        "Vectors of those that have the modality, in their places"
-        empty = torch.zeros(len(present), self.encoders[m].dim, device=present.device)
+    def features(self, name, present, inputs): # (B, D), zeros where it is absent
+        "Vectors of those that the expert answers, in their places"
+        empty = torch.zeros(len(present), self.encoders[name].dim, device=present.device)
         if inputs is None: return empty
         places = (present.nonzero()[:, 0],)
-        return empty.index_put(places, self.encoders[m].encode(inputs).pooled.float())
+        return empty.index_put(places, self.encoders[name].encode(inputs).pooled.float())
 
     def parameter_groups(self, lr, weight_decay):
         groups = self.network.parameter_groups(lr, weight_decay)
@@ -607,6 +622,7 @@ class EndToEnd(Concat):
     needs = ("samples", "experts")
     encoders:dict|None = None
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
+        evidence = self.read_encoded(evidence)
         train = evidence.rows("train") if rows is None else rows
         folder = Path(checkpoints or tempfile.mkdtemp())
         super().fit(evidence, train, folder/"fused", live)
@@ -617,20 +633,20 @@ class EndToEnd(Concat):
         return self
 
     def combine(self, evidence, batch_size=512):
-        features = {m: _pooled(evidence, encoder, m) for m, encoder in self.encoders.items()}
+        features = {name: _pooled(evidence, encoder, name) for name, encoder in self.encoders.items()}
         return super().combine(evidence._but(features=features), batch_size)
 
     def save(self, folder):
         super().save(folder)
-        for m, encoder in self.encoders.items():
-            kept = Path(folder)/f"{m}_encoder"
+        for name, encoder in self.encoders.items():
+            kept = Path(folder)/f"{name}_encoder"
             encoder.cpu().save(kept)
             write_json(kept/"encoder.json", encoder.conf.model_dump())
 
     @classmethod
     def load(cls, folder):
         made = super().load(folder)
-        made.encoders = {m: _load_own_encoder(folder, m) for m in made.modalities}
+        made.encoders = {name: _load_own_encoder(folder, name) for name in made.read}
         return made
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #7f6e0804
@@ -643,25 +659,26 @@ def tune(self:EndToEnd,
 ) -> pd.DataFrame: # epoch, train_loss, val_loss
     "Train copies of the experts' encoders with the network, and keep them"
     s = self.settings
-    encoders = {m: copy.deepcopy(evidence.experts(m).encoder).requires_grad_(True) for m in self.modalities}
+    encoders = {name: copy.deepcopy(evidence.loaded(name).encoder).requires_grad_(True) for name in self.read}
     joint = Joint(self, encoders)
     items = JointItems(evidence, encoders, train, s["seed"])
     val_items = JointItems(evidence, encoders, _fused(evidence, evidence.rows("val")))
     history = fit(joint, items, val_items, checkpoints, s["tune_epochs"], s["tune_lr"], s["batch_size"],
                   s["patience"], s["weight_decay"], s["seed"], bf16=has_bf16(), live=live)
-    self.encoders = {m: encoder.eval() for m, encoder in encoders.items()}
+    self.encoders = {name: encoder.eval() for name, encoder in encoders.items()}
     return history
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #32127813
-def _pooled(evidence, encoder, modality):
-    "Vectors (n, D) of an encoder, zeros where the modality is absent"
-    rows = np.flatnonzero(evidence.present[modality])
+def _pooled(evidence, encoder, name):
+    "Vectors (n, D) of an expert's encoder, zeros where it is absent"
+    rows = np.flatnonzero(evidence.present[name])
     vectors = np.zeros((len(evidence), encoder.dim), "float32")
-    if len(rows): vectors[rows] = encode(encoder, Raw(evidence, encoder, modality, rows), bar=False)["pooled"]
+    items = Raw(evidence, encoder, evidence.modality[name], rows)
+    if len(rows): vectors[rows] = encode(encoder, items, bar=False)["pooled"]
     return vectors
 
-def _load_own_encoder(folder, modality):
-    kept = Path(folder)/f"{modality}_encoder"
+def _load_own_encoder(folder, name):
+    kept = Path(folder)/f"{name}_encoder"
     conf = encoder_conf(read_json(kept/"encoder.json"), folder)
     return load_encoder(conf, kept).eval()
 
@@ -841,35 +858,48 @@ def read_evidence(
 ) -> Evidence:
     "Read the predictions and features of every expert of a task"
     home = Path(home)
-    folders = {m: home/f"Step_4/{task.name}/{m}" for m in task.modalities}
-    tables = {m: pd.read_parquet(checked(folder/"predictions.parquet")) for m, folder in folders.items()}
+    folders = {name: home/expert_step(task.name, name) for name in task.experts}
+    tables = {name: pd.read_parquet(checked(folder/"predictions.parquet")) for name, folder in folders.items()}
     reader, _ = task_examples(home, task)
     _check_same_examples(tables, reader, task)
-    present = {m: table["present"].to_numpy() for m, table in tables.items()}
+    present = {name: table["present"].to_numpy() for name, table in tables.items()}
     columns = [f"logit_{c}" for c in task.classes]
-    logits = {m: table[columns].to_numpy("float32") for m, table in tables.items()}
-    features = {m: read_features(folder/"features.safetensors") for m, folder in folders.items()}
-    quality = read_quality(home, reader.frame)
-    quality = {q: x for q, x in quality.items() if QUALITY[q] in task.modalities}
-    texts, experts = cache(reader.texts), cache(lambda m: load_expert(home/f"models/{task.name}/{m}_expert"))
+    logits = {name: table[columns].to_numpy("float32") for name, table in tables.items()}
+    features = {name: read_features(folder/"features.safetensors") for name, folder in folders.items()}
+    texts = cache(reader.texts)
+    loaded = cache(lambda name: load_expert(home/expert_model(task.name, name)))
     return Evidence(
         reader.frame[["id", "dataset", "split", "group"]],
-        tables[task.modalities[0]]["y"].to_numpy(),
-        present, logits, features, quality,
-        tokens=cache(lambda m: stored_tokens(home, experts(m).encoder, reader, present[m])),
+        next(iter(tables.values()))["y"].to_numpy(),
+        present, logits, features,
+        quality=read_quality(home, reader.frame),
+        modality=task.experts,
+        tokens=cache(lambda name: stored_tokens(home, loaded(name).encoder, reader, present[name])),
         sample=lambda m, row: texts()[row] if m == "text" else reader.sample(m, row),
-        experts=experts,
+        loaded=loaded,
+        encoded=[name for name in task.experts if _is_learnable(home/expert_model(task.name, name), task, name)],
         multi_label=task.multi_label,
         genuine=int(task.positive == task.classes[0]),
     )
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #8087dac3
+def _is_learnable(folder, task, name):
+    "Whether a network may learn from an expert's vectors"
+    about = read_json(folder/"expert.json")
+    if about["modality"] != task.experts[name]:
+        raise FakesError(
+            f"Task {task.name}: the expert {name} was trained on {about['modality']}, params.yaml has it for "
+            f"{task.experts[name]}. Run it again (`dvc repro`)."
+        )
+    return about.get("head", "trained") == "trained" or not about["preprocess"].get("fixed")
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #e993ada5
 def _check_same_examples(tables, reader, task):
     "The experts' predictions are of the examples in the shards, in their order"
-    for m, table in tables.items():
+    for name, table in tables.items():
         if table["id"].tolist() == reader.frame["id"].tolist(): continue
         raise FakesError(
-            f"Task {task.name}: the expert {m} speaks of other examples than Step_3/shards. "
+            f"Task {task.name}: the expert {name} speaks of other examples than Step_3/shards. "
             "Run it again (`dvc repro`)."
         )
 
@@ -877,11 +907,11 @@ def _check_same_examples(tables, reader, task):
 def to_try(
     strategies,     # names, all that read only what the experts wrote if empty
     strategy:str,   # auto, or the name of one that is forced
-    modalities,     # experts of the task
+    experts,        # of the task
     n_classes:int=2,
-) -> list: # names, none with one modality
+) -> list: # names, none with one expert
     "Strategies that are trained"
-    if len(modalities) < 2: return []
+    if len(experts) < 2: return []
     usual = [name for name, kind in STRATEGIES.items() if not kind.needs and kind.suits(n_classes)]
     names = list(strategies or usual)
     if strategy != "auto": names.append(strategy)
@@ -941,7 +971,7 @@ def fuse(
     "Train the strategies, compare, pass the gate, write the predictions of each and the one that ships"
     settings = Neural.defaults | settings
     evidence = read_evidence(home, task)
-    names = to_try(strategies, strategy, task.modalities, 2 if task.multi_label else len(task.classes))
+    names = to_try(strategies, strategy, evidence.experts, 2 if task.multi_label else len(task.classes))
     checkpoints = _checkpoints(home, evidence, task, settings)
     made, logits, history, left_out = train_strategies(evidence, names, settings, checkpoints, strategy)
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -950,10 +980,10 @@ def fuse(
     table = compare(candidates, evidence, seed=settings["seed"])
     verdict = _verdict(table, candidates, evidence, strategy, settings["seed"])
     whole = evidence.take(evidence.rows("test", task.datasets, whole=True))
-    tested = made.get(verdict["chosen"]) or fresh("mean", evidence)       # one modality: the mean is the expert
+    tested = made.get(verdict["chosen"]) or fresh("mean", evidence)       # one expert: the mean is that
     subsets = subset_scores(tested, whole)
     bias = modality_use(tested, whole, seed=settings["seed"])
-    about = {"experts": list(task.modalities)} | verdict
+    about = {"experts": dict(task.experts)} | verdict
     about |= dict(strategies=_rounded(table), weights=_weights(made), settings=settings)
     about |= dict(untaught=untaught_classes(evidence, task.classes), left_out=left_out)
     fused = dict(table=table, history=history, subsets=subsets, bias=bias, about=about)
@@ -974,7 +1004,7 @@ def _checkpoints(home, evidence, task, settings):
 
 def _verdict(table, candidates, evidence, strategy, seed):
     "What was chosen, what ships, and why"
-    chosen, expert = choose(table, evidence.modalities, strategy)
+    chosen, expert = choose(table, evidence.experts, strategy)
     if chosen is None: return dict(chosen=None, ships=expert, forced=False, best_expert=expert, gate=None)
     passed = gate(candidates, evidence, chosen, expert, seed=seed)
     forced = strategy != "auto"
@@ -990,18 +1020,18 @@ def _rounded(table):
     return rows
 
 def _weights(made):
-    "The weights of the weighted strategy by modality, where it was tried; mean over the classes where several may hold"
+    "The weights of the weighted strategy by expert, where it was tried; mean over the classes where several may hold"
     if "weighted" not in made: return {}
     weighted = made["weighted"]
     parts = getattr(weighted, "parts", [weighted])
     mean = np.mean([part.fitted["weights"] for part in parts], 0)
-    return dict(zip(weighted.modalities, mean.round(4).tolist()))
+    return dict(zip(weighted.experts, mean.round(4).tolist()))
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #60ddc28c
 def _write_predictions(step, evidence, task, logits, shipped, ships):
     "What ships, and every strategy; `present` where what is written judged the post"
     fused = np.any(list(evidence.present.values()), axis=0)
-    judged = evidence.present.get(ships, fused)     # an expert that ships alone judges what has its modality
+    judged = evidence.present.get(ships, fused)     # an expert that ships alone judges what it answers
     def predictions(scores, present): return prediction_table(evidence.frame, evidence.y, present, scores, task)
     write_parquet(predictions(shipped, judged), step/"predictions.parquet")
     tables = [predictions(scores, fused).assign(strategy=name) for name, scores in logits.items()]
@@ -1026,7 +1056,7 @@ def _save_shipped(folder, fusion, ships):
     "The strategy that ships, or the name of the expert: nothing to fuse, or nothing gained by it"
     if fusion: return save_fusion(fusion, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder/"fusion.json", {"strategy": "expert", "modality": ships})
+    write_json(folder/"fusion.json", {"strategy": "expert", "expert": ships})
     write_sums(folder, "fusion")
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #311f8031
