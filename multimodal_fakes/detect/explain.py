@@ -517,7 +517,7 @@ def faithfulness(
     cases = [_as_case(detector, post) for post in posts]
     rows = []
     for m in PIECES:
-        some = [c for c in cases if m in c.samples and pieces(c, m)[0] > 1]
+        some = [c for c in cases if m in c.samples and pieces(c, m)[0] > 1] if m in detector.modalities else []
         if not some: continue
         measured = progress(some, f"deleting, {m}")
         areas = pd.DataFrame([deletion_areas(c, m, methods, n_orders, seed + i) for i, c in enumerate(measured)])

@@ -93,25 +93,25 @@ def _of_expert(name, expert, samples):
 # %% ../../nbs/detect/06d_export.ipynb #2144e9a6
 def _of_fusion(fusion, evidence):
     "Networks of one strategy; arithmetic has none"
-    nets = {}
+    nets, evidence = {}, evidence.of(fusion.read)
     if hasattr(fusion, "shape"):
         batch = evidence.batch(np.arange(len(evidence)), "tokens" in fusion.needs)
         nets["network"] = Net(Flat(fusion, of_network, batch), batch, ("logits",))
     encoders = getattr(fusion, "encoders", None) or {}
-    for m, encoder in encoders.items():
-        rows = np.flatnonzero(evidence.present[m])
-        batch = encoder.preprocessor.preprocess(evidence.samples(m, rows))
-        nets[f"{m}_encoder"] = Net(Flat(encoder, of_encoder, batch), batch, ("features",))
+    for name, encoder in encoders.items():
+        rows = np.flatnonzero(evidence.present[name])
+        batch = encoder.preprocessor.preprocess(evidence.samples(evidence.modality[name], rows))
+        nets[f"{name}_encoder"] = Net(Flat(encoder, of_encoder, batch), batch, ("features",))
     alignment = getattr(fusion, "alignment", None)
     if alignment is not None:
         first, second = fusion.pair
-        rows = np.flatnonzero(evidence.present[first] & evidence.present[second])
+        rows = np.flatnonzero(evidence.has(first) & evidence.has(second))
         batch = alignment.batch(*fusion.pairs(evidence, rows))
         nets["alignment"] = Net(Flat(alignment.model, of_alignment, batch), batch, ("mismatch",))
     return nets
 
 # %% ../../nbs/detect/06d_export.ipynb #bf948aa6
-WORDS = ("input_ids", "attention_mask", "ids", "values", "tokens_", "real_")     # inputs whose second axis grows with the text
+WORDS = ("input_ids", "attention_mask", "tokens_", "real_")     # inputs whose second axis grows with the text
 
 def free_axes(
     name:str,   # of an input

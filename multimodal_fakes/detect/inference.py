@@ -144,8 +144,9 @@ class GraphNetwork(Strategy):
         about:dict,    # fusion.json
         graph:Graph,
     ):
-        super().__init__(about["modalities"], about["n_classes"], **about["settings"])
+        super().__init__(about["experts"], about["n_classes"], **about["settings"])
         self.name, self.graph = about["strategy"], graph
+        self.read = about.get("read", self.read)
         self.needs:tuple = ("tokens",) if about["shape"]["tokens"] else ()
 
     def combine(self, evidence):
@@ -160,19 +161,19 @@ class GraphEndToEnd(GraphNetwork):
     def __init__(self,
         about:dict,       # fusion.json
         graph:Graph,
-        encoders:dict,    # modality → preprocessor, graph
+        encoders:dict,    # name of an expert → preprocessor, graph
     ):
         super().__init__(about, graph)
         self.encoders, self.needs = encoders, ("samples",)
 
     def combine(self, evidence):
         features = {}
-        for m, (preprocessor, graph) in self.encoders.items():
-            there = np.flatnonzero(evidence.present[m])
-            features[m] = np.zeros_like(evidence.features[m])
+        for name, (preprocessor, graph) in self.encoders.items():
+            there = np.flatnonzero(evidence.present[name])
+            features[name] = np.zeros_like(evidence.features[name])
             for rows in graph.shares(len(there)) if len(there) else []:
-                batch = preprocessor.preprocess(evidence.samples(m, there[rows]))
-                features[m][there[rows]] = graph(batch, ["features"])["features"]
+                batch = preprocessor.preprocess(evidence.samples(evidence.modality[name], there[rows]))
+                features[name][there[rows]] = graph(batch, ["features"])["features"]
         return super().combine(evidence._but(features=features))
 
 
@@ -227,7 +228,7 @@ class GraphAligned(Conjunctive):
     def raw(self, evidence):
         first, second = self.alignment.pair
         unit, _ = super().raw(evidence)
-        rows = np.flatnonzero(evidence.present[first] & evidence.present[second])
+        rows = np.flatnonzero(evidence.has(first) & evidence.has(second))
         agree = np.full((len(evidence), 1), np.nan)
         if len(rows):
             agree[rows, 0] = -self.alignment.mismatch(evidence.samples(first, rows), evidence.samples(second, rows))
@@ -245,22 +246,22 @@ def load_graph_fusion(
     graph = lambda name: Graph(graphs/f"{name}.onnx", threads)
     if about.get("multi_label"):
         parts = [load_graph_fusion(folder/str(k), graphs/str(k), threads) for k in range(about["n_classes"])]
-        return PerClass(parts, about["modalities"], about["n_classes"], **about["settings"])
+        return PerClass(parts, about["experts"], about["n_classes"], **about["settings"])
     strategy = about["strategy"]
     if strategy == "aligned":
         aligned = GraphAligned.load(folder)
         aligned.name, aligned.alignment = "aligned", GraphAlignment(folder/"alignment", graph("alignment"))
         return aligned
     if strategy == "end_to_end":
-        encoders = {m: (_encoder_of(folder, m), graph(f"{m}_encoder")) for m in about["modalities"]}
+        encoders = {name: (_encoder_of(folder, name), graph(f"{name}_encoder")) for name in about.get("read", about["experts"])}
         return GraphEndToEnd(about, graph("network"), encoders)
     if "shape" in about: return GraphNetwork(about, graph("network"))
     return find_strategy(strategy).load(folder)
 
 # %% ../../nbs/detect/06a_inference.ipynb #bed803d2
-def _encoder_of(folder, modality):
+def _encoder_of(folder, name):
     "What makes the inputs of an encoder that belongs to the fusion"
-    own = folder/f"{modality}_encoder"
+    own = folder/f"{name}_encoder"
     return load_preprocessor(read_json(own/"encoder.json"), own)
 
 # %% ../../nbs/detect/06a_inference.ipynb #3cf946df

@@ -91,7 +91,7 @@ class Detector:
         self.modality = {name: bundle["experts"][name]["modality"] for name in experts}
         self.modalities = list(dict.fromkeys(self.modality.values()))      # that its experts look at
         self.positive = None if bundle["positive"] is None else self.classes.index(bundle["positive"])
-        self.tokens = fusion is not None and "tokens" in fusion.needs      # whether the fusion looks at them
+        self.tokens = fusion.read if fusion is not None and "tokens" in fusion.needs else ()    # experts whose tokens count
         self.calibration = PatternCalibrator.from_dict(bundle["calibration"])
         self.sets = {name: Conformal.from_dict(s) for name, s in bundle["sets"].items()}
 
@@ -313,8 +313,8 @@ def see(
         features=np.zeros((n, expert.dim), "float32"),
         pieces=[np.zeros((0, expert.dim), "float16")] * n)
     if not rows: return seen
-    if items is None: features, logits, pieces = expert.look([samples[i] for i in rows], self.tokens)
-    else: features, logits, pieces = expert.look_at(items, self.tokens)
+    if items is None: features, logits, pieces = expert.look([samples[i] for i in rows], name in self.tokens)
+    else: features, logits, pieces = expert.look_at(items, name in self.tokens)
     seen.features[rows] = features
     seen.logits[rows] = logits
     for i, piece in zip(rows, pieces): seen.pieces[i] = piece
