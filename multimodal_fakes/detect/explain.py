@@ -414,9 +414,8 @@ def grad_cam(
 def has_gradients(
     expert,
 ) -> bool:
-    "Whether a network made its vectors, and a network its score of them"
-    about = expert.encoder.conf
-    return not getattr(about, "fixed", None) and getattr(expert, "kind", "trained") != "neighbours"
+    "Whether a network made its vectors, and its head does not compare them with others, kept in a bank"
+    return not getattr(expert.encoder.conf, "fixed", None) and not hasattr(expert.head, "bank")
 
 def alone(
     case:Case,

@@ -253,7 +253,8 @@ def load_graph_fusion(
         aligned.name, aligned.alignment = "aligned", GraphAlignment(folder/"alignment", graph("alignment"))
         return aligned
     if strategy == "end_to_end":
-        encoders = {name: (_encoder_of(folder, name), graph(f"{name}_encoder")) for name in about.get("read", about["experts"])}
+        read = about.get("read", about["experts"])
+        encoders = {name: (_encoder_of(folder, name), graph(f"{name}_encoder")) for name in read}
         return GraphEndToEnd(about, graph("network"), encoders)
     if "shape" in about: return GraphNetwork(about, graph("network"))
     return find_strategy(strategy).load(folder)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNTIMES', 'PARTS', 'TYPES', 'EXPECTED', 'NO_FETCHING', 'NEEDS', 'BESIDE', 'with_torch', 'check_parts', 'Detector',
-           'given', 'checked_post', 'Seen', 'samples_of', 'Answer', 'read_weights', 'checked_weights', 'draw_timeline',
-           'golden_post', 'write_golden', 'part_columns', 'answer_columns', 'as_row']
+           'given', 'checked_post', 'Seen', 'samples_of', 'Answer', 'read_weights', 'draw_timeline', 'golden_post',
+           'write_golden', 'part_columns', 'answer_columns', 'as_row']
 
 # %% ../../nbs/detect/06c_predict.ipynb #88544c89
 import math
@@ -33,7 +33,14 @@ from multimodal_fakes.core import (
 from ..data.rows import is_gap
 from .fetch import UrlPolicy, fetch
 from .inference import GraphExpert, load_graphs, read_bundle
-from ..fuse.combine import QUALITY, Evidence, load_fusion, ocr_confidence, quality_signals
+from multimodal_fakes.fuse.combine import (
+    QUALITY,
+    Evidence,
+    given_weights,
+    load_fusion,
+    ocr_confidence,
+    quality_signals,
+)
 from ..media import MediaError, PictureFile, write_clip
 from ..metrics import decide, yes_no
 from ..record import text_field
@@ -91,7 +98,7 @@ class Detector:
         self.modality = {name: bundle["experts"][name]["modality"] for name in experts}
         self.modalities = list(dict.fromkeys(self.modality.values()))      # that its experts look at
         self.positive = None if bundle["positive"] is None else self.classes.index(bundle["positive"])
-        self.tokens = fusion.read if fusion is not None and "tokens" in fusion.needs else ()    # experts whose tokens count
+        self.tokens = fusion.read if fusion is not None and "tokens" in fusion.needs else ()     # whose tokens count
         self.calibration = PatternCalibrator.from_dict(bundle["calibration"])
         self.sets = {name: Conformal.from_dict(s) for name, s in bundle["sets"].items()}
 
@@ -434,8 +441,8 @@ class Answer(TypedDict):
     probability:float                  # of the positive class; beyond two, of the prediction; of several, the highest
     confidence:float                   # in the prediction; where several may hold, in the least sure class
     probabilities:dict[str, float]     # class → calibrated
-    calibrated_as:dict                 # whose map that is, see `PatternCalibrator.used`: map_of, own, n; where the caller
-                                       # weighed the experts also `weights`: the map is of the weights that ship
+    calibrated_as:dict                 # whose map that is, see `PatternCalibrator.used`: map_of, own, n; also `weights`
+                                       # where the caller weighed the experts: the map is of those that ship
     threshold:float|list[float|None]|None     # of the positive class, none beyond two; where several may hold
                                        # one a class, none for one that is never answered: see `refused` of the bundle
     purpose:dict                       # what the threshold is for, see `decisions.read_purpose`
@@ -530,60 +537,25 @@ def read_weights(
         try: value = float(number)
         except ValueError: value = math.nan
         if not name or math.isnan(value):
-            raise FakesError(f"weights: expected them as text=0.6,image=0.4, got {written[:100]!r}.")
-        if name in weights: raise FakesError(f"weights: {name} stands there twice.")
+            raise FakesError(f"Weights: expected them as text=0.6,image=0.4, got {written[:100]!r}.")
+        if name in weights: raise FakesError(f"Weights: {name} stands there twice.")
         weights[name] = value
     return weights
-
-# %% ../../nbs/detect/06c_predict.ipynb #22158334
-def checked_weights(
-    weights:dict,   # name → number
-    names,          # that there are
-) -> dict: # the same with `vision` for `image`
-    "Weights of which each is a number of nothing or more, and one is more than nothing; raises `FakesError`"
-    checked = {}
-    for name, number in weights.items():
-        known = "vision" if name == "image" and "image" not in names else name
-        if known not in names: raise FakesError(f"weights: no expert or modality {str(name)[:60]!r}{nearest(known, names)}")
-        is_number = isinstance(number, (int, float, np.number)) and not isinstance(number, bool)
-        if not is_number or not 0 <= number < math.inf:
-            raise FakesError(f"weights: {name} needs a number, 0 or more, not {str(number)[:60]!r}.")
-        if known in checked: raise FakesError(f"weights: {name} stands there twice.")
-        checked[known] = float(number)
-    if not any(checked.values()): raise FakesError("weights: all are 0, so nothing would decide.")
-    return checked
 
 # %% ../../nbs/detect/06c_predict.ipynb #ecc3c7b2
 @patch
 def shares_of(
     self:Detector,
-    weights,   # name of an expert or a modality → number, or as `read_weights` takes them; those that ship if none
+    weights,   # expert or modality → number, or as `read_weights` takes them; none for those that ship
 ) -> dict|None: # name of each expert → share, together 1; none for those that ship
-    "The weights of a caller as shares; a modality's name stands for those of its experts that are not named"
-    if weights is None or weights == {}: return None
-    task, ships = self.bundle["task"], self.bundle["ships"]
-    if not hasattr(self.fusion, "with_weights"):
-        raise FakesError(f"weights: the {task} detector ships {ships!r}, which has none to set. Leave them out, or "
-                         "let `weighted` ship (fusion.strategy).")
-    if isinstance(weights, str): weights = read_weights(weights)
-    given = checked_weights(weights, [*self.experts, *self.modalities])
-    named = [name for name in self.experts if name in given and name not in self.modalities]
-    shares = {name: given[name] for name in named}
-    for m in self.modalities: shares |= self._shared(m, given, named)
-    total = sum(shares.values())
-    return {name: shares[name] / total for name in self.experts}
-
-@patch
-def _shared(self:Detector, modality, given, named):
-    "The weight of a modality, shared by those of its experts that are not named, as they share what ships"
-    rest = [name for name in self.of_modality(modality) if name not in named]
-    if modality in given and not rest:
-        raise FakesError(f"weights: {modality} stands for none: each of its experts is named.")
-    if not rest: return {}
-    if modality not in given: raise FakesError(f"weights: what does {' and '.join(rest)} weigh? 0 leaves it out.")
-    ours = {name: self.fusion.weights[name] for name in rest}
-    total = sum(ours.values())
-    return {name: given[modality] * (w / total if total else 1 / len(rest)) for name, w in ours.items()}
+    "The weights of a caller as shares; raises `FakesError` where they do not fit, or what ships has none"
+    if not weights: return None
+    if self.fusion is None:
+        raise FakesError(f"Weights: the {self.bundle['task']} detector asks one expert, {self.bundle['ships']}: "
+                         "there is nothing to weigh. Leave them out.")
+    given = read_weights(weights) if isinstance(weights, str) else weights
+    self.fusion.with_weights(given)                        # raises where it takes none
+    return dict(zip(self.fusion.experts, given_weights(given, self.fusion.experts).tolist()))
 
 # %% ../../nbs/detect/06c_predict.ipynb #13f6dc8b
 @patch

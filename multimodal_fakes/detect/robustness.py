@@ -26,7 +26,7 @@ from ..data.reader import ShardReader
 from . import corruptions
 from .corruptions import CORRUPTIONS, corrupt
 from .posts import as_seen, open_posts, read_confidence, test_posts
-from .predict import Detector, Seen, samples_of
+from .predict import Detector, Seen
 from ..metrics import decide, resamples, score_table
 from ..record import in_one_word
 

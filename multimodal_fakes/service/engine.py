@@ -418,7 +418,7 @@ class Post:
         return self.task, tuple(sorted(self.parts)), bisect_left(LENGTHS, length)
 
 # %% ../../nbs/service/07g_engine.ipynb #c9ac69b7
-PARTS = ("text", "image", "video", "weights")     # the last are how a caller weighs the experts, such as text=0.6,image=0.4
+PARTS = ("text", "image", "video", "weights")     # the last: how a caller weighs the experts
 WORDS = {"text": "a text", "weights": "a text such as text=0.6,image=0.4"}      # the others are bytes
 
 def checked_parts(
