@@ -565,9 +565,13 @@ def far(
 ) -> list: # a number in [0, 1] for each post, none where the detector does not know
     "How unlike the known each post is"
     present = {name: s.present for name, s in seen.items()}
-    if not self.familiar: return [None] * len(next(iter(present.values())))
+    n = len(next(iter(present.values())))
+    asked = [name for name in present if self.familiar and name in self.familiar.parts]
+    if not asked: return [None] * n
     features = {name: s.features for name, s in seen.items()}
-    return list(self.familiar.score(features, present))
+    answered = np.any([present[name] for name in asked], 0)    # an expert on n-grams has no vectors to tell it by
+    scores = self.familiar.score(features, present)
+    return [score if there else None for score, there in zip(scores, answered)]
 
 # %% ../../nbs/detect/06c_predict.ipynb #15be6eb7
 @patch
