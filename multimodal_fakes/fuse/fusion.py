@@ -56,7 +56,9 @@ from multimodal_fakes.fuse.combine import (
     PerClass,
     Strategy,
     Unteachable,
+    Weighted,
     find_strategy,
+    given_weights,
     ocr_confidence,
     quality_signals,
     save_fusion,
@@ -69,13 +71,15 @@ from ..record import Task, expert_model, expert_step, split_text_field
 def fresh(
     name:str,           # of `STRATEGIES`
     evidence:Evidence,  # that it is for
-    **settings,         # of the networks, see `Neural.defaults`
+    **settings,         # of the networks, see `Neural.defaults`, and the `weights` of `weighted`
 ) -> Strategy:
     "A strategy that is not fitted yet"
     kind = find_strategy(name)
     experts = _with_vectors(evidence) if issubclass(kind, Neural | Conjunctive) else evidence.modality
     n_classes = next(iter(evidence.logits.values())).shape[1]
+    weights = settings.pop("weights", None)
     if not issubclass(kind, Neural): settings = {}
+    if weights and issubclass(kind, Weighted): settings = {"weights": weights}
     if not evidence.multi_label: return kind(experts, n_classes, **settings)
     parts = [kind(experts, 2, **settings) for _ in range(n_classes)]
     return PerClass(parts, experts, n_classes, **settings)
@@ -966,11 +970,13 @@ def fuse(
     task:Task,
     strategy:str="auto",   # or the name of one that ships whatever the gate says
     strategies=(),         # names, all that read only what the experts wrote if empty
+    weights=None,          # of experts or modalities in the strategy weighted, fitted if none
     **settings,            # of the networks, see `Neural.defaults`
 ) -> dict: # table, history, subsets, bias, and what fusion.json holds
     "Train the strategies, compare, pass the gate, write the predictions of each and the one that ships"
-    settings = Neural.defaults | settings
+    settings = Neural.defaults | settings | {"weights": weights or {}}
     evidence = read_evidence(home, task)
+    if weights: given_weights(weights, task.experts)                      # a name that is unknown is told at once
     names = to_try(strategies, strategy, evidence.experts, 2 if task.multi_label else len(task.classes))
     checkpoints = _checkpoints(home, evidence, task, settings)
     made, logits, history, left_out = train_strategies(evidence, names, settings, checkpoints, strategy)
@@ -1022,10 +1028,9 @@ def _rounded(table):
 def _weights(made):
     "The weights of the weighted strategy by expert, where it was tried; mean over the classes where several may hold"
     if "weighted" not in made: return {}
-    weighted = made["weighted"]
-    parts = getattr(weighted, "parts", [weighted])
-    mean = np.mean([part.fitted["weights"] for part in parts], 0)
-    return dict(zip(weighted.experts, mean.round(4).tolist()))
+    parts = getattr(made["weighted"], "parts", [made["weighted"]])
+    each = [dict(zip(part.experts, part.fitted["weights"])) for part in parts]
+    return {name: round(float(np.mean([w.get(name, 0) for w in each])), 4) for name in made["weighted"].given}
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #60ddc28c
 def _write_predictions(step, evidence, task, logits, shipped, ships):
