@@ -27,7 +27,7 @@ from torch import nn
 from ..core import FakesError, atomic_path, progress, read_sums, write_json, write_sums
 from .inference import ALONE, Graph, load_graphs
 from .posts import as_seen, open_posts, read_confidence, test_posts
-from .predict import Detector, samples_of, write_golden
+from .predict import Detector, write_golden
 from ..fuse.sync import InStep
 from ..metrics import decide, score_table
 
@@ -68,7 +68,10 @@ def networks(
     quality,     # likewise
 ) -> dict: # path below models/<task>/onnx, without its ending → `Net`
     "Every network of a detector, with what it reads of some posts"
-    nets = {f"{m}_expert": _of_expert(m, expert, samples) for m, expert in detector.experts.items()}
+    nets = {}
+    for name, expert in detector.experts.items():
+        own = [s[detector.modality[name]] for s in samples if detector.modality[name] in s]
+        nets[f"{name}_expert"] = _of_expert(name, expert, own)
     if detector.fusion is None: return nets
     evidence = detector.evidence(samples, quality)
     parts = getattr(detector.fusion, "parts", None)          # where several classes may hold, a fusion for each
@@ -79,30 +82,30 @@ def networks(
     return nets
 
 # %% ../../nbs/detect/06d_export.ipynb #4ffe1efa
-def _of_expert(modality, expert, samples):
-    "The network of an expert"
+def _of_expert(name, expert, samples):
+    "The network of an expert, with samples of its modality"
     if getattr(expert.encoder.conf, "long_text", "") == "windows":
-        raise FakesError(f"Expert {modality} reads texts in windows, which no graph does: "
+        raise FakesError(f"Expert {name} reads texts in windows, which no graph does: "
                          "set long_text to head_tail in conf/encoder, or serve it with the runtime torch.")
-    batch = expert.encoder.preprocessor.preprocess([s[modality] for s in samples if modality in s])
+    batch = expert.encoder.preprocessor.preprocess(samples)
     return Net(Flat(expert, of_expert, batch), batch, ("features", "logits", "tokens", "real"))
 
 # %% ../../nbs/detect/06d_export.ipynb #2144e9a6
 def _of_fusion(fusion, evidence):
     "Networks of one strategy; arithmetic has none"
-    nets = {}
+    nets, evidence = {}, evidence.of(fusion.read)
     if hasattr(fusion, "shape"):
         batch = evidence.batch(np.arange(len(evidence)), "tokens" in fusion.needs)
         nets["network"] = Net(Flat(fusion, of_network, batch), batch, ("logits",))
     encoders = getattr(fusion, "encoders", None) or {}
-    for m, encoder in encoders.items():
-        rows = np.flatnonzero(evidence.present[m])
-        batch = encoder.preprocessor.preprocess(evidence.samples(m, rows))
-        nets[f"{m}_encoder"] = Net(Flat(encoder, of_encoder, batch), batch, ("features",))
+    for name, encoder in encoders.items():
+        rows = np.flatnonzero(evidence.present[name])
+        batch = encoder.preprocessor.preprocess(evidence.samples(evidence.modality[name], rows))
+        nets[f"{name}_encoder"] = Net(Flat(encoder, of_encoder, batch), batch, ("features",))
     alignment = getattr(fusion, "alignment", None)
     if alignment is not None:
         first, second = fusion.pair
-        rows = np.flatnonzero(evidence.present[first] & evidence.present[second])
+        rows = np.flatnonzero(evidence.has(first) & evidence.has(second))
         batch = alignment.batch(*fusion.pairs(evidence, rows))
         nets["alignment"] = Net(Flat(alignment.model, of_alignment, batch), batch, ("mismatch",))
     return nets
@@ -332,7 +335,7 @@ class Trial:
         self.detector, self.y = detector, y
         self.samples, self.quality = samples, quality
         self.reference = detector.judge(samples, quality)
-        self.seen:dict = {}                      # modality → `Seen`, by the graphs that stay
+        self.seen:dict = {}                      # name of an expert → `Seen`, by the graphs that stay
 
     def cost(self,
         graphs,          # folder
@@ -342,8 +345,8 @@ class Trial:
         bundle = self.detector.bundle
         experts, fusion = load_graphs(self.detector.folder, bundle, graphs=graphs)
         served = Detector(bundle, experts, fusion)
-        again = [m for m in experts if changed in (None, f"{m}_expert")]
-        seen = self.seen | {m: served.see(m, samples_of(m, self.samples)) for m in again}
+        again = [name for name in experts if changed in (None, f"{name}_expert")]
+        seen = self.seen | served.see_all(self.samples, again)
         if changed is None: self.seen = seen
         return moved(self.y, served.judge(self.samples, self.quality, seen), self.reference, bundle)
 
@@ -443,7 +446,7 @@ def seen_posts(
 ) -> tuple: # samples and quality of `as_seen`, labels of `test_posts`
     "Posts of a split as the detector sees them"
     reader, y, _ = test_posts(home, detector.bundle, datasets, n, seed, split=split)
-    posts = open_posts(reader, detector.experts, read_confidence(home), range(len(reader)))
+    posts = open_posts(reader, detector.modalities, read_confidence(home), range(len(reader)))
     return *as_seen(detector, posts), y
 
 # %% ../../nbs/detect/06d_export.ipynb #7cc1c37b
@@ -475,15 +478,14 @@ def in_eights(
 def write_float(
     nets:dict,      # of `networks`
     folder:Path,
-    max_tokens,     # of the text expert, none if there is none
+    max_tokens:dict,   # name of a text expert → tokens that a text is read to
 ):
     "Every graph in float, each checked against torch"
     for name, net in progress(nets.items(), "exporting"):
         path = folder/f"{name}.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_graph(net, path)
-        reads_words = any(k.startswith(WORDS) for k in net.batch)
-        off = difference(net, Graph(path), max_tokens if reads_words else None)
+        off = difference(net, Graph(path), _longest(name, net, max_tokens))
         if off > 1e-3:
             raise FakesError(f"The graph of {name} is {off:.2g} off from torch, relative to its largest score: "
                              "it is not exported. Serve this detector with the runtime torch.")
@@ -520,7 +522,7 @@ def export_all(
     detector = Detector.load(home/"models"/task)
     samples, quality, y = seen_posts(home, detector, datasets, n_posts, seed)
     trial = Trial(detector, samples, quality, y)
-    rows = some_of_each(samples, detector.experts)
+    rows = some_of_each(samples, detector.modalities)
     nets = networks(detector, [samples[i] for i in rows], [quality[i] for i in rows])
     graphs = folder/"onnx.new"
     shutil.rmtree(graphs, ignore_errors=True)
@@ -528,7 +530,7 @@ def export_all(
     rows = float_rows(trial, nets, graphs)
     if int8:
         train_samples, train_quality, _ = seen_posts(home, detector, datasets, n_fixed, seed, "train")
-        some_of_each(train_samples, detector.experts)
+        some_of_each(train_samples, detector.modalities)
         fixed = networks(detector, train_samples, train_quality)
         for before in _slowest_first(rows):
             name = before["graph"]
@@ -543,8 +545,13 @@ def export_all(
 
 # %% ../../nbs/detect/06d_export.ipynb #4de39374
 def _max_tokens(detector):
-    "That a text is read to, none without texts"
-    return detector.experts["text"].encoder.conf.max_tokens if "text" in detector.experts else None
+    "Name of each text expert → tokens that it reads a text to"
+    return {name: expert.encoder.conf.max_tokens for name, expert in detector.of_modality("text").items()}
+
+def _longest(name, net, max_tokens):
+    "Tokens that a graph reads at most: an expert its own, a fusion those of all; none where it reads no text"
+    if not any(k.startswith(WORDS) for k in net.batch): return None
+    return max_tokens.get(name.removesuffix("_expert"), max(max_tokens.values(), default=None))
 
 def _slowest_first(rows):
     "Graphs worth trying in 8 bits; a network on vectors takes no time worth saving"

@@ -14,7 +14,6 @@ import pandas as pd
 
 from ..core import FakesError, read_jsonl
 from ..data.reader import HAS, ShardReader, class_numbers
-from .inference import opened_experts
 from ..fuse.combine import ocr_confidence
 from ..media import PictureFile
 from ..metrics import bits
@@ -56,14 +55,14 @@ def test_posts(
     seen = labelled[_looked_at(reader, bundle)[labelled]]
     if not len(seen):
         raise FakesError(f"None of the {len(labelled)} labelled {split} posts of {', '.join(datasets)} has "
-                         f"{' or '.join(opened_experts(bundle))}, which is all that this detector looks at.")
+                         f"{' or '.join(bundle['modalities'])}, which is all that this detector looks at.")
     rows = seen[draw_posts(y[seen], groups[seen], n, seed)]
     labels = bits(y[rows], len(bundle["classes"])) if bundle["multi_label"] else y[rows]
     return reader.where(rows), labels, groups[rows]
 
 def _looked_at(reader, bundle): # (n,)
-    "Which posts have a modality that a detector opens"
-    return reader.frame[[HAS[m] for m in opened_experts(bundle)]].to_numpy(bool).any(1)
+    "Which posts have a modality that a detector looks at"
+    return reader.frame[[HAS[m] for m in bundle["modalities"]]].to_numpy(bool).any(1)
 
 # %% ../../nbs/detect/06b_posts.ipynb #097cb1a3
 def read_confidence(
@@ -107,7 +106,7 @@ def as_seen(
     samples, quality = [], []
     for post, lang in zip(posts, _languages(detector.bundle["lang"], posts)):
         parts = post | {"text": text_field(post["text"], post["ocr"], lang) or None}
-        samples.append({m: parts[m] for m in detector.experts if parts[m] is not None})
+        samples.append({m: parts[m] for m in detector.modalities if parts[m] is not None})
         n_words = len(f"{post['text'] or ''} {post['ocr']}".split())
         n_pixels = np.nan if post["vision"] is None else math.prod(post["vision"].size)
         quality.append((n_words, post["conf"], n_pixels))

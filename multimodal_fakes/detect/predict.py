@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RUNTIMES', 'PARTS', 'TYPES', 'EXPECTED', 'NO_FETCHING', 'NEEDS', 'BESIDE', 'with_torch', 'check_parts', 'Detector',
-           'given', 'checked_post', 'Seen', 'samples_of', 'Answer', 'draw_timeline', 'golden_post', 'write_golden',
-           'part_columns', 'answer_columns', 'as_row']
+           'given', 'checked_post', 'Seen', 'samples_of', 'Answer', 'read_weights', 'draw_timeline', 'golden_post',
+           'write_golden', 'part_columns', 'answer_columns', 'as_row']
 
 # %% ../../nbs/detect/06c_predict.ipynb #88544c89
 import math
@@ -32,8 +32,15 @@ from multimodal_fakes.core import (
 )
 from ..data.rows import is_gap
 from .fetch import UrlPolicy, fetch
-from .inference import load_graphs, opened_experts
-from ..fuse.combine import QUALITY, Evidence, load_fusion, ocr_confidence, quality_signals
+from .inference import GraphExpert, load_graphs, read_bundle
+from multimodal_fakes.fuse.combine import (
+    QUALITY,
+    Evidence,
+    given_weights,
+    load_fusion,
+    ocr_confidence,
+    quality_signals,
+)
 from ..media import MediaError, PictureFile, write_clip
 from ..metrics import decide, yes_no
 from ..record import text_field
@@ -46,24 +53,24 @@ def with_torch(
     folder,          # models/<task>
     bundle:dict,     # its detector.json
     threads:int=0,   # as torch chooses if zero
-) -> tuple: # modality → `Expert`; `Strategy`, or none where one expert ships alone
+) -> tuple: # name → `Expert`; `Strategy`, or none where one expert ships alone
     "Experts and fusion as they were trained"
     import torch
 
     from multimodal_fakes.experts.expert import load_expert
     from multimodal_fakes.fuse import fusion  # noqa: F401 (enters its networks among the strategies)
     if threads: torch.set_num_threads(threads)
-    experts = {m: load_expert(folder/bundle["experts"][m]) for m in opened_experts(bundle)}
+    experts = {name: load_expert(folder/about["folder"]) for name, about in bundle["experts"].items()}
     return experts, load_fusion(folder/bundle["fusion"]) if bundle["fusion"] else None
 
 def check_parts(
     folder,   # models/<task>
 ):
-    "Raise where detector.json or ood.safetensors changed, or an opened expert or the fusion is of another run"
+    "Raise where detector.json or ood.safetensors changed, or an expert or the fusion is of another run"
     digests = check_sums(folder)["parts"]
-    bundle = read_json(folder/"detector.json")
-    parts = [bundle["experts"][m] for m in opened_experts(bundle)] + ([bundle["fusion"]] if bundle["fusion"] else [])
-    for part in parts:
+    bundle = read_bundle(folder)
+    parts = [about["folder"] for about in bundle["experts"].values()]
+    for part in parts + ([bundle["fusion"]] if bundle["fusion"] else []):
         if read_sums(folder/part)["digest"] == digests[part]: continue
         raise FakesError(f"{folder/part} is not what the stage calibrate made {folder}/detector.json from. "
                          "Run the stage calibrate again (`dvc repro`).")
@@ -75,7 +82,7 @@ class Detector:
     "A trained detector of one task: `Detector.load('models/fake_news').predict(text=…, image=…)`"
     def __init__(self,
         bundle:dict,                # detector.json
-        experts:dict,               # modality → expert
+        experts:dict,               # name → expert
         fusion=None,                # `Strategy`, none where one expert ships alone
         familiar=None,              # `Familiar`, what was trained on
         urls:UrlPolicy|None=None,   # from where pictures and videos may be fetched, nowhere if none
@@ -87,9 +94,11 @@ class Detector:
         self.experts, self.fusion = experts, fusion
         self.familiar, self.folder = familiar, folder
         self.urls = urls
-        self.classes, self.modalities = bundle["classes"], bundle["modalities"]
+        self.classes = bundle["classes"]
+        self.modality = {name: bundle["experts"][name]["modality"] for name in experts}
+        self.modalities = list(dict.fromkeys(self.modality.values()))      # that its experts look at
         self.positive = None if bundle["positive"] is None else self.classes.index(bundle["positive"])
-        self.tokens = fusion is not None and "tokens" in fusion.needs      # whether the fusion looks at them
+        self.tokens = fusion.read if fusion is not None and "tokens" in fusion.needs else ()     # whose tokens count
         self.calibration = PatternCalibrator.from_dict(bundle["calibration"])
         self.sets = {name: Conformal.from_dict(s) for name, s in bundle["sets"].items()}
 
@@ -108,7 +117,7 @@ class Detector:
             did_you_mean = nearest(folder.name, there)
             raise FakesError(f"No detector in {folder}{did_you_mean}. `make run` trains the pilot's.")
         check_parts(folder)
-        bundle = read_json(folder/"detector.json")
+        bundle = read_bundle(folder)
         experts, fusion = RUNTIMES[runtime](folder, bundle, threads)
         return cls(bundle, experts, fusion, Familiar.load(folder), urls, folder, runtime)
 
@@ -132,7 +141,16 @@ def looks_at(
     "Whether an expert looks at a part of a post; the words in a picture are text"
     reads_pictures = {"text"} if self.bundle["ocr"] else set()
     looked_at_by = {"text": {"text"}, "image": {"vision"} | reads_pictures, "video": {"video", "audio"}}
-    return bool(looked_at_by[part] & set(self.experts))
+    return bool(looked_at_by[part] & set(self.modalities))
+
+# %% ../../nbs/detect/06c_predict.ipynb #b51ed3d8
+@patch
+def of_modality(
+    self:Detector,
+    modality:str,
+) -> dict: # name → expert
+    "The experts that look at a modality"
+    return {name: expert for name, expert in self.experts.items() if self.modality[name] == modality}
 
 # %% ../../nbs/detect/06c_predict.ipynb #38132713
 @patch
@@ -183,7 +201,7 @@ def open(
         except MediaError as e: failed[part] = e
     lost = opened.get("video", {}).pop("lost", {})
     for half, why in lost.items():
-        if half in self.experts: failed[half] = MediaError(*why)
+        if half in self.modalities: failed[half] = MediaError(*why)
     return opened, failed
 
 # %% ../../nbs/detect/06c_predict.ipynb #c22ad400
@@ -200,10 +218,10 @@ def _file(self:Detector, source):
 # %% ../../nbs/detect/06c_predict.ipynb #62818e79
 @patch
 def _picture(self:Detector, source):
-    "A picture as training read it: for the expert no larger than it looks, for OCR whole"
+    "A picture as training read it: for each expert no larger than it looks, for OCR whole"
     picture = source if isinstance(source, PictureFile) else PictureFile(source)
-    if "vision" in self.experts: picture.decoded(self.experts["vision"].preprocessor.conf.size)
-    if self.bundle["ocr"] and "text" in self.experts: picture.decoded()
+    for expert in self.of_modality("vision").values(): picture.decoded(expert.preprocessor.conf.size)
+    if self.bundle["ocr"] and "text" in self.modalities: picture.decoded()
     return picture
 
 @patch
@@ -221,7 +239,7 @@ def look(
     self:Detector,
     post:dict,   # with `text`, `image` and `video`, any may be None
 ) -> tuple: # modality → sample; how many words, how sure OCR, how many pixels
-    "What each expert sees of a post; an error where there is nothing to see, or a part cannot be decoded"
+    "What the experts see of a post; an error where there is nothing to see, or a part cannot be decoded"
     opened, failed = self.open(post)
     for part, e in failed.items():
         if part != "audio" and part not in opened: raise e     # half a video is looked at, as half a post is
@@ -236,7 +254,7 @@ def _samples(self:Detector, post, failed):
     lines = self._read(image, failed)
     read = ocr_text(lines)
     everything = {"text": self._text(caption, read) or None, "vision": image, **(post.get("video") or {})}
-    samples = {m: everything[m] for m in self.experts if everything.get(m) is not None}
+    samples = {m: everything[m] for m in self.modalities if everything.get(m) is not None}
     if not samples: raise self._nothing(failed)
     n_words = len(f"{caption or ''} {read}".split())
     n_pixels = np.nan if image is None else math.prod(image.size)
@@ -247,7 +265,7 @@ def _samples(self:Detector, post, failed):
 def _nothing(self:Detector, failed):
     "The error about a post of which there is nothing to see: why a part could not be decoded, or what is needed"
     if failed: return next(iter(failed.values()))
-    needed = " or ".join(NEEDS[m] for m in self.experts)
+    needed = " or ".join(NEEDS[m] for m in self.modalities)
     return FakesError(f"The {self.bundle['task']} detector needs {needed}, and the post has none.")
 
 # %% ../../nbs/detect/06c_predict.ipynb #efd3e4bd
@@ -255,7 +273,7 @@ def _nothing(self:Detector, failed):
 def _read(self:Detector, image, failed):
     "Lines of text in the picture, where the detector was trained with them"
     ocr = self.bundle["ocr"]
-    if image is None or not ocr or "text" not in self.experts: return []
+    if image is None or not ocr or "text" not in self.modalities: return []
     from multimodal_fakes.data.ocr import read_image, unread_notice
     read = read_image(image, **ocr)
     notice = unread_notice(read, ocr.get("model", ""))
@@ -289,11 +307,12 @@ class Seen(NamedTuple):
 @patch
 def see(
     self:Detector,
-    modality:str,   # of an expert
-    samples:list,   # as `look` gives them, None where a post has nothing for it
+    name:str,       # of an expert
+    samples:list,   # of its modality, None where a post has none
+    items=None,     # what `GraphExpert.look_at` takes of those that are there, where that is known already
 ) -> Seen:
     "What one expert makes of some posts"
-    expert, n = self.experts[modality], len(samples)
+    expert, n = self.experts[name], len(samples)
     rows = [i for i, s in enumerate(samples) if s is not None]
     seen = Seen(
         present=np.isin(np.arange(n), rows),
@@ -301,7 +320,8 @@ def see(
         features=np.zeros((n, expert.dim), "float32"),
         pieces=[np.zeros((0, expert.dim), "float16")] * n)
     if not rows: return seen
-    features, logits, pieces = expert.look([samples[i] for i in rows], self.tokens)
+    if items is None: features, logits, pieces = expert.look([samples[i] for i in rows], name in self.tokens)
+    else: features, logits, pieces = expert.look_at(items, name in self.tokens)
     seen.features[rows] = features
     seen.logits[rows] = logits
     for i, piece in zip(rows, pieces): seen.pieces[i] = piece
@@ -311,9 +331,38 @@ def see(
 def samples_of(
     modality:str,
     samples,        # as `look` gives them, for each post
-) -> list: # None where a post has nothing for it
+) -> list: # None where a post has none
     "The samples of one modality"
     return [s.get(modality) for s in samples]
+
+# %% ../../nbs/detect/06c_predict.ipynb #83f9e53c
+@patch
+def see_all(
+    self:Detector,
+    samples,      # as `look` gives them, for each post
+    names=None,   # of experts, all if none
+) -> dict: # name → `Seen`
+    "What experts make of some posts; for graphs that read alike a sample is prepared once"
+    names = list(self.experts if names is None else names)
+    groups:dict = {}
+    for name in names: groups.setdefault(self._reads(name), []).append(name)
+    seen = {}
+    for alike in groups.values():
+        own = samples_of(self.modality[alike[0]], samples)
+        items = self._prepared(alike[0], own) if len(alike) > 1 else None
+        for name in alike: seen[name] = self.see(name, own, items)
+    return {name: seen[name] for name in names}
+
+@patch
+def _reads(self:Detector, name):
+    "The same for experts that may share what was prepared"
+    expert = self.experts[name]
+    return id(expert.preprocessor) if isinstance(expert, GraphExpert) else name
+
+@patch
+def _prepared(self:Detector, name, samples):
+    "What an expert's preprocessor makes of the samples that are there"
+    return [self.experts[name].preprocessor.prepare(s) for s in samples if s is not None]
 
 # %% ../../nbs/detect/06c_predict.ipynb #b0805fe9
 @patch
@@ -321,20 +370,22 @@ def evidence(
     self:Detector,
     samples:list,   # as `look` gives them: modality → what was seen
     quality:list,   # of each post, likewise
-    seen=None,      # modality → `Seen` of it, not looked at again
+    seen=None,      # name of an expert → its `Seen`, it does not look again
 ) -> Evidence:
     "What all experts make of some posts, as fusion takes it"
     before = seen or {}
-    all_seen = {m: before.get(m) or self.see(m, samples_of(m, samples)) for m in self.experts}
+    looked = self.see_all(samples, [name for name in self.experts if name not in before])
+    all_seen = {name: before[name] if name in before else looked[name] for name in self.experts}
     signals = quality_signals(*zip(*quality))
     return Evidence(
         frame=None,
         y=np.zeros(len(samples), "int64"),        # not known, and not asked for
-        present={m: s.present for m, s in all_seen.items()},
-        logits={m: s.logits for m, s in all_seen.items()},
-        features={m: s.features for m, s in all_seen.items()},
-        quality={q: v for q, v in signals.items() if QUALITY[q] in self.experts},
-        tokens=lambda m: _flat(all_seen[m].pieces),
+        present={name: s.present for name, s in all_seen.items()},
+        logits={name: s.logits for name, s in all_seen.items()},
+        features={name: s.features for name, s in all_seen.items()},
+        modality=self.modality,
+        quality={q: v for q, v in signals.items() if QUALITY[q] in self.modalities},
+        tokens=lambda name: _flat(all_seen[name].pieces),
         sample=lambda m, i: samples[i].get(m))
 
 # %% ../../nbs/detect/06c_predict.ipynb #06e9c1ad
@@ -348,11 +399,14 @@ def judge(
     self:Detector,
     samples,      # of each post, as `look` gives them
     quality,      # of each post, likewise
-    seen=None,    # modality → `Seen` that is known already
+    seen=None,    # name of an expert → its `Seen`, where that is known already
+    weights=None, # of the caller, for each post: name → share, of `shares_of`; none where those that ship count
 ) -> np.ndarray: # (n, C) calibrated probabilities
     "Judge what was looked at"
-    logits = self._score(self.evidence(samples, quality, seen))
-    present = {m: _are_given(samples_of(m, samples)) for m in self.experts}
+    evidence = self.evidence(samples, quality, seen)
+    logits = self._score(evidence)
+    if weights is not None: logits = self._weighed(logits, evidence, list(weights))
+    present = {m: _are_given(samples_of(m, samples)) for m in self.modalities}
     seen = pattern_names(present)
     probs = self.calibration.transform(logits, seen)
     if (seen == "").any(): probs[seen == ""] = self.bundle["shares"]       # as calibration counts what was not seen
@@ -368,6 +422,16 @@ def _score(self:Detector, evidence):
     "Logits of what ships"
     return evidence.logits[self.bundle["ships"]] if self.fusion is None else self.fusion.logits(evidence)
 
+# %% ../../nbs/detect/06c_predict.ipynb #6a9507c6
+@patch
+def _weighed(self:Detector, logits, evidence, shares):
+    "The scores, those of posts with weights of the caller by these"
+    logits = logits.copy()
+    for own in [s for i, s in enumerate(shares) if s is not None and s not in shares[:i]]:
+        rows = [i for i, s in enumerate(shares) if s == own]
+        logits[rows] = self.fusion.with_weights(own).logits(evidence)[rows]
+    return logits
+
 # %% ../../nbs/detect/06c_predict.ipynb #4a122b5c
 class Answer(TypedDict):
     "What a detector says about one post"
@@ -377,7 +441,8 @@ class Answer(TypedDict):
     probability:float                  # of the positive class; beyond two, of the prediction; of several, the highest
     confidence:float                   # in the prediction; where several may hold, in the least sure class
     probabilities:dict[str, float]     # class → calibrated
-    calibrated_as:dict                 # whose map that is, see `PatternCalibrator.used`: map_of, own, n
+    calibrated_as:dict                 # whose map that is, see `PatternCalibrator.used`: map_of, own, n; also `weights`
+                                       # where the caller weighed the experts: the map is of those that ship
     threshold:float|list[float|None]|None     # of the positive class, none beyond two; where several may hold
                                        # one a class, none for one that is never answered: see `refused` of the bundle
     purpose:dict                       # what the threshold is for, see `decisions.read_purpose`
@@ -419,13 +484,15 @@ def answer(
     samples:dict,            # modality → what was seen
     far=None,                # how unlike the known it is, of `Familiar.score`
     failed:dict|None=None,   # part of the post → why it could not be decoded
+    weights=None,            # of the caller, of `shares_of`; none where those that ship count
 ) -> Answer:
     "What is said about a post that was judged"
     bundle = self.bundle
     prediction, label, probability, confidence = self._decided(probs)
     is_unsure = bundle["abstain_below"] is not None and confidence < bundle["abstain_below"]
     is_unfamiliar = far is not None and bool(self.familiar.unfamiliar(far))
-    missing = sorted(set(self.experts) - set(samples))
+    missing = sorted(set(self.modalities) - set(samples))
+    pattern = "+".join(m for m in self.modalities if m in samples)
     return Answer(
         task=bundle["task"],
         prediction=prediction,
@@ -433,7 +500,7 @@ def answer(
         probability=round(float(probability), 6),
         confidence=round(float(confidence), 6),
         probabilities={c: round(float(p), 6) for c, p in zip(self.classes, probs)},
-        calibrated_as=self.calibration.used("+".join(m for m in self.experts if m in samples)),
+        calibrated_as=self.calibration.used(pattern) | ({"weights": weights} if weights else {}),
         threshold=bundle["threshold"],
         purpose=bundle["purpose"],
         abstained=bool(is_unsure or is_unfamiliar),
@@ -459,31 +526,68 @@ def _decided(self:Detector, probs):
     shown = label if self.positive is None else self.positive
     return self.classes[label], int(label), probs[shown], probs[label]
 
+# %% ../../nbs/detect/06c_predict.ipynb #62d76a31
+def read_weights(
+    written:str,   # such as `text=0.6,image=0.4`
+) -> dict: # name → number
+    "Weights as a command line or a form holds them; raises `FakesError`"
+    weights:dict = {}
+    for pair in written.split(","):
+        name, _, number = map(str.strip, pair.partition("="))
+        try: value = float(number)
+        except ValueError: value = math.nan
+        if not name or math.isnan(value):
+            raise FakesError(f"Weights: expected them as text=0.6,image=0.4, got {written[:100]!r}.")
+        if name in weights: raise FakesError(f"Weights: {name} stands there twice.")
+        weights[name] = value
+    return weights
+
+# %% ../../nbs/detect/06c_predict.ipynb #ecc3c7b2
+@patch
+def shares_of(
+    self:Detector,
+    weights,   # expert or modality → number, or as `read_weights` takes them; none for those that ship
+) -> dict|None: # name of each expert → share, together 1; none for those that ship
+    "The weights of a caller as shares; raises `FakesError` where they do not fit, or what ships has none"
+    if not weights: return None
+    if self.fusion is None:
+        raise FakesError(f"Weights: the {self.bundle['task']} detector asks one expert, {self.bundle['ships']}: "
+                         "there is nothing to weigh. Leave them out.")
+    given = read_weights(weights) if isinstance(weights, str) else weights
+    self.fusion.with_weights(given)                        # raises where it takes none
+    return dict(zip(self.fusion.experts, given_weights(given, self.fusion.experts).tolist()))
+
 # %% ../../nbs/detect/06c_predict.ipynb #13f6dc8b
 @patch
 def far(
     self:Detector,
-    seen:dict,   # modality → `Seen`
+    seen:dict,   # name of an expert → its `Seen`
 ) -> list: # a number in [0, 1] for each post, none where the detector does not know
     "How unlike the known each post is"
-    present = {m: s.present for m, s in seen.items()}
-    if not self.familiar: return [None] * len(next(iter(present.values())))
-    features = {m: s.features for m, s in seen.items()}
-    return list(self.familiar.score(features, present))
+    present = {name: s.present for name, s in seen.items()}
+    n = len(next(iter(present.values())))
+    asked = [name for name in present if self.familiar and name in self.familiar.parts]
+    if not asked: return [None] * n
+    features = {name: s.features for name, s in seen.items()}
+    answered = np.any([present[name] for name in asked], 0)    # an expert on n-grams has no vectors to tell it by
+    scores = self.familiar.score(features, present)
+    return [score if there else None for score, there in zip(scores, answered)]
 
 # %% ../../nbs/detect/06c_predict.ipynb #15be6eb7
 @patch
 def predict_batch(
     self:Detector,
-    posts:list,   # of dicts with `text`, `image` and `video`, any may be None
+    posts:list,     # of dicts with `text`, `image` and `video`, any may be None, and `weights` where a post has its own
+    weights=None,   # of the experts, as for `shares_of`; those that ship if none
 ) -> list: # of `Answer`, with `ignored`
     "Judge posts together"
     if not posts: return []
+    shares = [self.shares_of(post.get("weights") or weights) for post in posts]
     opened, failed = zip(*(self.open(p) for p in posts))
     samples, quality = zip(*map(self._samples, opened, failed))
-    seen = {m: self.see(m, samples_of(m, samples)) for m in self.experts}
-    probs = self.judge(samples, quality, seen)
-    answers = map(self.answer, probs, samples, self.far(seen), failed)
+    seen = self.see_all(samples)
+    probs = self.judge(samples, quality, seen, shares)
+    answers = map(self.answer, probs, samples, self.far(seen), failed, shares)
     return [answer | {"ignored": self._ignored(post)} for answer, post in zip(answers, posts)]
 
 # %% ../../nbs/detect/06c_predict.ipynb #fe5e6af9
@@ -493,12 +597,13 @@ def predict(
     text:str|None=None,   # caption, headline, title
     image=None,           # path, URL, bytes, PIL image or `PictureFile`
     video=None,           # path, URL or bytes, of a video or of sound alone
+    weights=None,         # of the experts, as for `shares_of`; those that ship if none
 ) -> Answer: # with `ignored`; of a video also `timeline` and `frames`
     "Judge one post, and say where in a video the evidence is"
     video = self._file(video)
-    answer = self.predict_batch([{"text": text, "image": image, "video": video}])[0]
+    answer = self.predict_batch([{"text": text, "image": image, "video": video}], weights)[0]
     is_clip = bool({"video", "audio"} & set(answer["modalities"]))
-    return answer | self.timeline(video) if is_clip else answer
+    return answer | self.timeline(video, weights=weights) if is_clip else answer
 
 # %% ../../nbs/detect/06c_predict.ipynb #39856147
 BESIDE = (0, np.nan, np.nan)     # words, confidence of OCR and pixels where there is neither text nor picture
@@ -508,15 +613,17 @@ def timeline(
     self:Detector,
     video,          # path or bytes
     n_frames:int=3, # most that are named
+    weights=None,   # of the experts, as for `shares_of`
 ) -> dict: # timeline and frames, see above
     "Where in a video the evidence is"
     from multimodal_fakes.experts.windows import FRAMES, length_of, spans
     streams, cut = self._streams(self._file(video)), self.bundle["clip"]
-    samples = {m: streams[m] for m in self.experts if streams.get(m) is not None}
+    samples = {m: streams[m] for m in self.modalities if streams.get(m) is not None}
     length = max(length_of(m, s, cut["rate"]) for m, s in samples.items())
     moments = spans(length, FRAMES / cut["rate"])
     parts = [_within(samples, span) for span in moments]
-    probs = self.judge(parts, [BESIDE] * len(parts))
+    shares = self.shares_of(weights)
+    probs = self.judge(parts, [BESIDE] * len(parts), weights=[shares] * len(parts))
     k = int(probs.mean(0).argmax()) if self.positive is None else self.positive
     second = partial(_second_of, streams["windows"], cut["seconds"])
     windows = []
@@ -525,7 +632,7 @@ def timeline(
         windows.append(span | dict(probability=round(float(p), 6), modalities=sorted(part)))
     loudest = int(np.argmax(probs[:, k]))
     frames = []
-    for t, fall in self._drove(parts[loudest], k, n_frames):
+    for t, fall in self._drove(parts[loudest], k, n_frames, shares):
         frames.append(dict(second=second(moments[loudest][0] + t), influence=round(float(fall), 6)))
     return dict(timeline=windows, frames=frames)
 
@@ -544,7 +651,7 @@ def _second_of(windows, seconds, t):
 
 # %% ../../nbs/detect/06c_predict.ipynb #f302012b
 @patch
-def _drove(self:Detector, seen, k, n):
+def _drove(self:Detector, seen, k, n, shares=None):
     "Times of the frames of a window without which the probability of class k falls most, and by how much"
     if "video" not in seen or len(seen["video"][0]) < 2: return []
     frames, times = seen["video"]
@@ -553,7 +660,7 @@ def _drove(self:Detector, seen, k, n):
         neighbour = t - 1 if t else 1
         without = np.concatenate([frames[:t], frames[[neighbour]], frames[t + 1:]])
         shown.append(seen | {"video": (without, times)})
-    p = self.judge(shown, [BESIDE] * len(shown))[:, k]
+    p = self.judge(shown, [BESIDE] * len(shown), weights=[shares] * len(shown))[:, k]
     fall = p[0] - p[1:]
     return [(times[t], fall[t]) for t in np.argsort(-fall, kind="stable")[:n] if fall[t] > 0]
 
@@ -651,7 +758,7 @@ def write_golden(
 ) -> dict: # golden/golden.json
     "Let each runtime answer the known post, and keep the answers beside the bundle"
     folder = Path(folder)/"golden"
-    post = golden_post(folder, detectors[0].experts)
+    post = golden_post(folder, detectors[0].modalities)
     answers = {d.runtime: d.predict_batch([_beside(post, folder)])[0]["probabilities"] for d in detectors}
     golden = dict(post=post, probabilities=answers, tolerance=tolerance, model=detectors[0].version)
     write_json(folder/"golden.json", golden)

@@ -26,7 +26,7 @@ from ..data.reader import ShardReader
 from . import corruptions
 from .corruptions import CORRUPTIONS, corrupt
 from .posts import as_seen, open_posts, read_confidence, test_posts
-from .predict import Detector, Seen, samples_of
+from .predict import Detector, Seen
 from ..metrics import decide, resamples, score_table
 from ..record import in_one_word
 
@@ -41,7 +41,7 @@ class Block:
         self.detector, self.posts = detector, posts
         self.read_again = read_again and _reads_pictures(detector)
         self.samples, self.quality = as_seen(detector, posts)
-        self.seen = {m: detector.see(m, samples_of(m, self.samples)) for m in detector.experts}
+        self.seen = detector.see_all(self.samples)
         self.probs = detector.judge(self.samples, self.quality, self.seen)
 
     def has(self,
@@ -53,7 +53,7 @@ class Block:
 # %% ../../nbs/detect/06g_robustness.ipynb #7034392e
 def _reads_pictures(detector):
     "Whether a text expert looks at the words in a picture"
-    return bool(detector.bundle["ocr"]) and "text" in detector.experts
+    return bool(detector.bundle["ocr"]) and "text" in detector.modalities
 
 # %% ../../nbs/detect/06g_robustness.ipynb #2ac09864
 AT_ONCE = 12     # posts judged in one go: few videos stay in the processor's cache, nearly twice as quick as 36
@@ -90,7 +90,8 @@ def _judge(self:Block, modality, name, batch, seed):
         looked_at = {"vision", "text"}
     samples, quality = as_seen(self.detector, posts)
     rows = [i for _, i in batch]
-    seen = {m: taken(s, rows) for m, s in self.seen.items() if m not in looked_at}
+    others = [name for name in self.seen if self.detector.modality[name] not in looked_at]
+    seen = {name: taken(self.seen[name], rows) for name in others}
     return self.detector.judge(samples, quality, seen)
 
 # %% ../../nbs/detect/06g_robustness.ipynb #ad27b0e2
@@ -122,7 +123,7 @@ def corrupted_modalities(
     read_again:bool=False,
 ) -> list: # of names
     "What can be corrupted with an effect: what the shipped experts look at, and pictures that are read again"
-    looked_at = set(detector.experts)
+    looked_at = set(detector.modalities)
     if read_again and _reads_pictures(detector): looked_at.add("vision")
     return [m for m in CORRUPTIONS if m in looked_at]
 
@@ -183,7 +184,7 @@ def judge_all(
 ) -> Judged:
     "Every post as it came, and in every corruption"
     kinds = [(m, name) for m in corrupted_modalities(detector, read_again) for name in CORRUPTIONS[m]]
-    modalities = {m for m, _ in kinds} | set(detector.experts)
+    modalities = {m for m, _ in kinds} | set(detector.modalities)
     starts = range(0, len(reader), block)
     parts = []
     bar = progress(None, "corrupting", len(starts) * len(kinds))
@@ -457,7 +458,7 @@ def robustness_all(
     "Corrupt, judge, measure, write"
     detector = Detector.load(Path(home)/"models"/task)
     bundle = detector.bundle
-    is_slow = bool({"video", "audio"} & set(detector.experts))
+    is_slow = bool({"video", "audio"} & set(detector.modalities))
     reader, y, groups = test_posts(home, bundle, datasets, n_videos if is_slow else n_posts, seed)
     ids, read = reader.frame.id.to_numpy(object), read_confidence(home)
     name = depends_on(home, task, ids.tolist(), list(severities), read_again, seed)
@@ -470,7 +471,7 @@ def robustness_all(
     shutil.rmtree(folder)
     shown = first_flips(flips)
     rows = [int(np.flatnonzero(ids == i)[0]) for i in shown.id]
-    posts = open_posts(reader, {*shown.modality, *detector.experts, "vision"}, read, rows)
+    posts = open_posts(reader, {*shown.modality, *detector.modalities, "vision"}, read, rows)
     return dict(table=table, flips=flips, shown=shown, metrics=metrics, posts=posts)
 
 # %% ../../nbs/detect/06g_robustness.ipynb #b1415691

@@ -45,8 +45,8 @@ def asked() -> AdapterConf:
 
 # %% ../../nbs/service/07j_adapters.ipynb #24ad19a0
 def as_post(
-    fields:dict,   # text as a string; image and video as bytes or uploaded files
-) -> dict: # text, image, video
+    fields:dict,   # text, and weights of the experts, as strings; image and video as bytes or uploaded files
+) -> dict: # text, image, video, and weights where there are some
     "A post of what was sent; raises `FakesError` where a picture or a video came as anything but bytes"
     post = {k: fields.get(k) or None for k in ("text", "image", "video")}
     for k in ("image", "video"):
@@ -54,8 +54,10 @@ def as_post(
         if upload is not None: post[k] = upload.read()
         is_file = post[k] is None or isinstance(post[k], bytes)
         if not is_file: raise FakesError(f"`{k}` came as text. Send the file itself.")
-    is_text = post["text"] is None or isinstance(post["text"], str)
-    if not is_text: raise FakesError("`text` came as a file. Send it as text.")
+    if fields.get("weights"): post["weights"] = fields["weights"]
+    for k in ("text", "weights"):
+        is_text = post.get(k) is None or isinstance(post[k], str)
+        if not is_text: raise FakesError(f"`{k}` came as a file. Send it as text.")
     return post
 
 # %% ../../nbs/service/07j_adapters.ipynb #c5333ae7
@@ -90,6 +92,7 @@ def bento_service(
 
     class Post(BaseModel):
         text:str|None = None
+        weights:str|None = None
         image:Base64Bytes|None = None
         video:Base64Bytes|None = None
 

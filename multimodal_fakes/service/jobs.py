@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENDED', 'FIXED', 'KEPT', 'BEGUN', 'OVER', 'RUN_NAME', 'now', 'Job', 'JobsConf', 'Jobs', 'TrainConf', 'Plan',
-           'plan_run', 'run_env', 'make_run', 'Progress', 'processes_of', 'end_run', 'run_stages', 'run_metrics',
-           'Runs']
+           'expert_of', 'plan_run', 'run_env', 'make_run', 'Progress', 'processes_of', 'end_run', 'run_stages',
+           'run_metrics', 'Runs']
 
 # %% ../../nbs/service/07c_jobs.ipynb #6df5c04e
 import asyncio
@@ -30,7 +30,8 @@ from fastcore.basics import patch
 from pydantic import Field
 
 from ..core import FakesError, nearest, overlay, read_json, read_yaml, write_json
-from ..line import PER_TASK, stage_params, task_stages
+from ..line import PER_TASK, experts_of, stage_params, task_stages
+from ..record import expert_key, expert_step
 from .intake import Problem
 from ..settings import Section
 from ..workspace import use_cache
@@ -209,10 +210,23 @@ class TrainConf(Section):
 class Plan:
     "What a training run does"
     task:str
-    modality:str         # text, vision, audio or video
+    expert:str           # its name in the task
     targets:tuple        # stages that DVC is asked for
     n_stages:int         # with those that they stand on
     changes:dict         # laid over params.yaml
+
+# %% ../../nbs/service/07c_jobs.ipynb #379b6728
+def expert_of(
+    task:str,
+    asked:str,      # name of an expert, or a modality: image is vision
+    experts:dict,   # name → modality, of the task
+) -> str: # name
+    "The expert that is meant; raises `Problem` 404, and 422 where there are several"
+    if asked in experts: return asked
+    meant = [name for name, modality in experts.items() if modality == ("vision" if asked == "image" else asked)]
+    if len(meant) == 1: return meant[0]
+    if meant: raise Problem(422, f"The task {task} has several experts for {asked}: name one of {', '.join(meant)}.")
+    raise Problem(404, f"The task {task} has no expert for {asked[:100]!r}; there are: {', '.join(experts)}")
 
 # %% ../../nbs/service/07c_jobs.ipynb #5fec0cc5
 FIXED = {"encoder", "taught", "load_from", "processes", "n_workers", "compile"}    # settings that are not the sender's
@@ -221,26 +235,23 @@ _FIRST_STAGES = ("scan", "prepare", "ocr", "shard", "facts")                    
 def plan_run(
     params:dict,      # of params.yaml
     task:str,
-    modality:str,     # text, image or vision, audio, video
+    asked:str,        # an expert by its name in the task; or its modality, where it is the only one: image is vision
     settings:dict,    # of the expert's recipe, laid over its own
 ) -> Plan:
     "Targets and settings of a run; raises `Problem` 422, 404 where the task has no such expert"
-    if modality == "image": modality = "vision"
-    tasks, experts = params.get("tasks") or {}, params.get("experts") or {}
+    tasks = params.get("tasks") or {}
     if task not in tasks: raise Problem(422, f"No task {task!r}{nearest(task, tasks)}")
-    own = {name: e["modality"] for name, e in experts.items() if e.get("task") == task}
-    name = next((n for n, m in own.items() if m == modality), None)
-    if name is None:
-        raise Problem(404, f"The task {task} has no expert for {modality!r}; there are: {', '.join(own.values())}")
+    expert = expert_of(task, asked, experts_of(task, params))
+    key = expert_key(task, expert)
     not_theirs = FIXED & set(settings)
     if not_theirs: raise Problem(422, f"These settings are not set from here: {', '.join(sorted(not_theirs))}")
-    changes = {"experts": {name: settings}} if settings else {}
-    try: stage_params("expert", overlay(params, changes), task, modality)
+    changes = {"experts": {key: settings}} if settings else {}
+    try: stage_params("expert", overlay(params, changes), key)
     except FakesError as e:
         raise Problem(422, str(e).replace("params.yaml does not fit", "The settings do not fit")) from None
-    targets = (f"expert@{name}", *(f"{stage}@{task}" for stage in PER_TASK))
+    targets = (f"expert@{key}", *(f"{stage}@{task}" for stage in PER_TASK))
     n_stages = len(_FIRST_STAGES) + len(task_stages(params)[task])
-    return Plan(task, modality, targets, n_stages, changes)
+    return Plan(task, expert, targets, n_stages, changes)
 
 # %% ../../nbs/service/07c_jobs.ipynb #8fadb28f
 KEPT = (
@@ -384,7 +395,7 @@ def run_metrics(
     plan:Plan,
 ) -> dict: # stage → its metrics.json, where there is one
     "What a finished run achieved"
-    folders = {"expert": work/"Step_4"/plan.task/plan.modality}
+    folders = {"expert": work/expert_step(plan.task, plan.expert)}
     for stage in PER_TASK: folders[stage] = work/"Step_5"/plan.task/stage
     files = {stage: folder/"metrics.json" for stage, folder in folders.items()}
     return {stage: read_json(file) for stage, file in files.items() if file.exists()}
@@ -414,15 +425,15 @@ _OFF = "Training is turned off on this server. Its operator can turn it on with 
 @patch
 def start(self:Runs,
     task:str,
-    modality:str,
+    expert:str,    # by its name, or its modality, as for `plan_run`
     settings:dict,
     **options,     # of `Jobs.submit`
 ) -> Job:
     "Begin a run; raises `Problem`"
     if not self.conf.enabled: raise Problem(403, _OFF)
-    plan = plan_run(read_yaml(Path(self.conf.project)/"params.yaml"), task, modality, settings)
+    plan = plan_run(read_yaml(Path(self.conf.project)/"params.yaml"), task, expert, settings)
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    body = json.dumps([task, modality, settings], sort_keys=True)
+    body = json.dumps([task, expert, settings], sort_keys=True)
     return self.jobs.submit("train", lambda job: self._train(job, plan), id=name, body=body, **options)
 
 # %% ../../nbs/service/07c_jobs.ipynb #f859ff57
@@ -430,7 +441,7 @@ def start(self:Runs,
 async def _train(self:Runs, job, plan):
     job.tell(0, "workspace")
     work = await asyncio.to_thread(make_run, self.conf, job.id, plan)
-    about = dict(task=plan.task, modality=plan.modality, changes=plan.changes, owner=job.owner)
+    about = dict(task=plan.task, expert=plan.expert, changes=plan.changes, owner=job.owner)
     def note(_=None): write_json(work/"run.json", about | job.asdict())
     note()
     try: return about | {"metrics": await run_stages(work, job, plan)}

@@ -337,7 +337,7 @@ def route(
     return add(path, response_model=model, status_code=status, dependencies=checks, tags=[tag], **document)
 
 # %% ../../nbs/service/07i_serve.ipynb #b21e732d
-POST_FIELDS = {**{k: k for k in KINDS}, "task": "text"}      # field of a form → kind of its content
+POST_FIELDS = {**{k: k for k in KINDS}, "task": "text", "weights": "text"}      # field of a form → kind of its content
 
 async def read_post(
     request,
@@ -348,16 +348,18 @@ async def read_post(
     service = service_of(request)
     with service.intake.hold() as hold:
         parts = await service.intake.form(request, hold, POST_FIELDS)
-        named = next((service.intake.text(p) for p in parts if p.name == "task"), None)
+        said = {p.name: service.intake.text(p) for p in parts if p.name in ("task", "weights")}
+        named = said.get("task")
         if task and named and named != task:
             raise Problem(422, f"The address says {task!r} and the form {named[:100]!r}. Say it once.")
-        post, filename, has = service.intake.post([p for p in parts if p.name != "task"])
+        post, filename, has = service.intake.post([p for p in parts if p.name not in said])
+        if said.get("weights"): post["weights"] = said["weights"]
         task = service.fit(task or named, has, status)
         answer = await while_there(request, service.judge(request, task, post, filename))
         return json_response(answer)
 
 # %% ../../nbs/service/07i_serve.ipynb #aec95fcf
-@route("post", "/predict", "predict", "predict", *BAD, model=Answer, body=form_schema(*KINDS, "task"))
+@route("post", "/predict", "predict", "predict", *BAD, model=Answer, body=form_schema(*KINDS, "task", "weights"))
 async def post_predict(request:Request):
     "Judge one post: any of text, image, audio, video"
     return await read_post(request)
@@ -405,7 +407,8 @@ async def post_classify(request:Request):
     "Judge one text"
     service, body = await read_json_of(request, TextIn)
     task = service.fit(body.task, ["text"])
-    answer = await while_there(request, service.judge(request, task, {"text": body.text}))
+    post = {"text": body.text} | ({"weights": body.weights} if body.weights else {})
+    answer = await while_there(request, service.judge(request, task, post))
     return json_response(answer)
 
 @route("post", "/classify/batch", "predict", "predict", *BAD, model=BatchOut, body=json_schema(TextsIn))
@@ -441,19 +444,19 @@ async def delete_job(request:Request, id:str):
     return json_response(job.asdict())
 
 # %% ../../nbs/service/07i_serve.ipynb #497a552b
-@route("post", "/predict/{task}", "predict", "predict", *BAD, model=Answer, body=form_schema(*KINDS, "task"))
+@route("post", "/predict/{task}", "predict", "predict", *BAD, model=Answer, body=form_schema(*KINDS, "task", "weights"))
 async def post_predict_task(request:Request, task:str):
     "Judge one post by a task of `GET /models`"
     return await read_post(request, task, 404)
 
 # %% ../../nbs/service/07i_serve.ipynb #be4c252b
-@route("post", "/train/{modality}", "train", "train", 404, 409, 503, model=RunOut, status=202,
+@route("post", "/train/{expert}", "train", "train", 404, 409, 503, model=RunOut, status=202,
        body=json_schema(TrainIn), headers=["Idempotency-Key"])
-async def post_train(request:Request, modality:str):
-    "Train the expert of a task for text, image, audio or video, and what stands on it"
+async def post_train(request:Request, expert:str):
+    "Train an expert of a task, by its name, or its modality where it is the only one, and what stands on it"
     key = idempotency(request)
     service, body = await read_json_of(request, TrainIn)
-    job = service.runs.start(body.task, modality, body.settings, owner=request.state.key, key=key)
+    job = service.runs.start(body.task, expert, body.settings, owner=request.state.key, key=key)
     return json_response(job.asdict() | {"run_id": job.id}, 202, Location=f"/train/{job.id}")
 
 # %% ../../nbs/service/07i_serve.ipynb #1a7578f3
