@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'SEEN', 'MODEL_CARD', 'DATA_CARD', 'Run', 'written', 'about_data', 'gaps', 'to_markdown', 'in_numbers',
-           'in_percent', 'in_list', 'not_applicable', 'looks_at', 'not_seen', 'why_of', 'what_ships', 'mapped_by',
-           'unmapped', 'metric_names', 'on_test', 'on_seen', 'n_parameters', 'by_modality', 'about_experts',
-           'named_model', 'in_sight', 'measured_on', 'not_taught', 'drifted', 'averages', 'about_choice',
-           'proved_in_words', 'gain_in_words', 'candidates', 'serving_cost', 'over_all', 'whose_map', 'not_fitted',
-           'answered_from', 'left_to_a_person', 'those_seen', 'unfamiliar', 'share_right', 'build_card', 'write_card']
+           'in_percent', 'in_list', 'not_applicable', 'looks_at', 'not_seen', 'why_of', 'losses_of', 'what_ships',
+           'mapped_by', 'unmapped', 'metric_names', 'on_test', 'on_seen', 'n_parameters', 'by_modality',
+           'about_experts', 'named_model', 'in_sight', 'measured_on', 'not_taught', 'drifted', 'averages',
+           'about_choice', 'proved_in_words', 'gain_in_words', 'candidates', 'serving_cost', 'over_all', 'whose_map',
+           'not_fitted', 'answered_from', 'left_to_a_person', 'those_seen', 'unfamiliar', 'share_right', 'build_card',
+           'write_card']
 
 # %% ../../nbs/reports/05a_cards.ipynb #efca5f3b
 import math
@@ -20,7 +21,6 @@ import pandas as pd
 
 from ..core import FakesError, atomic_path, read_json
 from multimodal_fakes.record import (
-    expert_key,
     expert_model,
     expert_step,
     load_words,
@@ -231,6 +231,13 @@ def why_of(
     return list(fusion["choice"]["why"])
 
 
+def losses_of(
+    fusion:dict,   # fusion.json
+) -> dict: # candidate → loss on validation; empty where there was nothing to choose
+    "The loss of each candidate, as the choice measured it"
+    return {row["candidate"]: row["loss"] for row in fusion["choice"]["table"]} if fusion["choice"] else {}
+
+
 def what_ships(run:Run) -> str:
     "One expert, or a strategy and the experts that it asks"
     ships = run.json(_PROTOCOL)["ships"]
@@ -392,6 +399,12 @@ def _n_numbers(tensor):
     "Numbers of a tensor, none of a whole-number one"
     return math.prod(tensor.get_shape()) if "F" in tensor.get_dtype() else 0
 
+# %% ../../nbs/reports/05a_cards.ipynb #ac0a59d4
+def _seconds(path):
+    "How long an executed notebook took; none where it does not say"
+    if not path.exists(): return None
+    return read_json(path)["metadata"].get("papermill", {}).get("duration")
+
 # %% ../../nbs/reports/05a_cards.ipynb #741d0956
 HEADS = {   # head of an expert: what it is, for a reader
     "trained":    "encoder and head learn together, by gradient descent",
@@ -412,20 +425,27 @@ def about_experts(run) -> list: # of blocks
     "Each expert: what it is, what it took, how often it is right, whether what ships asks it, and why it was tried"
     table = pd.DataFrame([_expert_line(run, name) for name in by_modality(run.experts)])
     heads = {head: means for head, means in HEADS.items() if head in set(table["head"])}
-    return [table.loc[:, (table != "").any()], heads, *_planned(run)]
+    note = "Asked is an expert that what ships asks; the others were trained and compared, and do not ship."
+    return [table.loc[:, (table != "").any()], note, heads, *_planned(run)]
 
 
 def _expert_line(run, name):
     "One expert as text"
     about, rows = run.expert(name), run.found["table"]
     row = rows[(rows.kind == "expert") & (rows.model == name)].iloc[0]
-    n, seconds = n_parameters(run.home/expert_model(run.task, name)), _seconds(_notebook(run, name))
+    seconds, names = _seconds(_notebook(run, name)), metric_names(run.bundle["multi_label"])
     line = {"expert": name, "looks at": run.experts[name], "encoder": about["encoder"], "head": about["head"]}
-    line["parameters, millions"] = "" if n is None else f"{n / 1e6:.3g}"
+    line["million parameters"] = _in_millions(n_parameters(run.home/expert_model(run.task, name)))
     line["seconds"] = "" if seconds is None else f"{seconds:,.0f}"
-    for metric, short in dict(accuracy="accuracy", macro_f1="macro-F1").items():
-        line |= {f"{short}, validation": f"{row[f'val_{metric}']:.3f}", f"{short}, test": f"{row[metric]:.3f}"}
-    return line | {"asked by what ships": _asked(row)}
+    for metric in ("accuracy", "macro_f1"):
+        line[f"{names[metric]}, validation / test"] = f"{row[f'val_{metric}']:.3f} / {row[metric]:.3f}"
+    return line | {"asked": _asked(row)}
+
+
+def _in_millions(n):
+    "A count of parameters, blank where there is none"
+    if n is None: return ""
+    return f"{n / 1e6:,.2f}" if n >= 10_000 else "under 0.01"
 
 
 def _notebook(run, name): return run.home/expert_step(run.task, name)/"04h_expert.ipynb"
@@ -440,9 +460,8 @@ def _asked(row):
 def _planned(run):
     "Why each expert was tried, where a plan says so"
     if not (run.home/"Step_3/plan.json").exists(): return []
-    keys = {expert_key(run.task, name): name for name in run.experts}
-    rows = run.json("Step_3/plan.json")["rows"]
-    why = {keys[row["expert"]]: row["why"] for row in rows if row["expert"] in keys}
+    rows = [row for row in run.json("Step_3/plan.json")["table"] if row["task"] == run.task]
+    why = {row["expert"]: row["why"] for row in rows if row["expert"] in run.experts}
     return ["Why these were tried, by the plan that was made from the data:", why] if why else []
 
 # %% ../../nbs/reports/05a_cards.ipynb #f02ca570
@@ -640,8 +659,8 @@ def candidates(run:Run) -> list: # of blocks; none where there was nothing to ch
     rows = sorted(choice["table"], key=lambda row: row["loss"])
     ships, several = run.json(_PROTOCOL)["ships"], run.bundle["multi_label"]
     table = pd.DataFrame([_candidate(row, ships, metric_names(several)) for row in rows])
-    note = ("On validation, by the mean loss of a post with its standard error. `Behind` is the paired difference to the "
-            "lowest loss; a candidate is `as good` where the rule of the choice cannot tell it from that.")
+    note = ("On validation: the mean loss of a post with its standard error, how far a candidate is behind the best on the "
+            "same posts, and whether it is as good, that is, the rule of the choice cannot tell it from the best.")
     return [note, table.loc[:, (table != "").any()]]
 
 
@@ -673,16 +692,13 @@ def serving_cost(run:Run) -> str:
     if measured != own: return f"Not measured of this detector: Step_5/{run.task}/export is of protocol {measured}."
     graphs = pd.read_csv(folder/"variants.csv").query("chosen").set_index("graph")
     whole = f"{graphs.ms_1.sum():.1f} ms a post, one at a time on the machine that exported it, and {graphs.mb.sum():.1f} MB"
-    best = min(run.asked, key=lambda name: _validation_loss(run, name))
-    if len(run.asked) == 1 or f"{best}_expert" not in graphs.index: return f"{whole}."
+    if len(run.asked) == 1: return f"{whole}."
+    losses = losses_of(run.fusion)
+    best = min(run.asked, key=lambda name: losses[name])
+    if f"{best}_expert" not in graphs.index: return f"{whole}."
     alone = graphs.loc[f"{best}_expert"]
     more = graphs.ms_1.sum() / max(alone.ms_1, 0.001)
     return f"{whole}; its best expert alone, {best}: {alone.ms_1:.1f} ms and {alone.mb:.1f} MB. That is {more:.1f} times the time."
-
-
-def _validation_loss(run, name):
-    table = run.found["table"]
-    return table[(table.kind == "expert") & (table.model == name)].val_nll.iloc[0]
 
 # %% ../../nbs/reports/05a_cards.ipynb #c111dfe3
 def _calibration(run):
@@ -872,12 +888,6 @@ def _cost(run):
     note = (f"{sum(seconds.values()):,.0f} s in all, of the latest run of each stage. Energy was not measured. "
             "Preparation, reading of pictures and sharding are shared by all tasks and not counted.")
     return [pd.DataFrame(rows), note]
-
-# %% ../../nbs/reports/05a_cards.ipynb #ac0a59d4
-def _seconds(path):
-    "How long an executed notebook took; none where it does not say"
-    if not path.exists(): return None
-    return read_json(path)["metadata"].get("papermill", {}).get("duration")
 
 # %% ../../nbs/reports/05a_cards.ipynb #89f4be02
 def _protocol(run):

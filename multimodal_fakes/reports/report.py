@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['NO_EXPERT', 'SUMMED', 'align', 'read_models', 'read_abouts', 'read_strategies', 'measure', 'difference',
-           'held_against', 'losses_of', 'Measured', 'model_table', 'gains_of', 'verdict', 'read_posts', 'in_words',
-           'confused', 'class_table', 'lazy_answer', 'several_scores', 'seen_scores', 'judge', 'errors_of',
-           'roc_points', 'roc_curves', 'kind_of', 'kind_table', 'right_answers', 'functional_tests', 'window_scores',
-           'report_all', 'flat_metrics', 'headline', 'summary_table', 'aligned', 'what_is_printed', 'seeds_table',
-           'across_runs', 'crossed', 'main']
+           'held_against', 'Measured', 'model_table', 'gains_of', 'verdict', 'read_posts', 'in_words', 'confused',
+           'class_table', 'lazy_answer', 'several_scores', 'seen_scores', 'judge', 'errors_of', 'roc_points',
+           'roc_curves', 'kind_of', 'kind_table', 'right_answers', 'functional_tests', 'window_scores', 'report_all',
+           'flat_metrics', 'headline', 'summary_table', 'aligned', 'what_is_printed', 'seeds_table', 'across_runs',
+           'crossed', 'main']
 
 # %% ../../nbs/reports/05d_report.ipynb #b7bbe4b9
 import argparse
@@ -52,7 +52,7 @@ from multimodal_fakes.record import (
     read_confs,
     unify_labels,
 )
-from .cards import by_modality, gain_in_words, why_of
+from .cards import by_modality, gain_in_words, losses_of, why_of
 from .sections import format_table
 from .slices import cross_table, describe, ocr_confidence, slice_table, worst_slices
 from ..texts import in_spreadsheet
@@ -173,13 +173,6 @@ def held_against(
     "What a better model has to beat: the best linear expert, or where there is none the best expert"
     linear = [name for name in names if abouts[name]["head"] == "linear"] or list(names)
     return linear[0] if len(linear) == 1 else min(linear, key=lambda name: losses[name])
-
-
-def losses_of(
-    fusion:dict,   # fusion.json
-) -> dict: # candidate → loss on validation; empty where there was nothing to choose
-    "The loss of each candidate, as the choice measured it"
-    return {row["candidate"]: row["loss"] for row in fusion["choice"]["table"]} if fusion["choice"] else {}
 
 # %% ../../nbs/reports/05d_report.ipynb #1e223b9f
 class Measured:

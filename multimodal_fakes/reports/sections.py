@@ -299,8 +299,9 @@ def short_section(results:dict) -> Section:
 def draw_losses(
     rows,        # of the choice: candidate, loss, se, within
     ships:str,   # name of what ships
+    experts,     # names
 ):
-    "The validation loss of each candidate with its standard error, the lowest on top"
+    "The validation loss of each candidate with its standard error, the lowest on top; experts alone are rings"
     from multimodal_fakes.figures import subplots
     rows = sorted(rows, key=lambda row: -row["loss"])
     at, loss = np.arange(len(rows)), np.array([row["loss"] for row in rows])
@@ -308,7 +309,8 @@ def draw_losses(
     colors = ["tab:blue" if row["candidate"] == ships else "0.3" if row["within"] else "0.7" for row in rows]
     fig, ax = subplots(figsize=(6.4, 0.9 + 0.26 * len(rows)), dpi=75)
     ax.hlines(at, loss - error, loss + error, color=colors, lw=2)
-    ax.scatter(loss, at, color=colors, s=26, zorder=3)
+    inside = ["white" if row["candidate"] in experts else color for row, color in zip(rows, colors)]
+    ax.scatter(loss, at, c=inside, edgecolors=colors, s=26, zorder=3)
     ax.set(yticks=at, yticklabels=[row["candidate"] for row in rows], ylim=(-0.6, len(rows) - 0.4))
     ax.set_xlabel("loss on validation (lower is better), with one standard error")
     ax.grid(axis="x", lw=0.3)
@@ -316,19 +318,22 @@ def draw_losses(
     fig.tight_layout()
 
 # %% ../../nbs/reports/05c_sections.ipynb #eed2322b
+_COLOURS = "Blue is what ships, dark what is as good by the rule of the choice, grey the rest; a ring is an expert alone."
+
+
 def choice_section(results:dict) -> Section:
     "What ships, why, whether that is proved, and how far each candidate is"
     run, choice = results["run"], results["fusion"]["choice"]
     alt = "Loss of each candidate on validation with its standard error; the numbers are in the table below."
     tables, pictures = candidates(run), []
-    if tables: pictures = [drawing(alt, draw_losses, choice["table"], results["fusion"]["ships"])]
+    if tables: pictures = [drawing(alt, draw_losses, choice["table"], results["fusion"]["ships"], run.experts), _COLOURS]
     return Section("What ships and why", " ".join(why_of(run.fusion)), [about_choice(run), *pictures, *tables])
 
 # %% ../../nbs/reports/05c_sections.ipynb #5c4f25b1
 def experts_section(results:dict) -> Section:
     "Each expert, what it is and what it took"
     run = results["run"]
-    n, n_asked, n_modalities = len(run.experts), len(run.asked), len(run.modalities)
+    n, n_asked = len(run.experts), len(run.asked)
     of = f"{n} expert{'s' * (n > 1)} of {' and '.join(run.modalities)}"
     finding = f"{of}; what ships asks {'all of them' if n == n_asked and n > 1 else n_asked}."
     return Section("The experts", finding, about_experts(run))
@@ -424,7 +429,9 @@ def models_section(results:dict) -> Section:
     alt = f"{shown} of every model with 95 % intervals; the numbers are in the table below."
     forest = drawing(alt, draw_forest, results["table"])
     on_test = [gain_in_words(gain, bool(results["several"])) for gain in results["gains"]]
-    finding = " ".join(on_test) or f"{results['fusion']['ships']} ships, and there is nothing simpler to hold it against."
+    ships = results["fusion"]["ships"]
+    finding = f"{ships} ships, and there is nothing simpler to hold it against."
+    if on_test: finding = f"{ships} ships. On test: {' '.join(on_test)}"
     blocks = [measured_on(run), forest, _table_by_kind(results["table"]), averages(run), *not_taught(run)]
     return Section("Every model on the same posts", finding, blocks)
 
@@ -972,8 +979,9 @@ def one_of_each(
     table,   # of `model_table`
 ) -> list: # names
     "The best expert of each modality by validation, so that eight experts make no fifty-six pairs"
-    experts = table[table.kind == "expert"].sort_values("val_accuracy", ascending=False, kind="stable")
-    return experts.groupby("modality", sort=False).model.first().tolist()
+    experts = table[table.kind == "expert"]
+    best = experts.groupby("modality", sort=False).val_accuracy.idxmax()
+    return experts.model[best].tolist()
 
 # %% ../../nbs/reports/05c_sections.ipynb #1279e7da
 def _by(part, column, ascending=False):
