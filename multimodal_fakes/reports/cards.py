@@ -7,9 +7,9 @@ __all__ = ['HEADS', 'SEEN', 'MODEL_CARD', 'DATA_CARD', 'Run', 'written', 'about_
            'in_percent', 'in_list', 'not_applicable', 'looks_at', 'not_seen', 'why_of', 'losses_of', 'what_ships',
            'mapped_by', 'unmapped', 'metric_names', 'on_test', 'on_seen', 'n_parameters', 'by_modality',
            'about_experts', 'named_model', 'in_sight', 'measured_on', 'not_taught', 'drifted', 'averages',
-           'about_choice', 'proved_in_words', 'gain_in_words', 'candidates', 'serving_cost', 'over_all', 'whose_map',
-           'not_fitted', 'answered_from', 'left_to_a_person', 'those_seen', 'unfamiliar', 'share_right', 'build_card',
-           'write_card']
+           'about_choice', 'proved_in_words', 'in_points', 'gain_in_words', 'candidates', 'serving_cost', 'over_all',
+           'whose_map', 'not_fitted', 'answered_from', 'left_to_a_person', 'those_seen', 'unfamiliar', 'share_right',
+           'build_card', 'write_card']
 
 # %% ../../nbs/reports/05a_cards.ipynb #efca5f3b
 import math
@@ -40,7 +40,7 @@ class Run:
     datasets:list     # trained, validated and tested on
     experts:dict      # name → modality
     tests:list        # datasets tested on only
-    found:dict        # of `report.report_all`: table, gains, kinds, functions, confusion, by_class, lazy, drift, on_seen
+    found:dict        # of `report.report_all`: table, gains, kinds, functions, by_class, lazy, drift, on_seen
 
     def __post_init__(self):
         self.home, self._read = Path(self.home), {}
@@ -227,15 +227,15 @@ def why_of(
     fusion:dict,   # fusion.json
 ) -> list: # of sentences
     "Why what ships was chosen, as the choice wrote it down"
-    if not fusion["choice"]: return [f"One expert, nothing to choose: {fusion['ships']} ships."]
-    return list(fusion["choice"]["why"])
+    if len(fusion["choice"]["table"]) > 1: return list(fusion["choice"]["why"])
+    return [f"One expert, nothing to choose: {fusion['ships']} ships."]
 
 
 def losses_of(
     fusion:dict,   # fusion.json
-) -> dict: # candidate → loss on validation; empty where there was nothing to choose
+) -> dict: # candidate → expected loss on validation
     "The loss of each candidate, as the choice measured it"
-    return {row["candidate"]: row["loss"] for row in fusion["choice"]["table"]} if fusion["choice"] else {}
+    return {row["candidate"]: row["loss"] for row in fusion["choice"]["table"]}
 
 
 def what_ships(run:Run) -> str:
@@ -408,7 +408,7 @@ def _seconds(path):
 # %% ../../nbs/reports/05a_cards.ipynb #741d0956
 HEADS = {   # head of an expert: what it is, for a reader
     "trained":    "encoder and head learn together, by gradient descent",
-    "linear":     "a logistic regression on vectors that stay as they are: the simple model that others are held against",
+    "linear":     "a logistic regression on vectors that stay as they are: what others are held against",
     "neighbours": "the classes of the nearest training posts, by vectors that stay as they are",
 }
 
@@ -425,7 +425,8 @@ def about_experts(run) -> list: # of blocks
     "Each expert: what it is, what it took, how often it is right, whether what ships asks it, and why it was tried"
     table = pd.DataFrame([_expert_line(run, name) for name in by_modality(run.experts)])
     heads = {head: means for head, means in HEADS.items() if head in set(table["head"])}
-    note = "Asked is an expert that what ships asks; the others were trained and compared, and do not ship."
+    note = ("Scores are those on validation / on test. Asked is an expert that what ships asks; "
+            "the others were trained and compared, and do not ship.")
     return [table.loc[:, (table != "").any()], note, heads, *_planned(run)]
 
 
@@ -438,7 +439,7 @@ def _expert_line(run, name):
     line["million parameters"] = _in_millions(n_parameters(run.home/expert_model(run.task, name)))
     line["seconds"] = "" if seconds is None else f"{seconds:,.0f}"
     for metric in ("accuracy", "macro_f1"):
-        line[f"{names[metric]}, validation / test"] = f"{row[f'val_{metric}']:.3f} / {row[metric]:.3f}"
+        line[names[metric]] = f"{row[f'val_{metric}']:.3f} / {row[metric]:.3f}"
     return line | {"asked": _asked(row)}
 
 
@@ -615,30 +616,29 @@ def _choice(run):
 
 def about_choice(run:Run) -> dict: # of facts
     "What ships, whether its gain is proved, what the test posts say of it, and what serving costs"
-    facts, choice = {"What ships": what_ships(run)}, run.fusion["choice"]
-    if choice and choice["proved"]: facts["Is the gain proved?"] = proved_in_words(choice["proved"])
-    on_test = [gain_in_words(gain, run.bundle["multi_label"]) for gain in run.found["gains"]]
+    facts, several = {"What ships": what_ships(run)}, run.bundle["multi_label"]
+    choice = run.fusion["choice"]
+    if choice["ships"] != choice["against"]: facts["Is the gain proved?"] = proved_in_words(choice, several)
+    on_test = [gain_in_words(gain, several) for gain in run.found["gains"]]
     if on_test: facts["On test"] = " ".join(on_test)
     return facts | {"What serving costs": serving_cost(run)}
 
 # %% ../../nbs/reports/05a_cards.ipynb #02053df0
 def proved_in_words(
-    proved:dict,   # of the choice: metric, against, gain, low, high, proved
+    choice:dict,     # of fusion.json: against, gain, low, high, proved
+    several:bool,    # whether several classes may hold at once
 ) -> str:
-    "Whether validation proves that what was chosen is better, and than what"
-    gain, low, high = (_in_points(proved, k) for k in ("gain", "low", "high"))
-    name = _NAMES.get(proved["metric"], proved["metric"].replace("_", " "))
-    unit = f"points of {name}" if proved["metric"] in _SHARES else name
-    verdict = "Yes: the whole interval lies above zero." if proved["proved"] else "No: the interval is not all above zero."
-    return f"{verdict} Over {proved['against']} it gains {gain} {unit} [{low}, {high}] on validation."
+    "Whether validation proves that what ships is better than the best single expert"
+    gain = in_points(choice, "gain", "low", "high", metric_names(several)["accuracy"])
+    start = f"Over the best single expert, {choice['against']}, it gains {gain} on validation"
+    if choice["proved"]: return f"Yes. {start}, all above zero."
+    return f"No. {start}, not all above zero."
 
 
-_SHARES = ("accuracy", "balanced_accuracy", "macro_f1")     # metrics whose differences are told in points
-
-
-def _in_points(proved, k):
-    "A number of the record, in points where its metric is a share"
-    return f"{100 * proved[k]:+.1f}" if proved["metric"] in _SHARES else f"{proved[k]:+.3f}"
+def in_points(numbers, gain, low, high, unit) -> str:
+    "A gain and its interval in points of a share"
+    gain, low, high = (100 * numbers[k] for k in (gain, low, high))
+    return f"{gain:+.1f} points of {unit} [{low:+.1f}, {high:+.1f}]"
 
 
 def gain_in_words(
@@ -646,42 +646,51 @@ def gain_in_words(
     several:bool,    # whether several classes may hold at once
 ) -> str:
     "How much more often what ships is right than something simpler, on test"
-    points, low, high = (100 * gain[f"difference{end}"] for end in ("", "_low", "_high"))
     kind = "linear expert" if gain["head"] == "linear" else "expert"
-    unit = metric_names(several)["accuracy"]
-    return f"Over the {kind} {gain['over']} it gains {points:+.1f} points of {unit} [{low:+.1f}, {high:+.1f}]."
+    points = in_points(gain, "difference", "difference_low", "difference_high", metric_names(several)["accuracy"])
+    return f"Over the {kind} {gain['over']} it gains {points} on test."
 
 # %% ../../nbs/reports/05a_cards.ipynb #a166d2bb
 def candidates(run:Run) -> list: # of blocks; none where there was nothing to choose
-    "How far each candidate is from the best, the nearest first"
-    choice = run.fusion["choice"]
-    if not choice or len(choice["table"]) < 2: return []
-    rows = sorted(choice["table"], key=lambda row: row["loss"])
-    ships, several = run.json(_PROTOCOL)["ships"], run.bundle["multi_label"]
-    table = pd.DataFrame([_candidate(row, ships, metric_names(several)) for row in rows])
-    note = ("On validation: the mean loss of a post with its standard error, how far a candidate is behind the best on the "
-            "same posts, and whether it is as good, that is, the rule of the choice cannot tell it from the best.")
-    return [note, table.loc[:, (table != "").any()]]
+    "How far each candidate is from the best, the nearest first, and why some are set aside"
+    rows = sorted(run.fusion["choice"]["table"], key=lambda row: row["loss"])
+    if len(rows) < 2: return []
+    ships, names = run.json(_PROTOCOL)["ships"], metric_names(run.bundle["multi_label"])
+    table = pd.DataFrame([_candidate(row, ships, names) for row in rows])
+    aside = _set_aside(rows)
+    told = ["Set aside, whatever their loss:", aside] if aside else []
+    return [_CANDIDATES, table.loc[:, (table != "").any()], *told]
+
+
+_CANDIDATES = (
+    "On validation: the expected loss of a post with its standard error, how far a candidate is behind the best on the "
+    "same posts, and whether it is as good, that is, the rule of the choice cannot tell it from the best. Of those "
+    "the simplest ships. In the even loss every class counts the same."
+)
 
 
 def _candidate(row, ships, names):
     "One candidate as text"
-    return {
-        "candidate": f"{row['candidate']}, ships" if row["candidate"] == ships else row["candidate"],
-        "n": f"{row['n']:,}",
-        "loss": _plus_minus(row["loss"], row["se"]),
-        "behind": _plus_minus(row["difference"], row["difference_se"]),
-        "as good": "yes" if row["within"] else "",
-        **{names[m]: f"{row[m]:.3f}" for m in ("accuracy", "macro_f1")},
-        "balanced loss": f"{row['balanced_loss']:.3f}",
-        "guards": ", ".join(row["guards"]),
-    }
+    line = {"candidate": f"{row['candidate']}, ships" if row["candidate"] == ships else row["candidate"]}
+    line |= {"experts": f"{row['experts']}", "n": f"{row['n']:,}", "loss": _plus_minus(row["loss"], row["loss_se"])}
+    line |= {"behind": _plus_minus(row["behind"], row["behind_se"]), "as good": "yes" if row["within"] else ""}
+    line |= {names[m]: _three(row[m]) for m in ("accuracy", "macro_f1", "nll")}
+    return line | {"even loss": _three(row["even_loss"])}
+
+
+def _set_aside(rows):
+    "Candidates → why they do not ship, those of one reason together"
+    reasons = dict.fromkeys(row["guard"] for row in rows if row["guard"])
+    return {", ".join(row["candidate"] for row in rows if row["guard"] == why): why for why in reasons}
+
+
+def _three(value): return "" if value is None or pd.isna(value) else f"{value:.3f}"
 
 
 def _plus_minus(value, error):
-    "A number and its standard error; blank where there is none"
-    if value is None or pd.isna(value): return ""
-    return f"{value:.3f}" if error is None or pd.isna(error) else f"{value:.3f} ± {error:.3f}"
+    "A number and its standard error, which a single group of posts does not give"
+    known = error is not None and math.isfinite(error)
+    return f"{value:.3f} ± {error:.3f}" if known else _three(value)
 
 # %% ../../nbs/reports/05a_cards.ipynb #67232278
 def serving_cost(run:Run) -> str:
@@ -691,14 +700,15 @@ def serving_cost(run:Run) -> str:
     measured, own = read_json(folder/"metrics.json")["protocol"], run.json(_PROTOCOL)["hash"]
     if measured != own: return f"Not measured of this detector: Step_5/{run.task}/export is of protocol {measured}."
     graphs = pd.read_csv(folder/"variants.csv").query("chosen").set_index("graph")
-    whole = f"{graphs.ms_1.sum():.1f} ms a post, one at a time on the machine that exported it, and {graphs.mb.sum():.1f} MB"
+    ms, mb = graphs.ms_1.sum(), graphs.mb.sum()
+    whole = f"{ms:.1f} ms a post, one at a time on the machine that exported it, and {mb:.1f} MB"
     if len(run.asked) == 1: return f"{whole}."
     losses = losses_of(run.fusion)
     best = min(run.asked, key=lambda name: losses[name])
     if f"{best}_expert" not in graphs.index: return f"{whole}."
     alone = graphs.loc[f"{best}_expert"]
-    more = graphs.ms_1.sum() / max(alone.ms_1, 0.001)
-    return f"{whole}; its best expert alone, {best}: {alone.ms_1:.1f} ms and {alone.mb:.1f} MB. That is {more:.1f} times the time."
+    own = f"{alone.ms_1:.1f} ms and {alone.mb:.1f} MB"
+    return f"{whole}; its best expert alone, {best}: {own}. That is {ms / max(alone.ms_1, 0.001):.1f} times the time."
 
 # %% ../../nbs/reports/05a_cards.ipynb #c111dfe3
 def _calibration(run):

@@ -168,11 +168,11 @@ def difference(
 def held_against(
     names,         # experts
     abouts:dict,   # of `read_abouts`
-    losses:dict,   # candidate → its loss on validation
+    losses:dict,   # of `losses_of`: candidate → its loss on validation
 ) -> str: # one of them
     "What a better model has to beat: the best linear expert, or where there is none the best expert"
     linear = [name for name in names if abouts[name]["head"] == "linear"] or list(names)
-    return linear[0] if len(linear) == 1 else min(linear, key=lambda name: losses[name])
+    return min(linear, key=lambda name: losses[name])
 
 # %% ../../nbs/reports/05d_report.ipynb #1e223b9f
 class Measured:
@@ -252,7 +252,7 @@ def gains_of(
 ) -> list: # of dicts, of `difference` with the `head` of the other; first that over the best linear expert, if any is
     "What ships over the best linear expert and over the best single expert, where it is neither"
     losses, ships = losses_of(fusion), fusion["ships"]
-    best = min(abouts, key=lambda name: losses[name]) if losses else ships
+    best = min(abouts, key=lambda name: losses[name])
     rivals = dict.fromkeys([held_against(abouts, abouts, losses), best])
     return [measured.gain(ships, name) | dict(head=abouts[name]["head"]) for name in rivals if name != ships]
 
@@ -263,8 +263,7 @@ def verdict(
     several:bool,  # whether several classes may hold at once
 ) -> str:
     "Why what ships was chosen, and what it gains on test, in words"
-    on_test = [gain_in_words(gain, several) for gain in gains]
-    return " ".join(why_of(fusion) + (["On test:", *on_test] if on_test else []))
+    return " ".join([*why_of(fusion), *(gain_in_words(gain, several) for gain in gains)])
 
 # %% ../../nbs/reports/05d_report.ipynb #ac795424
 def read_posts(
@@ -629,7 +628,8 @@ def report_all(
     groups = [group_of(posts[i]) for i in test.id]
     boot = dict(n_boot=n_boot, seed=seed)
     n_bins, positive = protocol["selection"]["n_bins"], protocol["positive"]
-    results = _of_models(models | strategies, abouts, done, datasets, positive, n_bins, fusion, calibration, groups, boot)
+    measured = Measured(models | strategies, done, datasets, positive, n_bins, groups=groups, **boot)
+    results = _of_models(measured, abouts, done, fusion, calibration)
     shipped = {name: frame for name, frame in strategies.items() if name == fusion["ships"]}
     results |= dict(positive=positive, kinds=kind_table(models | shipped, done, posts, confs, positive, **boot))
     answers = _expert_answers(models, done)
@@ -648,9 +648,8 @@ def report_all(
     return results
 
 # %% ../../nbs/reports/05d_report.ipynb #d49cf8dd
-def _of_models(models, abouts, done, datasets, positive, n_bins, fusion, calibration, groups, boot):
+def _of_models(measured, abouts, done, fusion, calibration):
     "The table of all models, and what ships over something simpler"
-    measured = Measured(models, done, datasets, positive, n_bins, groups=groups, **boot)
     gains = gains_of(measured, abouts, fusion)
     words = verdict(fusion, gains, measured.y.ndim == 2)
     return dict(table=model_table(measured, abouts, done, calibration, fusion), gains=gains, verdict=words)
@@ -690,16 +689,17 @@ def flat_metrics(
     results:dict,   # of `report_all`
 ) -> dict: # of what ships; `gain`: over the best linear expert, or where none is linear over the best one
     "The few numbers that sum up a task; the rest is in table.csv"
-    ships, gains, choice = results["table"].iloc[-1], results["gains"], results["fusion"]["choice"]
+    ships, gains, choice = results["table"].iloc[-1], results["gains"][:1], results["fusion"]["choice"]
     metrics = {k: ships[k] for k in _FLAT} | dict(lazy_accuracy=results["lazy"]["accuracy"])
     if results["several"]: metrics |= {k: results["several"][k] for k in ("exact", "micro_f1")}
-    for gain in gains[:1]: metrics |= {f"gain{end}": gain[f"difference{end}"] for end in ("", "_low", "_high")}
+    for gain in gains: metrics |= {f"gain{end}": gain[f"difference{end}"] for end in ("", "_low", "_high")}
     if results["functions"] is not None:
         whole = results["functions"].query("functionality == 'all'")
         metrics |= {f"accuracy_{r.dataset}": r.accuracy for r in whole.itertuples()}
     rounded = {k: round(float(v), 6) for k, v in metrics.items() if not pd.isna(v)}
-    names = dict(ships=results["fusion"]["ships"]) | {"gain_over": gain["over"] for gain in gains[:1]}
-    if choice and choice["proved"]: names["proved"] = choice["proved"]["proved"]
+    names = dict(ships=choice["ships"])
+    for gain in gains: names["gain_over"] = gain["over"]
+    if choice["ships"] != choice["against"]: names["proved"] = choice["proved"]
     names |= dict(lazy_answer=results["lazy"]["answer"], protocol=ships["protocol"])
     return rounded | dict(n=int(ships["n"])) | names
 

@@ -297,36 +297,36 @@ def short_section(results:dict) -> Section:
 
 # %% ../../nbs/reports/05c_sections.ipynb #8ab45568
 def draw_losses(
-    rows,        # of the choice: candidate, loss, se, within
+    rows,        # of the choice: candidate, loss, behind_se, within
     ships:str,   # name of what ships
     experts,     # names
 ):
-    "The validation loss of each candidate with its standard error, the lowest on top; experts alone are rings"
+    "The expected loss of each candidate with the standard error of its difference to the best; experts are rings"
     from multimodal_fakes.figures import subplots
     rows = sorted(rows, key=lambda row: -row["loss"])
     at, loss = np.arange(len(rows)), np.array([row["loss"] for row in rows])
-    error = np.array([row["se"] or 0.0 for row in rows])
+    error = np.nan_to_num([row["behind_se"] or 0.0 for row in rows], posinf=0.0)     # unknown with one group of posts
     colors = ["tab:blue" if row["candidate"] == ships else "0.3" if row["within"] else "0.7" for row in rows]
     fig, ax = subplots(figsize=(6.4, 0.9 + 0.26 * len(rows)), dpi=75)
     ax.hlines(at, loss - error, loss + error, color=colors, lw=2)
     inside = ["white" if row["candidate"] in experts else color for row, color in zip(rows, colors)]
     ax.scatter(loss, at, c=inside, edgecolors=colors, s=26, zorder=3)
     ax.set(yticks=at, yticklabels=[row["candidate"] for row in rows], ylim=(-0.6, len(rows) - 0.4))
-    ax.set_xlabel("loss on validation (lower is better), with one standard error")
+    ax.set_xlabel("expected loss on validation, with the error of its difference to the best")
     ax.grid(axis="x", lw=0.3)
     ax.tick_params(labelsize=8)
     fig.tight_layout()
 
 # %% ../../nbs/reports/05c_sections.ipynb #eed2322b
-_COLOURS = "Blue is what ships, dark what is as good by the rule of the choice, grey the rest; a ring is an expert alone."
+_COLOURS = "Blue is what ships, dark what is as good by the rule of the choice, grey the rest; rings are experts alone."
 
 
 def choice_section(results:dict) -> Section:
     "What ships, why, whether that is proved, and how far each candidate is"
     run, choice = results["run"], results["fusion"]["choice"]
-    alt = "Loss of each candidate on validation with its standard error; the numbers are in the table below."
+    alt = "Expected loss of each candidate on validation with its error; the numbers are in the table below."
     tables, pictures = candidates(run), []
-    if tables: pictures = [drawing(alt, draw_losses, choice["table"], results["fusion"]["ships"], run.experts), _COLOURS]
+    if tables: pictures = [drawing(alt, draw_losses, choice["table"], choice["ships"], run.experts), _COLOURS]
     return Section("What ships and why", " ".join(why_of(run.fusion)), [about_choice(run), *pictures, *tables])
 
 # %% ../../nbs/reports/05c_sections.ipynb #5c4f25b1
@@ -431,7 +431,7 @@ def models_section(results:dict) -> Section:
     on_test = [gain_in_words(gain, bool(results["several"])) for gain in results["gains"]]
     ships = results["fusion"]["ships"]
     finding = f"{ships} ships, and there is nothing simpler to hold it against."
-    if on_test: finding = f"{ships} ships. On test: {' '.join(on_test)}"
+    if on_test: finding = f"{ships} ships. {' '.join(on_test)}"
     blocks = [measured_on(run), forest, _table_by_kind(results["table"]), averages(run), *not_taught(run)]
     return Section("Every model on the same posts", finding, blocks)
 
@@ -477,9 +477,9 @@ _SMALLEST = (
     "{singly} posts one by one."
 )
 _HELD_AGAINST = (
-    "An expert is held against the best linear one of its modality, a strategy against the best linear one of all; where "
-    "none is linear, against the best single one. Validation says which is best. Answers are the likeliest class, "
-    "before calibration and without a threshold."
+    "An expert is held against the best linear one of its modality, a strategy against the best linear one of all; "
+    "where none is linear, against the best single one. Validation says which is best. Answers are the likeliest "
+    "class, before calibration and without a threshold."
 )
 _GAINS = dict(
     difference="points of accuracy",
@@ -763,14 +763,14 @@ def draw_roc(
 ):
     "The curves of all models; what ships does not ask is grey"
     from multimodal_fakes.figures import in_legend, subplots
-    fig, ax = subplots(figsize=(3.6, 3.3), dpi=75)
+    fig, ax = subplots(figsize=(5, 3.3), dpi=75)
     ax.plot([0, 1], [0, 1], color="grey", lw=0.8, ls=":")
     for name, curve in curves.items():
         plain = asked is not None and name not in (*asked, "calibrated")
         style = dict(color="0.75", lw=0.9, zorder=1) if plain else dict(lw=2 if name == "calibrated" else 1.1)
         ax.plot(curve.fpr, curve.tpr, label=in_legend(name), **style)
     ax.set(xlabel="false-positive rate", ylabel="true-positive rate", title="ROC")
-    ax.legend(fontsize=7 if len(curves) < 9 else 5)
+    ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.02, 1))
     fig.tight_layout()
 
 # %% ../../nbs/reports/05c_sections.ipynb #e835153a
