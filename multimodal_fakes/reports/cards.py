@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'SEEN', 'MODEL_CARD', 'DATA_CARD', 'Run', 'written', 'about_data', 'gaps', 'to_markdown', 'in_numbers',
-           'in_percent', 'in_list', 'not_applicable', 'looks_at', 'not_seen', 'why_of', 'losses_of', 'what_ships',
+           'in_percent', 'in_list', 'not_applicable', 'looks_at', 'not_seen', 'what_ships', 'why_of', 'losses_of',
            'mapped_by', 'unmapped', 'metric_names', 'on_test', 'on_seen', 'n_parameters', 'by_modality',
            'about_experts', 'named_model', 'in_sight', 'measured_on', 'not_taught', 'drifted', 'averages',
            'about_choice', 'proved_in_words', 'in_points', 'gain_in_words', 'candidates', 'serving_cost', 'over_all',
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fastcore.basics import patch
 
 from ..core import FakesError, atomic_path, read_json
 from multimodal_fakes.record import (
@@ -65,30 +66,35 @@ class Run:
         if lost: raise FakesError(f"{path} does not know {', '.join(lost)}.")
         return {d: table[d] for d in self.confs}
 
-    def expert(self, name):
-        "What stands in the expert.json of an expert"
-        return self.json(f"{expert_model(self.task, name)}/expert.json")
-
     @property
     def bundle(self): return self.json("models/{task}/detector.json")
 
     @property
     def fusion(self): return self.json("Step_5/{task}/fusion/fusion.json")
 
-    @property
-    def modalities(self):
-        "What the experts of the task look at"
-        return list(dict.fromkeys(self.experts.values()))
+# %% ../../nbs/reports/05a_cards.ipynb #a49fa900
+@patch
+def expert(self:Run, name:str) -> dict:
+    "What stands in the expert.json of an expert"
+    return self.json(f"{expert_model(self.task, name)}/expert.json")
 
-    @property
-    def asked(self):
-        "Name → modality of the experts that what ships asks; the others were trained and do not ship"
-        return {name: about["modality"] for name, about in self.bundle["experts"].items()}
 
-    @property
-    def sees(self):
-        "The modalities that what ships looks at"
-        return list(dict.fromkeys(self.asked.values()))
+@patch(as_prop=True)
+def modalities(self:Run) -> list:
+    "What the experts of the task look at"
+    return list(dict.fromkeys(self.experts.values()))
+
+
+@patch(as_prop=True)
+def asked(self:Run) -> dict: # name → modality
+    "The experts that what ships asks; the others were trained and do not ship"
+    return {name: about["modality"] for name, about in self.bundle["experts"].items()}
+
+
+@patch(as_prop=True)
+def sees(self:Run) -> list:
+    "The modalities that what ships looks at"
+    return list(dict.fromkeys(self.asked.values()))
 
 # %% ../../nbs/reports/05a_cards.ipynb #93496734
 _PROTOCOL = "Step_5/{task}/calibrate/protocol.json"
@@ -223,6 +229,13 @@ def _ships(run):
     return f"{what_ships(run)}. {mapped_by(run)}"
 
 
+def what_ships(run:Run) -> str:
+    "One expert, or a strategy and the experts that it asks"
+    ships = run.json(_PROTOCOL)["ships"]
+    if ships in run.experts: return f"the expert {ships}"
+    return f"the fusion {ships} of {len(run.asked)} experts ({', '.join(run.asked)})"
+
+# %% ../../nbs/reports/05a_cards.ipynb #0af1ab0e
 def why_of(
     fusion:dict,   # fusion.json
 ) -> list: # of sentences
@@ -236,13 +249,6 @@ def losses_of(
 ) -> dict: # candidate → expected loss on validation
     "The loss of each candidate, as the choice measured it"
     return {row["candidate"]: row["loss"] for row in fusion["choice"]["table"]}
-
-
-def what_ships(run:Run) -> str:
-    "One expert, or a strategy and the experts that it asks"
-    ships = run.json(_PROTOCOL)["ships"]
-    if ships in run.experts: return f"the expert {ships}"
-    return f"the fusion {ships} of {len(run.asked)} experts ({', '.join(run.asked)})"
 
 
 def mapped_by(run:Run) -> str:
@@ -668,7 +674,7 @@ _CANDIDATES = (
     "the simplest ships. In the even loss every class counts the same."
 )
 
-
+# %% ../../nbs/reports/05a_cards.ipynb #811ce838
 def _candidate(row, ships, names):
     "One candidate as text"
     line = {"candidate": f"{row['candidate']}, ships" if row["candidate"] == ships else row["candidate"]}

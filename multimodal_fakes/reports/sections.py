@@ -462,6 +462,7 @@ def draw_differences(
     ax.scatter(100 * part.difference, at, s=np.where(part.ships, 46, 20), zorder=3, color=color)
     unit = "label accuracy" if answers_several(table) else "accuracy"
     ax.set(yticks=at, yticklabels=[_against(row) for row in part.itertuples()], xlabel=f"points of {unit} gained")
+    ax.set_ylim(-0.6, len(part) - 0.4)
     ax.grid(axis="x", lw=0.3)
     ax.tick_params(labelsize=8)
     _between_parts(ax, part)
