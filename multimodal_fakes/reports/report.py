@@ -625,19 +625,18 @@ def report_all(
     abouts = read_abouts(home, task, experts, fusion)
     test, confs = labelled(done, "test", datasets), read_confs(home, datasets, "report")
     posts = read_posts(home, [*test.id, *done.id[done.dataset.isin(list(tests))]])
-    groups = [group_of(posts[i]) for i in test.id]
-    boot = dict(n_boot=n_boot, seed=seed)
+    groups, boot = [group_of(posts[i]) for i in test.id], dict(n_boot=n_boot, seed=seed)
     n_bins, positive = protocol["selection"]["n_bins"], protocol["positive"]
     measured = Measured(models | strategies, done, datasets, positive, n_bins, groups=groups, **boot)
     results = _of_models(measured, abouts, done, fusion, calibration)
     shipped = {name: frame for name, frame in strategies.items() if name == fusion["ships"]}
     results |= dict(positive=positive, kinds=kind_table(models | shipped, done, posts, confs, positive, **boot))
-    answers = _expert_answers(models, done)
-    results |= dict(judged=judge(test, posts, answers), test=test, calibration=calibration, fusion=fusion)
+    judged = judge(test, posts, _expert_answers(models, done))
+    results |= dict(judged=judged, test=test, calibration=calibration, fusion=fusion)
     results |= dict(classes=class_names(done) + ["none"] * protocol["multi_label"], confusion=confused(test))
     own = {name: frame[frame.dataset.isin(list(datasets))] for name, frame in models.items()}
-    functions = functional_tests(home, done, field, tests, posts) if tests else None
-    results |= dict(windows=window_scores(home, task, experts, own, positive), functions=functions)
+    results["functions"] = functional_tests(home, done, field, tests, posts) if tests else None
+    results["windows"] = window_scores(home, task, experts, own, positive)
     results |= dict(curves=roc_curves(models, done, test, positive), by_class=class_table(test))
     results |= dict(groups=groups, on_seen=seen_scores(test, groups, **boot)) | _of_labels(home, done, test, datasets)
     attributes = describe(test.id, posts, confs, field, ocr_confidence(home, test.id))
