@@ -20,6 +20,8 @@ class EncoderConf(BaseModel):
     name: str
     modality: Literal["text", "vision", "audio", "video"]
     licence: str = ""
+    fixed: Literal["ngrams", "thumbnails", "tiles", "mel_bands"] | None = None   # nothing is trained but a linear head
+    side: int = Field(16, ge=1)              # thumbnails, tiles: how many of them along each side of a picture
     source: str | None = None                # hub or timm name, folder, package:<module>/<folder>; none: from scratch
     weights: str | None = None               # timm: safetensors file, relative to the project
     pretrained: bool = True                  # timm: fetch the weights of `source` where no file is named
@@ -40,6 +42,10 @@ class EncoderConf(BaseModel):
     batchnorm_eval: bool = False             # vision: keep the statistics of BatchNorm as they came
     head: list[int] = []                     # widths of the hidden layers between encoder and classes
     head_dropout: float = 0.1
+    # what a choice between encoders goes by (room `quality`)
+    parameters: float = 0                    # millions
+    languages: list[str] = []                # text: codes of those that it learned, `many` for more than fifty
+    ready: bool = True                       # its vectors serve as they came; those of a plain language model do not
 
 # %% ../../nbs/experts/03_confs.ipynb #817a0e33
 Chance = tuple[Annotated[float, Field(ge=0, le=1)], float]   # probability, and a strength whose unit stands beside it
