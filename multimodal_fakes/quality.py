@@ -628,6 +628,8 @@ def make_plan(
     basis = _basis(quality, minutes, facts, confs, need, stated)
     if earlier and earlier["basis"] == basis: plan = earlier
     else: plan = _fresh_plan(project, free, need, facts, confs, stated, minutes, spent) | {"basis": basis}
+    still = lacking(with_plan(free, plan))
+    if still: raise FakesError(f"{unplanned(still)} Of conf/encoder none is at hand for them.")
     _write_plan(project, params, free, plan, earlier)
     return plan
 
