@@ -642,8 +642,8 @@ def with_own_data(
     if "data" not in params: return params, {}, {}
     file = f"conf/dataset/{profile}.yaml"
     if (Path(project)/file).exists():
-        raise FakesError(f"conf/profile/{profile}.yaml has `data`, and {file} stands there, too. Name the profile otherwise, "
-                         f"or name that dataset under `prepare.datasets` and leave `data` out.")
+        raise FakesError(f"conf/profile/{profile}.yaml has `data`, and {file} stands there, too. Name the profile "
+                         "otherwise, or name that dataset under `prepare.datasets` and leave `data` out.")
     own = own_data(params["data"], profile, project)
     for note in own.notes: print(note, file=sys.stderr)      # the standard output is the workspace's path
     rest = {key: value for key, value in params.items() if key != "data"}
@@ -701,8 +701,8 @@ def plan_experts(
 
 def _write_params(project, path, value):
     "One setting more in params.yaml"
-    text = (project/"params.yaml").read_text(encoding="utf-8")
-    with atomic_path(project/"params.yaml") as temporary: temporary.write_text(with_setting(text, path, value), encoding="utf-8")
+    text = with_setting((project/"params.yaml").read_text(encoding="utf-8"), path, value)
+    with atomic_path(project/"params.yaml") as temporary: temporary.write_text(text, encoding="utf-8")
 
 # %% ../nbs/00f_line.ipynb #8fa7f1ef
 def reproduce(

@@ -78,7 +78,8 @@ def read_facts(
     frame = reader.frame[train]
     splits = {s: int((own & (reader.frame["split"] == s).to_numpy()).sum()) for s in ("train", "val", "test")}
     has = {m: int(frame[HAS[m]].sum()) for m in task.modalities}
-    return Facts(name, splits, counts, task.multi_label, has, *_of_texts(frame), _digest_of_posts(home, name))
+    words, languages = _of_texts(frame)
+    return Facts(name, splits, counts, task.multi_label, has, words, languages, _digest_of_posts(home, name))
 
 def _of_texts(frame):
     "Words that 95 % of the texts do not exceed, and language → share of the texts"
@@ -289,7 +290,8 @@ def wishes(
     if reason: notes.append(f"{facts.task}, {modality}: {reason}.")
     else: _wish_trained(wish, notes, pretrained, offers, facts, modality, judged, quality)
     if quality == "best" and ready:
-        near = _without_training(ready[0], facts, judged, f"{modality}_{ready[0].conf.name}_near", {"head": "neighbours"})
+        name = f"{modality}_{ready[0].conf.name}_near"
+        near = _without_training(ready[0], facts, judged, name, {"head": "neighbours"})
         wish(3, "neighbours among the training examples: errs elsewhere", near)
         for options in linear[1:2]: wish(4, "a second pretrained encoder, as it came", options)
     return made, notes
@@ -409,7 +411,8 @@ def with_setting(
 ) -> str:
     "The text with one setting more, on a line of its own"
     node = yaml.compose(text, yaml.SafeLoader)
-    if not isinstance(node, yaml.MappingNode): return f"{text.rstrip()}\n{_in_a_line(path[0], _nested(path[1:], value))}\n"
+    whole = _in_a_line(path[0], _nested(path[1:], value))
+    if not isinstance(node, yaml.MappingNode): return f"{text.rstrip()}\n{whole}\n"
     holder, above = None, list(path)
     while len(above) > 1:
         pair = _entry(node, above[0])
@@ -464,12 +467,13 @@ def planned_paths(
     plan:dict,     # as `PLAN` holds it
 ) -> list: # of paths, keys from the top
     "The settings that stand as a plan wrote them"
-    now, paths = _by_modality(params.get("experts")), []
+    now, paths = _by_modality(params.get("experts")), []      # type: ignore[var-annotated]
     for where, own in _by_modality(plan["experts"]).items():
         if now.get(where) == own: paths += [("experts", key) for key in own]
     per_task = (params.get("fusion") or {}).get("per_task") or {}
     for task, names in plan["strategies"].items():
-        if (per_task.get(task) or {}).get("strategies") == names: paths.append(("fusion", "per_task", task, "strategies"))
+        stands = (per_task.get(task) or {}).get("strategies") == names
+        if stands: paths.append(("fusion", "per_task", task, "strategies"))
     return paths
 
 # %% ../nbs/00ed_quality.ipynb #dddb8749
@@ -521,7 +525,8 @@ def _table_row(chosen):
     wish, option, granted = chosen
     entry = option.settings
     head = entry.get("head") or ("trained" if "epochs" in entry else "linear")
-    row = {"task": wish.task, "expert": option.name, "modality": wish.modality, "encoder": entry["encoder"], "head": head}
+    row = {"task": wish.task, "expert": option.name, "modality": wish.modality}
+    row |= {"encoder": entry["encoder"], "head": head}
     row |= {"epochs": entry.get("epochs"), "rate": entry.get("lr"), "minutes": round(option.minutes, 1)}
     return row | {"taken": granted, "why": wish.why}
 
@@ -695,8 +700,8 @@ def plan_text(
     import pandas as pd
     table = pd.DataFrame(plan["table"])
     table["taken"] = ["yes" if taken else "no" for taken in table["taken"]]
-    table["epochs"] = ["" if n is None else f"{n:.0f}" for n in table["epochs"].astype(object).where(table["epochs"].notna(), None)]
-    table["rate"] = ["" if rate != rate or rate is None else f"{rate:g}" for rate in table["rate"]]
+    for column in ("epochs", "rate"):
+        table[column] = ["" if pd.isna(value) else f"{value:g}" for value in table[column]]
     taken = sum(row["minutes"] for row in plan["table"] if row["taken"])
     head = f"quality: {plan['quality']}, at most {plan['minutes']:g} minutes on {plan['device']}"
     lines = [head, table.to_string(index=False), f"{taken:.1f} minutes of experts at most"]

@@ -219,7 +219,7 @@ SECTIONS = dict(  # section of params.yaml: its schema; `expert` has one a modal
 # %% ../nbs/00b_settings.ipynb #e6027f85
 class Choice(Section):
     "How experts are chosen where `experts` has none"
-    quality:Literal["quick", "balanced", "best"]|None = text("of the experts that are chosen: quick, balanced, best", None)
+    quality:Literal["quick", "balanced", "best"]|None = text("of experts that are chosen: quick, balanced, best", None)
     minutes:float|None = Field(None, gt=0, description="that a run may take, as `quality` has it if none")
 
 def check_choice(

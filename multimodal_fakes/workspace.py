@@ -79,8 +79,8 @@ def profile_settings(
     if isinstance(prepare, dict) and not prepare.get("datasets"): lacking.append("`prepare.datasets`")
     if not lacking: return settings
     raise FakesError(f"conf/profile/{profile}.yaml lists no {' and no '.join(lacking)}. Write what is decided on which "
-                     f"data, or `data:` and the path of a table of your own, or `extends: {PILOT}` for those of params.yaml, "
-                     "or `extends:` another profile.")
+                     f"data, or `data:` and the path of a table of your own, or `extends: {PILOT}` for those of "
+                     "params.yaml, or `extends:` another profile.")
 
 # %% ../nbs/00eb_workspace.ipynb #9e11f290
 COPIED = ("multimodal_fakes", "conf", "nbs")     # folders

@@ -35,7 +35,8 @@ def _stated(data, where):
     if not isinstance(said, dict) or not isinstance(said.get("table"), str):
         raise FakesError(f"{where}: data: expected the path of a table, or `{{table: path, text: column, …}}`, "
                          f"not {data!r:.80}.")
-    known = ["table", ANSWER, "positive", *SEEN, *(key for key in DatasetConf.model_fields if key not in _FOLLOWS)]
+    further = [key for key in DatasetConf.model_fields if key not in _FOLLOWS]
+    known = ["table", ANSWER, "positive", *SEEN, *further]
     for key in said:
         if key not in known: raise FakesError(f"{where}: data: nothing reads {key!r}{nearest(key, known)}")
     return said
@@ -144,7 +145,7 @@ def answer_label(
     said:dict,        # further entries of the label, such as `map`
 ) -> tuple: # entry of `labels`, and class → rows
     "How answers follow from a column; raises where its values are no classes"
-    label = {"column": column} | said
+    label:dict = {"column": column} | said
     if "map" not in said and _holds_several(answers): label.setdefault("several", True)
     elif "map" not in said:
         spelt = _spellings(answers)
@@ -156,8 +157,8 @@ def answer_label(
                          "at least two classes are needed.")
     if len(counts) > 20 and len(counts) > n / 2:
         some = first_few(counts)
-        raise FakesError(f"{name}: column {column!r} has {len(counts)} values in {n} rows, such as {some}: these are no "
-                         "classes. Name the column of the answers: `data: {table: …, label: <column>}`.")
+        raise FakesError(f"{name}: column {column!r} has {len(counts)} values in {n} rows, such as {some}: these are "
+                         "no classes. Name the column of the answers: `data: {table: …, label: <column>}`.")
     return label, counts
 
 # %% ../../nbs/data/01ab_own.ipynb #70bced8a
@@ -249,11 +250,12 @@ def own_data(
     cells = read_cells(path, fmt, answer, split, looked)
     seen, notes = _without_empty(seen, cells)
     if not seen and "text_file" not in said: raise FakesError(f"{where}: data: {', '.join(looked)} are empty.")
-    conf = {"title": f"{path.name}, a table of one's own", "licence": "that of the table's owner"}
+    conf:dict = {"title": f"{path.name}, a table of one's own", "licence": "that of the table's owner"}
     conf |= {"obtain": f"The table is {path}.", "files": [{"path": path.name}]}
     conf |= _beside(said, columns, cells, where) | _parts(seen, cells, path, where)
     field, label, sentences = _question(said, answer, cells, name)
-    conf |= {"labels": {field: label}} | {k: v for k, v in said.items() if k in DatasetConf.model_fields and k not in conf}
+    further = {k: v for k, v in said.items() if k in DatasetConf.model_fields and k not in conf}
+    conf |= {"labels": {field: label}} | further
     modalities = list(dict.fromkeys(SEEN[key] for key in ("text", *seen) if key in seen or "text_file" in said))
     task = {"field": field, "datasets": [name], "modalities": modalities, "tests": []}
     return OwnData(name, conf, task, path.parent, [*notes, *sentences])
