@@ -27,7 +27,7 @@ SEEN = {          # column, or entry of `data`, → modality
 ANSWER = "label"  # column of the answers
 BESIDE = ("id", "split", "lang", "group")     # columns that are taken where they are there
 
-_FOLLOWS = {"name", "folder", "files", "labels", "classes", "also"}      # what the table says; more needs a conf/dataset
+_FOLLOWS = {"name", "folder", "files", "labels", "classes", "also"}      # the table says it; more needs a conf/dataset
 
 def _stated(data, where):
     "What `data` says, as a mapping"
