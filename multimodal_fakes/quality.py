@@ -606,10 +606,10 @@ def _timed(project, about, facts, confs):
     return offers
 
 def _networks():
-    "Names of the strategies that are networks"
+    "Names of the strategies that train a network, or read more than experts' scores and vectors"
     from multimodal_fakes.fuse.combine import STRATEGIES
     from multimodal_fakes.fuse.fusion import Neural
-    return [name for name, kind in STRATEGIES.items() if issubclass(kind, Neural)]
+    return [name for name, kind in STRATEGIES.items() if issubclass(kind, Neural) or kind.needs]
 
 def _narrowed(params, datas, experts, quality, stated):
     "Task → strategies, where fewer are tried than params.yaml states"
