@@ -411,8 +411,8 @@ def without_setting(
     lines = text.splitlines(keepends=True)
     last = len(parent.value) == 1     # a mapping without entries is written as such
     first, end = pair[0].start_mark.line, _last_line(node) + 1
-    rest = "".join(lines[:first] + lines[end:])
-    return with_setting(without_setting(text, path[:-1]), path[:-1], {}) if last and path[:-1] else rest
+    if last and path[:-1]: return with_setting(without_setting(text, path[:-1]), path[:-1], {})
+    return "".join(lines[:first] + lines[end:])
 
 # %% ../nbs/00ed_quality.ipynb #94352fbd
 def with_setting(
@@ -478,7 +478,8 @@ def planned_paths(
     plan:dict,     # as `PLAN` holds it
 ) -> list: # of paths, keys from the top
     "The settings that stand as a plan wrote them"
-    now, paths = _by_modality(params.get("experts")), []      # type: ignore[var-annotated]
+    now = _by_modality(params.get("experts"))
+    paths:list = []
     for where, own in _by_modality(plan["experts"]).items():
         if now.get(where) == own: paths += [("experts", key) for key in own]
     per_task = (params.get("fusion") or {}).get("per_task") or {}
