@@ -672,7 +672,7 @@ def make_workspace(
     project = Path(project or root())
     work = project/"runs"/profile
     params, made, own = with_own_data(profile_settings(profile, project), profile, project)
-    params = with_plan({"experts": {}} | params, read_plan(work))
+    params = with_plan(params | {"experts": params.get("experts") or {}}, read_plan(work))
     link_data(work, datasets, weights or None, own)
     with _beside_conf(project, made) as folder:
         try: check_settings(params, folder, work)

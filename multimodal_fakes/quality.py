@@ -315,7 +315,8 @@ def _wish_trained(wish, notes, pretrained, offers, facts, modality, judged, qual
     if pretrained: why, chosen = f"pretrained, trained on {n:,} examples", pretrained
     elif own and n >= 1000: why, chosen = f"from scratch on {n:,} examples: nothing pretrained is at hand", own
     else:
-        notes.append(f"{facts.task}, {modality}: {n} training examples are too few to train from scratch (1,000).")
+        few = f"{n} training examples are too few to train one from scratch (1,000)"
+        notes.append(f"{facts.task}, {modality}: {few if own else 'nor is one that is trained from scratch'}.")
         return
     wish(2, why, _trained(chosen, facts, judged, quality))
     if quality == "best": wish(5, "a second seed", _trained(chosen, facts, judged, quality, "_2", seed=1))
