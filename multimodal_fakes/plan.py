@@ -81,7 +81,7 @@ def _experts(task, about, params, project, home, confs):
     entries = params.get("experts") or {}
     for modality in about["modalities"]:
         own = {n: e for n, e in entries.items() if (e.get("task"), e.get("modality")) == (task, modality)}
-        if not own: yield _missing_expert(task, modality, project)
+        if not own and not params.get("quality"): yield _missing_expert(task, modality, project)
         for name, entry in own.items():
             recipe = ((params.get("expert") or {}).get(modality) or {}) | entry
             yield from _named(task, name)
@@ -104,7 +104,8 @@ def _missing_expert(task, modality, project):
     encoder = small if small in encoders else encoders[0]
     others = [name for name in encoders if name != encoder]
     entry = f"{task}_{modality}: {{task: {task}, modality: {modality}, encoder: {encoder}}}"
-    return f"{line}Write: `{entry}`" + (f" (or: {', '.join(others)})" if others else "")
+    written = f"{line}Write: `{entry}`" + (f" (or: {', '.join(others)})" if others else "")
+    return f"{written}; or, above the sections, `quality: balanced`, by which experts are chosen that fit the data."
 
 def _encoders_of(modality, folder):
     "Names of the encoders of a modality, those that can be read"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOSSES', 'SCHEDULES', 'MODALITY', 'SECTIONS', 'WIDTH', 'AT', 'Section', 'share', 'count', 'text', 'Prepare', 'Ocr',
            'Clip', 'Shard', 'Recipe', 'Fusion', 'Search', 'Calibrate', 'Report', 'Export', 'Robustness', 'TaskParams',
-           'check_section', 'meaning', 'write_comments', 'comment_cell', 'editor_schema']
+           'Choice', 'check_choice', 'check_section', 'meaning', 'write_comments', 'comment_cell', 'editor_schema']
 
 # %% ../nbs/00b_settings.ipynb #252ac5b8
 import ast
@@ -216,6 +216,19 @@ SECTIONS = dict(  # section of params.yaml: its schema; `expert` has one a modal
     prepare=Prepare, ocr=Ocr, shard=Shard, expert=Recipe, fusion=Fusion, search=Search,
     calibrate=Calibrate, report=Report, export=Export, robustness=Robustness, tasks=TaskParams)
 
+# %% ../nbs/00b_settings.ipynb #e6027f85
+class Choice(Section):
+    "How experts are chosen where `experts` has none"
+    quality:Literal["quick", "balanced", "best"]|None = text("of experts that are chosen: quick, balanced, best", None)
+    minutes:float|None = Field(None, gt=0, description="that a run may take, as `quality` has it if none")
+
+def check_choice(
+    params:dict,   # the whole of params.yaml
+):
+    "Raise where `quality` or `minutes` is not what it should be"
+    stated = {key: params[key] for key in Choice.model_fields if key in params}
+    check_section(Choice, stated, "params.yaml")
+
 # %% ../nbs/00b_settings.ipynb #282405d6
 def check_section(
     schema,       # one of the classes above
@@ -251,6 +264,7 @@ def meaning(
 ) -> str|None: # none where no schema describes the line
     "What a line of params.yaml means"
     section, *keys = path
+    if section in Choice.model_fields and not keys: return Choice.model_fields[section].description
     if section in ("expert", "tasks"): keys = keys[1:]
     schema = SECTIONS.get(section)
     for key in keys:
@@ -336,4 +350,5 @@ def editor_schema() -> dict: # JSON schema of params.yaml
     one_expert = {"type": "object", "required": list(names), "properties": recipe}
     sections["experts"] = {"type": "object", "additionalProperties": one_expert}
     top = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "params.yaml", "type": "object"}
+    sections = Choice.model_json_schema()["properties"] | sections
     return top | {"properties": sections, "additionalProperties": False, "$defs": definitions}

@@ -59,7 +59,8 @@ NOT_ENCODING = {      # settings that change no vector
     "shift", "flip", "rotation", "jitter", "trivial",
     "crop", "jpeg", "h264", "consistency",
     "noise", "codec", "stretch", "pitch", "spec_freq", "spec_time",
-    "batchnorm_eval", "head", "head_dropout"}
+    "batchnorm_eval", "head", "head_dropout",
+    "parameters", "languages", "ready"}
 
 def content_key(
     sample,   # text or the bytes of a file
