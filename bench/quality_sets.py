@@ -1,0 +1,172 @@
+"""The sets of `python -m bench quality`: real ones and the pilots, cut to the same small size for every side.
+
+A split is a table of posts that any program reads: id, split, y, label, group, text, and paths of its files."""
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from multimodal_fakes.core import FakesError, read_json, read_jsonl, read_yaml, root, write_json
+from multimodal_fakes.data.ocr import ocr_text, read_all
+from multimodal_fakes.data.prepare import prepare_all
+from multimodal_fakes.data.shard import grouped_split
+from multimodal_fakes.pilots.clips import build_clips
+from multimodal_fakes.pilots.pilot import PLANS, write_pilots
+from multimodal_fakes.record import all_classes, load_dataset_conf, unify_labels
+
+DATASETS = Path(os.environ.get("DATASETS", root().parent/"shared/Datasets"))
+HOME = Path(os.environ.get("QUALITY", root()/".cache/quality"))
+MOST = dict(train=1000, val=200, test=1000)         # posts of a split
+SHARES = dict(train=0.6, val=0.15, test=0.25)       # where a set is too small for that
+
+
+class Set(NamedTuple):
+    "One question to one dataset"
+    dataset: str
+    field: str
+    modalities: tuple
+    changes: dict = {}          # of conf/dataset
+
+
+TEXT, VISION, BOTH = ("text",), ("vision",), ("text", "vision")
+SETS = {
+    "clickbait": Set("clickbait", "clickbait", TEXT),
+    "covid_fake_news": Set("covid_fake_news", "fake", TEXT),
+    "davidson": Set("davidson", "abuse_kind", TEXT),
+    "mediaeval_event": Set("mediaeval", "fake", BOTH),
+    "mediaeval_image": Set("mediaeval", "fake", BOTH, dict(group=["image"])),
+    "clothing": Set("clothing", "category", VISION),
+    "fashion_type": Set("fashion", "type", BOTH),
+    "fashion_gender": Set("fashion", "gender", BOTH),
+    "fashion_season": Set("fashion", "season", BOTH),
+    "fashion_usage": Set("fashion", "usage", BOTH),
+    "verite": Set("verite", "fake", BOTH),                      # vectors alone are published
+    "pilot_clickbait": Set("pilot_clickbait", "clickbait", TEXT),
+    "pilot_fakeddit": Set("pilot_fakeddit", "fake", BOTH),
+    "pilot_hateful_memes": Set("pilot_hateful_memes", "abuse_hate", BOTH),
+    "pilot_rakuten": Set("pilot_rakuten", "category", BOTH),
+    "pilot_deepfake": Set("pilot_deepfake", "fake", ("video", "audio")),
+}
+
+
+def prepared(name) -> Path:     # folder with Datasets, conf/dataset, Step_1 and Step_2
+    "The dataset of a set, read and checked by the line, with what is written in its pictures"
+    about = SETS[name]
+    own = name if about.changes else about.dataset
+    home = HOME/"prepared"/own
+    if (home/"Step_2/metrics.json").exists():
+        return home
+    place_dataset(about.dataset, home/"Datasets")
+    conf = read_yaml(root()/f"conf/dataset/{about.dataset}.yaml") | about.changes
+    shutil.copytree(root()/"conf/dataset", home/"conf/dataset", dirs_exist_ok=True)
+    write_json(home/f"conf/dataset/{about.dataset}.yaml", conf)         # JSON is YAML
+    prepare_all(home, home, [about.dataset], conf_folder=home/"conf/dataset")
+    read_all(home, home, n_workers=1)
+    return home
+
+
+def place_dataset(dataset, folder):
+    "Put a dataset into a folder of datasets: a link to a real one, or a pilot, which is made once"
+    source = DATASETS/dataset
+    if dataset.startswith("pilot_"):
+        source = HOME/"Datasets"/dataset
+        if not source.exists():
+            make_pilot(dataset, source.parent)
+    if not source.exists():
+        raise FakesError(f"No folder {source}: name the folder that holds the dataset {dataset} with DATASETS=….")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder/dataset).exists():
+        (folder/dataset).symlink_to(source.resolve(), target_is_directory=True)
+
+
+def make_pilot(dataset, folder):
+    "Write one of the pilots, as large as `make data` writes it"
+    if dataset in PLANS:
+        write_pilots(folder, 0, {dataset: PLANS[dataset][1]})
+    else:
+        build_clips(folder)
+
+
+def read_posts(name) -> tuple: # table: id, split as published, label, group, text, image, video, audio; and classes
+    "The labelled posts of a set"
+    about, home = SETS[name], prepared(name)
+    conf = load_dataset_conf(about.dataset, home/"conf/dataset")
+    ocr = {row["id"]: ocr_text(row["ocr"]["lines"]) for row in read_jsonl(home/"Step_2/ocr.jsonl")}
+    rows = []
+    for e in read_jsonl(home/"Step_2/data_manifest.jsonl"):
+        label = unify_labels(e["labels_raw"], conf).get(about.field)
+        if label is not None:
+            rows.append(as_post(e, label, ocr.get(e["id"]), home/"Datasets"))
+    table = pd.DataFrame(rows)
+    classes = all_classes(about.field, [conf], set(table.label))
+    return table, [c for c in classes if c in set(table.label)]
+
+
+def as_post(e, label, written, folder):
+    "One row of the table of posts; the text is what stands beside the picture, then what is written in it"
+    path = lambda name: str(folder/name) if name else None
+    text = "\n".join(filter(None, [e["text_raw"], written]))
+    return dict(
+        id=e["id"], split=e["split"], label=label, group=e["group"] or e["id"], text=text or None, lang=e["meta"].get("lang"),
+        image=path(e["image_path"]), video=path(e["video_path"]), audio=path(e["audio_path"]))
+
+
+def deal(posts, seed) -> np.ndarray: # (n,) train, val, test, or left
+    "Splits of the wanted size, whole groups in each; published ones are kept, and drawn from"
+    split = posts.split.to_numpy(object).copy()
+    if (split == "unsplit").all():
+        return grouped_split(posts.label, posts.group, wanted_shares(len(posts)), seed)
+    split[straddles(posts)] = "left"
+    for name, most in MOST.items():
+        own = np.flatnonzero(split == name)
+        if len(own) > most:
+            part = posts.iloc[own]
+            shares = {"left": 1 - most / len(own), name: most / len(own)}
+            split[own] = grouped_split(part.label, part.group, shares, seed)
+    return split
+
+
+def wanted_shares(n) -> dict:
+    "The share of each split, what is left out among them"
+    if n * SHARES["train"] <= MOST["train"]:
+        return SHARES
+    test = min(MOST["test"], n - MOST["train"] - MOST["val"])
+    shares = dict(train=MOST["train"] / n, val=MOST["val"] / n, test=test / n)
+    left = 1 - sum(shares.values())
+    return shares | dict(left=left) if left > 1 / n else shares
+
+
+def straddles(posts) -> np.ndarray: # (n,)
+    "Posts that share a group with a published split that is held back from theirs: of train, and of val where it is test"
+    held = posts.groupby("group").split.agg(set)
+    of_group = posts.group.map(held)
+    in_test, in_val = (np.array([name in splits for splits in of_group]) for name in ("test", "val"))
+    split = posts.split.to_numpy()
+    return (split == "train") & (in_test | in_val) | (split == "val") & in_test
+
+
+def write_split(name, seed) -> Path: # a folder with posts.parquet and about.json
+    "The posts of one split of a set, written once"
+    folder = HOME/"splits"/name/str(seed)
+    if (folder/"about.json").exists():
+        return folder
+    posts, classes = read_posts(name)
+    posts["split"] = deal(posts, seed)
+    posts = posts[posts.split.isin(list(MOST))].reset_index(drop=True)
+    posts["y"] = posts.label.map({c: k for k, c in enumerate(classes)}).astype(int)
+    folder.mkdir(parents=True, exist_ok=True)
+    posts.to_parquet(folder/"posts.parquet")
+    counts = posts.split.value_counts().to_dict()
+    groups = posts.groupby("split").group.nunique().to_dict()
+    about = dict(set=name, seed=seed, modalities=SETS[name].modalities, classes=classes, posts=counts, groups=groups)
+    write_json(folder/"about.json", about)
+    return folder
+
+
+def read_split(name, seed) -> tuple: # posts, about
+    "The posts of one split, and what is known about them"
+    folder = write_split(name, seed)
+    return pd.read_parquet(folder/"posts.parquet"), read_json(folder/"about.json")
