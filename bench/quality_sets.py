@@ -20,6 +20,7 @@ from multimodal_fakes.record import all_classes, load_dataset_conf, unify_labels
 DATASETS = Path(os.environ.get("DATASETS", root().parent/"shared/Datasets"))
 HOME = Path(os.environ.get("QUALITY", root()/".cache/quality"))
 MOST = dict(train=1000, val=200, test=1000)         # posts of a split
+FEW_GROUPS = 300
 SHARES = dict(train=0.6, val=0.15, test=0.25)       # where a set is too small for that
 
 
@@ -60,9 +61,10 @@ def prepared(name) -> Path:     # folder with Datasets, conf/dataset, Step_1 and
     if (home/"Step_2/metrics.json").exists():
         return home
     place_dataset(about.dataset, home/"Datasets")
-    conf = read_yaml(root()/f"conf/dataset/{about.dataset}.yaml") | about.changes
     shutil.copytree(root()/"conf/dataset", home/"conf/dataset", dirs_exist_ok=True)
-    write_json(home/f"conf/dataset/{about.dataset}.yaml", conf)         # JSON is YAML
+    if about.changes:
+        path = home/f"conf/dataset/{about.dataset}.yaml"
+        write_json(path, read_yaml(path) | about.changes)         # JSON is YAML
     prepare_all(home, home, [about.dataset], conf_folder=home/"conf/dataset")
     read_all(home, home, n_workers=1)
     return home
@@ -118,7 +120,10 @@ def deal(posts, seed) -> np.ndarray: # (n,) train, val, test, or left
     "Splits of the wanted size, whole groups in each; published ones are kept, and drawn from"
     split = posts.split.to_numpy(object).copy()
     if (split == "unsplit").all():
-        return grouped_split(posts.label, posts.group, wanted_shares(len(posts)), seed)
+        shares = wanted_shares(len(posts))
+        if posts.group.nunique() < FEW_GROUPS:
+            return by_chance(posts, shares, seed)
+        return grouped_split(posts.label, posts.group, shares, seed)
     split[straddles(posts)] = "left"
     for name, most in MOST.items():
         own = np.flatnonzero(split == name)
@@ -127,6 +132,30 @@ def deal(posts, seed) -> np.ndarray: # (n,) train, val, test, or left
             shares = {"left": 1 - most / len(own), name: most / len(own)}
             split[own] = grouped_split(part.label, part.group, shares, seed)
     return split
+
+
+def by_chance(posts, shares, seed) -> np.ndarray: # (n,)
+    "Few groups: dealt out by chance, each to the split that lacks most; the best of many deals is the same for any seed"
+    for again in range(1000):
+        split = one_deal(posts.group, shares, np.random.default_rng([seed, again]))
+        came = split.value_counts(normalize=True)
+        is_near = all(came.get(name, 0) > share / 2 for name, share in shares.items())
+        classes, groups = posts.label.groupby(split).nunique(), posts.group.groupby(split).nunique()
+        is_usable = (classes > 1).all() and (groups[list(MOST)] > 2).all()
+        if is_near and is_usable and classes["train"] == posts.label.nunique():
+            return split.to_numpy(object)
+    raise FakesError("No deal of 1,000 gives each split half of its share, three groups and two classes, "
+                     "and training all classes.")
+
+
+def one_deal(group, shares, rng) -> pd.Series: # (n,)
+    "One deal of whole groups"
+    size = group.value_counts()
+    lacks, split_of = {name: share * len(group) for name, share in shares.items()}, {}
+    for name in rng.permutation(size.index.sort_values()):
+        split_of[name] = max(lacks, key=lacks.get)
+        lacks[split_of[name]] -= size[name]
+    return group.map(split_of)
 
 
 def wanted_shares(n) -> dict:
