@@ -19,7 +19,7 @@ from .data.shard import shard_all
 from .experts.expert import load_task, train_expert
 from .fuse.fusion import fuse
 from .pilots.pilot import PLANS, write_pilots
-from .record import Example, Task
+from .record import Example, Task, expert_step
 from .settings import Recipe
 from .trust.calibrate import calibrate_all
 
@@ -28,7 +28,7 @@ DONE = dict(  # stage: the file that it writes last
     prepare="Step_1/metrics.json",
     ocr="Step_2/metrics.json",
     shard="Step_3/sums.json",
-    expert="Step_4/fake_news/vision/sums.json",
+    expert="Step_4/fake_news/fake_news_vision/sums.json",
     fusion="Step_5/fake_news/fusion/sums.json",
     calibrate="models/fake_news/sums.json")
 
@@ -39,7 +39,7 @@ def demo_task(
     home,   # folder with Step_3
 ) -> Task:
     "Which posts are fake, by their text and their picture"
-    return load_task(home, "fake_news", "fake", ["pilot_fakeddit"], ["text", "vision"], [])
+    return load_task(home, "fake_news", "fake", ["pilot_fakeddit"], {"text": "text", "vision": "vision"}, [])
 
 # %% ../nbs/10_demo.ipynb #4fe14144
 def few_posts(
@@ -67,17 +67,17 @@ def _run(stage, home, n):
     if stage == "fusion": fuse(home, home, demo_task(home), "concat", ["mean", "logistic"], **QUICK)
     if stage == "calibrate":
         task = demo_task(home)
-        calibrate_all(home, home, task.name, task.field, task.datasets, task.modalities, task.tests)
+        calibrate_all(home, home, task.name, task.field, task.datasets, task.experts, task.tests)
 
 # %% ../nbs/10_demo.ipynb #f737a12f
 def _train(home, task, **settings):
-    "One small expert a modality"
+    "Small experts, one of each modality"
     common = dict(
         frozen_lr=1e-3, weight_decay=0.01, batch_size=16, loss="weighted", label_smoothing=0.0, n_workers=0, seed=0)
-    for modality in task.modalities:
-        if (home/f"Step_4/{task.name}/{modality}/sums.json").exists(): continue
+    for name, modality in task.experts.items():
+        if (home/expert_step(task.name, name)/"sums.json").exists(): continue
         recipe = Recipe(encoder=f"small_{modality}", **common, **settings)
-        train_expert(home, home, task, modality, recipe)
+        train_expert(home, home, task, name, recipe)
 
 # %% ../nbs/10_demo.ipynb #95c452a7
 PLACES = "harbour bridge market tower garden station".split()
@@ -90,7 +90,7 @@ def signs_task(
     home,   # folder with Step_3
 ) -> Task:
     "What a sign says, of which several things may hold"
-    return load_task(home, "signs", "abuse_form", ["signs"], ["text", "vision"], [])
+    return load_task(home, "signs", "abuse_form", ["signs"], {"text": "text", "vision": "vision"}, [])
 
 # %% ../nbs/10_demo.ipynb #591227b4
 def signs(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .core import FakesError, nearest
 from .experts.confs import load_encoder_conf
-from .record import label_field, load_dataset_conf, load_words
+from .record import expert_name, label_field, load_dataset_conf, load_words
 
 # %% ../nbs/00ea_plan.ipynb #cabcc9eb
 def _known(names, folder):
@@ -82,14 +82,16 @@ def _experts(task, about, params, project, home, confs):
     for modality in about["modalities"]:
         own = {n: e for n, e in entries.items() if (e.get("task"), e.get("modality")) == (task, modality)}
         if not own: yield _missing_expert(task, modality, project)
-        if len(own) > 1:
-            twins = f"{len(own)} entries ({', '.join(own)})"
-            yield f"experts has {twins} with task {task!r} and modality {modality!r}; keep one."
-        if len(own) != 1: continue
-        name, entry = next(iter(own.items()))
-        recipe = ((params.get("expert") or {}).get(modality) or {}) | entry
-        yield from _recipe(f"experts.{name}", modality, recipe, project, home)
-        yield from _taught(f"experts.{name}.taught", recipe.get("taught"), about["field"], confs)
+        for name, entry in own.items():
+            recipe = ((params.get("expert") or {}).get(modality) or {}) | entry
+            yield from _named(task, name)
+            yield from _recipe(f"experts.{name}", modality, recipe, project, home)
+            yield from _taught(f"experts.{name}.taught", recipe.get("taught"), about["field"], confs)
+
+def _named(task, key):
+    "What is wrong with the name of an expert"
+    try: expert_name(task, key)
+    except FakesError as e: yield str(e)
 
 # %% ../nbs/00ea_plan.ipynb #0c5229c7
 def _missing_expert(task, modality, project):

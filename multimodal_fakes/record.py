@@ -6,7 +6,8 @@
 __all__ = ['FIELDS', 'Split', 'SPLITS', 'UNPACKED', 'READ', 'BASELINES', 'Words', 'UNWRITTEN', 'LabelField', 'Example', 'Strict',
            'Format', 'Join', 'Table', 'Label', 'Check', 'Derived', 'DatasetConf', 'label_field', 'all_classes',
            'unify_labels', 'list_in', 'in_one_word', 'part_of_stage', 'load_dataset_conf', 'read_confs', 'text_field',
-           'split_text_field', 'Task', 'TaskWords', 'load_words', 'unwritten', 'words_gaps']
+           'split_text_field', 'Task', 'expert_key', 'expert_name', 'expert_step', 'expert_model', 'TaskWords',
+           'load_words', 'unwritten', 'words_gaps']
 
 # %% ../nbs/00c_record.ipynb #4e3c2a37
 import json
@@ -607,11 +608,41 @@ class Task(Strict):
     name: str
     field: str                       # label field
     datasets: list[str]              # trained, validated and tested on
-    modalities: list[str]
+    experts: dict[str, str]          # name → modality that it sees
     tests: list[str] = []            # tested on only
     classes: list[str] = []          # of the field, in order
     positive: str|None = None        # of two classes the one that a probability is about
     multi_label: bool = False        # whether several classes may hold at once
+
+    @property
+    def modalities(self) -> list[str]: return list(dict.fromkeys(self.experts.values()))
+
+# %% ../nbs/00c_record.ipynb #44e32dc2
+def expert_key(
+    task:str,
+    expert:str,   # its name in the task
+) -> str: # its name among all, as in `experts` of params.yaml
+    "`products`, `text_linear` → `products_text_linear`"
+    return f"{task}_{expert}"
+
+def expert_name(
+    task:str,
+    key:str,   # in `experts` of params.yaml
+) -> str: # its name in the task
+    "`products`, `products_text_linear` → `text_linear`; raises where the key does not begin with the task"
+    name = key.removeprefix(f"{task}_")
+    if name not in ("", key): return name
+    raise FakesError(f"experts.{key} is of task {task!r}: its name should begin with the task's, "
+                     f"as {task}_text or {task}_text_linear does.")
+
+# %% ../nbs/00c_record.ipynb #6205f6be
+def expert_step(task:str, expert:str) -> Path: # below the project
+    "Where an expert's answers lie"
+    return Path("Step_4")/task/expert_key(task, expert)
+
+def expert_model(task:str, expert:str) -> Path: # below the project
+    "Where its weights lie"
+    return Path("models")/task/f"{expert_key(task, expert)}_expert"
 
 # %% ../nbs/00c_record.ipynb #52f450cc
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]

@@ -103,6 +103,8 @@ SCHEDULES = Literal["cosine", "onecycle", "restarts", "plateau", "constant"]
 class Recipe(Section):
     "Train one modality of one task"
     encoder:str = text("name of a file in conf/encoder")
+    head:Literal["trained", "linear", "neighbours"] = text(
+        "trained; linear: logistic regression on vectors that stay; neighbours: the nearest of them", "trained")
     taught:str = text("field of the label taxonomy that it is trained on, the task's if empty", "")
     load_from:str = text("folder of an earlier expert to go on from, a new start if empty", "")
     frozen_epochs:int = count("epochs that train the head alone, on stored features")
@@ -131,8 +133,9 @@ class Recipe(Section):
 # %% ../nbs/00b_settings.ipynb #aa276a7e
 class Fusion(Section):
     "Experts' features and scores to one score"
-    strategy:str = text("auto: the lowest validation loss, if ahead of the best expert; or a name: always that one")
+    strategy:str = text("auto: what `fuse.choice` chooses; or the name of a strategy or an expert: always that one")
     strategies:list[str] = text("tried; all that read only what the experts wrote if empty")
+    weights:dict[str, float] = text("of experts or modalities in the strategy weighted, fitted if empty", {})
     hidden:list[int] = text("widths of the head")
     dropout:list[float] = text("after each of them")
     activation:Literal["relu", "gelu"] = text("relu, gelu")
@@ -203,7 +206,7 @@ class Robustness(Section):
 MODALITY = Literal["text", "vision", "audio", "video"]
 
 class TaskParams(Section):
-    "What a task decides, from what, on which data"
+    "What a task decides, from what, on which data; its experts stand in `experts`"
     field:str = text("field of the label taxonomy")
     datasets:list[str] = Field(min_length=1, description="train, validation and test examples")
     modalities:list[MODALITY] = Field(min_length=1, description="that its experts see")
