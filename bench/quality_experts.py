@@ -50,7 +50,7 @@ def encoder_of(name):
 def encoded(name, samples, keys, read) -> np.ndarray: # (n, D) float32
     "Vectors of a frozen encoder; `read` makes of a sample what it takes"
     encoder, store = encoder_of(name)
-    todo = store.missing(keys)
+    todo = sorted(store.missing(keys), key=lambda i: len(samples[i]))       # of texts: alike in length together
     for start in range(0, len(todo), BATCH):
         some = todo[start:start + BATCH]
         batch = encoder.preprocess([read(samples[i]) for i in some])
@@ -135,7 +135,7 @@ def softmax(z):
 def vectors_of(name, posts) -> dict: # expert → modality, rows (n,) bool, vectors of these rows, models
     "What the experts of a set see"
     if name == "verite":
-        return clip_vectors(posts)
+        return sides_of(posts)
     seen, modalities = {}, SETS[name].modalities
     if "text" in modalities:
         has, texts = posts.text.notna().to_numpy(), posts.text.dropna().to_numpy(object)
@@ -157,13 +157,11 @@ def vectors_of(name, posts) -> dict: # expert → modality, rows (n,) bool, vect
     return seen
 
 
-def clip_vectors(posts):
-    "The published vectors of VERITE, a row of the file each post"
-    rows = posts.id.str.rsplit("_", n=1).str[-1].astype(int).to_numpy()
-    every, seen = np.ones(len(posts), bool), {}
-    for modality, file in (("text", "text"), ("vision", "image")):
-        x = np.load(DATASETS/f"verite/VERITE_clip_{file}_embeddings_ViTL14.npy")[rows].astype("float32")
-        x /= np.linalg.norm(x, axis=1, keepdims=True)
+def sides_of(posts):
+    "The published vectors of VERITE, of the caption and of the picture"
+    both, every = np.stack(posts.vectors.to_list()), np.ones(len(posts), bool)
+    seen = {}
+    for modality, x in zip(("text", "vision"), np.split(both, 2, axis=1)):
         seen |= {f"{modality}_clip": (modality, every, x, linear), f"{modality}_near": (modality, every, x, neighbours)}
     return seen
 

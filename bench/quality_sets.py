@@ -2,17 +2,20 @@
 
 A split is a table of posts that any program reads: id, split, y, label, group, text, and paths of its files."""
 import os
+import resource
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from multimodal_fakes.core import FakesError, read_json, read_jsonl, read_yaml, root, write_json
 from multimodal_fakes.data.ocr import ocr_text, read_all
 from multimodal_fakes.data.prepare import prepare_all
 from multimodal_fakes.data.shard import grouped_split
+from multimodal_fakes.media import read_audio, read_frames
 from multimodal_fakes.pilots.clips import build_clips
 from multimodal_fakes.pilots.pilot import PLANS, write_pilots
 from multimodal_fakes.record import all_classes, load_dataset_conf, unify_labels
@@ -186,6 +189,10 @@ def write_split(name, seed) -> Path: # a folder with posts.parquet and about.jso
     posts["split"] = deal(posts, seed)
     posts = posts[posts.split.isin(list(MOST))].reset_index(drop=True)
     posts["y"] = posts.label.map({c: k for k, c in enumerate(classes)}).astype(int)
+    if name == "verite":
+        posts["vectors"] = clip_vectors(posts)
+    if "video" in SETS[name].modalities:
+        posts = posts.assign(**as_pictures(posts))
     folder.mkdir(parents=True, exist_ok=True)
     posts.to_parquet(folder/"posts.parquet")
     counts = posts.split.value_counts().to_dict()
@@ -195,7 +202,44 @@ def write_split(name, seed) -> Path: # a folder with posts.parquet and about.jso
     return folder
 
 
+def clip_vectors(posts) -> list: # of (1536,), of the caption and then of the picture, each of length 1
+    "The published vectors of VERITE's posts; no pictures are published"
+    rows = posts.id.str.rsplit("_", n=1).str[-1].astype(int).to_numpy()
+    sides = [np.load(DATASETS/f"verite/VERITE_clip_{side}_embeddings_ViTL14.npy")[rows] for side in ("text", "image")]
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in sides]
+    return list(np.hstack(unit).astype("float32"))
+
+
+def as_pictures(posts) -> dict: # column → paths
+    "What a reader of pictures alone can be given of a clip: the frame in its middle, and its sound as a spectrogram"
+    columns = dict(frame=[], spectrogram=[])
+    for post in posts.itertuples():
+        folder = HOME/"pictures"/post.id
+        if not (folder/"spectrogram.png").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            frames, _ = read_frames(post.video, dict(n=3), 224)
+            Image.fromarray(frames[1]).save(folder/"frame.png")
+            draw_sound(read_audio(post.audio)).save(folder/"spectrogram.png")
+        for column, paths in columns.items():
+            paths.append(str(folder/f"{column}.png"))
+    return columns
+
+
+def draw_sound(wave) -> Image.Image:
+    "Loudness of 224 bands of frequencies over time, in grey"
+    frames = np.lib.stride_tricks.sliding_window_view(wave, 512)[::160] * np.hanning(512)
+    loud = np.log10(np.abs(np.fft.rfft(frames))[:, 1:225].T[::-1] + 1e-4)
+    grey = np.uint8(255 * np.clip((loud + 4) / 6, 0, 1))
+    return Image.fromarray(grey).resize((224, 224)).convert("RGB")
+
+
 def read_split(name, seed) -> tuple: # posts, about
     "The posts of one split, and what is known about them"
     folder = write_split(name, seed)
     return pd.read_parquet(folder/"posts.parquet"), read_json(folder/"about.json")
+
+
+def cpu_seconds() -> float:
+    "Of this process and those that it started and that ended"
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)

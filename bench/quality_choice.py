@@ -1,0 +1,98 @@
+"""What the choice of `python -m bench quality` is worth: experts and strategies of each split, what ships, what was best.
+
+Candidates are kept by the code that made them, so that a rule is tried in seconds."""
+import tempfile
+
+import numpy as np
+import pandas as pd
+
+from bench.quality_experts import scores_of
+from bench.quality_sets import HOME
+from multimodal_fakes.core import digest, read_json, root, write_json
+from multimodal_fakes.fuse.combine import Evidence
+from multimodal_fakes.fuse.fusion import to_try, train_strategies
+from multimodal_fakes.metrics import paired_bootstrap, score_table, softmax
+
+NETWORKS = ["concat", "interaction"]                  # of those that learn from vectors, one of each kind
+RULES = ["mean", "vote", "weighted", "logistic", "boosted", "conjunctive"]
+SETTINGS = dict(hidden=[256, 128], dropout=[0.4, 0.2], activation="relu", width=128, modality_dropout=0.1, aux_weight=0.1,
+                epochs=20, lr=1e-3, weight_decay=0.01, batch_size=64, patience=5, seed=0)      # those of params.yaml
+LEVEL = 0.95
+
+
+def evidence_of(posts, about, experts) -> Evidence:
+    "What the experts of a split wrote, as fusion takes it"
+    frame = posts[["id", "split", "group"]].assign(dataset=about["set"])
+    features = {name: x for name, (_, _, _, x) in experts.items() if x is not None}
+    return Evidence(
+        frame, posts.y.to_numpy(),
+        present={name: has for name, (_, has, _, _) in experts.items()},
+        logits={name: z for name, (_, _, z, _) in experts.items()},
+        features=features,
+        modality={name: modality for name, (modality, *_) in experts.items()})
+
+
+def candidates_of(name, seed) -> tuple: # evidence, {candidate: logits (n, C)}
+    "Experts and strategies of a split, those fitted on validation out of fold there"
+    posts, about, experts = scores_of(name, seed)
+    evidence = evidence_of(posts, about, experts)
+    path = HOME/"candidates"/code()/name/f"{seed}.npz"
+    if path.exists():
+        return evidence, dict(np.load(path))
+    asked = [*RULES, *(NETWORKS if len(evidence.encoded) > 1 else [])]
+    names = to_try(asked, "auto", evidence.experts, len(about["classes"]))
+    with tempfile.TemporaryDirectory() as folder:
+        _, logits, _, left_out = train_strategies(evidence, names, SETTINGS, folder)
+    for strategy, why in left_out.items():
+        print(f"{name} {seed}: {strategy} is left out: {why}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **evidence.logits, **logits)
+    return evidence, dict(np.load(path))
+
+
+def code() -> str:
+    "Name of the code that fuses, and of this list of strategies"
+    files = sorted((root()/"multimodal_fakes/fuse").glob("*.py"))
+    return digest([f.read_text() for f in files if f.stem != "choice"], RULES, NETWORKS, SETTINGS)[:12]
+
+
+def gated(evidence, candidates) -> str:
+    """The rule before this one: the strategy of the lowest validation loss where the interval of what it gains in accuracy
+    over the most accurate expert lies above zero, else that expert"""
+    val = evidence.rows("val")
+    y, groups = evidence.y[val], evidence.frame["group"].to_numpy()[val]
+    z = {name: logits[val] for name, logits in candidates.items()}
+    loss = {name: score_table(y, softmax(scores))["nll"] for name, scores in z.items()}
+    right = {name: (scores.argmax(1) == y).mean() for name, scores in z.items()}
+    expert = max(evidence.experts, key=right.get)
+    tried = [name for name in candidates if name not in evidence.experts]
+    if not tried:
+        return expert
+    strategy = min(tried, key=loss.get)
+    _, low, _ = paired_bootstrap(y, z[strategy].argmax(1), z[expert].argmax(1), "accuracy", groups, 1000, 0, None, LEVEL)
+    return strategy if low > 0 else expert
+
+
+def study(name, seed) -> dict:
+    "What each rule ships on a split, and how right every candidate is on test"
+    evidence, candidates = candidates_of(name, seed)
+    test = evidence.rows("test")
+    y, groups = evidence.y[test], evidence.frame["group"].to_numpy()[test]
+    tables = {c: score_table(y, softmax(z[test])) for c, z in candidates.items()}
+    shipped = {rule: choose(evidence, candidates) for rule, choose in CHOICES.items()}
+    best = max(tables, key=lambda c: tables[c]["accuracy"])
+    regret = {rule: tables[best]["accuracy"] - tables[c]["accuracy"] for rule, c in shipped.items()}
+    about = dict(set=name, seed=seed, best=best, shipped=shipped, regret=regret)
+    about["scores"] = {c: {m: t[m] for m in ("accuracy", "macro_f1", "nll")} for c, t in tables.items()}
+    if "weighted" in candidates:
+        about["weighted_over_mean"] = over_mean(y, groups, candidates, test)
+    return about
+
+
+def over_mean(y, groups, candidates, test) -> dict: # metric → (difference, low, high)
+    "What the weighted mean gains over the plain one, each with its interval"
+    ours, plain = (softmax(candidates[c][test]) for c in ("weighted", "mean"))
+    return {m: paired_bootstrap(y, ours, plain, m, groups) for m in ("accuracy", "macro_f1", "nll")}
+
+
+CHOICES = {"gated": gated}

@@ -1,0 +1,92 @@
+"""The project's own line on one split of `python -m bench quality`: shards, experts, fusion, calibration, in this process.
+
+What counts is what ships: the calibrated probabilities of the detector that the line chose."""
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+
+from bench.quality_sets import HOME, SETS, cpu_seconds, prepared, read_split
+from multimodal_fakes.core import read_json, read_jsonl, read_yaml, root, write_json, write_jsonl
+from multimodal_fakes.data.shard import shard_all
+from multimodal_fakes.experts.expert import load_task, train_expert
+from multimodal_fakes.fuse.fusion import fuse
+from multimodal_fakes.record import expert_name, expert_step
+from multimodal_fakes.settings import Recipe
+from multimodal_fakes.trust.calibrate import calibrate_all
+
+TASK = "task"       # its name in the workspace of a split
+ENCODERS = dict(text="minilm", vision="mobilenetv2", video="small_video", audio="small_audio")
+
+
+def run_line(name, seed) -> Path: # folder with scores.parquet and about.json
+    "The line on one split; what is finished stays"
+    folder = HOME/"line"/name/str(seed)
+    if (folder/"about.json").exists():
+        return folder
+    before = cpu_seconds()
+    task = packed(name, seed, folder)
+    used = dict(shard=cpu_seconds() - before)
+    params = read_yaml(root()/"params.yaml")
+    for key, entry in entries(name, params, task).items():
+        before = cpu_seconds()
+        train_one(folder, task, key, entry, params)
+        used[key] = cpu_seconds() - before
+    before = cpu_seconds()
+    settings = {k: v for k, v in params["fusion"].items() if k != "per_task"}
+    fused = fuse(folder, folder, task, **settings)
+    calibrate_all(folder, folder, TASK, task.field, task.datasets, task.experts, task.tests)
+    used["fuse and calibrate"] = cpu_seconds() - before
+    write_scores(folder, task, fused["about"], used)
+    return folder
+
+
+def packed(name, seed, folder): # Task
+    "Shards of one split, as published splits"
+    about, home = SETS[name], prepared(name)
+    posts, split = read_split(name, seed)
+    split_of = dict(zip(posts.id, posts.split))
+    if not (folder/"Step_3/sums.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(home/"conf", folder/"conf", dirs_exist_ok=True)
+        link(folder/"Datasets", home/"Datasets")
+        link(folder/".cache/features", HOME/"line_features")
+        rows = [row for row in read_jsonl(home/"Step_2/data_manifest.jsonl") if row["id"] in split_of]
+        write_jsonl(folder/"Step_2/data_manifest.jsonl", [row | {"split": split_of[row["id"]]} for row in rows])
+        ocr = read_jsonl(home/"Step_2/ocr.jsonl")
+        write_jsonl(folder/"Step_2/ocr.jsonl", [row for row in ocr if row["id"] in split_of])
+        clip = read_yaml(root()/"params.yaml")["shard"]["clip"]
+        shard_all(folder, folder, split_by="published", clip=clip)
+    keys = entries(name, read_yaml(root()/"params.yaml"))
+    experts = {expert_name(TASK, key): entry["modality"] for key, entry in keys.items()}
+    return load_task(folder, TASK, about.field, [about.dataset], experts, [])
+
+
+def link(path, target):
+    "A folder that lies elsewhere"
+    target.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_symlink():
+        path.symlink_to(target, target_is_directory=True)
+
+
+def train_one(folder, task, key, entry, params):
+    "One expert, unless it is there"
+    expert = expert_name(TASK, key)
+    if (folder/expert_step(TASK, expert)/"sums.json").exists():
+        return
+    own = {k: v for k, v in entry.items() if k not in ("task", "modality")}
+    train_expert(folder, folder, task, expert, Recipe(**params["expert"][entry["modality"]] | own))
+
+
+def write_scores(folder, task, fused, used):
+    "What ships says of validation and test, and what it cost"
+    table = pd.read_parquet(folder/f"Step_5/{TASK}/calibrate/predictions.parquet")
+    table = table[table.split.isin(["val", "test"])]
+    scores = table[["id", "split"]].reset_index(drop=True)
+    for k, c in enumerate(task.classes):
+        scores[f"p_{k}"] = table[f"prob_{c}"].to_numpy()
+    scores.to_parquet(folder/"scores.parquet")
+    done = dict(classes=task.classes, experts=task.experts, ships=fused["ships"], cpu_seconds=used)
+    write_json(folder/"about.json", done | dict(strategies=fused["strategies"]))
