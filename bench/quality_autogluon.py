@@ -2,7 +2,6 @@
 
 It imports nothing of this project. OUT gets scores.parquet (id, split, p_0, p_1, …) and about.json."""
 import json
-import os
 import resource
 import sys
 import time
@@ -112,7 +111,8 @@ def main(split, minilm, weights, out):
                   column_types=column_types(table))
     fit = dict(cpu_seconds=cpu_seconds() - before, seconds=time.perf_counter() - began)
     before = cpu_seconds()
-    scores = [score(predictor, posts[posts.split == name], parts[name], len(about["classes"])) for name in ("val", "test")]
+    k = len(about["classes"])
+    scores = [score(predictor, posts[posts.split == name], parts[name], k) for name in ("val", "test")]
     pd.concat(scores).to_parquet(out/"scores.parquet")
     done = dict(fit=fit, score_cpu_seconds=cpu_seconds() - before, options=given, timm=timm.__version__)
     (out/"about.json").write_text(json.dumps(done, indent=1))

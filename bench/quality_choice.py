@@ -1,23 +1,20 @@
-"""What the choice of `python -m bench quality` is worth: experts and strategies of each split, what ships, what was best.
+"""What the choice of `python -m bench quality` is worth: candidates of each split, what ships, what was best.
 
 Candidates are kept by the code that made them, so that a rule is tried in seconds."""
 import tempfile
 
 import numpy as np
-import pandas as pd
 
 from bench.quality_experts import scores_of
 from bench.quality_sets import HOME
-from multimodal_fakes.core import digest, read_json, root, write_json
+from multimodal_fakes.core import digest, root
 from multimodal_fakes.fuse.combine import Evidence
 from multimodal_fakes.fuse.fusion import to_try, train_strategies
 from multimodal_fakes.metrics import paired_bootstrap, score_table, softmax
 
 NETWORKS = ["concat", "interaction"]                  # of those that learn from vectors, one of each kind
 RULES = ["mean", "vote", "weighted", "logistic", "boosted", "conjunctive"]
-SETTINGS = dict(hidden=[256, 128], dropout=[0.4, 0.2], activation="relu", width=128, modality_dropout=0.1, aux_weight=0.1,
-                epochs=20, lr=1e-3, weight_decay=0.01, batch_size=64, patience=5, seed=0)      # those of params.yaml
-LEVEL = 0.95
+SETTINGS = dict(seed=0)
 
 
 def evidence_of(posts, about, experts) -> Evidence:
@@ -57,8 +54,8 @@ def code() -> str:
 
 
 def gated(evidence, candidates) -> str:
-    """The rule before this one: the strategy of the lowest validation loss where the interval of what it gains in accuracy
-    over the most accurate expert lies above zero, else that expert"""
+    """The rule before this one: the strategy of the lowest validation loss where the interval of what it gains in
+    accuracy over the most accurate expert lies above zero, else that expert"""
     val = evidence.rows("val")
     y, groups = evidence.y[val], evidence.frame["group"].to_numpy()[val]
     z = {name: logits[val] for name, logits in candidates.items()}
@@ -69,7 +66,8 @@ def gated(evidence, candidates) -> str:
     if not tried:
         return expert
     strategy = min(tried, key=loss.get)
-    _, low, _ = paired_bootstrap(y, z[strategy].argmax(1), z[expert].argmax(1), "accuracy", groups, 1000, 0, None, LEVEL)
+    ours, theirs = (z[name].argmax(1) for name in (strategy, expert))
+    _, low, _ = paired_bootstrap(y, ours, theirs, "accuracy", groups)
     return strategy if low > 0 else expert
 
 

@@ -5,7 +5,6 @@ import warnings
 from functools import cache
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -14,10 +13,8 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import FeatureUnion
 
 from bench.quality_sets import DATASETS, HOME, SETS, read_split
-from multimodal_fakes.core import root
 from multimodal_fakes.experts.encoder import load_encoder_conf, make_encoder
 from multimodal_fakes.experts.features import FeatureStore, content_key, encoder_key
-from multimodal_fakes.fuse.combine import Evidence
 from multimodal_fakes.media import open_image, read_audio, read_frames
 from multimodal_fakes.record import text_field
 
@@ -148,12 +145,14 @@ def vectors_of(name, posts) -> dict: # expert → modality, rows (n,) bool, vect
         keys = file_keys(paths)
         seen["vision_linear"] = ("vision", has, stored("thumbnails", paths, keys, thumbnail), linear)
         mobilenet = encoded("mobilenetv2", paths, keys, open_image)
-        seen |= {"vision_mobilenet": ("vision", has, mobilenet, linear), "vision_near": ("vision", has, mobilenet, neighbours)}
+        seen["vision_mobilenet"] = ("vision", has, mobilenet, linear)
+        seen["vision_near"] = ("vision", has, mobilenet, neighbours)
     for modality, summary in (("video", tiles), ("audio", bands)):
         if modality in modalities:
             has, paths = posts[modality].notna().to_numpy(), posts[modality].dropna().to_list()
             x = stored(summary.__name__, paths, file_keys(paths), summary)
-            seen |= {f"{modality}_linear": (modality, has, x, linear), f"{modality}_near": (modality, has, x, neighbours)}
+            seen[f"{modality}_linear"] = (modality, has, x, linear)
+            seen[f"{modality}_near"] = (modality, has, x, neighbours)
     return seen
 
 
@@ -166,7 +165,7 @@ def sides_of(posts):
     return seen
 
 
-def scores_of(name, seed) -> tuple: # posts, about, {expert: (modality, has (n,), logits (n, k), vectors (n, D) or none)}
+def scores_of(name, seed) -> tuple: # posts, about, expert → modality, has (n,), logits (n, k), vectors (n, D) or none
     "The experts of a split, fitted once and kept"
     posts, about = read_split(name, seed)
     k, y = len(about["classes"]), posts.y.to_numpy()

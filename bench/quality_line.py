@@ -1,14 +1,13 @@
-"""The project's own line on one split of `python -m bench quality`: shards, experts, fusion, calibration, in this process.
+"""The project's own line on one split of `python -m bench quality`, from shards to calibration, in this process.
 
 What counts is what ships: the calibrated probabilities of the detector that the line chose."""
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 
 from bench.quality_sets import HOME, SETS, cpu_seconds, prepared, read_split
-from multimodal_fakes.core import read_json, read_jsonl, read_yaml, root, write_json, write_jsonl
+from multimodal_fakes.core import read_jsonl, read_yaml, root, write_json, write_jsonl
 from multimodal_fakes.data.shard import shard_all
 from multimodal_fakes.experts.expert import load_task, train_expert
 from multimodal_fakes.fuse.fusion import fuse
@@ -26,10 +25,11 @@ def run_line(name, seed) -> Path: # folder with scores.parquet and about.json
     if (folder/"about.json").exists():
         return folder
     before = cpu_seconds()
-    task = packed(name, seed, folder)
-    used = dict(shard=cpu_seconds() - before)
     params = read_yaml(root()/"params.yaml")
-    for key, entry in entries(name, params, task).items():
+    experts = entries(name, seed, params)
+    task = pack(name, seed, folder, experts)
+    used = dict(shard=cpu_seconds() - before)
+    for key, entry in experts.items():
         before = cpu_seconds()
         train_one(folder, task, key, entry, params)
         used[key] = cpu_seconds() - before
@@ -42,8 +42,8 @@ def run_line(name, seed) -> Path: # folder with scores.parquet and about.json
     return folder
 
 
-def packed(name, seed, folder): # Task
-    "Shards of one split, as published splits"
+def pack(name, seed, folder, experts): # Task
+    "Shards of one split, as published splits; and the task of these experts"
     about, home = SETS[name], prepared(name)
     posts, split = read_split(name, seed)
     split_of = dict(zip(posts.id, posts.split))
@@ -58,9 +58,8 @@ def packed(name, seed, folder): # Task
         write_jsonl(folder/"Step_2/ocr.jsonl", [row for row in ocr if row["id"] in split_of])
         clip = read_yaml(root()/"params.yaml")["shard"]["clip"]
         shard_all(folder, folder, split_by="published", clip=clip)
-    keys = entries(name, read_yaml(root()/"params.yaml"))
-    experts = {expert_name(TASK, key): entry["modality"] for key, entry in keys.items()}
-    return load_task(folder, TASK, about.field, [about.dataset], experts, [])
+    modality_of = {expert_name(TASK, key): entry["modality"] for key, entry in experts.items()}
+    return load_task(folder, TASK, about.field, [about.dataset], modality_of, [])
 
 
 def link(path, target):

@@ -115,7 +115,8 @@ def as_post(e, label, written, folder):
     path = lambda name: str(folder/name) if name else None
     text = "\n".join(filter(None, [e["text_raw"], written]))
     return dict(
-        id=e["id"], split=e["split"], label=label, group=e["group"] or e["id"], text=text or None, lang=e["meta"].get("lang"),
+        id=e["id"], split=e["split"], label=label, group=e["group"] or e["id"],
+        text=text or None, lang=e["meta"].get("lang"),
         image=path(e["image_path"]), video=path(e["video_path"]), audio=path(e["audio_path"]))
 
 
@@ -138,7 +139,7 @@ def deal(posts, seed) -> np.ndarray: # (n,) train, val, test, or left
 
 
 def by_chance(posts, shares, seed) -> np.ndarray: # (n,)
-    "Few groups: dealt out by chance, each to the split that lacks most; the best of many deals is the same for any seed"
+    "Few groups, dealt out by chance, each to the split that lacks most: the best of many deals would not know the seed"
     for again in range(1000):
         split = one_deal(posts.group, shares, np.random.default_rng([seed, again]))
         came = split.value_counts(normalize=True)
@@ -172,7 +173,7 @@ def wanted_shares(n) -> dict:
 
 
 def straddles(posts) -> np.ndarray: # (n,)
-    "Posts that share a group with a published split that is held back from theirs: of train, and of val where it is test"
+    "Posts of train whose group is in val or test, and of val whose group is in test"
     held = posts.groupby("group").split.agg(set)
     of_group = posts.group.map(held)
     in_test, in_val = (np.array([name in splits for splits in of_group]) for name in ("test", "val"))
