@@ -1,10 +1,10 @@
 """Does what ships keep up with the linear baseline and with AutoGluon MultiModal, and what does the choice regret?
 
 `python -m bench quality --sets clickbait fashion_type --splits 0 1 --parts choice line`: all sets, the first split and
-all parts if nothing is said. Real sets and the pilots, cut to about 1,000 posts to train on, 200 to validate and 1,000
+all parts if nothing is said. Real sets and the pilots, cut to about 500 posts to train on, 200 to validate and 1,000
 to test, whole groups in each; both sides see the same posts and the same encoders. What is finished stays, in
-`.cache/quality` or in the folder that QUALITY names. AutoGluon runs in an environment of its own, whose Python AUTOGLUON
-may name."""
+`.cache/quality` or in the folder that QUALITY names. AutoGluon runs in an environment of its own, whose Python
+AUTOGLUON may name."""
 import argparse
 import os
 import platform
@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix, hstack
 from bench.quality_choice import CHOICES, study
 from bench.quality_experts import linear, softmax, vectors_of
 from bench.quality_line import run_line
-from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, read_split, write_split
+from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, read_split, write_scores, write_split
 from bench.text_training import autogluon_python
 from multimodal_fakes.core import read_json, write_json
 from multimodal_fakes.experts.encoder import load_encoder_conf, resolve_source
@@ -29,6 +29,7 @@ PARTS = ("linear", "choice", "line", "autogluon")
 SIDES = dict(ours="line", linear="linear", autogluon="autogluon")       # side → folder of its scores
 METRICS = ("accuracy", "macro_f1", "nll", "auroc")
 LOWER = {"nll"}                  # is better
+COLOURS = dict(ours="darkorange", linear="grey", autogluon="steelblue")
 COMMAND = "python -m bench quality"
 
 
@@ -61,13 +62,6 @@ def interactions(seen):
     "Vectors of both sides, their differences and products, as a line that sees how they agree"
     t, v = seen["text_clip"][2], seen["vision_clip"][2]
     return csr_matrix(np.hstack([t, v, np.abs(t - v), t * v]) * np.sqrt(t.shape[1]))
-
-
-def write_scores(folder, posts, p):
-    "Probabilities of validation and test"
-    table = posts[["id", "split"]].assign(**{f"p_{k}": column for k, column in enumerate(p.T)})
-    folder.mkdir(parents=True, exist_ok=True)
-    table[table.split != "train"].to_parquet(folder/"scores.parquet")
 
 
 def run_autogluon(name, seed):
@@ -159,7 +153,10 @@ def run(arguments=()) -> list:
         for part in args.parts:
             print(f"{name} {seed}: {part}", flush=True)
             steps[part](name, seed)
-    entries = figures_of_sides([compared(*place) for place in places])
+    rows = [compared(*place) for place in places]
+    write_json(HOME/"rows.json", rows)
+    draw(rows, HOME/"quality.png")
+    entries = figures_of_sides(rows)
     return entries + figures_of_choice([row for row in map(read_study, places) if row])
 
 
@@ -198,7 +195,7 @@ def figures_of_sides(rows) -> list:
     entries = []
     n = sum(set(row["scores"]) == set(SIDES) for row in rows)
     seeds = sorted({row["seed"] for row in rows})
-    data = f"{n} splits of {len({row['set'] for row in rows})} sets, about 1,000 training posts each, seeds {seeds}"
+    data = f"{n} splits of {len({row['set'] for row in rows})} sets, about 500 training posts each, seeds {seeds}"
     for m, mean in ranks(rows).items():
         print(f"average rank, {m}: {mean}")
         for side in ("linear", "autogluon"):
@@ -225,3 +222,26 @@ def figures_of_choice(rows) -> list:
     data = f"{len({row['set'] for row in rows})} sets, {len(rows)} splits"
     title, points = "quality, mean regret of the choice, against the rule before", "points of accuracy"
     return [figure(title, 100 * regret["ships"], 100 * regret["gated"], points, False, data)]
+
+
+def draw(rows, path):
+    "Average ranks; and what ours has more of accuracy than each other side on each set, with its interval"
+    from multimodal_fakes.figures import subplots
+    rows = [row for row in rows if row["more"]]
+    fig, (left, right) = subplots(1, 2, figsize=(11, 1.5 + 0.32 * len(rows)), dpi=110, width_ratios=[1, 2])
+    for i, (m, mean) in enumerate(ranks(rows).items()):
+        left.scatter(mean.values(), [i] * len(mean), s=40, color=[COLOURS[side] for side in mean])
+        left.text(3.1, i, m)
+    left.set(xlabel="average rank, 1 is best", xlim=(0.9, 4), yticks=[])
+    for shift, side in ((-0.15, "linear"), (0.15, "autogluon")):
+        own = [(i + shift, *row["more"][side]["accuracy"]) for i, row in enumerate(rows) if side in row["more"]]
+        at, gain, low, high = np.array(own).T if own else np.zeros((4, 0))
+        right.hlines(at, low, high, color=COLOURS[side], lw=2)
+        right.scatter(gain, at, s=20, color=COLOURS[side], label=f"over {side}")
+    right.axvline(0, color="black", lw=0.8)
+    right.set(yticks=range(len(rows)), yticklabels=[f"{row['set']} {row['seed']}" for row in rows],
+              xlabel="accuracy that ours has more, with its 95 % interval by group")
+    right.invert_yaxis()
+    right.legend(fontsize=8)
+    fig.tight_layout()
+    fig.savefig(path)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.quality_sets import HOME, SETS, cpu_seconds, prepared, read_split
+from bench.quality_choice import CHOICES, candidates_of
+from bench.quality_sets import HOME, SETS, cpu_seconds, prepared, read_split, write_scores
 from multimodal_fakes.core import read_jsonl, read_yaml, root, write_json, write_jsonl
 from multimodal_fakes.data.shard import shard_all
 from multimodal_fakes.experts.expert import load_task, train_expert
 from multimodal_fakes.fuse.fusion import fuse
+from multimodal_fakes.metrics import softmax
 from multimodal_fakes.record import expert_name, expert_step
 from multimodal_fakes.settings import Recipe
 from multimodal_fakes.trust.calibrate import calibrate_all
@@ -24,6 +26,8 @@ def run_line(name, seed) -> Path: # folder with scores.parquet and about.json
     folder = HOME/"line"/name/str(seed)
     if (folder/"about.json").exists():
         return folder
+    if name == "verite":
+        return on_vectors(name, seed, folder)
     before = cpu_seconds()
     params = read_yaml(root()/"params.yaml")
     experts = entries(name, seed, params)
@@ -38,7 +42,18 @@ def run_line(name, seed) -> Path: # folder with scores.parquet and about.json
     fused = fuse(folder, folder, task, **settings)
     calibrate_all(folder, folder, TASK, task.field, task.datasets, task.experts, task.tests)
     used["fuse and calibrate"] = cpu_seconds() - before
-    write_scores(folder, task, fused["about"], used)
+    write_shipped(folder, task, fused["about"], used)
+    return folder
+
+
+def on_vectors(name, seed, folder) -> Path:
+    "Where vectors alone are published: the same linear models, neighbours, fusions and choice on them"
+    before = cpu_seconds()
+    posts, _ = read_split(name, seed)
+    evidence, candidates = candidates_of(name, seed)
+    ships = CHOICES["ships"](evidence, candidates)
+    write_scores(folder, posts, softmax(candidates[ships]))
+    write_json(folder/"about.json", dict(ships=ships, cpu_seconds={"all": cpu_seconds() - before}))
     return folder
 
 
@@ -79,13 +94,9 @@ def train_one(folder, task, key, entry, params):
     train_expert(folder, folder, task, expert, Recipe(**params["expert"][entry["modality"]] | own))
 
 
-def write_scores(folder, task, fused, used):
+def write_shipped(folder, task, fused, used):
     "What ships says of validation and test, and what it cost"
     table = pd.read_parquet(folder/f"Step_5/{TASK}/calibrate/predictions.parquet")
-    table = table[table.split.isin(["val", "test"])]
-    scores = table[["id", "split"]].reset_index(drop=True)
-    for k, c in enumerate(task.classes):
-        scores[f"p_{k}"] = table[f"prob_{c}"].to_numpy()
-    scores.to_parquet(folder/"scores.parquet")
+    write_scores(folder, table, table[[f"prob_{c}" for c in task.classes]].to_numpy())
     done = dict(classes=task.classes, experts=task.experts, ships=fused["ships"], cpu_seconds=used)
     write_json(folder/"about.json", done | dict(strategies=fused["strategies"]))

@@ -1,4 +1,4 @@
-"""What an ensemble costs where it is served: linear and MiniLM together on texts, beside MiniLM alone, both through ONNX"""
+"""What an ensemble costs where it is served: linear and MiniLM together on texts, beside MiniLM alone, through ONNX"""
 import statistics
 import time
 from functools import partial

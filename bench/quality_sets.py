@@ -22,7 +22,7 @@ from multimodal_fakes.record import all_classes, load_dataset_conf, unify_labels
 
 DATASETS = Path(os.environ.get("DATASETS", root().parent/"shared/Datasets"))
 HOME = Path(os.environ.get("QUALITY", root()/".cache/quality"))
-MOST = dict(train=1000, val=200, test=1000)         # posts of a split
+MOST = dict(train=500, val=200, test=1000)         # posts of a split
 FEW_GROUPS = 300
 SHARES = dict(train=0.6, val=0.15, test=0.25)       # where a set is too small for that
 
@@ -121,9 +121,12 @@ def as_post(e, label, written, folder):
 
 
 def deal(posts, seed) -> np.ndarray: # (n,) train, val, test, or left
-    "Splits of the wanted size, whole groups in each; published ones are kept, and drawn from"
+    """Splits of the wanted size, whole groups in each; published ones are kept, and drawn from
+
+    Where there is nothing to draw, as they are small, the first split is the published one and the others are made."""
     split = posts.split.to_numpy(object).copy()
-    if (split == "unsplit").all():
+    is_small = all((split == name).sum() <= most for name, most in MOST.items())
+    if (split == "unsplit").all() or is_small and seed > 0:
         shares = wanted_shares(len(posts))
         if posts.group.nunique() < FEW_GROUPS:
             return by_chance(posts, shares, seed)
@@ -145,7 +148,7 @@ def by_chance(posts, shares, seed) -> np.ndarray: # (n,)
         came = split.value_counts(normalize=True)
         is_near = all(came.get(name, 0) > share / 2 for name, share in shares.items())
         classes, groups = posts.label.groupby(split).nunique(), posts.group.groupby(split).nunique()
-        is_usable = (classes > 1).all() and (groups[list(MOST)] > 2).all()
+        is_usable = (classes > 1).all() and (groups.reindex(list(MOST)) > 2).all()
         if is_near and is_usable and classes["train"] == posts.label.nunique():
             return split.to_numpy(object)
     raise FakesError("No deal of 1,000 gives each split half of its share, three groups and two classes, "
@@ -238,6 +241,13 @@ def read_split(name, seed) -> tuple: # posts, about
     "The posts of one split, and what is known about them"
     folder = write_split(name, seed)
     return pd.read_parquet(folder/"posts.parquet"), read_json(folder/"about.json")
+
+
+def write_scores(folder, posts, p):
+    "What a side says: probabilities (n, C) of posts, those of validation and test"
+    table = posts[["id", "split"]].assign(**{f"p_{k}": column for k, column in enumerate(p.T)})
+    folder.mkdir(parents=True, exist_ok=True)
+    table[table.split.isin(["val", "test"])].to_parquet(folder/"scores.parquet")
 
 
 def cpu_seconds() -> float:
