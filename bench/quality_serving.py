@@ -3,7 +3,7 @@ import statistics
 import time
 from functools import partial
 
-from bench.quality_line import TASK, pack, train_one
+from bench.quality_line import TASK, pack, task_of, train_one
 from bench.quality_sets import HOME, read_split
 from multimodal_fakes.core import read_yaml, root
 from multimodal_fakes.detect.export import export_all
@@ -25,7 +25,8 @@ WEIGHTS = dict(text_minilm=0.5, text_linear=0.5)        # so that both are asked
 def detector(ships) -> Detector:
     "One detector of the same two experts, exported and loaded through ONNX"
     folder = HOME/"serving"
-    task = pack(SET, SEED, folder, EXPERTS)
+    pack(SET, SEED, folder)
+    task = task_of(SET, folder, EXPERTS)
     params = read_yaml(root()/"params.yaml")
     for key, entry in EXPERTS.items():
         train_one(folder, task, key, entry, params)

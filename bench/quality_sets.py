@@ -142,7 +142,7 @@ def deal(posts, seed) -> np.ndarray: # (n,) train, val, test, or left
 
 
 def by_chance(posts, shares, seed) -> np.ndarray: # (n,)
-    "Few groups, dealt out by chance, each to the split that lacks most: the best of many deals would not know the seed"
+    "Few groups, dealt out by chance: the best of many deals would be the same whatever the seed"
     for again in range(1000):
         split = one_deal(posts.group, shares, np.random.default_rng([seed, again]))
         came = split.value_counts(normalize=True)
@@ -156,12 +156,12 @@ def by_chance(posts, shares, seed) -> np.ndarray: # (n,)
 
 
 def one_deal(group, shares, rng) -> pd.Series: # (n,)
-    "One deal of whole groups"
-    size = group.value_counts()
-    lacks, split_of = {name: share * len(group) for name, share in shares.items()}, {}
+    "One deal of whole groups, each to the split that lacks the largest part of its share"
+    size, split_of = group.value_counts(normalize=True), {}
+    lacks = {name: 1.0 for name in rng.permutation(list(shares))}
     for name in rng.permutation(size.index.sort_values()):
         split_of[name] = max(lacks, key=lacks.get)
-        lacks[split_of[name]] -= size[name]
+        lacks[split_of[name]] -= size[name] / shares[split_of[name]]
     return group.map(split_of)
 
 
