@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+from multimodal_fakes.quality import make_plan
 
 from bench.quality_choice import CHOICES, candidates_of
 from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, prepared, read_split, write_scores
@@ -16,7 +17,6 @@ from multimodal_fakes.data.shard import shard_all
 from multimodal_fakes.experts.expert import load_task, train_expert
 from multimodal_fakes.fuse.fusion import fuse
 from multimodal_fakes.metrics import softmax
-from multimodal_fakes.quality import make_plan
 from multimodal_fakes.record import expert_name, expert_step
 from multimodal_fakes.settings import Recipe
 from multimodal_fakes.trust.calibrate import calibrate_all
