@@ -208,7 +208,7 @@ def figures_of_choice(rows) -> list:
     "Mean regret of each rule, and of weighted against mean"
     if not rows:
         return []
-    regret = {rule: np.mean([row["regret"][rule] for row in rows]) for rule in CHOICES}
+    regret = {rule: np.mean([row["regret"][rule] for row in rows]) for rule in rows[0]["regret"]}
     print("\nmean regret of accuracy:", {rule: round(float(r), 5) for rule, r in regret.items()})
     for row in rows:
         shipped = ", ".join(f"{rule} {c} ({row['regret'][rule]:.4f})" for rule, c in row["shipped"].items())

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import yaml
 from multimodal_fakes.quality import make_plan
 
 from bench.quality_choice import CHOICES, candidates_of
@@ -57,7 +58,7 @@ def planned(name, folder) -> dict: # params.yaml with the experts that were chos
     own = dict(field=about.field, datasets=[about.dataset], modalities=list(about.modalities), tests=[])
     params |= dict(tasks={TASK: own}, experts={}, quality=QUALITY, minutes=MINUTES)
     if not (folder/"params.yaml").exists():
-        write_json(folder/"params.yaml", params)        # JSON is YAML
+        (folder/"params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))      # a setting a line, as it is edited
     quality.time = SimpleNamespace(perf_counter=time.process_time)
     make_plan(folder)
     return read_yaml(folder/"params.yaml")
