@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix, hstack
 
-from bench.quality_choice import CHOICES, study
+from bench.quality_choice import study
 from bench.quality_experts import linear, softmax, vectors_of
 from bench.quality_line import run_line
 from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, read_split, write_scores, write_split

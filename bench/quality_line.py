@@ -57,11 +57,12 @@ def planned(name, folder) -> dict: # params.yaml with the experts that were chos
     about = SETS[name]
     own = dict(field=about.field, datasets=[about.dataset], modalities=list(about.modalities), tests=[])
     params |= dict(tasks={TASK: own}, experts={}, quality=QUALITY, minutes=MINUTES)
-    if not (folder/"params.yaml").exists():
-        (folder/"params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))      # a setting a line, as it is edited
+    path = folder/"params.yaml"
+    if not path.exists():
+        path.write_text(yaml.safe_dump(params, sort_keys=False))      # a setting a line: it is edited
     quality.time = SimpleNamespace(perf_counter=time.process_time)
     make_plan(folder)
-    return read_yaml(folder/"params.yaml")
+    return read_yaml(path)
 
 
 def fusion_settings(params) -> dict:
