@@ -38,8 +38,8 @@ def mobilenetv2_still(pretrained=False, **options):
 def write_checkpoint(weights, folder):
     "The folder that AutoGluon reads a local timm model from"
     from safetensors.torch import load_file
-    model = mobilenetv2_still()
-    state = {name: tensor.float() for name, tensor in load_file(weights).items()}
+    model = mobilenetv2_still(num_classes=0)
+    state = {name: tensor.float() for name, tensor in load_file(weights).items() if not name.startswith("classifier")}
     model.load_state_dict(state)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), folder/"pytorch_model.bin")

@@ -2,12 +2,14 @@
 
 Candidates are kept by the code that made them, so that a rule is tried in seconds."""
 import tempfile
+from typing import NamedTuple
 
 import numpy as np
 
 from bench.quality_experts import scores_of
 from bench.quality_sets import HOME
-from multimodal_fakes.core import digest, root
+from multimodal_fakes.core import digest, read_json, root, write_json
+from multimodal_fakes.fuse.choice import choose, posts_of
 from multimodal_fakes.fuse.combine import Evidence
 from multimodal_fakes.fuse.fusion import to_try, train_strategies
 from multimodal_fakes.metrics import paired_bootstrap, score_table, softmax
@@ -29,22 +31,37 @@ def evidence_of(posts, about, experts) -> Evidence:
         modality={name: modality for name, (modality, *_) in experts.items()})
 
 
-def candidates_of(name, seed) -> tuple: # evidence, {candidate: logits (n, C)}
-    "Experts and strategies of a split, those fitted on validation out of fold there"
+class Candidates(NamedTuple):
+    "Experts and strategies of a split"
+    evidence: Evidence
+    classes: list
+    logits: dict        # candidate → (n, C); on validation out of fold where it was fitted there
+    asks: dict          # strategy → experts
+
+
+def candidates_of(name, seed) -> Candidates:
+    "Fitted once and kept"
     posts, about, experts = scores_of(name, seed)
     evidence = evidence_of(posts, about, experts)
     path = HOME/"candidates"/code()/name/f"{seed}.npz"
-    if path.exists():
-        return evidence, dict(np.load(path))
+    asked = path.with_suffix(".json")
+    if not asked.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        logits, asks = fitted(name, seed, evidence, len(about["classes"]))
+        np.savez(path, **evidence.logits, **logits)
+        write_json(asked, asks)
+    return Candidates(evidence, about["classes"], dict(np.load(path)), read_json(asked))
+
+
+def fitted(name, seed, evidence, n_classes) -> tuple: # {strategy: logits (n, C)}, {strategy: experts}
+    "Every strategy that the split can teach"
     asked = [*RULES, *(NETWORKS if len(evidence.encoded) > 1 else [])]
-    names = to_try(asked, "auto", evidence.experts, len(about["classes"]))
+    names = to_try(asked, "auto", evidence.experts, n_classes)
     with tempfile.TemporaryDirectory() as folder:
-        _, logits, _, left_out = train_strategies(evidence, names, SETTINGS, folder)
+        made, logits, _, left_out = train_strategies(evidence, names, SETTINGS, folder)
     for strategy, why in left_out.items():
         print(f"{name} {seed}: {strategy} is left out: {why}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **evidence.logits, **logits)
-    return evidence, dict(np.load(path))
+    return logits, {strategy: list(fit.experts) for strategy, fit in made.items()}
 
 
 def code() -> str:
@@ -53,16 +70,24 @@ def code() -> str:
     return digest([f.read_text() for f in files if f.stem != "choice"], RULES, NETWORKS, SETTINGS)[:12]
 
 
-def gated(evidence, candidates) -> str:
+def ships(candidates) -> str:
+    "What the line ships"
+    val = candidates.evidence.rows("val")
+    z = {name: logits[val] for name, logits in candidates.logits.items()}
+    return choose(z, posts_of(candidates.evidence, candidates.classes), candidates.asks).ships
+
+
+def gated(candidates) -> str:
     """The rule before this one: the strategy of the lowest validation loss where the interval of what it gains in
     accuracy over the most accurate expert lies above zero, else that expert"""
+    evidence = candidates.evidence
     val = evidence.rows("val")
     y, groups = evidence.y[val], evidence.frame["group"].to_numpy()[val]
-    z = {name: logits[val] for name, logits in candidates.items()}
+    z = {name: logits[val] for name, logits in candidates.logits.items()}
     loss = {name: score_table(y, softmax(scores))["nll"] for name, scores in z.items()}
     right = {name: (scores.argmax(1) == y).mean() for name, scores in z.items()}
     expert = max(evidence.experts, key=right.get)
-    tried = [name for name in candidates if name not in evidence.experts]
+    tried = [name for name in z if name not in evidence.experts]
     if not tried:
         return expert
     strategy = min(tried, key=loss.get)
@@ -73,19 +98,20 @@ def gated(evidence, candidates) -> str:
 
 def study(name, seed) -> dict:
     "What each rule ships on a split, and how right every candidate is on test"
-    evidence, candidates = candidates_of(name, seed)
+    candidates = candidates_of(name, seed)
+    evidence, logits = candidates.evidence, candidates.logits
     test = evidence.rows("test")
     y, groups = evidence.y[test], evidence.frame["group"].to_numpy()[test]
-    tables = {c: score_table(y, softmax(z[test])) for c, z in candidates.items()}
-    shipped = {rule: choose(evidence, candidates) for rule, choose in CHOICES.items()}
+    tables = {c: score_table(y, softmax(z[test])) for c, z in logits.items()}
+    shipped = {rule: decide(candidates) for rule, decide in CHOICES.items()}
     best = max(tables, key=lambda c: tables[c]["accuracy"])
     regret = {rule: tables[best]["accuracy"] - tables[c]["accuracy"] for rule, c in shipped.items()}
-    right = {c: logits[test].argmax(1) == y for c, logits in candidates.items()}
+    right = {c: z[test].argmax(1) == y for c, z in logits.items()}
     regret["told by half of test"] = half_told(right, groups, seed)
     about = dict(set=name, seed=seed, best=best, shipped=shipped, regret=regret)
     about["scores"] = {c: {m: t[m] for m in ("accuracy", "macro_f1", "nll")} for c, t in tables.items()}
-    if "weighted" in candidates:
-        about["weighted_over_mean"] = over_mean(y, groups, candidates, test)
+    if "weighted" in logits:
+        about["weighted_over_mean"] = over_mean(y, groups, logits, test)
     return about
 
 
@@ -101,10 +127,10 @@ def half_told(right, groups, seed, draws=50) -> float:
     return float(np.mean(regrets))
 
 
-def over_mean(y, groups, candidates, test) -> dict: # metric → (difference, low, high)
+def over_mean(y, groups, logits, test) -> dict: # metric → (difference, low, high)
     "What the weighted mean gains over the plain one, each with its interval"
-    ours, plain = (softmax(candidates[c][test]) for c in ("weighted", "mean"))
+    ours, plain = (softmax(logits[c][test]) for c in ("weighted", "mean"))
     return {m: paired_bootstrap(y, ours, plain, m, groups) for m in ("accuracy", "macro_f1", "nll")}
 
 
-CHOICES = {"gated": gated}
+CHOICES = {"ships": ships, "gated": gated}

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from multimodal_fakes.quality import make_plan
 
-from bench.quality_choice import CHOICES, candidates_of
+from bench.quality_choice import candidates_of, ships
 from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, prepared, read_split, write_scores
 from multimodal_fakes import quality
 from multimodal_fakes.core import read_jsonl, read_yaml, root, write_json, write_jsonl
@@ -75,10 +75,10 @@ def on_vectors(name, seed, folder) -> Path:
     "Where vectors alone are published: the same linear models, neighbours, fusions and choice on them"
     before = cpu_seconds()
     posts, _ = read_split(name, seed)
-    evidence, candidates = candidates_of(name, seed)
-    ships = CHOICES["ships"](evidence, candidates)
-    write_scores(folder, posts, softmax(candidates[ships]))
-    write_json(folder/"about.json", dict(ships=ships, cpu_seconds={"all": cpu_seconds() - before}))
+    candidates = candidates_of(name, seed)
+    chosen = ships(candidates)
+    write_scores(folder, posts, softmax(candidates.logits[chosen]))
+    write_json(folder/"about.json", dict(ships=chosen, cpu_seconds={"all": cpu_seconds() - before}))
     return folder
 
 
