@@ -1,6 +1,6 @@
 """`python -m bench [name …]`: run every bench, or those named, print one table, write bench/results.json.
 
-`python -m bench serve [part …]` runs parts of that one."""
+`python -m bench serve [part …]` runs parts of that one, `python -m bench quality --help` says what that one takes."""
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -8,13 +8,14 @@ from pathlib import Path
 from multimodal_fakes.core import nearest, read_json, write_json
 
 BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips", "evaluation"]
-ASKED = [*BENCHES, "gpu", "serve"]               # the last two run only when they are named
+WITH_PARTS = ["serve", "quality"]                # what follows these is theirs
+ASKED = [*BENCHES, "gpu", *WITH_PARTS]           # the last three run only when they are named
 RESULTS = Path(__file__).parent/"results.json"
 
 
 def main(names):
     parts = []
-    if names[:1] == ["serve"]:                   # it has parts of its own
+    if names and names[0] in WITH_PARTS:
         names, parts = names[:1], names[1:]
     for name in names:
         if name not in ASKED:
