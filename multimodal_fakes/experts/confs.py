@@ -42,6 +42,10 @@ class EncoderConf(BaseModel):
     batchnorm_eval: bool = False             # vision: keep the statistics of BatchNorm as they came
     head: list[int] = []                     # widths of the hidden layers between encoder and classes
     head_dropout: float = 0.1
+    # what a choice between encoders goes by (room `quality`)
+    parameters: float = 0                    # millions
+    languages: list[str] = []                # text: codes of those that it learned, `many` for more than fifty
+    ready: bool = True                       # its vectors serve as they came; those of a plain language model do not
 
 # %% ../../nbs/experts/03_confs.ipynb #817a0e33
 Chance = tuple[Annotated[float, Field(ge=0, le=1)], float]   # probability, and a strength whose unit stands beside it
