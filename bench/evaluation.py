@@ -17,6 +17,7 @@ from sklearn import metrics as sk
 
 from multimodal_fakes.core import write_json, write_jsonl, write_sums
 from multimodal_fakes.metrics import BOOTED, intervals, softmax
+from multimodal_fakes.record import expert_model, expert_step
 from multimodal_fakes.reports.report import report_all
 from multimodal_fakes.reports.sections import page_all
 from multimodal_fakes.trust.calibrate import calibrate_all
@@ -27,8 +28,8 @@ BOOT = 1000           # resamples
 PEER_BOOT = 40        # resamples that scikit-learn is timed with
 LIMIT = 60.0          # seconds that the evaluation may take
 PICTURES = 50         # drawn; the posts share them
-MODALITIES = ["text", "vision"]
-ARGUMENTS = ("made", "fake", ["made"], MODALITIES, [])
+EXPERTS = {"text": "text", "text_linear": "text", "vision": "vision", "vision_linear": "vision"}
+ARGUMENTS = ("made", "fake", ["made"], EXPERTS, [])
 
 def predictions(rng, base, strength):
     "Two logits that know something of the label"
@@ -36,11 +37,10 @@ def predictions(rng, base, strength):
     return base.assign(logit_real=z[:, 0], logit_fake=z[:, 1])
 
 def make_models(rng, base):
-    "Predictions of both experts, their baselines, the fusion and its strategies, by the path of their table"
+    "Predictions of the experts, the fusion and its strategies, by the path of their table"
     tables = {}
-    for modality in MODALITIES:
-        tables[f"Step_4/made/{modality}/baseline"] = predictions(rng, base, 0.5)
-        tables[f"Step_4/made/{modality}/predictions"] = predictions(rng, base, 1.0)
+    for name in EXPERTS:
+        tables[expert_step("made", name)/"predictions"] = predictions(rng, base, 0.5 if "linear" in name else 1.0)
     fused = predictions(rng, base, 1.5)
     tables["Step_5/made/fusion/predictions"] = fused
     tried = [predictions(rng, base, 1.3).assign(strategy=f"s{i}") for i in range(STRATEGIES - 1)]
@@ -49,11 +49,13 @@ def make_models(rng, base):
 
 def make_fusion(home):
     "What the stage of fusion writes beside its predictions"
-    gate = dict(metric="accuracy", against="text", gain=0.1, low=0.05, high=0.15, passed=True)
-    choice = dict(chosen="concat", ships="concat", forced=False, best_expert="text")
-    fusion = dict(experts=MODALITIES, **choice, settings=dict(seed=0), strategies=dict(concat={}), gate=gate)
-    write_json(home/"Step_5/made/fusion/fusion.json", fusion)
-    subsets = pd.DataFrame(dict(modalities=MODALITIES, n=N, accuracy=0.7))
+    ships = dict(chosen="concat", ships="concat", forced=False)
+    scores = dict(loss=0.2, behind=0.0, behind_se=0.01, accuracy=0.7, macro_f1=0.7, within=True, guard="")
+    table = [dict(candidate=name, **scores) for name in (*EXPERTS, "concat")]
+    proof = dict(why=["It was made up."], against="text", gain=0.1, low=0.05, high=0.15, proved=True)
+    fusion = dict(experts=EXPERTS, **ships, settings=dict(seed=0), weights={}, untaught={}, left_out={})
+    write_json(home/"Step_5/made/fusion/fusion.json", fusion | dict(choice=ships | proof | dict(table=table)))
+    subsets = pd.DataFrame(dict(modalities=["text", "vision"], n=N, accuracy=0.7))
     subsets.to_csv(home/"Step_5/made/fusion/subsets.csv", index=False)
 
 def make_project(home):
@@ -68,8 +70,8 @@ def make_project(home):
         present=True,
     ))
     tables = make_models(rng, base)
-    for modality in MODALITIES:
-        folder = home/f"Step_4/made/{modality}"
+    for name in EXPERTS:
+        folder = home/expert_step("made", name)
         folder.mkdir(parents=True)
         pooled = rng.normal(size=(n, 128)).astype("float32")
         save_file(dict(pooled=pooled), folder/"features.safetensors")
@@ -77,9 +79,11 @@ def make_project(home):
         (home/name).parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(home/f"{name}.parquet")
     make_fusion(home)
-    for modality in MODALITIES: write_sums(home/f"Step_4/made/{modality}", "expert")
+    for name in EXPERTS: write_sums(home/expert_step("made", name), "expert")
     write_sums(home/"Step_5/made/fusion", "fusion")
-    for part in ("text_expert", "vision_expert", "mm_fusion"): write_sums(home/"models/made"/part, "made")
+    for name in EXPERTS: write_sums(home/expert_model("made", name), "made")
+    write_json(home/"models/made/mm_fusion/fusion.json", dict(strategy="concat", experts=EXPERTS))
+    write_sums(home/"models/made/mm_fusion", "made")
     write_json(home/"Step_3/splits.json", dict(zip(base.id, base.split)))
     make_posts(home, base, rng)
     make_papers(home, base)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pandas as pd
 import yaml
-from multimodal_fakes.quality import make_plan
 
 from bench.quality_choice import candidates_of, ships
 from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, prepared, read_split, write_scores
@@ -132,4 +131,4 @@ def write_shipped(folder, task, fused, used):
     table = pd.read_parquet(folder/f"Step_5/{TASK}/calibrate/predictions.parquet")
     write_scores(folder, table, table[[f"prob_{c}" for c in task.classes]].to_numpy())
     done = dict(classes=task.classes, experts=task.experts, ships=fused["ships"], cpu_seconds=used)
-    write_json(folder/"about.json", done | dict(strategies=fused["strategies"]))
+    write_json(folder/"about.json", done | dict(choice=fused["choice"]))

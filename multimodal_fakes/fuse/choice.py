@@ -25,7 +25,7 @@ class Posts(NamedTuple):
     present:dict          # expert → (n,) whether it answered
     shares:np.ndarray     # (C,) of the classes in training, above 0 and below 1
     classes:tuple         # names
-    elsewhere:dict        # expert → (m,) whether it answered, posts outside validation
+    elsewhere:dict        # expert → (m,) whether it answered, training posts
 
 def posts_of(
     evidence,   # `Evidence`
@@ -33,7 +33,7 @@ def posts_of(
 ) -> Posts:
     "Its labelled validation posts"
     val, train = evidence.rows("val"), evidence.rows("train")
-    others = np.flatnonzero(evidence.frame["split"] != "val")
+    trained = (evidence.frame["split"] == "train").to_numpy()
     y, learned = evidence.truth, evidence.truth[train]
     n = learned.sum(0) if learned.ndim == 2 else np.bincount(learned, minlength=len(classes))
     counted = 2 if learned.ndim == 2 else len(classes)
@@ -43,7 +43,7 @@ def posts_of(
         present={name: there[val] for name, there in evidence.present.items()},
         shares=(n + 1) / (len(train) + counted),           # Laplace: no class is impossible
         classes=tuple(classes),
-        elsewhere={name: there[others] for name, there in evidence.present.items()},
+        elsewhere={name: there[trained] for name, there in evidence.present.items()},
     )
 
 # %% ../../nbs/fuse/05ba_choice.ipynb #f10c6d22
@@ -172,7 +172,7 @@ def standard_error(
 # %% ../../nbs/fuse/05ba_choice.ipynb #13291cd4
 FEW_GROUPS = 6      # fewer, and what was fitted on them cannot be judged by them
 FEW_POSTS = 5       # of a class, or of a set of experts that answered
-OFTEN = 0.1         # share of the other posts from which an unseen set of experts matters
+OFTEN = 0.1         # share of the training posts from which an unseen set of experts matters
 DOUBT = 3           # standard errors by which even weights have to speak against a candidate
 RANKING = 0.03      # AUROC that a candidate may lack of the best expert's; more counts where chance does not explain it
 
@@ -212,7 +212,7 @@ def unseen_sets(table, posts, asks) -> dict:
         share = (rows == shown).all(1).mean()
         if share < OFTEN or (tried == shown).all(1).sum() >= FEW_POSTS: continue
         there = [e for e, is_there in zip(names, shown) if is_there]
-        those = f"{share:.0%} of the other posts have {' + '.join(there)} alone"
+        those = f"{share:.0%} of the training posts have {' + '.join(there)} alone"
         why = f"{those}, and validation hardly any: it was not tried there"
         for name in table.index:
             if not _fits(name, there, posts, asks): aside[name] = why

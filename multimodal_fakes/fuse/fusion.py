@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['ALIGNMENTS', 'ACTIVATIONS', 'LEAST_HIDDEN', 'SCORES', 'fresh', 'Aligned', 'FusionItems', 'mlp', 'Network', 'threads',
            'Neural', 'Concat', 'Gated', 'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'Raw',
-           'JointItems', 'Joint', 'EndToEnd', 'out_of_fold', 'compare', 'choose', 'gate', 'subset_scores',
-           'modality_use', 'read_quality', 'stored_tokens', 'read_evidence', 'to_try', 'train_strategies',
-           'untaught_classes', 'fuse', 'draw_strategies', 'draw_use']
+           'JointItems', 'Joint', 'EndToEnd', 'out_of_fold', 'choice_of', 'subset_scores', 'modality_use',
+           'read_quality', 'stored_tokens', 'read_evidence', 'to_try', 'train_strategies', 'untaught_classes', 'fuse',
+           'draw_learning', 'draw_use']
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #e41f1999
 import contextlib
@@ -47,6 +47,7 @@ from ..experts.features import FeatureStore, encode, encoder_key
 from ..experts.items import Items
 from ..experts.train import Classifier, fit, generator_of
 from .align import Alignment
+from .choice import Choice, choose, posts_of
 from multimodal_fakes.fuse.combine import (
     FEWEST,
     QUALITY,
@@ -64,7 +65,7 @@ from multimodal_fakes.fuse.combine import (
     save_fusion,
 )
 from .sync import Sync
-from ..metrics import decide, intervals, paired_bootstrap, score_table, to_probs
+from ..metrics import score_table, to_probs
 from ..record import Task, expert_model, expert_step, split_text_field
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #4a5697bb
@@ -716,65 +717,20 @@ def out_of_fold(
             logits |= dict(zip(held_out, fitted.logits(evidence.take(rows[held_out]))))
     return np.stack([logits[i] for i in range(len(rows))])
 
-# %% ../../nbs/fuse/05c_fusion.ipynb #862b0c62
-def compare(
-    candidates:dict,     # name → logits (n, C)
+# %% ../../nbs/fuse/05c_fusion.ipynb #b3ae769b
+def choice_of(
+    candidates:dict,     # expert or strategy → logits (n, C) of every example
     evidence:Evidence,
-    n_boot:int=1000,
+    classes,             # names
+    made:dict,           # name → fitted strategy
+    forced:str="auto",   # or the name of what ships whatever the choice
     seed:int=0,
-) -> pd.DataFrame: # a row a candidate: val_loss, val_accuracy with its interval, val_macro_f1
-    "Experts and strategies on the validation split"
+) -> Choice:
+    "What ships, chosen on the validation posts"
     val = evidence.rows("val")
-    y, groups = evidence.truth[val], evidence.frame["group"].to_numpy()[val]
-    rows = []
-    for name, logits in candidates.items():
-        probs = to_probs(logits[val], evidence.multi_label)
-        scores = score_table(y, probs)
-        around = intervals(y, probs, metrics=["accuracy"], groups=groups, n_boot=n_boot, seed=seed)
-        low, high = around["accuracy"]
-        rows.append({
-            "model": name,
-            "val_loss": scores["nll"],
-            "val_accuracy": scores["accuracy"],
-            "val_accuracy_low": low,
-            "val_accuracy_high": high,
-            "val_macro_f1": scores["macro_f1"],
-        })
-    return pd.DataFrame(rows).set_index("model")
-
-# %% ../../nbs/fuse/05c_fusion.ipynb #0473baba
-def choose(
-    table:pd.DataFrame,   # of `compare`
-    modalities,           # experts of the task
-    strategy:str="auto",  # or the name of one that is forced
-) -> tuple: # strategy (none where there is none), best expert
-    "The strategy asked for, or that of the lowest validation loss; the expert of the highest validation accuracy"
-    experts = list(modalities)
-    tried = table.drop(index=experts)
-    expert = table.loc[experts, "val_accuracy"].idxmax()
-    if not len(tried): return None, expert
-    return (tried["val_loss"].idxmin() if strategy == "auto" else strategy), expert
-
-# %% ../../nbs/fuse/05c_fusion.ipynb #1e460e4b
-def gate(
-    candidates:dict,     # name → logits (n, C)
-    evidence:Evidence,
-    chosen:str,
-    expert:str,          # the best one
-    n_boot:int=1000,
-    seed:int=0,
-) -> dict: # metric, against, gain, low, high, passed
-    "Whether a strategy is right more often than the best expert on validation, by more than chance explains"
-    rows = evidence.rows("val")
-    y, groups = evidence.truth[rows], evidence.frame["group"].to_numpy()[rows]
-    ours, theirs = (_answers(candidates[name][rows], evidence) for name in (chosen, expert))
-    gain, low, high = paired_bootstrap(y, ours, theirs, "accuracy", groups, n_boot, seed)
-    return dict(metric="accuracy", against=expert, gain=gain, low=low, high=high, passed=low > 0)
-
-# %% ../../nbs/fuse/05c_fusion.ipynb #4963f9f6
-def _answers(logits, evidence):
-    "The class that is answered, or the classes"
-    return decide(to_probs(logits, evidence.multi_label), multi_label=evidence.multi_label)
+    scores = {name: logits[val] for name, logits in candidates.items()}
+    asks = {name: list(strategy.experts) for name, strategy in made.items()}
+    return choose(scores, posts_of(evidence, classes), asks, forced, seed)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #c31d1336
 SCORES = ("n", "accuracy", "macro_f1", "auroc", "nll")
@@ -910,15 +866,17 @@ def _check_same_examples(tables, reader, task):
 # %% ../../nbs/fuse/05c_fusion.ipynb #e2352304
 def to_try(
     strategies,     # names, all that read only what the experts wrote if empty
-    strategy:str,   # auto, or the name of one that is forced
+    strategy:str,   # auto, or the name of a strategy or an expert that is forced
     experts,        # of the task
     n_classes:int=2,
 ) -> list: # names, none with one expert
     "Strategies that are trained"
+    twice = sorted(set(experts) & set(STRATEGIES))
+    if twice: raise FakesError(f"The expert {twice[0]} is called as a strategy of fusion is: give it another name.")
     if len(experts) < 2: return []
     usual = [name for name, kind in STRATEGIES.items() if not kind.needs and kind.suits(n_classes)]
     names = list(strategies or usual)
-    if strategy != "auto": names.append(strategy)
+    if strategy != "auto" and strategy not in experts: names.append(strategy)
     return [name for name in dict.fromkeys(names) if find_strategy(name).suits(n_classes) or name == strategy]
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #e6d4229e
@@ -968,12 +926,12 @@ def fuse(
     home,            # folder that holds Step_2, Step_3, Step_4 and models
     out,             # folder written: Step_5/<task>/fusion and models/<task>/mm_fusion
     task:Task,
-    strategy:str="auto",   # or the name of one that ships whatever the gate says
+    strategy:str="auto",   # or the name of a strategy or an expert that ships whatever the choice
     strategies=(),         # names, all that read only what the experts wrote if empty
     weights=None,          # of experts or modalities in the strategy weighted, fitted if none
     **settings,            # of the networks, see `Neural.defaults`
-) -> dict: # table, history, subsets, bias, and what fusion.json holds
-    "Train the strategies, compare, pass the gate, write the predictions of each and the one that ships"
+) -> dict: # choice, history, subsets, bias, and what fusion.json holds
+    "Train the strategies, choose what ships, write the predictions of each and the one that ships"
     settings = Neural.defaults | settings | {"weights": weights or {}}
     evidence = read_evidence(home, task)
     if weights: given_weights(weights, task.experts)                      # a name that is unknown is told at once
@@ -983,18 +941,17 @@ def fuse(
     shutil.rmtree(checkpoints, ignore_errors=True)
 
     candidates = evidence.logits | logits
-    table = compare(candidates, evidence, seed=settings["seed"])
-    verdict = _verdict(table, candidates, evidence, strategy, settings["seed"])
+    choice = choice_of(candidates, evidence, task.classes, made, strategy, settings["seed"])
     whole = evidence.take(evidence.rows("test", task.datasets, whole=True))
-    tested = made.get(verdict["chosen"]) or fresh("mean", evidence)       # one expert: the mean is that
+    tested = _best_fused(choice, made) or fresh("mean", evidence)       # one expert: the mean is that
     subsets = subset_scores(tested, whole)
     bias = modality_use(tested, whole, seed=settings["seed"])
-    about = {"experts": dict(task.experts)} | verdict
-    about |= dict(strategies=_rounded(table), weights=_weights(made), settings=settings)
+    about = dict(experts=dict(task.experts), chosen=choice.chosen, ships=choice.ships, forced=choice.forced)
+    about |= dict(choice=choice.about() | {"table": _rows(choice.table)}, weights=_weights(made), settings=settings)
     about |= dict(untaught=untaught_classes(evidence, task.classes), left_out=left_out)
-    fused = dict(table=table, history=history, subsets=subsets, bias=bias, about=about)
+    fused = dict(choice=choice, history=history, subsets=subsets, bias=bias, about=about)
 
-    step, ships = Path(out)/f"Step_5/{task.name}/fusion", verdict["ships"]
+    step, ships = Path(out)/f"Step_5/{task.name}/fusion", choice.ships
     _write_predictions(step, evidence, task, logits, candidates[ships], ships)
     _write_figures(step, fused)
     _save_shipped(Path(out)/f"models/{task.name}/mm_fusion", made.get(ships), ships)
@@ -1008,22 +965,22 @@ def _checkpoints(home, evidence, task, settings):
     key = digest(settings, task.model_dump(), evidence.frame["id"].tolist(), sums)
     return Path(home)/".cache/fusion"/f"{task.name}_{key}"
 
-def _verdict(table, candidates, evidence, strategy, seed):
-    "What was chosen, what ships, and why"
-    chosen, expert = choose(table, evidence.experts, strategy)
-    if chosen is None: return dict(chosen=None, ships=expert, forced=False, best_expert=expert, gate=None)
-    passed = gate(candidates, evidence, chosen, expert, seed=seed)
-    forced = strategy != "auto"
-    ships = chosen if passed["passed"] or forced else expert
-    return dict(chosen=chosen, ships=ships, forced=forced, best_expert=expert, gate=passed)
+def _best_fused(choice, made):
+    "What ships, where it is a strategy; else the strategy of the lowest loss, none where none was fitted"
+    losses = choice.table.loss[list(made)]
+    return made.get(choice.ships) or (made[losses.idxmin()] if len(losses) else None)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #58f3921c
-def _rounded(table):
-    "Rows of a table as plain numbers; what does not exist is left out"
-    rows = {}
+def _rows(table): # of dicts
+    "Rows of the choice as plain values, none where a number does not exist"
+    rows = []
     for name, row in table.to_dict("index").items():
-        rows[name] = {metric: round(float(value), 5) for metric, value in row.items() if not pd.isna(value)}
+        rows.append({"candidate": name} | {key: _plain(value) for key, value in row.items()})
     return rows
+
+def _plain(value):
+    if isinstance(value, (str, bool, np.bool_)): return value if isinstance(value, str) else bool(value)
+    return round(float(value), 5) if np.isfinite(value) else None
 
 def _weights(made):
     "The weights of the weighted strategy by expert, where it was tried; mean over the classes where several may hold"
@@ -1051,8 +1008,8 @@ def _write_figures(step, fused):
     about = fused["about"]
     write_json(step/"fusion.json", about)
     metrics = {"chosen": about["chosen"], "ships": about["ships"]}
-    for name, row in about["strategies"].items():
-        for metric, value in row.items(): metrics[f"{name}_{metric}"] = value
+    for row in about["choice"]["table"]:
+        for metric in ("loss", "nll", "accuracy", "macro_f1"): metrics[f"{row['candidate']}_{metric}"] = row[metric]
     for name, n in about["untaught"].items(): metrics[f"untaught_{name}"] = n
     write_json(step/"metrics.json", metrics)
 
@@ -1065,39 +1022,17 @@ def _save_shipped(folder, fusion, ships):
     write_sums(folder, "fusion")
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #311f8031
-def draw_strategies(
-    fused:dict,   # of `fuse`
+def draw_learning(
+    history:pd.DataFrame,   # of `fuse`; without rows where no network was tried
 ):
-    """Validation accuracy of experts (grey) and strategies with intervals, their losses, what ships (orange),
-    and how the networks learned"""
-    from multimodal_fakes.figures import subplots
-    table, about = fused["table"], fused["about"]
-    fig, (left, middle, right) = subplots(1, 3, figsize=(10, 1.4 + 0.24 * max(len(table), 5)), dpi=110)
-    places = np.arange(len(table))[::-1]
-    colors = [_color(name, about) for name in table.index]
-    left.hlines(places, table.val_accuracy_low, table.val_accuracy_high, color=colors, lw=2)
-    left.scatter(table.val_accuracy, places, color=colors, s=20)
-    left.set(yticks=places, yticklabels=table.index, xlabel="validation accuracy")
-    left.grid(axis="x", lw=0.3)
-    middle.barh(places, table.val_loss, color=colors)
-    middle.set(yticks=[], xlabel="validation loss", title=f"ships: {about['ships']}")
-    _draw_learning(right, fused["history"])
-    fig.tight_layout()
-
-# %% ../../nbs/fuse/05c_fusion.ipynb #78d33bde
-def _color(name, about):
-    if name == about["ships"]: return "darkorange"
-    return "grey" if name in about["experts"] else "steelblue"
-
-def _draw_learning(ax, history):
     "Validation loss of each network by epoch"
-    if not len(history):
-        ax.axis("off")
-        return
+    from multimodal_fakes.figures import subplots
+    fig, ax = subplots(figsize=(5, 2.4), dpi=110)
     for name, epochs in history.groupby("strategy"):
         ax.plot(epochs.epoch, epochs.val_loss, "o-", ms=2, lw=1, label=name)
     ax.set(xlabel="epoch", ylabel="validation loss")
-    ax.legend(fontsize=8)
+    if len(history): ax.legend(fontsize=8)
+    fig.tight_layout()
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #59cecdc2
 def draw_use(

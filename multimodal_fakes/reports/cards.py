@@ -563,7 +563,7 @@ def _as_it_answers(run):
 def not_taught(run:Run) -> list: # of sentences
     "What fusion could not be taught: whole strategies, and classes"
     fusion = run.fusion
-    if len(fusion["strategies"]) == 1: return []      # one expert, and nothing to fuse
+    if len(fusion["choice"]["table"]) == 1: return []      # one expert, and nothing to fuse
     left_out = [f"The strategy {name} could not be learnt, and stands in no table: {why}"
                 for name, why in fusion["left_out"].items()]
     return left_out + [

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BESIDE', 'ABSENT', 'LIBRARIES', 'SCORED', 'FORMAT', 'seal', 'conditions', 'flat', 'varying', 'differences',
            'in_words', 'versions', 'code_state', 'made_by', 'group_of', 'split_hash', 'data_state', 'ocr_settings',
-           'fusion_rule', 'asked', 'make_protocol', 'read_protocol', 'same_protocol', 'refuse_mixed', 'read_run',
-           'compare', 'side_by_side']
+           'fusion_rule', 'candidates', 'asked', 'make_protocol', 'read_protocol', 'same_protocol', 'refuse_mixed',
+           'read_run', 'compare', 'side_by_side']
 
 # %% ../../nbs/trust/05c_protocol.ipynb #eacefa79
 import json
@@ -191,8 +191,13 @@ def fusion_rule(
 ) -> str:
     "How what ships was chosen"
     if fusion["forced"]: return f"{fusion['ships']}, because it was asked for"
-    return ("lowest NLL on val, out of fold where fitted there; ships if its gain over the best expert "
-            "in accuracy on val is above zero with its 95 % interval")
+    return "of the lowest expected loss on val, out of fold where fitted there, or simpler and as good: fuse.choice"
+
+def candidates(
+    fusion:dict,   # fusion.json
+) -> list: # names
+    "Experts and strategies of which one ships"
+    return [row["candidate"] for row in fusion["choice"]["table"]]
 
 def _training(experts, fusion):
     "The sections `training` and `seeds`: the settings of every part, without its seed, and the seeds"
@@ -201,7 +206,7 @@ def _training(experts, fusion):
     for name, own in settings.items():
         training[name] = {k: v for k, v in (own or {}).items() if k != "seed"}
         seeds[name] = (own or {}).get("seed")
-    return training | dict(strategies=list(fusion["strategies"])), seeds
+    return training | dict(candidates=candidates(fusion)), seeds
 
 # %% ../../nbs/trust/05c_protocol.ipynb #dd0c60ba
 FORMAT = 4     # of protocol.json; before it, experts were named by modality
@@ -237,8 +242,8 @@ def make_protocol(
     trained = {name: _maybe(home/expert_model(task, name)/"expert.json") for name in experts}
     fusion = read_json(home/"Step_5"/task/"fusion/fusion.json")
     ships = fusion["ships"]
-    if ships not in fusion["strategies"]:
-        raise FakesError(f"fusion.json ships {ships!r}{nearest(ships, fusion['strategies'])}")
+    if ships not in candidates(fusion):
+        raise FakesError(f"fusion.json ships {ships!r}{nearest(ships, candidates(fusion))}")
     about = label_field(field, read_confs(home, datasets, "calibrate").values())
     answers = dict(classes=class_names(frame), positive=about.positive, multi_label=about.several)
     question = dict(format=FORMAT, task=task, field=field, **answers)
@@ -250,7 +255,7 @@ def make_protocol(
         encoders={name: expert.get("preprocess") for name, expert in trained.items()},
         training=training,
         seeds=seeds,
-        selection=dict(fusion=fusion_rule(fusion), best_expert="highest accuracy on val", **rules),
+        selection=dict(fusion=fusion_rule(fusion), best_expert="lowest expected loss on val", **rules),
         versions=versions(),
         trained_with={name: expert.get("versions") for name, expert in trained.items()},
         code=code_state(),
