@@ -334,7 +334,7 @@ def fit_head(
     model = head.fit(view, rows, tried.setting) if folded else tried.models[0]
     about = {**head.about(tried.setting), "fitted_on": "train and val" if folded else "train", "examples": len(rows)}
     about |= {"left_out": n_train - len(rows)} if not folded else {"out_of_fold": ["train", "val"], "folds": len(folds)}
-    if isinstance(model, Neighbours): about |= {"kept": len(model.bank), "used": model.k}
+    if isinstance(model, Neighbours): about |= {"kept": model.bank.shape[0], "used": model.k}
     return Fitted(head, view, model, tried.history, tried.answers if folded else tried.answers[:0], about)
 
 # %% ../../nbs/experts/04g_linear.ipynb #a9030ef6
@@ -357,8 +357,8 @@ def load_head(
     kind = about.get("head", "trained")
     if kind == "trained": return None
     if kind == "neighbours":
-        vectors = (state[name] for name in ("bank", "answers", "prior"))
-        return Neighbours(*vectors, about["fit"]["used"], about["fit"]["temperature"], about["multi_label"])
+        bank, answers, prior = state["bank"], state["answers"], state["prior"]
+        return Neighbours(bank, answers, prior, about["fit"]["used"], about["fit"]["temperature"], about["multi_label"])
     if set(state) == {"bias"}: return Shift(state["bias"])
     layer = nn.Linear(*reversed(state["1.weight"].shape))
     head = nn.Sequential(nn.Dropout(0.), layer)
