@@ -60,7 +60,7 @@ def planned(name, folder) -> dict: # params.yaml with the experts that were chos
     if not path.exists():
         path.write_text(yaml.safe_dump(params, sort_keys=False))      # a setting a line: it is edited
     quality.time = SimpleNamespace(perf_counter=time.process_time)
-    make_plan(folder)
+    quality.make_plan(folder)
     return read_yaml(path)
 
 

@@ -59,8 +59,9 @@ def search(
     "Try settings, give up hopeless ones early, keep all of it"
     import optuna
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if len(evidence.modalities) < 2:
-        raise FakesError(f"There is nothing to fuse: the task has one modality, {evidence.modalities[0]}.")
+    if len(evidence.encoded) < 2:
+        names = ", ".join(evidence.encoded) or "none"
+        raise FakesError(f"There is nothing to fuse: networks learn from vectors of two experts or more; here: {names}.")
     sampler = optuna.samplers.TPESampler(seed=seed)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
     study = optuna.create_study(sampler=sampler, pruner=pruner)
