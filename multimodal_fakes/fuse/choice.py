@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COST', 'NETWORK', 'UNFITTED', 'SHARED', 'EVEN', 'MOST', 'WITHIN', 'FEW_GROUPS', 'FEW_POSTS', 'OFTEN', 'DOUBT',
            'RANKING', 'LOWER', 'Posts', 'posts_of', 'cost', 'answers', 'temperature', 'row_losses', 'even_weights',
-           'compare', 'standard_error', 'guards', 'best_expert', 'few_groups', 'unseen_sets', 'worse_by_class',
+           'compare', 'standard_error', 'guards', 'best_expert', 'few_groups', 'unseen_sets', 'worse_ranking',
            'rare_classes', 'moved_shares', 'Choice', 'choose', 'reasons', 'draw_choice', 'regret']
 
 # %% ../../nbs/fuse/05ba_choice.ipynb #ca0327e0
@@ -173,7 +173,7 @@ def standard_error(
 FEW_GROUPS = 6      # fewer, and what was fitted on them cannot be judged by them
 FEW_POSTS = 5       # of a class, or of a set of experts that answered
 OFTEN = 0.1         # share of the other posts from which an unseen set of experts matters
-DOUBT = 3           # standard errors by which even weights have to speak against a candidate
+DOUBT = 3           # standard errors by which shares of classes have to differ
 RANKING = 0.03      # AUROC that a candidate may lack of the best expert's; more counts where chance does not explain it
 
 def guards(
@@ -184,7 +184,7 @@ def guards(
 ) -> tuple: # {candidate: why it does not ship}, sentences about the data
     "What speaks against candidates, whatever their loss"
     best = best_expert(table, posts)
-    aside = few_groups(table, posts) | unseen_sets(table, posts, asks) | worse_by_class(table, probs, posts, best)
+    aside = few_groups(table, posts) | unseen_sets(table, posts, asks) | worse_ranking(table, probs, posts, best)
     if set(posts.present) & set(table.index) <= set(aside): aside.pop(best, None)
     return aside, rare_classes(posts) + moved_shares(posts)
 
@@ -225,23 +225,14 @@ def _fits(name, there, posts, asks):
     return len(both) == 1 or (len(both) > 1 and cost(name) <= SHARED)
 
 # %% ../../nbs/fuse/05ba_choice.ipynb #309e6675
-def worse_by_class(table, probs, posts, best) -> dict:
-    "Who wins by the shares of the classes alone: worse than the best expert with even weights, or in ranking"
-    even = {name: row_losses(posts.y, p)[1] for name, p in probs.items()}
+def worse_ranking(table, probs, posts, best) -> dict:
+    "Who wins by the shares of the classes alone: ranks worse than the best expert, by more than chance explains"
     aside = {}
-    for name, row in table.iterrows():
-        behind = even[name] - even[best]
-        if behind.mean() > DOUBT * standard_error(behind, posts.groups):
-            aside[name] = (f"with all classes weighed evenly its loss is worse than that of {best}, "
-                           f"{row.even_loss:.3f} against {table.even_loss[best]:.3f}")
-        if _ranks_worse(table, probs, posts, name, best):
-            aside[name] = f"it ranks worse than {best}, AUROC {row.auroc:.3f} against {table.auroc[best]:.3f}"
+    for name, auroc in table.auroc.items():
+        if not table.auroc[best] - auroc > RANKING: continue          # NaN where there is nothing to rank
+        high = paired_bootstrap(posts.y, probs[name], probs[best], "auroc", posts.groups, n_boot=200)[2]
+        if high < 0: aside[name] = f"it ranks worse than {best}, AUROC {auroc:.3f} against {table.auroc[best]:.3f}"
     return aside
-
-def _ranks_worse(table, probs, posts, name, best):
-    "By more than chance explains"
-    if not table.auroc[best] - table.auroc[name] > RANKING: return False         # NaN where there is nothing to rank
-    return paired_bootstrap(posts.y, probs[name], probs[best], "auroc", posts.groups, n_boot=200)[2] < 0
 
 # %% ../../nbs/fuse/05ba_choice.ipynb #dcd88210
 def rare_classes(posts) -> list: # sentences
