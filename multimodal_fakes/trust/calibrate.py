@@ -756,6 +756,13 @@ def with_out_of_fold(
     honest[frame.index.get_indexer(val.index)] = out_of_fold(logits, truth(val), val.seen, groups_of(home, val), method)
     return honest
 
+def _three_parts(home, frame, datasets, probs, honest):
+    "Validation with the probabilities of the map that ships, validation with those out of fold, and test"
+    val, test = (seen_rows(frame, split, datasets) for split in ("val", "test"))
+    of_val = groups_of(home, val)
+    return (_part(frame, probs, val, of_val), _part(frame, honest, val, of_val),
+            _part(frame, probs, test, groups_of(home, test)))
+
 # %% ../../nbs/trust/05d_calibrate.ipynb #22597ebd
 def add_answers(
     frame,       # predictions
@@ -792,12 +799,8 @@ def calibrate_all(
     calibration = fit_calibration(home, frame, datasets, rules.method)
     probs = probabilities(frame, calibration)
     honest = with_out_of_fold(home, frame, datasets, rules.method, probs)
-
-    def part(split, probs):
-        rows = seen_rows(frame, split, datasets)
-        return _part(frame, probs, rows, groups_of(home, rows))
-    fitted, val, test = part("val", probs), part("val", honest), part("test", probs)
     shares = class_shares(frame)
+    fitted, val, test = _three_parts(home, frame, datasets, probs, honest)
     chosen_on = val if val.y.ndim == 1 and positive is None else fitted
     decision = threshold_of(val.y, chosen_on.probs, positive, classes, rules.purpose, val.groups, shares)
     decisions = task_decisions(fitted, val, test, positive, decision, classes, shares, rules)
