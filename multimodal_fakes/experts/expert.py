@@ -359,6 +359,8 @@ def _fitting_rows(data:Training, seed) -> tuple: # training examples that are fi
     order = np.random.default_rng(seed).permutation(data.rows["train"])
     return np.sort(order[:MOST_FITTED]), data.rows["val"]
 
+def _texts(data): return np.asarray(data.reader.texts(), dtype=object)     # type: ignore[type-var]
+
 def fit_expert(
     conf,             # of the encoder
     recipe,
@@ -370,7 +372,7 @@ def fit_expert(
     rows, kind = np.concatenate([train, val]), head_of(conf, recipe)
     if conf.fixed == "ngrams":
         encoder, version = conf, {"version": 1}
-        source = NGramCounts(np.asarray(data.reader.texts(), dtype=object)[rows], conf)
+        source: NGramCounts|Vectors = NGramCounts(_texts(data)[rows], conf)
     else:
         encoder, version = _frozen(conf, recipe, data.task)
         source = Vectors(stored_vectors(encoder, Items(encoder, data.reader, rows), _feature_store(home, encoder)))
@@ -535,7 +537,9 @@ def _write_results(model, data:Training, history, step, store, unseen=None) -> p
     task = data.task
     items = Items(model.encoder, data.reader, np.flatnonzero(data.present))
     pooled, logits = _fill_absent(*run_over(model, items, store), data)
-    if unseen is not None: _put_unseen(pooled, logits, *unseen, model.head)
+    if unseen is not None:
+        rows, answers = unseen
+        _put_unseen(pooled, logits, rows, answers, model.head)
     table = prediction_table(data.reader.frame, data.y, data.present, logits, task)
     write_parquet(table, step/"predictions.parquet")
     write_features(step/"features.safetensors", pooled)

@@ -793,8 +793,7 @@ def calibrate_all(
     out, rules = Path(out), rules._replace(**changes)
     frame = read_predictions(Path(home)/"Step_5"/task/"fusion/predictions.parquet")
     p = make_protocol(home, task, field, datasets, experts, tests, frame, in_protocol(rules))
-    classes = p["classes"]
-    positive = positive_index(p["positive"], classes)
+    classes, positive = p["classes"], positive_index(p["positive"], p["classes"])
     frame = with_seen(home, task, experts, frame, p["asks"])
     calibration = fit_calibration(home, frame, datasets, rules.method)
     probs = probabilities(frame, calibration)
