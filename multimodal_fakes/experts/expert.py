@@ -377,7 +377,7 @@ def fit_expert(
         encoder, version = _frozen(conf, recipe, data.task)
         source = Vectors(stored_vectors(encoder, Items(encoder, data.reader, rows), _feature_store(home, encoder)))
     n_classes, frame = len(data.task.classes), data.reader.frame
-    head = HEADS[kind](source, data.labels[rows], n_classes)
+    head = HEADS[kind](source, data.labels[rows], n_classes)     # type: ignore[arg-type]
     fitted = fit_head(head, frame["group"].fillna(frame["id"]).to_numpy()[rows], len(train), recipe.seed)
     encoder, module = expert_parts(encoder, fitted)
     about = fitted.about | {"left_out": len(data.rows["train"]) - len(train)}

@@ -60,8 +60,9 @@ def search(
     import optuna
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if len(evidence.encoded) < 2:
-        names = ", ".join(evidence.encoded) or "none"
-        raise FakesError(f"There is nothing to fuse: networks learn from vectors of two experts or more; here: {names}.")
+        there = ", ".join(evidence.encoded) or "none"
+        raise FakesError("There is nothing to fuse: networks learn from vectors of two experts or more; "
+                         f"here: {there}.")
     sampler = optuna.samplers.TPESampler(seed=seed)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3)
     study = optuna.create_study(sampler=sampler, pruner=pruner)
