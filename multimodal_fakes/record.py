@@ -611,7 +611,7 @@ class Task(Strict):
     def modalities(self) -> list[str]: return list(dict.fromkeys(self.experts.values()))
 
 # %% ../nbs/00c_record.ipynb #44e32dc2
-TAKEN = {"quality", "keys", "values", "items", "pop", "clear", "update"}     # as torch's dictionaries of layers have them
+TAKEN = {"quality", "keys", "values", "items", "pop", "clear", "update"}     # by torch's dictionaries of layers
 
 def expert_key(
     task:str,

@@ -203,7 +203,7 @@ def _counted(n, word): return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 # %% ../../nbs/fuse/05ba_choice.ipynb #046349ea
 def unseen_sets(table, posts, asks) -> dict:
-    "Sets of experts that answer many other posts and hardly a validation post: who was never tried on them"
+    "Sets of experts that answer many training posts and hardly a validation post: who was never tried on them"
     names = list(posts.present)
     rows = np.stack([posts.elsewhere[e] for e in names], 1)
     tried = np.stack([posts.present[e] for e in names], 1)
