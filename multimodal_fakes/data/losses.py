@@ -176,8 +176,8 @@ def check_losses(
         for kind, losses in d["lost"].items(): lines += _too_much(name, kind, losses, budget, where)
     if not lines: return
     raise FakesError("\n".join(lines) + "\nObtain the files, or mend their names or the pattern in conf/dataset. "
-                     "Where a dataset is known to lack some, allow it there, as `missing: 0.5`; "
-                     "`missing: 1` reads it without any. "
+                     "Where a dataset is known to lack some, allow it there, or under `data` of its profile, as "
+                     "`missing: 0.5`; `missing: 1` reads it without any. "
                      f"All counts: {written}.")
 
 # %% ../../nbs/data/01aa_losses.ipynb #a9d6506b
