@@ -865,7 +865,9 @@ def draw_coverage(
     _draw_sizes(right, probs, y, shown)
     left.set(xlabel="coverage promised", ylabel="points kept above it")
     middle.set(xlabel="coverage promised", ylabel="classes in a set, on average")
-    left.legend(fontsize=8, ncols=2)
+    low, high = left.get_ylim()
+    left.set_ylim(low, high + 0.45 * (high - low))                    # leaves room for the legend
+    left.legend(fontsize=8, ncols=2, loc="upper left")
     fig.tight_layout()
 
 # %% ../../nbs/trust/05a_decisions.ipynb #66c269cb
