@@ -38,8 +38,9 @@ COMMAND = "python -m bench quality"
 
 # ---- sides
 def run_linear(name, seed):
-    """Logistic regression over TF-IDF of the text, over vectors of the picture, and over both side by side: the one of the
-    lowest loss on validation"""
+    """Logistic regression over TF-IDF of the text, over vectors of the picture, and over both side by side
+
+    The one of the lowest loss on validation counts."""
     folder = HOME/"linear"/name/str(seed)
     if (folder/"about.json").exists():
         return
@@ -73,9 +74,12 @@ def spread(expert):
 
 
 def interactions(seen):
-    "Vectors of both sides, their differences and products, as a line that sees how they agree"
+    """Vectors of both sides, their differences and products, each column alike in spread
+
+    Together a row is about as long as other vectors, so that the same strengths fit it."""
     t, v = seen["text_clip"][2], seen["vision_clip"][2]
-    return csr_matrix(np.hstack([t, v, np.abs(t - v), t * v]) * np.sqrt(t.shape[1]))
+    x = np.hstack([t, v, np.abs(t - v), t * v])
+    return csr_matrix((x - x.mean(0)) / x.std(0) / np.sqrt(x.shape[1]))
 
 
 def run_autogluon(name, seed):
