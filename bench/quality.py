@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.sparse import csr_matrix, hstack
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import normalize
 
 from bench.quality_choice import study
-from bench.quality_experts import linear, softmax, vectors_of
+from bench.quality_experts import linear, scores_of, softmax, vectors_of
 from bench.quality_line import run_line
 from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, read_split, write_scores, write_split
 from bench.text_training import autogluon_python
@@ -27,6 +29,7 @@ from multimodal_fakes.metrics import paired_bootstrap, score_table
 
 PARTS = ("linear", "choice", "line", "autogluon")
 SIDES = dict(ours="line", linear="linear", autogluon="autogluon")       # side → folder of its scores
+LINEAR = ("text_linear", "vision_mobilenet", "video_linear", "audio_linear", "text_clip", "vision_clip")   # experts
 METRICS = ("accuracy", "macro_f1", "nll", "auroc")
 LOWER = {"nll"}                  # is better
 COLOURS = dict(ours="darkorange", linear="grey", autogluon="steelblue")
@@ -35,19 +38,31 @@ COMMAND = "python -m bench quality"
 
 # ---- sides
 def run_linear(name, seed):
-    "Logistic regression over TF-IDF of the text and vectors of the picture, side by side"
+    """Logistic regression over TF-IDF of the text, over vectors of the picture, and over both side by side
+
+    The one of the lowest loss on validation counts."""
     folder = HOME/"linear"/name/str(seed)
     if (folder/"about.json").exists():
         return
     before = cpu_seconds()
-    posts, about = read_split(name, seed)
-    seen = vectors_of(name, posts)
-    wanted = [e for e in ("text_linear", "vision_mobilenet", "video_linear", "audio_linear") if e in seen]
-    columns = [spread(seen[e]) for e in wanted] or [interactions(seen)]
-    x, y = hstack(columns).tocsr(), posts.y.to_numpy()
+    posts, known, experts = scores_of(name, seed)
+    k, y = len(known["classes"]), posts.y.to_numpy()
     train, val = ((posts.split == s).to_numpy() for s in ("train", "val"))
-    write_scores(folder, posts, softmax(linear(x, y, train, val, len(about["classes"]))))
-    write_json(folder/"about.json", dict(columns=wanted or ["interactions"], cpu_seconds=cpu_seconds() - before))
+    wanted = [e for e in LINEAR if e in experts]
+    p = {e: softmax(experts[e][2].astype(float)) for e in wanted}
+    if len(wanted) > 1:
+        p["side by side"] = softmax(linear(side_by_side(vectors_of(name, posts), wanted), y, train, val, k))
+    loss = {c: log_loss(y[val], probs[val], labels=range(k)) for c, probs in p.items()}
+    best = min(loss, key=loss.get)
+    write_scores(folder, posts, p[best])
+    write_json(folder/"about.json", dict(columns=best, loss=loss, cpu_seconds=cpu_seconds() - before))
+
+
+def side_by_side(seen, wanted):
+    "Vectors of each modality with length 1; two in one space as interactions (n, D) sparse"
+    if "text_clip" in wanted:
+        return interactions(seen)
+    return hstack([normalize(spread(seen[e])) for e in wanted]).tocsr()
 
 
 def spread(expert):
@@ -59,9 +74,12 @@ def spread(expert):
 
 
 def interactions(seen):
-    "Vectors of both sides, their differences and products, as a line that sees how they agree"
+    """Vectors of both sides, their differences and products, each column alike in spread
+
+    Together a row is about as long as other vectors, so that the same strengths fit it."""
     t, v = seen["text_clip"][2], seen["vision_clip"][2]
-    return csr_matrix(np.hstack([t, v, np.abs(t - v), t * v]) * np.sqrt(t.shape[1]))
+    x = np.hstack([t, v, np.abs(t - v), t * v])
+    return csr_matrix((x - x.mean(0)) / x.std(0) / np.sqrt(x.shape[1]))
 
 
 def run_autogluon(name, seed):

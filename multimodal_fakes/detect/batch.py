@@ -235,15 +235,16 @@ def _own_array(values):
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError): pass
     return pa.array([v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values])
 
-def _arrow_types(classes, several):
+def _arrow_types(bundle):
     "Column of an answer → its type in Parquet"
     import pyarrow as pa
-    hints = get_type_hints(Answer)
+    hints, classes, several = get_type_hints(Answer), bundle["classes"], bundle["multi_label"]
     types = {key: _arrow_type(hints[key], several) for key in answer_columns(classes) if key in hints}
+    types["threshold"] = _arrow_type(hints["threshold"], isinstance(bundle["threshold"], list))
     return types | {f"p_{c}": pa.float64() for c in classes} | {"error": pa.string()}
 
 def _arrow_type(hint, several):
-    "The type of a column, of a list where several classes may hold; what is no list or number is a text"
+    "The type of a column, of a list where it holds one a class; what is no list or number is a text"
     import pyarrow as pa
     plain = {float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
@@ -264,7 +265,7 @@ def _written_table(source, own, detector, kind):
     "Names and types of what is written"
     columns = [c for c in answer_columns(detector.classes) if c != "probabilities"]      # each has its own
     names = column_names([*own, *columns])[len(own):]
-    types = _arrow_types(detector.classes, detector.bundle["multi_label"]) if kind == "parquet" else {}
+    types = _arrow_types(detector.bundle) if kind == "parquet" else {}
     return Table(own, dict(zip(columns, names)), types, source.path, source.path.suffix.lower() == ".parquet")
 
 def _writer(kind, stream, table):

@@ -145,11 +145,14 @@ def evaluate(
     classes, positive = bundle["classes"], bundle["positive"]
     k = None if positive is None else classes.index(positive)
     probs = np.array([[a["probabilities"][c] for c in classes] for _, a in judged])
-    return counts | measure(np.array([y for y, _ in judged]), probs, k, _as_answered(bundle["threshold"]), **boot)
+    return counts | measure(np.array([y for y, _ in judged]), probs, k, _as_answered(bundle), **boot)
 
-def _as_answered(threshold):
+def _as_answered(bundle):
     "Rounded as the probabilities of an answer are, so that one at the threshold stays there"
-    return None if threshold is None else np.round(np.asarray(threshold, float), 6)     # NaN: never answered
+    threshold = bundle["threshold"]
+    if threshold is None: return None
+    of_multiples = np.ndim(threshold) == 1 and not bundle["multi_label"]      # nothing is at such a threshold
+    return threshold if of_multiples else np.round(np.asarray(threshold, float), 6)     # NaN: never answered
 
 # %% ../../nbs/detect/06ca_evaluate.ipynb #3b644137
 def metric_lines(

@@ -443,8 +443,10 @@ class Answer(TypedDict):
     probabilities:dict[str, float]     # class → calibrated
     calibrated_as:dict                 # whose map that is, see `PatternCalibrator.used`: map_of, own, n; also `weights`
                                        # where the caller weighed the experts: the map is of those that ship
-    threshold:float|list[float|None]|None     # of the positive class, none beyond two; where several may hold
-                                       # one a class, none for one that is never answered: see `refused` of the bundle
+    threshold:float|list[float|None]|None     # of the positive class of two, from which it is answered; where several
+                                       # may hold one a class, none for one that is never answered: see `refused` of the
+                                       # bundle. Of more classes that exclude each other one a class, and that with the
+                                       # largest multiple of its own is answered; none: the likeliest is
     purpose:dict                       # what the threshold is for, see `decisions.read_purpose`
     abstained:bool                     # less sure than the bundle asks, or unfamiliar: a person should look
     possible:list[str]                 # classes not ruled out at the promised coverage; may be empty

@@ -211,7 +211,7 @@ def _judge_kind(block, severities, seed, path, kind):
 METRICS = ("n", "accuracy", "macro_f1", "auroc", "nll")
 
 def _rule(bundle):
-    "Index of the positive class, and the threshold"
+    "Index of the positive class, and the threshold, or those of more classes"
     positive = bundle["positive"]
     return None if positive is None else bundle["classes"].index(positive), bundle["threshold"]
 

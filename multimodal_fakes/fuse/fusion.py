@@ -58,6 +58,7 @@ from multimodal_fakes.fuse.combine import (
     Strategy,
     Unteachable,
     Weighted,
+    check_names,
     find_strategy,
     given_weights,
     ocr_confidence,
@@ -871,8 +872,7 @@ def to_try(
     n_classes:int=2,
 ) -> list: # names, none with one expert
     "Strategies that are trained"
-    twice = sorted(set(experts) & set(STRATEGIES))
-    if twice: raise FakesError(f"The expert {twice[0]} is called as a strategy of fusion is: give it another name.")
+    check_names(strategies, strategy, experts)
     if len(experts) < 2: return []
     usual = [name for name, kind in STRATEGIES.items() if not kind.needs and kind.suits(n_classes)]
     names = list(strategies or usual)

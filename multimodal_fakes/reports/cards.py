@@ -8,8 +8,8 @@ __all__ = ['HEADS', 'SEEN', 'MODEL_CARD', 'DATA_CARD', 'Run', 'written', 'about_
            'mapped_by', 'unmapped', 'metric_names', 'on_test', 'on_seen', 'n_parameters', 'by_modality',
            'about_experts', 'named_model', 'in_sight', 'measured_on', 'not_taught', 'drifted', 'averages',
            'about_choice', 'proved_in_words', 'in_points', 'gain_in_words', 'candidates', 'serving_cost', 'over_all',
-           'whose_map', 'not_fitted', 'answered_from', 'left_to_a_person', 'those_seen', 'unfamiliar', 'share_right',
-           'build_card', 'write_card']
+           'whose_map', 'not_fitted', 'decided_in_words', 'of_each_class', 'costs_of_purposes', 'left_to_a_person',
+           'those_seen', 'unfamiliar', 'share_right', 'build_card', 'write_card']
 
 # %% ../../nbs/reports/05a_cards.ipynb #efca5f3b
 import math
@@ -330,7 +330,8 @@ def _positive_rule(run):
     positive = run.bundle["positive"]
     if positive:
         return f"{positive!r} is the positive class: probability, threshold, precision and recall are about it."
-    return "No class is the positive one: the likeliest is answered; precision and recall are told of each class."
+    says = run.bundle["decision"]["says"]
+    return f"No class is the positive one: {says}. Precision and recall are told of each class."
 
 # %% ../../nbs/reports/05a_cards.ipynb #5abe1256
 def _raw_values(run, labels, c):
@@ -557,6 +558,7 @@ def _as_it_answers(run):
     threshold = run.bundle["threshold"]
     mapped = "with its scores as they came" if unmapped(run.json(_CALIBRATION)["method"]) else "calibrated"
     if threshold is None: return mapped
+    if run.bundle["decision"]["exponent"]: return f"{mapped}, and with answers moved towards rarer classes"
     return f"{mapped} and at its threshold" + "s" * isinstance(threshold, list)
 
 
@@ -757,28 +759,48 @@ def not_fitted(run:Run) -> list: # of blocks
 
 # %% ../../nbs/reports/05a_cards.ipynb #8340e6eb
 def _thresholds(run):
-    "From which probability it answers, and what is left to a person"
-    decisions, classes = run.json("Step_5/{task}/thresholds.json"), run.json(_PROTOCOL)["classes"]
+    "How it comes to its answer, and what is left to a person"
+    decisions = run.json("Step_5/{task}/thresholds.json")
+    chosen = f"{decided_in_words(decisions)} Other purposes stand in Step_5/{run.task}/thresholds.json."
     ending = [*not_fitted(run), left_to_a_person(run, decisions["abstention"]), unfamiliar(run)]
-    if decisions["threshold"] is None:
-        rule = f"of {len(classes)} classes that exclude each other the likeliest is answered, at no threshold"
-        return not_applicable(rule) + ending
-    rest = (f"chosen on validation for {decisions['purpose']['name']}; "
-            f"those for other purposes stand in Step_5/{run.task}/thresholds.json.")
+    return [chosen, *of_each_class(run), *costs_of_purposes(decisions), *ending]
+
+
+def decided_in_words(
+    decisions:dict,   # thresholds.json
+) -> str:
+    "How probabilities become an answer, and for which purpose"
+    return f"Chosen on validation for {decisions['purpose']['name']}: {decisions['decision']['says']}."
+
+
+def of_each_class(run:Run) -> list: # a table with a row a class; none where classes have no threshold each
+    "The threshold of each class; where several may hold also whose it is"
+    calibration, classes = run.json(_CALIBRATION), run.json(_PROTOCOL)["classes"]
+    thresholds = calibration["threshold"]
+    if not isinstance(thresholds, list): return []
     if not run.bundle["multi_label"]:
-        cut = f"{run.bundle['positive']} is answered from a probability of {decisions['threshold']:.3g}"
-        return [f"{cut}, {rest}", *ending]
-    return [f"A class is answered from its own probability up, {rest}", answered_from(run), *ending]
-
-
-def answered_from(run:Run) -> pd.DataFrame: # a row a class
-    "From which probability each of several classes is answered, and whose threshold that is"
-    calibration, rows = run.json(_CALIBRATION), []
-    for c, threshold in zip(run.json(_PROTOCOL)["classes"], calibration["threshold"]):
+        return [pd.DataFrame({"class": classes, "threshold": [f"{t:.3g}" for t in thresholds]})]
+    rows = []
+    for c, threshold in zip(classes, thresholds):
         cut = "none of its own: never answered" if threshold is None else f"{threshold:.3g}"
         shared = threshold is not None and c in calibration["refused"]
         rows.append({"class": c, "answered from": cut + " (that of the other classes together)" * shared})
-    return pd.DataFrame(rows)
+    return [pd.DataFrame(rows)]
+
+
+def costs_of_purposes(
+    decisions:dict,   # thresholds.json
+) -> list: # of blocks; none but for more than two classes that exclude each other
+    "What each purpose gains and costs on test"
+    rows = [{
+        "purpose": p["purpose"],
+        "exponent": f"{p['exponent']:.2g}",
+        "accuracy": f"{p['test']['accuracy']:.1%}",
+        "macro-F1": f"{p['test']['macro_f1']:.1%}",
+    } for p in decisions["exponents"]]
+    if not rows: return []
+    return ["What each purpose reaches on test; at exponent 0 the most likely class is answered, and the higher it is, "
+            "the sooner a rare class is:", pd.DataFrame(rows)]
 
 # %% ../../nbs/reports/05a_cards.ipynb #70514feb
 def left_to_a_person(

@@ -28,11 +28,12 @@ from multimodal_fakes.reports.cards import (
     about_choice,
     about_data,
     about_experts,
-    answered_from,
     averages,
     build_card,
     by_modality,
     candidates,
+    costs_of_purposes,
+    decided_in_words,
     drifted,
     gain_in_words,
     gaps,
@@ -47,6 +48,7 @@ from multimodal_fakes.reports.cards import (
     not_fitted,
     not_seen,
     not_taught,
+    of_each_class,
     on_seen,
     over_all,
     share_right,
@@ -578,13 +580,13 @@ def calibration_section(results:dict) -> Section:
 # %% ../../nbs/reports/05c_sections.ipynb #1bf122c3
 def thresholds_section(results:dict) -> Section:
     "Counts of 1,000 posts, also where the positive class is rarer"
-    run, threshold = results["run"], results["calibration"]["threshold"]
+    run, threshold, decisions = results["run"], results["calibration"]["threshold"], results["decisions"]
     rows, unseen = in_thousands(results["test"], results["positive"]), [not_seen(run)] if not_seen(run) else []
     if threshold is None or isinstance(threshold, list):
         finding = "How often each class is answered among 1,000 posts like the test posts, and how often rightly."
-        cuts = [] if threshold is None else [answered_from(run)]
+        cuts = [decided_in_words(decisions), *of_each_class(run), *costs_of_purposes(decisions)]
         return Section("What the answers mean", finding, [*unseen, rows, *cuts])
-    purpose = results["decisions"]["purpose"]["name"]
+    purpose = decisions["purpose"]["name"]
     finding = f"Flagged from a probability of {threshold:.2f}, the threshold for {purpose} on validation."
     note = ("Among 1,000 posts: the first row is the test split, the others what the same detector would do "
             "where the positive class is rarer or more common.")

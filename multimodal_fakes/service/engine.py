@@ -147,7 +147,7 @@ def load_all(
     return detectors, tasks, reasons
 
 # %% ../../nbs/service/07g_engine.ipynb #adbe2d02
-PUBLIC = ("classes", "multi_label", "positive", "ships", "threshold", "refused", "purpose", "protocol")
+PUBLIC = ("classes", "multi_label", "positive", "ships", "threshold", "decision", "refused", "purpose", "protocol")
 
 def describe(
     detector,   # with a `bundle` and a `version`

@@ -85,7 +85,8 @@ class ProblemOut(Reply):
 
 # %% ../../nbs/service/07e_messages.ipynb #ea40bfbd
 _POSITIVE = "Of the positive class, such as fake or hateful, whatever was predicted; none where no class is"
-_THRESHOLD = "Of the positive class, from which it is predicted; a list, one or none a class, where several may hold"
+_THRESHOLD = ("Of the positive class, from which it is predicted; a list, one or none a class, where several may hold; "
+              "a list, where of more than two the one is predicted that has the largest multiple of its own")
 _ABSTAINED = "A person should look: less sure than asked, or unlike the known"
 _POSSIBLE = "Classes that cannot be ruled out at the promised coverage"
 _OOD = "Share of known posts that are nearer to what was trained on"
@@ -107,7 +108,7 @@ class Answer(Reply):
         description="Of each class, calibrated", examples=[{"real": 0.09, "fake": 0.91}])
     calibrated_as:dict[str, Any]|None = Field(
         None, description=_CALIBRATED, examples=[{"map_of": "text+vision", "own": True, "n": 397}])
-    threshold:Any = Field(None, description=_THRESHOLD, examples=[0.56])
+    threshold:float|list[float|None]|None = Field(None, description=_THRESHOLD, examples=[0.56])
     purpose:Any = Field(None, description="What the threshold is for", examples=[{"name": "best_f1"}])
     abstained:bool = Field(description=_ABSTAINED, examples=[False])
     possible:list[str] = Field(description=_POSSIBLE, examples=[["fake"]])
@@ -172,7 +173,7 @@ class HealthOut(Reply):
     version:str = Field(examples=["0.1.0"])
 
 _DETECTOR = ("Task, classes, positive class, modalities that what ships looks at, thresholds, "
-             "`refused`: class → why it has none of its own, version, protocol, runtime")
+             "`decision`: how they are used, `refused`: class → why it has none of its own, version, protocol, runtime")
 _MODEL = {"task": "fake_news", "classes": ["real", "fake"], "modalities": ["text", "vision"]}
 
 class ModelsOut(Reply):

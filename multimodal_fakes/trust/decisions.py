@@ -276,7 +276,7 @@ def read_purpose(
         if key not in Purpose._fields:
             raise FakesError(f"purpose: unknown option {key!r}{nearest(key, Purpose._fields)}")
     q = Purpose(**given)
-    if q.name not in PURPOSES: raise FakesError(f"No purpose {q.name!r}{nearest(q.name, PURPOSES)}")
+    if str(q.name) not in PURPOSES: raise FakesError(f"No purpose {q.name!r}{nearest(q.name, PURPOSES)}")
     _check_options(q)
     return q if q.name in PROMISES else q._replace(sure=None)
 
@@ -288,11 +288,18 @@ def _check_options(q):
     if not promises and q.target is not None: raise FakesError(f"purpose {q.name!r} has no target; leave it out.")
     for key in ("target", "sure", "prevalence"):
         value = getattr(q, key)
-        if value is not None and not 0 < value < 1:
+        if value is not None and not 0 < _number(q, key) < 1:
             raise FakesError(f"purpose {q.name!r}: {key} should lie between 0 and 1, both excluded; got {value}.")
+    for key in ("false_alarm", "miss"): _number(q, key)
     if min(q.false_alarm, q.miss) < 0 or q.false_alarm + q.miss == 0:
         raise FakesError(
             f"purpose {q.name!r}: costs should not be negative nor both 0, got {q.false_alarm} and {q.miss}.")
+
+def _number(q, key):
+    "The value of an option, or an error where it is none"
+    value = getattr(q, key)
+    if isinstance(value, (int, float)) and not isinstance(value, bool): return value
+    raise FakesError(f"purpose {q.name!r}: {key} should be a number, got {value!r}.")
 
 # %% ../../nbs/trust/05a_decisions.ipynb #e12ff5ea
 def check_labels(
@@ -858,7 +865,9 @@ def draw_coverage(
     _draw_sizes(right, probs, y, shown)
     left.set(xlabel="coverage promised", ylabel="points kept above it")
     middle.set(xlabel="coverage promised", ylabel="classes in a set, on average")
-    left.legend(fontsize=8, ncols=2)
+    low, high = left.get_ylim()
+    left.set_ylim(low, high + 0.45 * (high - low))                    # leaves room for the legend
+    left.legend(fontsize=8, ncols=2, loc="upper left")
     fig.tight_layout()
 
 # %% ../../nbs/trust/05a_decisions.ipynb #66c269cb
