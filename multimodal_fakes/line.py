@@ -678,6 +678,7 @@ def make_workspace(
         try: check_settings(params, folder, work)
         except FakesError as e:
             said = str(e).replace("params.yaml: ", "").replace("params.yaml does not fit", "the settings do not fit")
+            said = said.replace("\n  params.yaml.", "\n  ")
             raise FakesError(f"conf/profile/{profile}.yaml: {said.replace(str(folder), str(project))}") from None
     refresh(project, work, params, made)
     use_cache(work, project/".dvc/cache")

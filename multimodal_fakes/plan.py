@@ -84,9 +84,12 @@ def _experts(task, about, params, project, home, confs):
     entries = params.get("experts") or {}
     for modality in about["modalities"]:
         own = {n: e for n, e in entries.items() if (e.get("task"), e.get("modality")) == (task, modality)}
+        section = (params.get("expert") or {}).get(modality) or {}
         if not own and not params.get("quality"): yield _missing_expert(task, modality, project)
+        elif not own and "encoder" in section:     # the one that the choice is left
+            yield from _encoder(f"expert.{modality}.encoder", section["encoder"], modality, project, home)
         for name, entry in own.items():
-            recipe = ((params.get("expert") or {}).get(modality) or {}) | entry
+            recipe = section | entry
             yield from _named(task, name)
             yield from _recipe(f"experts.{name}", modality, recipe, project, home)
             yield from _taught(f"experts.{name}.taught", recipe.get("taught"), about["field"], confs)

@@ -564,12 +564,12 @@ def choose(
     total = sum(c.option.minutes for c in decided if c.granted)
     if total > max(left, 0): notes.append(f"The linear experts alone take {total:.0f} minutes, more than there are.")
     experts = entries(decided, (stated or {}).get("expert"))
-    return {"experts": experts, "table": list(map(_table_row, decided)), "notes": [*notes, *_skew(datas)]}
+    return {"experts": experts, "table": list(map(_table_row, decided)), "notes": [*notes, *_skew(datas, experts)]}
 
-def _skew(datas):
-    "A sentence for each task with a rare class"
-    for facts in (data.facts for data in datas):
-        if loss_for(facts) == "cross_entropy": continue
+def _skew(datas, experts):
+    "A sentence for each task with a rare class for which an encoder is trained"
+    taught = {entry["task"] for entry in experts.values() if entry.get("loss") == "logit_adjusted"}
+    for facts in (data.facts for data in datas if data.facts.task in taught):
         yield (f"{facts.task}: {facts.rarest} is {facts.skew:.0f} times rarer than another class "
                f"({facts.counts[facts.rarest]} examples): trained encoders are adjusted to it (logit_adjusted).")
 
@@ -674,7 +674,17 @@ def _fresh_plan(project, params, need, facts, confs, stated, minutes, spent):
     quality = params["quality"]
     plan = {"quality": quality, "minutes": minutes, "spent": round(spent, 1), "device": describe_device()}
     plan |= {"facts": [f._asdict() for f in facts]} | choose(datas, need, quality, minutes - spent, stated)
+    plan["notes"] += [sentence for m, own in confs.items() for sentence in _absent(project, m, own)]
     return plan | {"strategies": _narrowed(params, datas, plan["experts"], quality, stated)}
+
+def _absent(project, modality, there):
+    "A sentence where no pretrained encoder is there: what each lacks"
+    if any(conf.source for conf in there): return
+    names = sorted(path.stem for path in (project/"conf/encoder").glob("*.yaml"))
+    confs = [load_encoder_conf(name, project/"conf/encoder") for name in names]
+    lacks = {c.name: missing_part(c, project) for c in confs if c.modality == modality}
+    said = [f"{name} ({part})" for name, part in lacks.items() if part]
+    if said: yield f"Not at hand for {modality}: {', '.join(said)}."
 
 def _write_plan(project, params, free, plan, earlier):
     "Write what was chosen into params.yaml, and beside the splits"

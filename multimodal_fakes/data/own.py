@@ -46,6 +46,9 @@ def _table(name, home, where):
     path = Path(home)/Path(name).expanduser()
     path = Path(os.path.abspath(path))
     if files_of(path): return path
+    if path.is_dir():
+        inside = first_few(sorted(p.name for p in path.iterdir() if p.is_file())) or "no file"
+        raise FakesError(f"{where}: data: {path} is a folder. Name the table in it, where there is {inside}.")
     beside = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
     raise FakesError(f"{where}: data: there is no table {path}{nearest(path.name, beside)}")
 
@@ -156,7 +159,7 @@ def answer_label(
         raise FakesError(f"{name}: column {column!r} answers with {', '.join(counts) or 'nothing'}; "
                          "at least two classes are needed.")
     if len(counts) > 20 and len(counts) > n / 2:
-        some = first_few(counts)
+        some = first_few([f"{c:.40}" for c in counts], 3)
         raise FakesError(f"{name}: column {column!r} has {len(counts)} values in {n} rows, such as {some}: these are "
                          "no classes. Name the column of the answers: `data: {table: …, label: <column>}`.")
     return label, counts
@@ -307,10 +310,19 @@ def _question(said, answer, cells, name):
     listed = ", ".join(f"{c} ({n})" for c, n in counts.most_common())
     notes = [f"{field}: {len(counts)} classes, {listed}{'; several may hold' if several else ''}."]
     if "map" in label: notes.append(f"{field}: spellings that differ only in case are one class.")
-    if several or len(counts) != 2 or field in FIELDS: return field, label, notes
+    if several or len(counts) != 2 or field in FIELDS:
+        if "positive" in said: raise FakesError(_no_positive(field, counts, several, name))
+        return field, label, notes
     positive, why = positive_of(counts) if "positive" not in said else (str(said["positive"]), "`positive` says so")
     if positive not in counts:
         raise FakesError(f"{name}: data.positive: no class {positive!r}{nearest(positive, counts)}")
     other = next(c for c in counts if c != positive)
     notes.append(f"{field}: a probability is about {positive!r}, for {why}. `positive: {other}` turns it round.")
     return field, label | {"positive": positive}, notes
+
+def _no_positive(field, counts, several, name):
+    "Why no class can be the positive one"
+    always = FIELDS[field].positive if field in FIELDS else None
+    if always: return f"{name}: data.positive: of {field!r} it is always {always!r}. Leave it out."
+    asked = "several of them may hold" if several else f"there are {len(counts)} classes"
+    return f"{name}: data.positive says which of two classes a probability is about; {asked}. Leave it out."
