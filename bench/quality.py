@@ -21,13 +21,15 @@ from sklearn.preprocessing import normalize
 from bench.quality_choice import study
 from bench.quality_experts import linear, scores_of, softmax, vectors_of
 from bench.quality_line import run_line
+from bench.quality_serving import DATA as SERVED
+from bench.quality_serving import latency
 from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, read_split, write_scores, write_split
 from bench.text_training import autogluon_python
 from multimodal_fakes.core import read_json, write_json
 from multimodal_fakes.experts.encoder import load_encoder_conf, resolve_source
 from multimodal_fakes.metrics import paired_bootstrap, score_table
 
-PARTS = ("linear", "choice", "line", "autogluon")
+PARTS = ("linear", "choice", "line", "autogluon", "serving")       # the last one is of one set alone
 SIDES = dict(ours="line", linear="linear", autogluon="autogluon")       # side → folder of its scores
 LINEAR = ("text_linear", "vision_mobilenet", "video_linear", "audio_linear", "text_clip", "vision_clip")   # experts
 METRICS = ("accuracy", "macro_f1", "nll", "auroc")
@@ -168,14 +170,15 @@ def run(arguments=()) -> list:
     places = [(name, seed) for name in args.sets for seed in args.splits]
     steps = dict(linear=run_linear, line=run_line, autogluon=run_autogluon, choice=run_study)
     for name, seed in places:
-        for part in args.parts:
+        for part in [part for part in args.parts if part in steps]:
             print(f"{name} {seed}: {part}", flush=True)
             steps[part](name, seed)
     rows = [compared(*place) for place in places]
     write_json(HOME/"rows.json", rows)
     draw(rows, HOME/"quality.png")
     entries = figures_of_sides(rows)
-    return entries + figures_of_choice([row for row in map(read_study, places) if row])
+    entries += figures_of_choice([row for row in map(read_study, places) if row])
+    return entries + (figures_of_serving() if "serving" in args.parts else [])
 
 
 def run_study(name, seed):
@@ -220,6 +223,13 @@ def figures_of_sides(rows) -> list:
             title = f"quality, average rank by {m}, against {side}"
             entries.append(figure(title, mean["ours"], mean[side], "rank", False, data))
     return entries
+
+
+def figures_of_serving() -> list:
+    "What an ensemble costs through ONNX, beside MiniLM alone"
+    both, alone, ratio = latency()
+    title = "quality, a headline through ONNX, linear and MiniLM together against MiniLM alone"
+    return [figure(title, 1000 * both, 1000 * alone, "ms", False, SERVED) | dict(ratio=round(ratio, 3))]
 
 
 def figures_of_choice(rows) -> list:

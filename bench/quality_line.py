@@ -22,7 +22,7 @@ from multimodal_fakes.settings import Recipe
 from multimodal_fakes.trust.calibrate import calibrate_all
 
 TASK = "task"       # its name in the workspace of a split
-QUALITY, MINUTES = "balanced", 15       # that are planned for; of processor time, as the machine may be shared
+QUALITY, MINUTES = "balanced", 30       # that are planned for; of processor time, as the machine may be shared
 
 
 def run_line(name, seed) -> Path: # folder with scores.parquet and about.json

@@ -14,6 +14,7 @@ from multimodal_fakes.trust.calibrate import calibrate_all
 SET, SEED = "clickbait", 0
 ROUNDS = 15
 N = 64                      # headlines of a round, one after the other
+DATA = f"{N} clickbait headlines one after the other, {ROUNDS} rounds in turns, medians, one thread"
 EXPERTS = {                 # key → entry of `experts`
     "task_text_minilm": dict(encoder="minilm", head="linear", modality="text"),
     "task_text_linear": dict(encoder="tfidf", modality="text"),
