@@ -736,9 +736,9 @@ def plot_plan(
     plan:dict,   # as `PLAN` holds it
 ): # figure
     "How many minutes each wished expert takes, the dropped ones hollow"
-    import matplotlib.pyplot as plt
+    from multimodal_fakes.figures import subplots
     rows = plan["table"][::-1]
-    fig, ax = plt.subplots(figsize=(7, 0.6 + 0.28 * len(rows)))
+    fig, ax = subplots(figsize=(7, 0.6 + 0.28 * len(rows)))
     names = [f"{row['task']}_{row['expert']}" for row in rows]
     colours = ["tab:blue" if row["taken"] else "white" for row in rows]
     ax.barh(names, [row["minutes"] for row in rows], color=colours, edgecolor="tab:blue")
