@@ -222,8 +222,9 @@ def expert_of(
     experts:dict,   # name → modality, of the task
 ) -> str: # name
     "The expert that is meant; raises `Problem` 404, and 422 where there are several"
-    if asked in experts: return asked
-    meant = [name for name, modality in experts.items() if modality == ("vision" if asked == "image" else asked)]
+    called = "vision" if asked == "image" else asked
+    if called in experts: return called
+    meant = [name for name, modality in experts.items() if modality == called]
     if len(meant) == 1: return meant[0]
     if meant: raise Problem(422, f"The task {task} has several experts for {asked}: name one of {', '.join(meant)}.")
     raise Problem(404, f"The task {task} has no expert for {asked[:100]!r}; there are: {', '.join(experts)}")
