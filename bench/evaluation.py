@@ -50,7 +50,8 @@ def make_models(rng, base):
 def make_fusion(home):
     "What the stage of fusion writes beside its predictions"
     ships = dict(chosen="concat", ships="concat", forced=False)
-    scores = dict(loss=0.2, behind=0.0, behind_se=0.01, accuracy=0.7, macro_f1=0.7, within=True, guard="")
+    losses = dict(loss=0.2, loss_se=0.01, even_loss=0.2, nll=0.5, behind=0.0, behind_se=0.01, within=True, guard="")
+    scores = losses | dict(cost=1, experts=1, n=2000, accuracy=0.7, macro_f1=0.7, auroc=0.7)
     table = [dict(candidate=name, **scores) for name in (*EXPERTS, "concat")]
     proof = dict(why=["It was made up."], against="text", gain=0.1, low=0.05, high=0.15, proved=True)
     fusion = dict(experts=EXPERTS, **ships, settings=dict(seed=0), weights={}, untaught={}, left_out={})
@@ -81,7 +82,12 @@ def make_project(home):
     make_fusion(home)
     for name in EXPERTS: write_sums(home/expert_step("made", name), "expert")
     write_sums(home/"Step_5/made/fusion", "fusion")
-    for name in EXPERTS: write_sums(home/expert_model("made", name), "made")
+    for name, modality in EXPERTS.items():
+        head = "linear" if "linear" in name else "trained"
+        about = dict(name=name, modality=modality, head=head, encoder="made", settings={}, versions={})
+        about["preprocess"] = dict(name="made", licence="made here", source=None, weights=None)
+        write_json(home/expert_model("made", name)/"expert.json", about)
+        write_sums(home/expert_model("made", name), "made")
     write_json(home/"models/made/mm_fusion/fusion.json", dict(strategy="concat", experts=EXPERTS))
     write_sums(home/"models/made/mm_fusion", "made")
     write_json(home/"Step_3/splits.json", dict(zip(base.id, base.split)))

@@ -729,7 +729,7 @@ def plan_text(
     head = f"quality: {plan['quality']}, at most {plan['minutes']:g} minutes on {plan['device']}"
     lines = [head, table.to_string(index=False), f"{taken:.1f} minutes of experts at most"]
     lines += [f"{task}: fusion tries {', '.join(names)}." for task, names in plan["strategies"].items()]
-    last = f"Change them in params.yaml or in the profile; {PLAN} keeps this choice."
+    last = f"To change one, write it under `experts` of the profile, or of params.yaml; {PLAN} keeps the rest."
     return "\n".join([*lines, *plan["notes"], last])
 
 def plot_plan(
