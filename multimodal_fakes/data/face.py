@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..core import FakesError, nearest, root, sha256_file
+from ..core import FakesError, nearest, patch, root, sha256_file
 
 # %% ../../nbs/data/02a_face.ipynb #df416fd4
 class Faces(NamedTuple):

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from fastcore.basics import patch
-
-from ..core import nearest
+from ..core import nearest, patch
 
 # %% ../../nbs/data/00a_names.ipynb #1146687c
 def is_outside(

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 
-from ..core import FakesError, check_sums, nearest, read_json
+from ..core import FakesError, check_sums, nearest, patch, read_json
 from .extract import packed_frames, packed_sound
 from ..media import MediaError, open_image
 from ..record import SPLITS, in_one_word

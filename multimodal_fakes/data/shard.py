@@ -26,7 +26,6 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 
 from multimodal_fakes.core import (
     SUMS,
@@ -35,6 +34,7 @@ from multimodal_fakes.core import (
     digest,
     first_few,
     nearest,
+    patch,
     progress,
     read_jsonl,
     sha256_file,

@@ -17,9 +17,8 @@ from math import factorial
 from typing import NamedTuple
 
 import numpy as np
-from fastcore.basics import patch
 
-from ..core import FakesError, nearest, progress
+from ..core import FakesError, nearest, patch, progress
 from .predict import Detector, Seen
 from ..metrics import resamples, to_probs
 

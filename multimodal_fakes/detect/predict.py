@@ -16,7 +16,6 @@ from types import SimpleNamespace
 from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
-from fastcore.basics import patch
 from PIL import Image
 
 from multimodal_fakes.core import (
@@ -25,6 +24,7 @@ from multimodal_fakes.core import (
     check_sums,
     digest,
     nearest,
+    patch,
     read_json,
     read_sums,
     write_json,

@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 
-from ..core import FakesError, atomic_path, digest, progress, sha256_file, write_json
+from ..core import FakesError, atomic_path, digest, patch, progress, sha256_file, write_json
 from ..data.reader import ShardReader
 from . import corruptions
 from .corruptions import CORRUPTIONS, corrupt

@@ -20,10 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from torch import nn
 
-from ..core import FakesError, root
+from ..core import FakesError, patch, root
 from .confs import EncoderConf, encoder_conf, load_encoder_conf  # noqa: F401 (in `_all_`)
 from .preprocess import TextPreprocessor, VisionPreprocessor
 

@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from torch import nn
 
-from ..core import FakesError
+from ..core import FakesError, patch
 from .confs import AudioConf, Chance, VideoConf
 from multimodal_fakes.experts.encoder import (
     ENCODERS,

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 
-from ..core import FakesError, atomic_path, pick_device, progress, sha256_file
+from ..core import FakesError, atomic_path, patch, pick_device, progress, sha256_file
 
 # %% ../../nbs/experts/04c_features.ipynb #52a08894
 @torch.inference_mode()

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from torch import nn
 
-from ..core import FakesError
+from ..core import FakesError, patch
 from .confs import AudioConf, EncoderConf, VideoConf
 from .encoder import FIXED, Encoded, VisionEncoder, tensors
 from .encoder_av import AudioEncoder, VideoEncoder, masked_mean

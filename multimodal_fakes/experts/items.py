@@ -8,10 +8,10 @@ __all__ = ['CACHE_BYTES', 'Items']
 # %% ../../nbs/experts/04f_items.ipynb #1ff422d8
 import numpy as np
 import torch
-from fastcore.basics import patch
 from torch import nn
 from torch.utils.data import Dataset
 
+from ..core import patch
 from .encoder import mix
 from .features import content_key
 from .train import generator_of

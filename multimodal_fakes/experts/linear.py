@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.basics import patch
 from torch import nn
 
+from ..core import patch
 from .fixed import NGramCounts, NGramEncoder
 
 # %% ../../nbs/experts/04g_linear.ipynb #066e3fb8

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from torch.utils.data import Dataset
 
-from ..core import read_json, seed_everything, write_json
+from ..core import patch, read_json, seed_everything, write_json
 from multimodal_fakes.experts.encoder import (
     EncoderConf,
     has_bf16,

@@ -16,9 +16,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from fastcore.basics import patch
 
-from ..core import FakesError, check_sums, nearest, read_json, write_json, write_sums
+from ..core import FakesError, check_sums, nearest, patch, read_json, write_json, write_sums
 from ..metrics import bits, softmax
 
 # %% ../../nbs/fuse/05_combine.ipynb #267ed79a

@@ -23,10 +23,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.basics import patch
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils.data import Dataset
+
+from ..core import patch
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #07cfa6c7
 from multimodal_fakes.core import (

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastcore.basics import patch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
-from ..core import FakesError, read_json, seed_everything, write_json
+from ..core import FakesError, patch, read_json, seed_everything, write_json
 from ..experts import encoder_av  # noqa: F401 (enters the encoders of audio and video)
 from multimodal_fakes.experts.encoder import (
     encoder_conf,

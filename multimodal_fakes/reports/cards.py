@@ -18,9 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 
-from ..core import FakesError, atomic_path, read_json
+from ..core import FakesError, atomic_path, patch, read_json
 from multimodal_fakes.record import (
     expert_model,
     expert_step,

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import yaml
-from fastcore.basics import patch
 from pydantic import Field, ValidationError
 
-from ..core import FakesError, nearest
+from ..core import FakesError, nearest, patch
 from ..settings import Section
 
 # %% ../../nbs/service/07_access.ipynb #06df248f

@@ -31,10 +31,9 @@ from collections import OrderedDict, deque
 from pathlib import Path
 from typing import Literal
 
-from fastcore.basics import patch
 from pydantic import Field
 
-from ..core import FakesError, nearest
+from ..core import FakesError, nearest, patch
 from ..settings import Section
 
 # %% ../../nbs/service/07g_engine.ipynb #1845d90c

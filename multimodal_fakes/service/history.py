@@ -20,7 +20,6 @@ import uuid
 from datetime import datetime
 from pathlib import Path
 
-from fastcore.basics import patch
 from pydantic import Field
 from sqlalchemy import (
     JSON,
@@ -46,7 +45,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ..core import FakesError, nearest, sha256_file
+from ..core import FakesError, nearest, patch, sha256_file
 from ..settings import Section
 
 # %% ../../nbs/service/07b_history.ipynb #3651e8b4

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from json import dumps
 
-from fastcore.basics import patch
 from pydantic import Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ..core import FakesError, nearest
+from ..core import FakesError, nearest, patch
 from ..media import IMAGES, format_of
 from ..settings import Section
 

@@ -26,10 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
-from fastcore.basics import patch
 from pydantic import Field
 
-from ..core import FakesError, nearest, overlay, read_json, read_yaml, write_json
+from ..core import FakesError, nearest, overlay, patch, read_json, read_yaml, write_json
 from ..line import PER_TASK, experts_of, stage_params, task_stages
 from ..record import expert_key, expert_step
 from .intake import Problem

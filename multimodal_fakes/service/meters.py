@@ -9,10 +9,10 @@ __all__ = ['METHODS', 'Meters', 'labelled', 'as_histogram']
 from collections.abc import Iterator
 from itertools import accumulate
 
-from fastcore.basics import patch
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from ..core import patch
 from .jobs import ENDED
 
 # %% ../../nbs/service/07f_meters.ipynb #20ba1595

@@ -15,12 +15,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from fastapi.exceptions import RequestValidationError
-from fastcore.basics import patch
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from .. import __version__
-from ..core import FakesError, nearest, read_yaml
+from ..core import FakesError, nearest, patch, read_yaml
 from ..detect.fetch import UrlPolicy, fetch
 from .access import AccessConf, Denied, Keys, RateLimit, check_signed, signing_secret
 from .engine import Busy, DetectorFailed, Engine, EngineConf, TimeLimit, WorkerDied

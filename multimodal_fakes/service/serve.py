@@ -33,12 +33,11 @@ import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, Response
-from fastcore.basics import patch
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
-from ..core import FakesError
+from ..core import FakesError, patch
 from .access import client_name
 from .intake import KINDS, Problem, guarded
 from .log import log, request_id, setup_log

@@ -13,9 +13,8 @@ __all__ = ['SLOPE', 'BIAS', 'PER_PARAMETER', 'CALIBRATORS', 'OF_ALL', 'ENOUGH', 
 from typing import NamedTuple
 
 import numpy as np
-from fastcore.basics import patch
 
-from ..core import FakesError, nearest
+from ..core import FakesError, nearest, patch
 from ..metrics import bit_masks, ece, sigmoid, softmax, yes_no
 
 # %% ../../nbs/trust/05_calibrators.ipynb #6a1b95be

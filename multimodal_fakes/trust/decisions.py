@@ -18,9 +18,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from fastcore.basics import patch
 
-from ..core import FakesError, nearest
+from ..core import FakesError, nearest, patch
 from ..metrics import check_scores, decide, resamples
 from .calibrators import mean_error
 

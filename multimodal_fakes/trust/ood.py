@@ -10,9 +10,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-from fastcore.basics import patch
 
-from ..core import FakesError, atomic_path, checked
+from ..core import FakesError, atomic_path, checked, patch
 from ..record import expert_step
 
 # %% ../../nbs/trust/05b_ood.ipynb #8785d737
