@@ -480,6 +480,7 @@ def stage_confs(
         stage, beside = setting.partition(".")[0], file.removesuffix(".onnx") + ".txt"     # which may list characters
         states[stage] = digest(states[stage], _contents(project, file), _contents(project, beside))
     states |= {"expert": {}, "fusion": {}, "calibrate": {}, "report": {}}
+    planned = (read_plan(project) or {}).get("table", [])       # a report says why each expert was tried
     for name in params["experts"]:
         states["expert"][name] = _expert_state(_expert_section(params, name), folder/"encoder", project)
     for task, about in params["tasks"].items():
@@ -487,7 +488,8 @@ def stage_confs(
         words = folder/"task"/f"{task}.yaml"
         states["fusion"][task] = digest(experts_of(task, params), _fusion_state(about["modalities"], folder/"encoder"))
         states["calibrate"][task] = _state(own, "calibrate")
-        states["report"][task] = digest(_state(own, "report"), read_yaml(words) if words.exists() else None)
+        reasons = [row for row in planned if row["task"] == task]
+        states["report"][task] = digest(_state(own, "report"), read_yaml(words) if words.exists() else None, reasons)
     return states
 
 def _state(confs, stage):
