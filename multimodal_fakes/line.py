@@ -28,8 +28,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-import yaml
-
 from multimodal_fakes.core import (
     FakesError,
     atomic_path,

@@ -408,7 +408,7 @@ def _check_vacant(folder):
     "Raise where a folder holds anything"
     if folder.exists() and not folder.is_dir(): raise FakesError(f"{folder} is a file. Name a folder for the project.")
     there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if there: raise FakesError(f"{folder} is not empty: there are {first_few(there)}. A project needs a folder of its own.")
+    if there: raise FakesError(f"{folder} is not empty: there are {first_few(there)}. A project needs its own folder.")
 
 def _fill(folder, written):
     "Copy what a project is made of, and write what is its own"
