@@ -100,8 +100,14 @@ def parquet(output, bundle, folder):
     return "" if (folder/"out.parquet").read_bytes()[:4] == b"PAR1" else "no Parquet"
 
 
-def written(name): return lambda output, bundle, folder: "" if (folder/name).stat().st_size > 1000 else f"{name} is empty"
-def says(pattern): return lambda output, bundle, folder: "" if re.search(pattern, output) else f"says {output[:80]!r}"
+def written(name):
+    "A check that a file was written"
+    return lambda output, bundle, folder: "" if (folder/name).stat().st_size > 1000 else f"{name} is empty"
+
+
+def says(pattern):
+    "A check of what was printed"
+    return lambda output, bundle, folder: "" if re.search(pattern, output) else f"says {output[:80]!r}"
 
 
 VERBS = {
@@ -298,7 +304,8 @@ def tried(extra, bundles, wheel, scratch, python):
     environment = install(extra, wheel, scratch/"environments"/extra, python)
     rows = list(rows_of(environment, bundles, scratch/"a folder"/extra))
     seconds = first_answer(environment, bundles, scratch/"timed"/extra)
-    counts = Counter("right" if words == "right" else "names an extra" if well else "FAILED" for *_, well, words in rows)
+    kinds = ["right" if words == "right" else "names an extra" if well else "FAILED" for *_, well, words in rows]
+    counts = Counter(kinds)
     told = ", ".join(f"{n} {words}" for words, n in sorted(counts.items()))
     print(f"{extra:11} {environment.megabytes:6,} MB  {seconds:5.1f} s to an answer  {told}", flush=True)
     for name, place, well, words in rows:
