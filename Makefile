@@ -3,7 +3,9 @@ PYTHON   ?= python3
 PROFILE  ?= pilot
 DATASETS ?= Datasets
 WEIGHTS  ?=
+TORCH    ?=
 VENV     := .venv
+LOCK     := $(if $(filter cpu,$(TORCH)),requirements-cpu-torch.lock,requirements.lock)
 
 # Names that a person chose reach the shell through the environment, as they are: with spaces, quotes, dollars.
 export OF_PROFILE  := $(value PROFILE)
@@ -23,23 +25,27 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export settings pilot run quick own compare plots test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
+.PHONY: help setup setup-bench export settings pilot run quick own compare plots test matrix check lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-$(VENV)/.ready: requirements.lock pyproject.toml
+$(VENV)/bin/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, this is {v.major}.{v.minor}. Name one: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --require-hashes -r requirements.lock
-	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --no-deps --no-build-isolation -e .
+
+INSTALL = $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python
+
+$(VENV)/.ready: $(LOCK) pyproject.toml | $(VENV)/bin/uv
+	$(INSTALL) $(if $(TORCH),--torch-backend $(TORCH)) --require-hashes -r $(LOCK)
+	$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-setup: $(VENV)/.ready  ## the environment, from hashed versions
+setup: $(VENV)/.ready  ## the environment, from hashed versions; TORCH=cpu for a machine without a GPU
 
 $(VENV)/.ready-bench: $(VENV)/.ready bench/requirements.lock
-	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --no-deps --require-hashes -r bench/requirements.lock
+	$(INSTALL) --no-deps --require-hashes -r bench/requirements.lock
 	@touch $@
 
 setup-bench: $(VENV)/.ready-bench
@@ -88,6 +94,9 @@ test: setup  ## every notebook's tests
 	@rm -rf _scratch
 	nbdev_test --n_workers 2 --do_print --timing
 
+matrix: setup  ## each extra from the built wheel in an environment of its own, with the detectors of models/
+	@python .ci/matrix.py models
+
 check: setup  ## notebooks are clean, the library is what they export, and both read as they should
 	@nbdev_clean && nbdev_export && git diff --exit-code -- nbs multimodal_fakes
 	@ruff check nbs multimodal_fakes bench deploy .ci
@@ -113,11 +122,26 @@ bench-gpu: setup-bench  ## end-to-end fine-tuning on this machine's GPU
 bench-serve: setup-bench  ## the service beside its peers, under load, among hostile input
 	python -m bench serve
 
-LOCK = uv pip compile --constraint requirements.lock --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-header --quiet
+COMPILE = uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+EVERYTHING = pyproject.toml --extra all --extra dev --universal
+
+lock: | $(VENV)/bin/uv  ## requirements.lock from pyproject.toml, for Linux and macOS; a version that still fits stays
+	$(COMPILE) $(EVERYTHING) -o requirements.lock
+
+lock-cpu: | $(VENV)/bin/uv  ## the same versions with torch for CPUs alone, from PyTorch's own index
+	$(COMPILE) $(EVERYTHING) --constraint requirements.lock --torch-backend cpu -o requirements-cpu-torch.lock
+
+requirements-cpu-torch.lock:      # where nobody has made it yet
+	@$(MAKE) --no-print-directory lock-cpu
+
+lock-bench: | $(VENV)/bin/uv  ## versions of the benches, from requirements.lock
+	$(COMPILE) bench/requirements.in --constraint requirements.lock --override bench/overrides.txt --universal -o bench/requirements.lock
+
+DEPLOY = $(COMPILE) --constraint requirements.lock --python-platform x86_64-manylinux_2_28
 
 deploy-lock: setup  ## versions of the images, from requirements.lock
-	$(LOCK) deploy/requirements-cpu.in -o deploy/requirements-cpu.lock
-	$(LOCK) deploy/requirements-build.in -o deploy/requirements-build.lock
+	$(DEPLOY) deploy/requirements-cpu.in -o deploy/requirements-cpu.lock
+	$(DEPLOY) deploy/requirements-build.in -o deploy/requirements-build.lock
 
 deploy-lint: setup-bench  ## Dockerfiles, compose and Kubernetes manifests through their linters
 	hadolint --failure-threshold style deploy/Dockerfile.cpu deploy/Dockerfile.cuda

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SUMS', 'FakesError', 'nearest', 'first_few', 'patch', 'need', 'root', 'atomic_path', 'write_json', 'read_json',
            'write_jsonl', 'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'write_sums', 'read_sums', 'check_sums',
-           'checked', 'seed_everything', 'pick_device', 'describe_device', 'progress', 'overlay']
+           'checked', 'seed_everything', 'pick_device', 'describe_device', 'progress', 'usable_cores', 'process_memory',
+           'limit_memory', 'overlay']
 
 # %% ../nbs/00_core.ipynb #dc2c362c
 import builtins
@@ -304,6 +305,28 @@ class _OneLine:
         if not line["text/plain"]: return
         if self.handle: self.handle.update(line, raw=True)
         else: self.handle = display(line, raw=True, display_id=True)
+
+# %% ../nbs/00_core.ipynb #29be3e0a
+def usable_cores() -> int:
+    "Cores that this process may use; all there are where the system knows no share"
+    if hasattr(os, "sched_getaffinity"): return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+def process_memory() -> tuple: # bytes of address space, zero where nobody says; resident bytes
+    "What this process holds; where there is no /proc, as on macOS, the most that was resident so far"
+    statm = Path("/proc/self/statm")
+    if statm.exists(): return tuple(int(n) * os.sysconf("SC_PAGE_SIZE") for n in statm.read_text().split()[:2])
+    import resource
+    return 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss      # macOS counts bytes
+
+def limit_memory(
+    mb:int,   # none if zero
+):
+    "Allow this process so much more address space than it has; macOS refuses such a limit"
+    if not mb or sys.platform != "linux": return
+    import resource
+    limit = process_memory()[0] + mb * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 # %% ../nbs/00_core.ipynb #45af8197
 def overlay(

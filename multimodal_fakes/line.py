@@ -7,8 +7,7 @@ __all__ = ['EXPERT', 'MODELS', 'STAGES', 'PAGE', 'FUSED', 'PLANNING', 'PER_TASK'
            'parameters_cell', 'declared_parameters', 'write_settings', 'publish', 'stage_cells', 'run_notebook',
            'run_stage', 'restore_results', 'restored', 'stage_room', 'stage_source', 'unstated', 'stage_code',
            'scan_datasets', 'keep_lock', 'write_template', 'stage_confs', 'write_facts', 'check_chosen', 'scan',
-           'task_stages', 'check_settings', 'check_run', 'with_own_data', 'make_workspace', 'plan_experts', 'reproduce',
-           'main']
+           'task_stages', 'check_settings', 'check_run', 'make_workspace', 'plan_experts', 'reproduce', 'main']
 
 # %% ../nbs/00f_line.ipynb #21260631
 import argparse
@@ -25,17 +24,15 @@ import tempfile
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, get_args
-
-import yaml
 
 from multimodal_fakes.core import (
     FakesError,
     atomic_path,
     digest,
     nearest,
-    overlay,
     read_json,
     read_jsonl,
     read_yaml,
@@ -43,7 +40,6 @@ from multimodal_fakes.core import (
     sha256_file,
     write_json,
 )
-from .data.own import own_data
 from .experts.confs import load_encoder_conf
 from .plan import check_plan, named_models
 from multimodal_fakes.quality import (
@@ -69,7 +65,7 @@ from multimodal_fakes.settings import (
     editor_schema,
     write_comments,
 )
-from .workspace import link_data, profile_settings, refresh, use_cache
+from .workspace import library_of, link_data, profile_settings, refresh, use_cache, with_own_data
 
 # %% ../nbs/00f_line.ipynb #e186320b
 class Stage(NamedTuple):
@@ -257,7 +253,7 @@ def run_notebook(
     path,                   # notebook with one cell tagged `parameters`
     parameters:dict,        # every name must be declared in that cell
     executed,               # where the executed notebook goes, also when it fails
-    project:Path|None=None, # folder whose library the notebook imports, `root()` if none
+    project:Path|None=None, # whose library the notebook imports, see `library_of`; `root()` if none
 ):
     "Execute the stage of a notebook with papermill; a failure is told by its cell and its error"
     # jsonschema, which checks notebooks, would spend a second on the grammar of addresses that they do not have
@@ -279,7 +275,9 @@ def run_notebook(
 
 # %% ../nbs/00f_line.ipynb #9e6b162b
 def _import_from(project):
-    "Kernels import the library of this folder (a profile's workspace has its own copy), not the one installed"
+    "Kernels are this Python's, and import the library of this folder (a workspace has its own) where it has one"
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"      # not a kernel `python3` that a user once made of another Python
+    if library_of(project).parent != Path(project): return
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(project), *filter(None, [before])])
 
@@ -393,10 +391,10 @@ def _sections(stage, params):
 
 # %% ../nbs/00f_line.ipynb #11c2179e
 def stage_code(
-    project,   # the folder that holds params.yaml, nbs/ and the library
+    project,   # the folder that holds params.yaml, nbs/ and perhaps a library of its own
 ) -> dict: # stage → 16 hex digits
     "What each stage runs: the modules that it can reach, its own cells, the defaults that it takes"
-    library_folder = Path(project)/"multimodal_fakes"
+    library_folder = library_of(project)
     params = read_yaml(Path(project)/"params.yaml")
     arrows = graph(library_folder)
     hashed = {module: code_digest(file.read_text(encoding="utf-8")) for module, file in library(library_folder).items()}
@@ -635,25 +633,6 @@ def check_run(
     check_settings(read_yaml(Path(project)/"params.yaml"), project)
 
 # %% ../nbs/00f_line.ipynb #92741098
-def with_own_data(
-    params:dict,    # of a profile
-    profile:str,    # its name, which becomes that of the dataset and the task
-    project,        # folder that the path of the table starts from
-) -> tuple: # settings without `data`; path → text of files that the workspace has; dataset → folder
-    "The settings of a profile with what its table says; says in a line each what was concluded"
-    if "data" not in params: return params, {}, {}
-    file = f"conf/dataset/{profile}.yaml"
-    if (Path(project)/file).exists():
-        raise FakesError(f"conf/profile/{profile}.yaml has `data`, and {file} stands there, too. Name the profile "
-                         "otherwise, or name that dataset under `prepare.datasets` and leave `data` out.")
-    own = own_data(params["data"], profile, project)
-    for note in own.notes: print(note, file=sys.stderr)      # the standard output is the workspace's path
-    rest = {key: value for key, value in params.items() if key != "data"}
-    datasets = [*(rest.get("prepare") or {}).get("datasets", []), profile]
-    said = overlay({"quality": "balanced", "tasks": {profile: own.task}}, rest)
-    text = yaml.safe_dump(own.conf, sort_keys=False, allow_unicode=True)
-    return overlay(said, {"prepare": {"datasets": datasets}}), {file: text}, {profile: own.folder}
-
 @contextlib.contextmanager
 def _beside_conf(project, made):
     "A folder whose conf/ is the project's with these files, by which settings are checked before anything is written"
@@ -696,11 +675,17 @@ def plan_experts(
     if not params.get("quality") or not lacking(without_plan(params, read_plan(project))): return 0
     if "experts" not in params: _write_params(project, ("experts",), {})      # dvc.yaml goes through them
     began = time.monotonic()
-    failed = subprocess.run(["dvc", "--wait-for-lock", "repro", "facts"], cwd=project, env=os.environ | {PLANNING: "1"})
-    if failed.returncode: return failed.returncode
+    failed = _repro(project, "facts", **{PLANNING: "1"})
+    if failed: return failed
     plan = make_plan(project, spent=(time.monotonic() - began) / 60)
     if plan: print(plan_text(plan))
     return 0
+
+def _repro(project, *names, **environment):
+    "Exit status of `dvc repro`; `python` in dvc.yaml is the one that runs this"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *names]
+    return subprocess.run(command, cwd=project, env=os.environ | {"PATH": path} | environment).returncode
 
 def _write_params(project, path, value):
     "One setting more in params.yaml"
@@ -718,9 +703,7 @@ def reproduce(
     if failed: return failed
     stages = task_stages(read_yaml(project/"params.yaml"))
     n = min(at_once or os.cpu_count() or 1, len(stages))
-    def repro(*names, **environment):
-        command = ["dvc", "--wait-for-lock", "repro", *names]
-        return subprocess.run(command, cwd=project, env=os.environ | environment).returncode
+    repro = partial(_repro, project)
     failed = n > 1 and (repro("facts") or _side_by_side(stages, n, repro))
     return failed or repro()
 

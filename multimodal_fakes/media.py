@@ -16,7 +16,6 @@ import itertools
 import logging
 import os
 import re
-import resource
 import signal
 import time
 import warnings
@@ -32,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
-from .core import FakesError, atomic_path, nearest
+from .core import FakesError, atomic_path, limit_memory, nearest, process_memory, usable_cores
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False    # half a picture is not a picture
 logging.getLogger("PIL").addHandler(logging.NullHandler())     # else Pillow's remarks go to stderr,
@@ -422,11 +421,6 @@ def _thumbnail(source, side=160):
     return image
 
 # %% ../nbs/00d_media.ipynb #90636bf9
-def _memory():
-    "Address space and resident memory of this process in bytes"
-    pages = Path("/proc/self/statm").read_text().split()[:2]
-    return [int(n) * os.sysconf("SC_PAGE_SIZE") for n in pages]
-
 def _error(e):
     "An exception as reason and message"
     last = (str(e).strip().splitlines() or [type(e).__name__])[-1][:300]
@@ -440,8 +434,8 @@ def _serve(pipe, work, setup, seconds, memory_mb):
     signal.signal(signal.SIGINT, signal.SIG_IGN)      # the parent decides
     try: setup and setup()
     except BaseException as e: return pipe.send(("broken", _error(e), False))
-    space, resident = _memory()
-    resource.setrlimit(resource.RLIMIT_AS, (space + memory_mb * 2**20,) * 2)
+    resident = process_memory()[1]
+    limit_memory(memory_mb)
     pipe.send(("ready", None, True))
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
@@ -450,7 +444,7 @@ def _serve(pipe, work, setup, seconds, memory_mb):
             try: kind, value = "value", work(task)
             except Exception as e: kind, value = "error", _error(e)
             signal.alarm(0)
-            fit = _memory()[1] - resident < memory_mb * 2**19
+            fit = process_memory()[1] - resident < memory_mb * 2**19
             pipe.send((kind, value, fit))
 
 # %% ../nbs/00d_media.ipynb #32d1e5db
@@ -505,7 +499,7 @@ class KillablePool:
     ):
         self.work, self.setup = work, setup
         self.seconds, self.memory_mb = seconds, memory_mb
-        self.n_workers = n_workers or len(os.sched_getaffinity(0))
+        self.n_workers = n_workers or usable_cores()
 
     def imap(self,
         tasks,                # what is to be worked on

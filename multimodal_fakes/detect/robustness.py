@@ -9,7 +9,6 @@ __all__ = ['AT_ONCE', 'METRICS', 'FLIPS', 'Block', 'taken', 'read_pictures', 'co
 
 # %% ../../nbs/detect/06g_robustness.ipynb #1930e3e0
 import contextlib
-import os
 import shutil
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..core import FakesError, atomic_path, digest, patch, progress, sha256_file, write_json
+from multimodal_fakes.core import (
+    FakesError,
+    atomic_path,
+    digest,
+    patch,
+    progress,
+    sha256_file,
+    usable_cores,
+    write_json,
+)
 from ..data.reader import ShardReader
 from . import corruptions
 from .corruptions import CORRUPTIONS, corrupt
@@ -145,7 +153,7 @@ def kept(
 def workers():
     "Threads for independent work, with torch's own shared out among them"
     import torch
-    cores, before = len(os.sched_getaffinity(0)), torch.get_num_threads()
+    cores, before = usable_cores(), torch.get_num_threads()
     n = min(4, cores)
     torch.set_num_threads(max(1, cores // n))
     try:

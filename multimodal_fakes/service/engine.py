@@ -6,9 +6,8 @@
 __all__ = ['HEADER', 'PUBLIC', 'INHERITED', 'KEPT_MEMORY', 'LARGEST_REPLY', 'PIECE', 'LENGTHS', 'PARTS', 'WORDS', 'SECONDS',
            'SIZES', 'OUTCOMES', 'EVENTS', 'EngineConf', 'Busy', 'NotReady', 'TimeLimit', 'WorkerDied', 'DetectorFailed',
            'frame', 'unframe', 'read_frame', 'load_detector', 'load_all', 'describe', 'judge', 'as_reply',
-           'error_reply', 'no_memory', 'as_error', 'work', 'posts_of', 'memory', 'limit_memory', 'worker_environment',
-           'cores', 'Died', 'Worker', 'Post', 'checked_parts', 'batch_frame', 'Bucket', 'Batcher', 'Cache', 'post_key',
-           'Histogram', 'Engine']
+           'error_reply', 'no_memory', 'as_error', 'work', 'posts_of', 'worker_environment', 'cores', 'Died', 'Worker',
+           'Post', 'checked_parts', 'batch_frame', 'Bucket', 'Batcher', 'Cache', 'post_key', 'Histogram', 'Engine']
 
 # %% ../../nbs/service/07g_engine.ipynb #333ad4a5
 import asyncio
@@ -18,7 +17,6 @@ import importlib
 import json
 import math
 import os
-import resource
 import signal
 import socket
 import struct
@@ -33,7 +31,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ..core import FakesError, nearest, patch
+from ..core import FakesError, limit_memory, nearest, patch, process_memory, usable_cores
 from ..settings import Section
 
 # %% ../../nbs/service/07g_engine.ipynb #1845d90c
@@ -220,14 +218,14 @@ def work(
         setup, _ = first
         detectors, tasks, reasons = load_all(setup)
         limit_memory(setup["memory_mb"])
-        pipe.sendall(b"".join(frame({"tasks": tasks, "reasons": reasons, "resident": memory()[1]})))
+        pipe.sendall(b"".join(frame({"tasks": tasks, "reasons": reasons, "resident": process_memory()[1]})))
         while message := read_frame(stream):
             head, blobs = message
             signal.alarm(math.ceil(head["seconds"]) + 5)
             results = judge(detectors[head["task"]], posts_of(head, blobs))
             kinds, replies = zip(*map(as_reply, results))
             signal.alarm(0)
-            pipe.sendall(b"".join(frame({"kinds": kinds, "resident": memory()[1]}, replies)))
+            pipe.sendall(b"".join(frame({"kinds": kinds, "resident": process_memory()[1]}, replies)))
 
 # %% ../../nbs/service/07g_engine.ipynb #09d696fb
 def posts_of(
@@ -237,18 +235,6 @@ def posts_of(
     "Posts as a detector takes them: a blob in place of each number of one"
     def blob(k): return None if k is None else blobs[k]
     return [p | {"image": blob(p["image"]), "video": blob(p["video"])} for p in head["posts"]]
-
-# %% ../../nbs/service/07g_engine.ipynb #354fa585
-def memory() -> list:
-    "Address space and resident memory of this process in bytes"
-    pages = Path("/proc/self/statm").read_text().split()[:2]
-    return [int(n) * os.sysconf("SC_PAGE_SIZE") for n in pages]
-
-def limit_memory(mb:int):
-    "Allow this process so much more than it has"
-    if not mb: return
-    limit = memory()[0] + mb * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 # %% ../../nbs/service/07g_engine.ipynb #4dd56d29
 INHERITED = (      # beginnings of the names that a worker needs
@@ -273,7 +259,7 @@ def worker_environment(
 # %% ../../nbs/service/07g_engine.ipynb #f50a3778
 def cores() -> int:
     "Cores that this process may use, of the machine and of its container"
-    n = len(os.sched_getaffinity(0))
+    n = usable_cores()
     quota = Path("/sys/fs/cgroup/cpu.max")
     if not quota.exists(): return n
     limit, period = quota.read_text().split()

@@ -288,7 +288,8 @@ def make_run(
     project = Path(conf.project).resolve()
     work = Path(conf.folder).resolve()/run_id
     work.mkdir(parents=True)
-    for name in _COPIED: shutil.copytree(project/name, work/name, ignore=_LEFT_OUT)
+    there = [name for name in _COPIED if (project/name).is_dir()]      # a project of an installed library has none
+    for name in there: shutil.copytree(project/name, work/name, ignore=_LEFT_OUT)
     for name in ("dvc.yaml", "dvc.lock"):
         if (project/name).exists(): shutil.copy(project/name, work)
     params = overlay(read_yaml(project/"params.yaml"), plan.changes)
@@ -333,12 +334,22 @@ def processes_of(
     run_id:str,
 ) -> list: # of process ids
     "Every process that carries the mark of a run"
-    mark = f"MMFAKES_RUN={run_id}\0".encode()
+    mark = f"MMFAKES_RUN={run_id}"
+    if not Path("/proc/self/environ").exists(): return _marked(_listed_processes(), mark)
     ids = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):                       # it ended, or is somebody else's
-            if mark in environ.read_bytes() + b"\0": ids.append(int(environ.parent.name))
+            if f"{mark}\0".encode() in environ.read_bytes() + b"\0": ids.append(int(environ.parent.name))
     return ids
+
+def _listed_processes():
+    "Process ids, commands and environments as macOS lists them, which has no /proc"
+    return subprocess.run(["ps", "-AEww", "-o", "pid=,command="], capture_output=True, text=True).stdout
+
+def _marked(listed, mark):
+    "The process ids of lines that have the mark as a word"
+    rows = [line.split() for line in listed.splitlines()]
+    return [int(row[0]) for row in rows if mark in row[1:]]
 
 # %% ../../nbs/service/07c_jobs.ipynb #698bcd0f
 def end_run(
