@@ -69,6 +69,7 @@ from multimodal_fakes.settings import (
     editor_schema,
     write_comments,
 )
+from .stubs import write_stub
 from .workspace import link_data, profile_settings, refresh, use_cache
 
 # %% ../nbs/00f_line.ipynb #e186320b
@@ -204,8 +205,9 @@ def _commented_cell(path, schema):
 def write_settings(
     project,   # the folder that holds params.yaml and nbs/
 ):
-    "Write what follows from the schemas: comments of params.yaml and of parameters cells, conf/params.schema.json"
+    "Write what follows from the code: comments of params.yaml and of parameters cells, conf/params.schema.json, the stub"
     import nbformat
+    write_stub(Path(project)/"multimodal_fakes")
     params = Path(project)/"params.yaml"
     text = write_comments(params.read_text(encoding="utf-8"))
     with atomic_path(params) as temporary: temporary.write_text(text, encoding="utf-8")
