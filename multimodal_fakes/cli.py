@@ -130,13 +130,20 @@ def _report(command):
 # %% ../nbs/11_cli.ipynb #71b6bf53
 def _pack(command):
     command.add_argument("source", metavar="SOURCE", help="folder of a detector, such as models/fake_news")
-    command.add_argument("target", metavar="TARGET", help="archive to write, such as fake_news.tar.gz")
-    command.add_argument("--number", type=int, help="of this version of the detector")
-    command.add_argument("--slim", action="store_true", help="the graphs alone: it runs with onnx only")
+    about = "archive to write, such as fake_news.tar.gz; or a folder, this one if none is named"
+    command.add_argument("target", metavar="TARGET", nargs="?", default=".", help=about)
+    _with_release(command)
+
+def _with_release(command):
+    "Arguments about what is sent"
+    command.add_argument("--number", type=int, help="of the release; if none is named the one that it has, or the next")
+    command.add_argument("--slim", action="store_true", help="without weights that torch alone opens: to be run with onnx")
 
 def _push(command):
     command.add_argument("source", metavar="SOURCE", help="folder or archive of a detector")
-    command.add_argument("address", metavar="ADDRESS", help="hf://user/name, s3://…, gs://…, or a folder")
+    about = "hf://user/name, s3://…, an archive, the folder of a registry, or fake_news@4 in MMFAKES_REGISTRY"
+    command.add_argument("address", metavar="ADDRESS", help=about)
+    _with_release(command)
 
 def _pull(command):
     command.add_argument("address", metavar="ADDRESS", help="as for push, or https://…, or a name of the registry")

@@ -234,7 +234,7 @@ def pack(args):
 def push(args):
     "Send a detector to a hub, a bucket or a folder"
     from multimodal_fakes.detect.bundles import push as push_bundle
-    print(push_bundle(args.source, args.address))
+    print(push_bundle(args.source, args.address, number=args.number, slim=args.slim))
 
 def pull(args):
     "Fetch a detector into a folder"

@@ -11,7 +11,6 @@ __all__ = ['NO_EXPERT', 'SUMMED', 'align', 'read_models', 'read_abouts', 'read_s
            'crossed', 'report_table', 'report_text']
 
 # %% ../../nbs/reports/05d_report.ipynb #b7bbe4b9
-import sys
 from itertools import compress
 from pathlib import Path
 
