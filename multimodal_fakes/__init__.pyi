@@ -41,7 +41,7 @@ class Detector:
         """
 
     @classmethod
-    def load(cls, folder, runtime: str='torch', threads: int=0, urls: UrlPolicy | None=None) -> 'Detector':
+    def load(cls, folder, runtime: str='torch', threads: int=0, urls: UrlPolicy | None=None) -> Detector:
         """Read a bundle whose files are as the stages wrote them; raises where one is not
 
         folder: models/<task>
@@ -212,4 +212,4 @@ class Detector:
         """
 
     def as_classifier(self) -> Classifier:
-        """This detector as scikit-learn's tools take one: `CalibrationDisplay.from_estimator(detector.as_classifier(), X, y)`"""
+        """This detector as scikit-learn's tools take one: `permutation_importance(detector.as_classifier(), X, y)`"""

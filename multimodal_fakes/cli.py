@@ -22,7 +22,7 @@ def _with_detector(command):
     "Arguments that name a detector"
     about = "folder, archive, hf://user/name, https://…, s3://…, or a name in the registry, such as fake_news@3"
     command.add_argument("--model", metavar="SOURCE", help=about)
-    command.add_argument("--task", metavar="NAME", help="short for --model models/NAME; not needed where models has one")
+    command.add_argument("--task", metavar="NAME", help="short for --model models/NAME; not needed where there is one")
     command.add_argument("--models", metavar="FOLDER", default="models", help="folder of trained detectors, `models`")
     _with_runtime(command)
 
@@ -109,15 +109,18 @@ def _init(command):
 def _obtain(command): command.add_argument("name", metavar="DATASET", help="a file of conf/dataset")
 
 def _run(command):
-    command.add_argument("--profile", help="other data or settings, in runs/PROFILE; this project's own if none is named")
-    command.add_argument("--datasets", metavar="FOLDER", default="Datasets", help="of a profile; `Datasets` if none is named")
+    about = "other data or settings, run in runs/PROFILE; this project's own if none is named"
+    command.add_argument("--profile", help=about)
+    about = "of a profile; `Datasets` if none is named"
+    command.add_argument("--datasets", metavar="FOLDER", default="Datasets", help=about)
     command.add_argument("--weights", metavar="FOLDER", help="of a profile: pretrained weights")
 
 def _stage(command):
     command.add_argument("name", metavar="STAGE", help="prepare, ocr, shard, fusion, calibrate, export, report, …")
     command.add_argument("of", metavar="NAME", nargs="*", help="its task, or the expert of stage expert")
 
-def _train(command): command.add_argument("name", metavar="NAME", help="an expert of params.yaml, or a task: all its experts")
+def _train(command):
+    command.add_argument("name", metavar="NAME", help="an expert of params.yaml, or a task: all its experts")
 
 def _report(command):
     command.add_argument("projects", metavar="PROJECT", nargs="*", help="this one if none is named")
@@ -137,7 +140,7 @@ def _pack(command):
 def _with_release(command):
     "Arguments about what is sent"
     command.add_argument("--number", type=int, help="of the release; if none is named the one that it has, or the next")
-    command.add_argument("--slim", action="store_true", help="without weights that torch alone opens: to be run with onnx")
+    command.add_argument("--slim", action="store_true", help="without weights that only torch opens")
 
 def _push(command):
     command.add_argument("source", metavar="SOURCE", help="folder or archive of a detector")

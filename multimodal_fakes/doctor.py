@@ -19,7 +19,10 @@ from .core import FakesError, describe_device, read_yaml, root
 DISTRIBUTION = "multimodal_fakes"
 
 # %% ../nbs/10a_doctor.ipynb #f0e7c6e3
-_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)\s*(?:\[(?P<extras>[^\]]*)\])?(?:.*?(?:>=|==)\s*(?P<floor>[\d.]+))?")
+_REQUIREMENT = re.compile(r"""
+    (?P<name>[\w.-]+) \s* (?:\[(?P<extras>[^\]]*)\])?      # name[extra,extra]
+    (?:.*? (?:>=|==) \s* (?P<floor>[\d.]+))?               # its floor
+""", re.VERBOSE)
 _PLATFORM = re.compile(r"sys_platform\s*(==|!=)\s*['\"](\w+)")
 
 def requirements(
@@ -173,7 +176,8 @@ def in_words(
     lines = [f"multimodal_fakes {report['version']}, Python {report['python']}, {report['platform']}", "", "Extras"]
     for extra, about in report["extras"].items(): lines.append(_of_extra(extra, about["missing"]))
     lines += ["", "Runs detectors with", *_indented(report["runtimes"]), f"  device  {report['device']}"]
-    lines += ["", "Detectors here", *(_indented(report["detectors"]) or ["  none: train one with `mmfakes run`, or name one with --model"])]
+    none_here = ["  none: train one with `mmfakes run`, or name one with --model"]
+    lines += ["", "Detectors here", *(_indented(report["detectors"]) or none_here)]
     if report["weights"]: lines += ["", "Weights of this project's encoders", *_indented(report["weights"])]
     lacking = {verb: why for verb, why in report["verbs"].items() if why}
     lines += ["", "Verbs that lack something" if lacking else "Every verb has what it needs", *_indented(lacking)]

@@ -205,7 +205,7 @@ def _commented_cell(path, schema):
 def write_settings(
     project,   # the folder that holds params.yaml and nbs/
 ):
-    "Write what follows from the code: comments of params.yaml and of parameters cells, conf/params.schema.json, the stub"
+    "Write what follows from code: comments of params.yaml and parameters cells, conf/params.schema.json, the stub"
     import nbformat
     write_stub(Path(project)/"multimodal_fakes")
     params = Path(project)/"params.yaml"

@@ -46,8 +46,9 @@ def _signature(function, is_first_self):
     if is_first_self: arguments.args[0].annotation = None
     arguments.defaults = [_literal(default) for default in arguments.defaults]
     arguments.kw_defaults = [default and _literal(default) for default in arguments.kw_defaults]
-    returned = f" -> {ast.unparse(function.returns)}" if function.returns else ""
-    return f"({ast.unparse(arguments)}){returned}"
+    if function.returns is None: return f"({ast.unparse(arguments)})"
+    returned = ast.unparse(function.returns).strip("'")         # a name in quotes needs none in a stub
+    return f"({ast.unparse(arguments)}) -> {returned}"
 
 def _literal(node):
     try: ast.literal_eval(node)

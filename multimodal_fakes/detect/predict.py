@@ -870,5 +870,5 @@ def _sample_of(self:Detector, post, row):
 def as_classifier(
     self:Detector,
 ) -> Classifier:
-    "This detector as scikit-learn's tools take one: `CalibrationDisplay.from_estimator(detector.as_classifier(), X, y)`"
+    "This detector as scikit-learn's tools take one: `permutation_importance(detector.as_classifier(), X, y)`"
     return Classifier(self)

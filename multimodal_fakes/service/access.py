@@ -76,9 +76,10 @@ def make_key(
 
 def _unfit(e, name, scopes):
     "What is wrong with the name or the scopes of a new key"
-    if e.errors()[0]["loc"][0] == "name": return f"The name of a key has 1 to 64 letters, digits, . @ _ and -: {name!r}."
+    if e.errors()[0]["loc"][0] == "name": return f"A key's name has 1 to 64 letters, digits, . @ _ and -: {name!r}."
     wrong = [scope for scope in scopes if scope not in get_args(Scope)]
-    return f"No scope {wrong[0]!r}{nearest(wrong[0], get_args(Scope))}" if wrong else "A key needs a scope, such as predict."
+    if not wrong: return "A key needs a scope, such as predict."
+    return f"No scope {wrong[0]!r}{nearest(wrong[0], get_args(Scope))}"
 
 # %% ../../nbs/service/07_access.ipynb #db94bc03
 def _yaml(text, where):

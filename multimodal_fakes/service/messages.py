@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..detect import answers
+from ..detect.answers import says
 from ..media import IMAGES
 
 # %% ../../nbs/service/07e_messages.ipynb #e856b9fe
@@ -90,11 +91,11 @@ _ID = "For `POST /feedback`; none where predictions are not stored"
 
 class Answer(answers.Answer):
     "What a detector says of a post, and to which request"
-    filename:Annotated[str|None, Field(description="Of the file that was sent, without folders", examples=["photo.jpg"])]
-    label_id:Annotated[int|list[int], Field(description="The same as `label`", examples=[1])]
-    probability_fake:Annotated[float|None, Field(description=_FAKE, examples=[0.91])]
-    id:Annotated[str|None, Field(description=_ID, examples=[None])]
-    request_id:Annotated[str, Field(description="Also in the header X-Request-ID and in the log", examples=["5f2b7c"])]
+    filename:Annotated[str|None, says("Of the file that was sent, without folders", "photo.jpg")]
+    label_id:Annotated[int|list[int], says("The same as `label`", 1)]
+    probability_fake:Annotated[float|None, says(_FAKE, 0.91)]
+    id:Annotated[str|None, says(_ID, None)]
+    request_id:Annotated[str, says("Also in the header X-Request-ID and in the log", "5f2b7c")]
 
 # %% ../../nbs/service/07e_messages.ipynb #0844eb3f
 class BatchOut(Reply):

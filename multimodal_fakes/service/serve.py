@@ -19,7 +19,6 @@ import json
 import os
 import re
 import secrets
-import sys
 import time
 from base64 import b64encode
 from collections import deque
