@@ -62,12 +62,12 @@ pilot: export  ## the embedded pilot datasets and their checklists
 	@python -m multimodal_fakes.pilots.clips Datasets
 	@python -m multimodal_fakes.pilots.checklists Datasets
 
-IN_WORK = cd "$$work" && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes.reports.report
+IN_WORK = cd "$$work" && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes report
 
 ifeq ($(OF_PROFILE),pilot)
 run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data
 	python -m multimodal_fakes.line reproduce
-	@python -m multimodal_fakes.reports.report
+	@python -m multimodal_fakes report
 else
 run: export setup-bench
 	@work=$$(python -m multimodal_fakes.line workspace "$$OF_PROFILE" "$$OF_DATASETS" "$$OF_WEIGHTS") && $(IN_WORK)

@@ -141,7 +141,7 @@ class Ours(Host):
             engine=engine | self.sections.get("engine", {}),
         )
         (self.home/"serve.yaml").write_text(yaml.safe_dump(conf))
-        return ["multimodal_fakes.service.serve", "--conf", self.home/"serve.yaml"]
+        return ["multimodal_fakes", "serve", "--conf", self.home/"serve.yaml"]
 
     def workers(self):
         "Processes that judge, by what they hold: the parent loads no detector"

@@ -1,8 +1,16 @@
 __version__ = "0.5.0"
+__all__ = ["Answer", "Detector", "__version__"]
 
 
 def __getattr__(name):
     "`from multimodal_fakes import Detector`, loaded when it is asked for"
-    if name != "Detector": raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from multimodal_fakes.detect.predict import Detector
-    return Detector
+    if name == "Detector":
+        from multimodal_fakes.detect.predict import Detector
+        return Detector
+    if name == "Answer":
+        from multimodal_fakes.detect.answers import Answer
+        return Answer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__(): return sorted({*globals(), *__all__})

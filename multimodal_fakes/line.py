@@ -7,7 +7,8 @@ __all__ = ['EXPERT', 'MODELS', 'STAGES', 'PAGE', 'FUSED', 'PLANNING', 'PER_TASK'
            'parameters_cell', 'declared_parameters', 'write_settings', 'publish', 'stage_cells', 'run_notebook',
            'run_stage', 'restore_results', 'restored', 'stage_room', 'stage_source', 'unstated', 'stage_code',
            'scan_datasets', 'keep_lock', 'write_template', 'stage_confs', 'write_facts', 'check_chosen', 'scan',
-           'task_stages', 'check_settings', 'check_run', 'make_workspace', 'plan_experts', 'reproduce', 'main']
+           'task_stages', 'check_settings', 'check_run', 'make_workspace', 'plan_experts', 'reproduce', 'carry_out',
+           'main']
 
 # %% ../nbs/00f_line.ipynb #21260631
 import argparse
@@ -65,6 +66,7 @@ from multimodal_fakes.settings import (
     editor_schema,
     write_comments,
 )
+from .stubs import write_stub
 from .workspace import library_of, link_data, profile_settings, refresh, use_cache, with_own_data
 
 # %% ../nbs/00f_line.ipynb #e186320b
@@ -200,8 +202,9 @@ def _commented_cell(path, schema):
 def write_settings(
     project,   # the folder that holds params.yaml and nbs/
 ):
-    "Write what follows from the schemas: comments of params.yaml and of parameters cells, conf/params.schema.json"
+    "Write what follows from code: comments of params.yaml and parameters cells, conf/params.schema.json, the stub"
     import nbformat
+    write_stub(Path(project)/"multimodal_fakes")
     params = Path(project)/"params.yaml"
     text = write_comments(params.read_text(encoding="utf-8"))
     with atomic_path(params) as temporary: temporary.write_text(text, encoding="utf-8")
@@ -720,24 +723,28 @@ def _side_by_side(stages, n, repro):
 # %% ../nbs/00f_line.ipynb #feb87e7e
 VERBS = "scan, facts, settings, workspace, plan or reproduce"
 
+def carry_out(
+    what:str,    # a stage, or one of `VERBS`
+    names=(),    # its task or expert; or profile, datasets folder and weights folder
+) -> int: # exit status
+    "What DVC runs, and `mmfakes stage`; where a stage fails, the results of before come back"
+    if what in ("reproduce", "plan"):
+        check_run(root())       # here, so that its error is not lost among those of DVC
+        return reproduce() if what == "reproduce" else plan_experts()
+    if what == "workspace": print(make_workspace(*names))
+    elif what == "settings": write_settings(root())
+    elif what == "scan": scan(root())
+    elif what == "facts": write_facts(root())
+    else: _run_or_restore(what, names)
+    return 0
+
 def main(argv=None):
     "`python -m multimodal_fakes.line` and a stage with its task, or `expert` with its name; or another verb"
     parser = argparse.ArgumentParser(prog="python -m multimodal_fakes.line", description=main.__doc__)
     parser.add_argument("what", help=f"{', '.join(STAGES)}, {VERBS}")
     parser.add_argument("names", nargs="*", help="task or expert; or profile, datasets folder and weights folder")
     args = parser.parse_args(argv)
-    try:
-        if args.what == "reproduce":
-            check_run(root())       # here, so that its error is not lost among those of DVC
-            sys.exit(reproduce())
-        if args.what == "plan":
-            check_run(root())
-            sys.exit(plan_experts())
-        if args.what == "workspace": print(make_workspace(*args.names))
-        elif args.what == "settings": write_settings(root())
-        elif args.what == "scan": scan(root())
-        elif args.what == "facts": write_facts(root())
-        else: _run_or_restore(args.what, args.names)
+    try: sys.exit(carry_out(args.what, args.names))
     except FakesError as e: sys.exit(f"Error: {e}")
 
 # %% ../nbs/00f_line.ipynb #abf59151

@@ -19,7 +19,8 @@ def library(
     "Every module of the library, except those without code of their own"
     files = sorted(Path(folder).rglob("*.py"))
     names = {".".join(file.relative_to(folder).with_suffix("").parts): file for file in files}
-    return {name: file for name, file in names.items() if name.split(".")[-1] not in ("__init__", "_modidx")}
+    apart = ("__init__", "__main__", "_modidx")
+    return {name: file for name, file in names.items() if name.split(".")[-1] not in apart}
 
 # %% ../nbs/00a_reach.ipynb #2f01ab64
 def _target(

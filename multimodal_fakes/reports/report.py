@@ -8,11 +8,9 @@ __all__ = ['NO_EXPERT', 'SUMMED', 'align', 'read_models', 'read_abouts', 'read_s
            'class_table', 'lazy_answer', 'several_scores', 'seen_scores', 'judge', 'errors_of', 'roc_points',
            'roc_curves', 'kind_of', 'kind_table', 'right_answers', 'functional_tests', 'window_scores', 'report_all',
            'flat_metrics', 'headline', 'summary_table', 'aligned', 'what_is_printed', 'seeds_table', 'across_runs',
-           'crossed', 'main']
+           'crossed', 'report_table', 'report_text']
 
 # %% ../../nbs/reports/05d_report.ipynb #b7bbe4b9
-import argparse
-import sys
 from itertools import compress
 from pathlib import Path
 
@@ -832,33 +830,27 @@ def _crossing(row):
     return f"{row.macro_f1:.3f}{interval}{star}"
 
 # %% ../../nbs/reports/05d_report.ipynb #96a785aa
-def main(argv=None):
-    """The table over all tasks of a project;
-    with --field its detectors against all data, with --task several runs of one"""
-    parser = argparse.ArgumentParser(prog="python -m multimodal_fakes.reports.report", description=main.__doc__)
-    add = parser.add_argument
-    add("projects", nargs="*", help="folders that hold Step_5, the current project if none")
-    add("--field", help="train x test: every detector of this label field on every dataset")
-    add("--task", help="mean and standard deviation over runs of a task that differ in their seeds alone")
-    add("--across", metavar="METRIC", nargs="?", const="accuracy",
-        help="with --task: runs that differ in anything side by side, and what differs")
-    args = parser.parse_args(argv)
-    runs = {str(p): Path(p) for p in args.projects or [root()]}
-    try:
-        table = _asked_for(args, runs)
-        under = "" if args.task or args.field else what_is_printed(*runs.values())
-    except FakesError as e: sys.exit(f"Error: {e}")
-    print(aligned(table) + under)
-
-# %% ../../nbs/reports/05d_report.ipynb #130b19f5
-def _asked_for(args, runs):
-    "The table that the options ask for, as text"
-    if args.across and args.task: return across_runs(runs, args.task, args.across)
-    if args.task: return seeds_table(runs, args.task)
-    if args.field: return crossed(runs if len(runs) > 1 else next(iter(runs.values())), args.field)
-    if len(runs) > 1: raise FakesError("One project at a time, unless --task or --field is given.")
+def report_table(
+    projects=(),    # folders that hold Step_5, the current project if none
+    field=None,     # of labels: every detector of it on every dataset
+    task=None,      # mean and standard deviation over projects that differ in their seeds alone
+    across=None,    # with `task`: this metric of projects that differ in anything, side by side, and what differs
+) -> pd.DataFrame: # of strings
+    "The table over all tasks of a project; or its detectors against all data, or several runs of one task"
+    runs = {str(project): Path(project) for project in projects or [root()]}
+    if across and task: return across_runs(runs, task, across)
+    if task: return seeds_table(runs, task)
+    if field: return crossed(runs if len(runs) > 1 else next(iter(runs.values())), field)
+    if len(runs) > 1: raise FakesError("One project at a time, unless a task or a field is named.")
     table = format_table(summary_table(*runs.values()))
     return table.assign(task=table.task.where(table.task != table.task.shift(), ""))     # a task is named once
 
-
-if __name__ == "__main__" and "__file__" in globals(): main()
+def report_text(
+    projects=(),
+    field=None,
+    task=None,
+    across=None,
+) -> str:
+    "The same as it is printed by `mmfakes report`"
+    table = report_table(projects, field, task, across)
+    return aligned(table) + ("" if task or field else what_is_printed(*(projects or [root()])))

@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['Scope', 'AccessConf', 'Denied', 'Key', 'hash_key', 'make_key', 'read_keys', 'is_loopback', 'check_exposed', 'Keys',
-           'RateLimit', 'client_name', 'signing_secret', 'sign_url', 'check_signed', 'main']
+           'RateLimit', 'client_name', 'signing_secret', 'sign_url', 'check_signed']
 
 # %% ../../nbs/service/07_access.ipynb #278910c9
-import argparse
 import hashlib
 import hmac
 import math
@@ -69,10 +68,18 @@ def make_key(
 ) -> tuple: # the key, and its line for the file of keys
     "A new key, printed with its line; the service should keep the line alone"
     key = "mmf_" + secrets.token_urlsafe(32)
-    entry = Key(name=name, sha256=hash_key(key), scopes=list(scopes))
+    try: entry = Key(name=name, sha256=hash_key(key), scopes=list(scopes))
+    except ValidationError as e: raise FakesError(_unfit(e, name, scopes)) from None
     line = f"- {{name: {entry.name}, scopes: [{', '.join(entry.scopes)}], sha256: {entry.sha256}}}"
     print(f"The key, shown this once: {key}\nIts line in the file of keys: {line}")
     return key, line
+
+def _unfit(e, name, scopes):
+    "What is wrong with the name or the scopes of a new key"
+    if e.errors()[0]["loc"][0] == "name": return f"A key's name has 1 to 64 letters, digits, . @ _ and -: {name!r}."
+    wrong = [scope for scope in scopes if scope not in get_args(Scope)]
+    if not wrong: return "A key needs a scope, such as predict."
+    return f"No scope {wrong[0]!r}{nearest(wrong[0], get_args(Scope))}"
 
 # %% ../../nbs/service/07_access.ipynb #db94bc03
 def _yaml(text, where):
@@ -92,7 +99,7 @@ def read_keys(
     lines = _yaml(text, where)
     if not isinstance(lines, list) or not lines:
         raise FakesError(f"{where} should be a list of keys, one `- {{name: …, scopes: […], sha256: …}}` a line. "
-                         "`python -m multimodal_fakes.service.access NAME SCOPE …` makes one.")
+                         "`mmfakes key NAME` makes one.")
     problems, keys = [], []
     for n, line in enumerate(lines, 1):
         try: keys.append(Key.model_validate(line))
@@ -124,7 +131,7 @@ def check_exposed(
     if conf.keys or os.environ.get(conf.keys_env) or conf.open or is_loopback(host): return
     raise FakesError(
         f"At {host or 'every address'} others can reach the service, and no key is set. "
-        "`python -m multimodal_fakes.service.access NAME predict` makes one: name its file as `keys`, "
+        "`mmfakes key NAME` makes one: name its file as `keys`, "
         f"or put its line into {conf.keys_env}. "
         "Or set `open: true` to serve whoever comes, or listen at 127.0.0.1.")
 
@@ -276,17 +283,3 @@ def check_signed(
     if (time.time() if now is None else now) >= expires:
         raise Denied("The signature of this URL has expired. Sign it anew.", 403)
     return plain
-
-# %% ../../nbs/service/07_access.ipynb #00c3f1ed
-def main(argv=None):
-    "Make a key"
-    parser = argparse.ArgumentParser(
-        prog="python -m multimodal_fakes.service.access",
-        description="Make a key; its line goes into the file that `keys` names, or into MMFAKES_KEYS")
-    parser.add_argument("name", help="who will use it; stands in the log")
-    parser.add_argument("scopes", nargs="+", choices=get_args(Scope))
-    args = parser.parse_args(argv)
-    try: make_key(args.name, args.scopes)
-    except ValidationError: parser.error("the name should be of letters, digits, . @ _ and -, 64 at most")
-
-if __name__ == "__main__" and "__file__" in globals(): main()

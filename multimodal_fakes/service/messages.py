@@ -12,10 +12,12 @@ __all__ = ['TASK', 'WEIGHTS', 'FIELDS', 'FILES', 'LISTS', 'WHY', 'TITLES', 'STYL
 import html
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..detect import answers
+from ..detect.answers import says
 from ..media import IMAGES
 
 # %% ../../nbs/service/07e_messages.ipynb #e856b9fe
@@ -84,46 +86,16 @@ class ProblemOut(Reply):
     request_id:str = Field(description="To be named when asking the operator", examples=["5f2b7c"])
 
 # %% ../../nbs/service/07e_messages.ipynb #ea40bfbd
-_POSITIVE = "Of the positive class, such as fake or hateful, whatever was predicted; none where no class is"
-_THRESHOLD = ("Of the positive class, from which it is predicted; a list, one or none a class, where several may hold; "
-              "a list, where of more than two the one is predicted that has the largest multiple of its own")
-_ABSTAINED = "A person should look: less sure than asked, or unlike the known"
-_POSSIBLE = "Classes that cannot be ruled out at the promised coverage"
-_OOD = "Share of known posts that are nearer to what was trained on"
-_CALIBRATED = ("Whose map made scores probabilities: `map_of` a set of modalities, or all; `own` where it is that "
-               "of posts with the same modalities; of these `n` were in validation, 0 if none was ever met; `weights` "
-               "where the caller weighed the experts: the map, and the threshold, are those of the weights that ship")
-_IGNORED = "Parts of the post that this detector does not look at"
+_FAKE = "The same as `probability`, where a class is the positive one, such as fake or hateful; none where no class is"
 _ID = "For `POST /feedback`; none where predictions are not stored"
 
-class Answer(Reply):
-    "What a detector says of a post"
-    filename:str|None = Field(None, description="Of the file that was sent, without folders", examples=["photo.jpg"])
-    task:str = Field(description="By which it was judged", examples=["fake_news"])
-    prediction:str|list[str] = Field(description="The class; all that hold where several may", examples=["fake"])
-    label_id:int|list[int] = Field(description="Its number", examples=[1])
-    probability_fake:float|None = Field(description=_POSITIVE, examples=[0.91])
-    confidence:float = Field(description="In the prediction", examples=[0.91])
-    probabilities:dict[str, float] = Field(
-        description="Of each class, calibrated", examples=[{"real": 0.09, "fake": 0.91}])
-    calibrated_as:dict[str, Any]|None = Field(
-        None, description=_CALIBRATED, examples=[{"map_of": "text+vision", "own": True, "n": 397}])
-    threshold:float|list[float|None]|None = Field(None, description=_THRESHOLD, examples=[0.56])
-    purpose:Any = Field(None, description="What the threshold is for", examples=[{"name": "best_f1"}])
-    abstained:bool = Field(description=_ABSTAINED, examples=[False])
-    possible:list[str] = Field(description=_POSSIBLE, examples=[["fake"]])
-    ood:float|None = Field(None, description=_OOD, examples=[0.4])
-    unfamiliar:bool = Field(False, description="Unlike the known", examples=[False])
-    modalities:list[str] = Field(description="That were used", examples=[["text", "vision"]])
-    missing:list[str] = Field(description="That the detector knows and the post lacks", examples=[[]])
-    degraded:bool = Field(False, description="Something was missing, or could not be read", examples=[False])
-    failed:dict[str, str] = Field(default_factory=dict, description="What could not be read, and why", examples=[{}])
-    ignored:list[str] = Field(default_factory=list, description=_IGNORED, examples=[[]])
-    model:str|None = Field(None, description="Version of the detector", examples=["fake_news-f107c43a"])
-    protocol:str|None = Field(
-        None, description="Hash of how it was trained and measured", examples=["f107c43a08dc6409"])
-    id:str|None = Field(None, description=_ID, examples=[None])
-    request_id:str = Field(description="Also in the header X-Request-ID and in the log", examples=["5f2b7c"])
+class Answer(answers.Answer):
+    "What a detector says of a post, and to which request"
+    filename:Annotated[str|None, says("Of the file that was sent, without folders", "photo.jpg")]
+    label_id:Annotated[int|list[int], says("The same as `label`", 1)]
+    probability_fake:Annotated[float|None, says(_FAKE, 0.91)]
+    id:Annotated[str|None, says(_ID, None)]
+    request_id:Annotated[str, says("Also in the header X-Request-ID and in the log", "5f2b7c")]
 
 # %% ../../nbs/service/07e_messages.ipynb #0844eb3f
 class BatchOut(Reply):

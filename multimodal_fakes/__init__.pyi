@@ -1,0 +1,215 @@
+# Written by `python -m multimodal_fakes.line settings` out of the modules: do not edit
+
+from multimodal_fakes.core import FakesError
+from multimodal_fakes.detect.answers import Answer as Answer
+from multimodal_fakes.detect.classifier import Classifier
+from multimodal_fakes.detect.fetch import UrlPolicy
+from multimodal_fakes.detect.predict import Seen
+from multimodal_fakes.fuse.combine import Evidence
+from typing import Any
+import numpy as np
+
+__all__ = ["Detector", "Answer", "__version__"]
+__version__: str
+
+class Detector:
+    """A trained detector of one task: `Detector.load('models/fake_news').predict(text=…, image=…)`"""
+    runtime: str
+    bundle: dict
+    version: Any
+    experts: dict
+    fusion: Any
+    familiar: Any
+    folder: Any
+    urls: UrlPolicy | None
+    classes: Any
+    modality: Any
+    modalities: Any
+    positive: Any
+    tokens: Any
+    calibration: Any
+    sets: Any
+
+    def __init__(self, bundle: dict, experts: dict, fusion=None, familiar=None, urls: UrlPolicy | None=None, folder=None, runtime: str='torch'):
+        """bundle: detector.json
+        experts: name → expert
+        fusion: `Strategy`, none where one expert ships alone
+        familiar: `Familiar`, what was trained on
+        urls: from where pictures and videos may be fetched, nowhere if none
+        folder: models/<task>
+        runtime: of the experts and the fusion
+        """
+
+    @classmethod
+    def load(cls, folder, runtime: str='torch', threads: int=0, urls: UrlPolicy | None=None) -> Detector:
+        """Read a bundle whose files are as the stages wrote them; raises where one is not
+
+        folder: models/<task>
+        runtime: or onnx: the graphs that the stage export wrote, without torch
+        threads: of one answer, all cores if zero
+        urls: from where pictures and videos may be fetched, nowhere if none
+        """
+
+    def looks_at(self, part: str) -> bool:
+        """Whether an expert looks at a part of a post; the words in a picture are text
+
+        part: text, image or video
+        """
+
+    def of_modality(self, modality: str) -> dict:
+        """The experts that look at a modality
+
+        return: name → expert
+        """
+
+    def open(self, post: dict) -> tuple:
+        """Decode what an expert looks at
+
+        post: with `text`, `image` and `video`, any may be None
+        return: the post with its picture decoded and its video cut; part, or half of a video → why it could not be
+        """
+
+    def look(self, post: dict) -> tuple:
+        """What the experts see of a post; an error where there is nothing to see, or a part cannot be decoded
+
+        post: with `text`, `image` and `video`, any may be None
+        return: modality → sample; how many words, how sure OCR, how many pixels
+        """
+
+    def see(self, name: str, samples: list, items=None) -> Seen:
+        """What one expert makes of some posts
+
+        name: of an expert
+        samples: of its modality, None where a post has none
+        items: what `GraphExpert.look_at` takes of those that are there, where that is known already
+        """
+
+    def see_all(self, samples, names=None) -> dict:
+        """What experts make of some posts; for graphs that read alike a sample is prepared once
+
+        samples: as `look` gives them, for each post
+        names: of experts, all if none
+        return: name → `Seen`
+        """
+
+    def evidence(self, samples: list, quality: list, seen=None) -> Evidence:
+        """What all experts make of some posts, as fusion takes it
+
+        samples: as `look` gives them: modality → what was seen
+        quality: of each post, likewise
+        seen: name of an expert → its `Seen`, it does not look again
+        """
+
+    def judge(self, samples, quality, seen=None, weights=None) -> np.ndarray:
+        """Judge what was looked at
+
+        samples: of each post, as `look` gives them
+        quality: of each post, likewise
+        seen: name of an expert → its `Seen`, where that is known already
+        weights: of the caller, for each post: name → share, of `shares_of`; none where those that ship count
+        return: (n, C) calibrated probabilities
+        """
+
+    def possible(self, probs: np.ndarray) -> list:
+        """The classes that the promised coverage leaves
+
+        probs: (C,) calibrated
+        return: of class names; empty where none is likely enough
+        """
+
+    def answer(self, probs: np.ndarray, samples: dict, far=None, failed: dict | None=None, weights=None) -> Answer:
+        """What is said about a post that was judged
+
+        probs: (C,) calibrated
+        samples: modality → what was seen
+        far: how unlike the known it is, of `Familiar.score`
+        failed: part of the post → why it could not be decoded
+        weights: of the caller, of `shares_of`; none where those that ship count
+        """
+
+    def shares_of(self, weights) -> dict | None:
+        """The weights of a caller as shares; raises `FakesError` where they do not fit, or what ships has none
+
+        weights: expert or modality → number, or as `read_weights` takes them; none for those that ship
+        return: name of each expert → share, together 1; none for those that ship
+        """
+
+    def far(self, seen: dict) -> list:
+        """How unlike the known each post is
+
+        seen: name of an expert → its `Seen`
+        return: a number in [0, 1] for each post, none where the detector does not know
+        """
+
+    def predict_batch(self, posts, weights=None) -> list[Answer]:
+        """Judge posts together
+
+        posts: dicts with `text`, `image` and `video`, any may be None, and `weights` where a post has its own; or texts, or a DataFrame
+        weights: of the experts, as for `shares_of`; those that ship if none
+        return: with `ignored`
+        """
+
+    def predict(self, text: str | None=None, image=None, video=None, weights=None) -> Answer:
+        """Judge one post, and say where in a video the evidence is
+
+        text: caption, headline, title
+        image: path, URL, bytes, PIL image or `PictureFile`
+        video: path, URL or bytes, of a video or of sound alone
+        weights: of the experts, as for `shares_of`; those that ship if none
+        return: with `ignored`; of a video also `timeline` and `frames`
+        """
+
+    def timeline(self, video, n_frames: int=3, weights=None) -> dict:
+        """Where in a video the evidence is
+
+        video: path or bytes
+        n_frames: most that are named
+        weights: of the experts, as for `shares_of`
+        return: timeline and frames, see above
+        """
+
+    def film(self, video) -> tuple:
+        """What the detector sees of a video
+
+        video: path or bytes
+        return: frames (T, S, S, 3) uint8, and the second of the video that each stands at (T,)
+        """
+
+    def golden(self) -> tuple:
+        """Try the known post
+
+        return: whether it gives the known answer, and why not
+        """
+
+    def answers(self, posts: list) -> list[Answer | FakesError]:
+        """Judge posts together, or, where one of them fails, each alone
+
+        posts: as for `predict_batch`
+        return: in the place of a post that cannot be judged its error
+        """
+
+    def predict_frame(self, frame, batch_size: int=32, columns=None):
+        """Judge a table in memory
+
+        frame: DataFrame with a column text, image or video; paths, bytes or pictures
+        columns: part → its column, where that is not called as the part
+        return: DataFrame with the same index and the columns of `answer_columns`; `error` says why a row has no answer
+        """
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The classes, in the order of the columns of `predict_proba`
+
+        return: (C,) names
+        """
+
+    def predict_proba(self, posts, batch_size: int=32, columns=None) -> np.ndarray:
+        """Probabilities of each class; raises `FakesError`, with its row, for a post that cannot be judged
+
+        posts: DataFrame with a column text, image or video; or a list of texts, or of dicts
+        columns: part → its column, where that is not called as the part
+        return: (n, C) calibrated; each class for itself where several may hold
+        """
+
+    def as_classifier(self) -> Classifier:
+        """This detector as scikit-learn's tools take one: `permutation_importance(detector.as_classifier(), X, y)`"""
