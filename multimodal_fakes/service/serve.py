@@ -650,6 +650,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", help="folder of detectors")
     parser.add_argument("--tasks", nargs="+", help="folders in it, all if left out")
     parser.add_argument("--runtime", choices=["onnx", "torch"])
+    parser.add_argument("--device", help="cpu, cuda, cuda:0, mps; auto: the best that the runtime can use")
     parser.add_argument("--open", action="store_true", default=None, help="serve whoever comes without a key")
     return parser
 
@@ -662,7 +663,7 @@ def conf_of(
     def given(*names): return {name: args[name] for name in names if args[name] is not None}
     path = args["conf"] or (CONF if Path(CONF).exists() else None)
     return read_conf(
-        path, http=given("host", "port"), engine=given("models", "tasks", "runtime"), access=given("open"))
+        path, http=given("host", "port"), engine=given("models", "tasks", "runtime", "device"), access=given("open"))
 
 # %% ../../nbs/service/07i_serve.ipynb #42e23406
 def serve(
