@@ -339,7 +339,7 @@ def _samples(self:Detector, post, failed):
     samples = {m: everything[m] for m in self.modalities if everything.get(m) is not None}
     if not samples: raise self._nothing(failed)
     n_words = len(f"{caption or ''} {read}".split())
-    n_pixels = np.nan if image is None else math.prod(image.size)
+    n_pixels = np.nan if image is None else image.n_pixels
     return samples, (n_words, ocr_confidence(lines), n_pixels)
 
 # %% ../../nbs/detect/06c_predict.ipynb #a9e7cb1d
