@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from bench.serve_posts import SEED, TASK, make_posts, make_texts
-from multimodal_fakes.core import digest, read_json, read_sums, seed_everything, write_json, write_jsonl, write_sums
+from multimodal_fakes.core import digest, read_sums, seed_everything, write_json, write_jsonl, write_sums
 from multimodal_fakes.detect.predict import Detector, write_golden
 from multimodal_fakes.experts.encoder import load_encoder_conf, make_encoder
 from multimodal_fakes.experts.expert import Expert, save_expert
@@ -16,9 +16,9 @@ from multimodal_fakes.fuse.combine import Mean, save_fusion
 from multimodal_fakes.fuse.fusion import Concat, Evidence
 from multimodal_fakes.media import write_clip
 from multimodal_fakes.metrics import softmax
-from multimodal_fakes.record import Task, text_field
+from multimodal_fakes.record import Task, expert_model, text_field
 from multimodal_fakes.settings import Clip, Recipe
-from multimodal_fakes.trust.calibrate import make_bundle, write_bundle
+from multimodal_fakes.trust.calibrate import Decision, make_bundle, write_bundle
 from multimodal_fakes.trust.calibrators import PatternCalibrator
 from multimodal_fakes.trust.decisions import Conformal
 from multimodal_fakes.trust.ood import Familiar
@@ -92,7 +92,7 @@ def make_fusion(features, y, splits):
     modalities = list(features)
     present = {m: np.ones(n, bool) for m in modalities}
     logits = {m: np.zeros((n, 2), "float32") for m in modalities}
-    frame = pd.DataFrame(dict(split=splits, dataset="made"))
+    frame = pd.DataFrame(dict(split=splits, dataset="made", group=np.arange(n)))
     evidence = Evidence(frame, y, present, logits, features)
     layers = dict(hidden=[256, 128], dropout=[0.4, 0.2])
     fusion = Concat(modalities, len(CLASSES), **layers, epochs=12, seed=SEED).fit(evidence)
@@ -113,6 +113,34 @@ def no_calibrator():
     "One that leaves probabilities as they are"
     return PatternCalibrator.from_dict(dict(all=dict(name="none")))
 
+def save_parts(folder, name, experts, fusion):
+    "Experts and fusion in a folder; returns their task"
+    task = Task(name=name, field="fake", datasets=["made"], experts={m: m for m in experts}, classes=CLASSES)
+    for m, expert in experts.items():
+        recipe = Recipe(encoder=expert.encoder.conf.name, **RECIPE)
+        save_expert(expert, folder/expert_model(name, m).name, task, m, recipe, {"version": 1})
+    save_fusion(fusion, folder/"mm_fusion")
+    return task
+
+def write_made(folder, task, ships, clip, decisions, familiar):
+    "detector.json and its sums"
+    protocol = dict(
+        task=task.name,
+        field="fake",
+        classes=CLASSES,
+        positive="fake",
+        multi_label=False,
+        asks=task.experts,
+        ships=ships,
+        clip=clip,
+        hash=digest(task.name, SEED),
+        versions={},
+    )
+    decision = Decision(0.5, {})
+    text = dict(ocr=None, lang=["en"])
+    bundle = make_bundle(protocol, no_calibrator(), decision, "best_f1", decisions, [0.5, 0.5], text)
+    write_bundle(bundle, familiar, folder, folder)
+
 def make_detector(models, posts, layers=LAYERS):
     "models/fakeddit_recipe, by the project's own classes: both encoders as they are drawn, the fusion trained"
     seed_everything(SEED)
@@ -121,27 +149,11 @@ def make_detector(models, posts, layers=LAYERS):
     splits = split_posts(len(posts))
     experts, features = make_experts([p["text"] for p in posts], [p["image"] for p in posts], layers)
     fusion, probs, present = make_fusion(features, y, splits)
-    task = Task(name=TASK, field="fake", datasets=["made"], modalities=list(experts), classes=CLASSES)
-    for m, expert in experts.items():
-        recipe = Recipe(encoder=expert.encoder.conf.name, **RECIPE)
-        save_expert(expert, folder/f"{m}_expert", task, recipe, {"version": 1})
-    save_fusion(fusion, folder/"mm_fusion")
+    task = save_parts(folder, TASK, experts, fusion)
     familiar = Familiar().fit(features, present, y, splits)
     val = splits == "val"
     decisions = conformal_decisions(probs[val], y[val])
-    protocol = dict(
-        task=TASK,
-        field="fake",
-        classes=CLASSES,
-        ships="concat",
-        clip=None,
-        hash=digest(TASK, layers, SEED),
-        versions=read_json(folder/"text_expert/expert.json")["versions"],
-    )
-    identity = no_calibrator()
-    bundle = make_bundle(
-        protocol, list(experts), identity, 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=["en"]))
-    write_bundle(bundle, familiar, folder, folder)
+    write_made(folder, task, "concat", None, decisions, familiar)
     return folder, y
 
 DATASET = dict(
@@ -190,25 +202,19 @@ def make_small(modality):
     "A small encoder with random weights"
     return make_encoder(load_encoder_conf(f"small_{modality}"))
 
-def save_clip_experts(folder, modalities, n):
-    "Experts and fusion of the detector of videos, made of noise; returns labels (n,) and its familiarity"
-    task = Task(name="clips", field="fake", datasets=["made"], modalities=modalities, classes=CLASSES)
-    for m in modalities:
-        expert = Expert(make_small(m), len(CLASSES)).eval()
-        save_expert(expert, folder/f"{m}_expert", task, Recipe(encoder=f"small_{m}", **RECIPE), {"version": 1})
-    save_fusion(Mean(modalities, len(CLASSES)), folder/"mm_fusion")
+def familiar_of_noise(experts, n):
+    "Labels (n,), and what is familiar where features are noise"
     y = np.arange(n) % 2
     splits = np.where(np.arange(n) % 3, "train", "val")
-    dims = {m: make_small(m).dim for m in modalities}
     rng = np.random.default_rng(SEED)
-    features = {m: rng.normal(size=(n, dim)).astype("float32") for m, dim in dims.items()}
-    present = {m: np.ones(n, bool) for m in modalities}
+    features = {m: rng.normal(size=(n, expert.dim)).astype("float32") for m, expert in experts.items()}
+    present = {m: np.ones(n, bool) for m in experts}
     return y, Familiar().fit(features, present, y, splits)
 
 def write_graphs(folder):
     "Graphs and golden answers of the detector of videos"
     from multimodal_fakes.detect.export import networks, write_float
-    detector = Detector.load(folder)
+    detector = Detector.load(folder, "torch", device="cpu")
     looks = [detector.look(dict(video=draw_clip(k))) for k in range(2)]
     samples = [sample for sample, _ in looks]
     quality = [q for _, q in looks]
@@ -216,7 +222,7 @@ def write_graphs(folder):
     about = dict(format=1, protocol=detector.bundle["protocol"], bundle=read_sums(folder)["digest"])
     write_json(folder/"onnx/export.json", about)
     write_sums(folder/"onnx", "export")
-    write_golden([detector, Detector.load(folder, "onnx")], folder)
+    write_golden([detector, Detector.load(folder, "onnx", device="cpu")], folder)
 
 def make_clips(home, n=12):
     """models/clips, a detector of video and sound with random weights: so that damaged videos reach a decoder.
@@ -225,21 +231,12 @@ def make_clips(home, n=12):
     seed_everything(SEED)
     folder = Path(home)/"models/clips"
     modalities = ["video", "audio"]
-    y, familiar = save_clip_experts(folder, modalities, n)
+    experts = {m: Expert(make_small(m), len(CLASSES)).eval() for m in modalities}
+    y, familiar = familiar_of_noise(experts, n)
     clip = Clip(seconds=3.0, rate=12.5, side=96, face="none", rule="largest", margin=0.3).model_dump()
     decisions = conformal_decisions(np.full((n, 2), 0.5), y)
-    protocol = dict(
-        task="clips",
-        field="fake",
-        classes=CLASSES,
-        ships="mean",
-        clip=clip,
-        hash=digest("clips", SEED),
-        versions=read_json(folder/"video_expert/expert.json")["versions"],
-    )
-    bundle = make_bundle(
-        protocol, modalities, no_calibrator(), 0.5, "best_f1", decisions, [0.5, 0.5], dict(ocr=None, lang=[None]))
-    write_bundle(bundle, familiar, folder, folder)
+    task = save_parts(folder, "clips", experts, Mean(modalities, len(CLASSES)))
+    write_made(folder, task, "mean", clip, decisions, familiar)
     write_graphs(folder)
     return folder
 

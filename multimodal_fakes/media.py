@@ -14,6 +14,7 @@ import contextlib
 import io
 import itertools
 import logging
+import math
 import os
 import re
 import signal
@@ -378,12 +379,18 @@ def _pages(image):
 # %% ../nbs/00d_media.ipynb #bcb1b3b6
 class PictureFile:
     "A picture that several read, each at a size of its own; decoded once for each size, when first asked for"
-    def __init__(self, source): self.source, self.by_side = source, {}      # source: as `open_image` takes it
+    def __init__(self, source):      # source: as `open_image` takes it
+        self.source, self.by_side = source, {}
+        self.upright = None          # its size once it was decoded
 
     def decoded(self, side=None) -> Image.Image:
         "What `open_image` says of it"
-        if side not in self.by_side: self.by_side[side] = open_image(self.source, side=side)
+        if isinstance(self.source, PictureFile): return self.source.decoded(side)
+        if side not in self.by_side: self.by_side[side], self.upright = probe_picture(self.source, side=side)
         return self.by_side[side]
+
+    @property
+    def n_pixels(self) -> int: return math.prod(self.upright or self.size)
 
     @property
     def size(self) -> tuple: # pixels as stored, whatever it was decoded at; raises `MediaError`

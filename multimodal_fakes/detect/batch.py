@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from itertools import tee
 from pathlib import Path
 from types import UnionType
 from typing import NamedTuple, get_args, get_origin, get_type_hints
@@ -296,15 +297,21 @@ def _batches(rows, size):
             batch = []
     if batch: yield batch
 
-def _judge(detector, rows, parts, folder, told):
-    "Cells and answer of each row, an error where there is none"
-    readable = [row for _, row in rows if isinstance(row, dict)]
-    answers = iter(detector.answers([_post_of(row, parts, folder) for row in readable]))
-    for line, row in rows:
-        is_read = isinstance(row, dict)
-        answer = next(answers) if is_read else FakesError(f"{row.reason}: {row.what}")
-        for message in _complaints(line, answer): told(message)
-        yield (row, answer) if is_read else (row.cells, FakesError(f"line {line}: {answer}"))
+def _judge(detector, rows, size, parts, folder):
+    "Batches of lines, rows and answers; for a row that could not be read its error"
+    kept, asked = tee(_batches(rows, size))
+    posts = ([_post_of(row, parts, folder) for _, row in batch if isinstance(row, dict)] for batch in asked)
+    for batch, answers in zip(kept, detector.answers_of(posts)):
+        answers = iter(answers)
+        yield [(line, row, _answer_of(row, answers)) for line, row in batch]
+
+def _answer_of(row, answers):
+    "The next answer, or why the row could not be read"
+    return next(answers) if isinstance(row, dict) else FakesError(f"{row.reason}: {row.what}")
+
+def _as_written(line, row, answer):
+    "Cells and answer as they are written: a row that could not be read is told by its line"
+    return (row, answer) if isinstance(row, dict) else (row.cells, FakesError(f"line {line}: {answer}"))
 
 def _complaints(line, answer):
     "Why a row was not judged, or only in part"
@@ -354,7 +361,7 @@ def predict_table(
     metrics=None,          # JSON written with what `evaluate` says
     format:str="",         # csv, tsv or jsonl, of what has no name to tell it
     files=None,            # folder from where paths in the table are relative, its own if none
-    batch_size:int=32,
+    batch_size:int=0,      # rows judged together, `Detector.at_once` if zero
 ) -> dict: # rows, judged, degraded, failed, abstained, errors; metrics where there are labels
     "Judge every row of a table; a column of the answer is called `label.1` where the table has a `label`"
     _check_apart(source, target, metrics)
@@ -384,8 +391,10 @@ def _judge_all(detector, source, parts, writer, batch_size, is_kept):
     doubts, told = _Told("rows in doubt"), _Told("such rows: see the columns `failed` and `error`")
     def doubt(reason, line, what): doubts(f"row {line}: {reason}: {what}")
     rows = progress(read_rows(source.path, source.fmt, tell=doubt), "judging")
-    for batch in _batches(rows, batch_size):
-        for row, answer in _judge(detector, batch, parts, source.folder, told):
+    for batch in _judge(detector, rows, batch_size or detector.at_once, parts, source.folder):
+        for line, row, answer in batch:
+            for message in _complaints(line, answer): told(message)
+            row, answer = _as_written(line, row, answer)
             writer.add(row, as_row(answer))
             _count(counts, answer)
             if is_kept: answers.append(_kept(answer))

@@ -173,7 +173,7 @@ def square(
 ) -> np.ndarray: # (S, S, 3) uint8
     "The picture at the size its expert reads, of several the largest"
     from multimodal_fakes.experts.preprocess import to_square
-    size = max(expert.encoder.conf.size for expert in case.detector.of_modality("vision").values())
+    size = max(expert.preprocessor.conf.size for expert in case.detector.of_modality("vision").values())
     return to_square(case.samples["vision"], size).transpose(1, 2, 0)
 
 # %% ../../nbs/detect/06e_explain.ipynb #90cc2801
@@ -349,11 +349,12 @@ def on_the_way(
 ) -> tuple: # scores (n,), input vectors (n, W, T, D), what they are moved by (W, T, D), words (W, T); W windows
     "Scores between a blank text and this one"
     import torch
-    encoder = expert.encoder
-    alpha = torch.as_tensor(np.asarray(alpha), dtype=torch.float32)[:, None, None, None]
+    encoder, device = expert.encoder, expert.device
+    alpha = torch.as_tensor(np.asarray(alpha), dtype=torch.float32, device=device)[:, None, None, None]
     item = encoder.prepare(field)
     sizes = item.get("windows", [len(item["input_ids"])])
-    owner = torch.nn.utils.rnn.pad_sequence(torch.from_numpy(token_words(encoder, field)).split(sizes), True, -1)
+    words = torch.from_numpy(token_words(encoder, field)).to(device)
+    owner = torch.nn.utils.rnn.pad_sequence(words.split(sizes), True, -1)
     kept = []
     def blend(layer, ids, vectors):
         vectors = vectors.detach()[:len(owner)]
@@ -363,7 +364,8 @@ def on_the_way(
         kept.extend([there, moved])
         return there.flatten(0, 1)
     hook = encoder.model.get_input_embeddings().register_forward_hook(blend)
-    try: logits = expert(**encoder.collate([item] * len(alpha)))["logits"]
+    batch = {name: x.to(device) for name, x in encoder.collate([item] * len(alpha)).items()}
+    try: logits = expert(**batch)["logits"]
     finally: hook.remove()
     there, moved = kept
     return score(logits), there, moved, owner
@@ -381,8 +383,9 @@ def word_gradients(
     with torch.enable_grad():
         scores, there, moved, owner = on_the_way(expert, field, score, (nodes + 1) / 2)
         slopes, = torch.autograd.grad(scores.sum(), there)
-    steps = torch.tensor(weights / 2, dtype=torch.float32)[:, None, None, None]
-    values = (steps * slopes * moved).sum((0, 3))                                # (W, T)
+    steps = torch.tensor(weights / 2, dtype=torch.float32, device=expert.device)[:, None, None, None]
+    values = (steps * slopes * moved).sum((0, 3)).cpu()                          # (W, T)
+    owner = owner.cpu()
     is_word = owner >= 0
     return np.bincount(owner[is_word].numpy(), values[is_word].numpy(), minlength=len(words_in(field)))
 
@@ -399,21 +402,23 @@ def grad_cam(
     def watched(maps, **more):
         kept.append(maps.detach().requires_grad_())
         return plain(kept[0], **more)
+    batch = {name: x.to(expert.device) for name, x in encoder.preprocess(samples).items()}
     encoder.model.forward_head = watched
     try:
-        with torch.enable_grad(): total = score(expert(**encoder.preprocess(samples))["logits"]).sum()
+        with torch.enable_grad(): total = score(expert(**batch)["logits"]).sum()
     finally: del encoder.model.forward_head
     maps = kept[0]
     if maps.ndim != 4:
         raise FakesError(f"Encoder {encoder.conf.name} has no feature maps for Grad-CAM: ask for occlusion.")
     slopes, = torch.autograd.grad(total, maps)
-    return (slopes.mean((2, 3), keepdim=True) * maps).sum(1).relu().detach().numpy()
+    return (slopes.mean((2, 3), keepdim=True) * maps).sum(1).relu().detach().cpu().numpy()
 
 # %% ../../nbs/detect/06e_explain.ipynb #e64c74fb
 def has_gradients(
     expert,
 ) -> bool:
-    "Whether a network made its vectors, and its head does not compare them with others, kept in a bank"
+    "Whether a network of torch made its vectors, and its head does not compare them with others, kept in a bank"
+    if not hasattr(expert, "encoder"): return False      # a graph has none
     return not getattr(expert.encoder.conf, "fixed", None) and not hasattr(expert.head, "bank")
 
 def alone(

@@ -463,7 +463,7 @@ def robustness_all(
     seed:int=0,
 ) -> dict: # table, flips, shown (the first flips), posts (as they came, one for each of these), metrics
     "Corrupt, judge, measure, write"
-    detector = Detector.load(Path(home)/"models"/task)
+    detector = Detector.load(Path(home)/"models"/task, "torch", precision="float32")
     bundle = detector.bundle
     is_slow = bool({"video", "audio"} & set(detector.modalities))
     reader, y, groups = test_posts(home, bundle, datasets, n_videos if is_slow else n_posts, seed)

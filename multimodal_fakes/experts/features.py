@@ -24,9 +24,10 @@ def encode(
     batch_size:int=64,
     tokens:bool=False,  # also one vector a word piece or patch
     bar=True,           # false: silent
+    device:str="auto",  # as `pick_device` takes it; the encoder is moved there
 ) -> dict: # pooled (n, D) float32; with tokens: tokens (ΣT, D) float16 and lengths (n,)
     "Vectors of examples"
-    device = pick_device()
+    device = pick_device(device)
     encoder = encoder.to(device).eval()
     rows = np.arange(len(items)) if rows is None else np.asarray(rows)
     order = _by_length(items, rows)

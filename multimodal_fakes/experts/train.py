@@ -321,7 +321,7 @@ def _mean_loss(trainer) -> float:
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=trainer.args.bf16):
             loss = model(**batch)["loss"]
         total += torch.tensor([float(loss) * n, n])
-    total = accelerator.reduce(total.to(accelerator.device))
+    if accelerator.num_processes > 1: total = accelerator.reduce(total.to(accelerator.device))
     return float(total[0] / total[1])
 
 # %% ../../nbs/experts/04d_train.ipynb #3a43dd08
@@ -362,9 +362,10 @@ def _share(s:_Settings) -> int:
 # %% ../../nbs/experts/04d_train.ipynb #08e39987
 def _hardware(s:_Settings) -> dict:
     "The Trainer's arguments that depend on this machine"
-    cpu, world = pick_device() == "cpu", int(os.environ.get("WORLD_SIZE", 1))
+    device, world = pick_device(), int(os.environ.get("WORLD_SIZE", 1))
+    cpu = device == "cpu"                            # of a Mac's GPU the Trainer knows by itself; it pins no memory
     one = dict(use_cpu=cpu, bf16=s.bf16, torch_compile=s.compile, dataloader_num_workers=s.n_workers,
-               dataloader_persistent_workers=s.n_workers > 0, dataloader_pin_memory=not cpu)
+               dataloader_persistent_workers=s.n_workers > 0, dataloader_pin_memory=device == "cuda")
     if world == 1: return one
     # parameters that nothing reads, such as the pooler of BERT, are no error
     return one | dict(ddp_backend="gloo" if cpu else "nccl", ddp_find_unused_parameters=True)

@@ -345,6 +345,14 @@ class Strategy:
         if weights.exists(): made.fitted = load_file(str(weights))
         return made
 
+# %% ../../nbs/fuse/05_combine.ipynb #79422c10
+@patch
+def to(self:Strategy,
+    device:str,   # as torch names it
+) -> Strategy: # itself
+    "Where its networks compute; arithmetic has none"
+    return self
+
 # %% ../../nbs/fuse/05_combine.ipynb #1d78d36b
 @patch
 def fit(self:Strategy,
@@ -490,6 +498,13 @@ class PerClass(Strategy):
         about = read_json(Path(folder)/"fusion.json")
         parts = [_load_saved(Path(folder)/str(k)) for k in range(about["n_classes"])]
         return cls(parts, about["experts"], about["n_classes"], **about["settings"])
+
+# %% ../../nbs/fuse/05_combine.ipynb #55059ed7
+@patch
+def to(self:PerClass, device:str) -> PerClass: # itself
+    "Where the networks of its parts compute"
+    for part in self.parts: part.to(device)
+    return self
 
 # %% ../../nbs/fuse/05_combine.ipynb #48bcc376
 @patch(as_prop=True)

@@ -36,13 +36,21 @@ from multimodal_fakes.core import (
     checked,
     digest,
     nearest,
+    pick_device,
     read_json,
     read_jsonl,
     seed_everything,
     write_json,
     write_sums,
 )
-from ..experts.encoder import encoder_conf, has_bf16, load_encoder, parameter_groups
+from multimodal_fakes.experts.encoder import (
+    device_of,
+    encoder_conf,
+    has_bf16,
+    load_encoder,
+    parameter_groups,
+    placed,
+)
 from ..experts.expert import load_expert, prediction_table, read_features, task_examples, write_parquet
 from ..experts.features import FeatureStore, encode, encoder_key
 from ..experts.items import Items
@@ -411,9 +419,7 @@ def combine(self:Neural, evidence:Evidence, batch_size:int=512) -> np.ndarray: #
 
 def _scores_of(network, batch):
     "Logits of one batch, on the device of the network"
-    device = next(network.parameters()).device
-    batch = {name: x.to(device) for name, x in batch.items()}
-    return network(**batch)["logits"].float().cpu().numpy()
+    return network(**placed(batch, network))["logits"].float().cpu().numpy()
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #b23980ee
 class Concat(Neural):
@@ -647,7 +653,9 @@ class EndToEnd(Concat):
         super().save(folder)
         for name, encoder in self.encoders.items():
             kept = Path(folder)/f"{name}_encoder"
+            device = device_of(encoder)
             encoder.cpu().save(kept)
+            encoder.to(device)
             write_json(kept/"encoder.json", encoder.conf.model_dump())
 
     @classmethod
@@ -672,8 +680,22 @@ def tune(self:EndToEnd,
     val_items = JointItems(evidence, encoders, _fused(evidence, evidence.rows("val")))
     history = fit(joint, items, val_items, checkpoints, s["tune_epochs"], s["tune_lr"], s["batch_size"],
                   s["patience"], s["weight_decay"], s["seed"], bf16=has_bf16(), live=live)
-    self.encoders = {name: encoder.eval() for name, encoder in encoders.items()}
+    self.encoders = {name: encoder.to(pick_device()).eval() for name, encoder in encoders.items()}
     return history
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #2d8c44c2
+@patch
+def to(self:EndToEnd, device) -> EndToEnd: # itself
+    "The network and its encoders compute there"
+    Concat.to(self, device)
+    for encoder in (self.encoders or {}).values(): encoder.to(device)
+    return self
+
+@patch
+def to(self:Aligned, device) -> Aligned: # itself
+    "Its alignment computes there"
+    self.alignment.model.to(device)
+    return self
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #32127813
 def _pooled(evidence, encoder, name):
@@ -681,7 +703,7 @@ def _pooled(evidence, encoder, name):
     rows = np.flatnonzero(evidence.present[name])
     vectors = np.zeros((len(evidence), encoder.dim), "float32")
     items = Raw(evidence, encoder, evidence.modality[name], rows)
-    if len(rows): vectors[rows] = encode(encoder, items, bar=False)["pooled"]
+    if len(rows): vectors[rows] = encode(encoder, items, bar=False, device=str(device_of(encoder)))["pooled"]
     return vectors
 
 def _load_own_encoder(folder, name):

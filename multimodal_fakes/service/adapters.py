@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASKED', 'ADAPTERS', 'AdapterConf', 'asked', 'as_post', 'answers', 'bento_service', 'run_bentoml', 'lit_class',
-           'run_litserve', 'main']
+           'accelerator_of', 'run_litserve', 'main']
 
 # %% ../../nbs/service/07j_adapters.ipynb #30e39adc
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ..core import FakesError
+from ..core import FakesError, pick_device
 from .engine import judge, load_detector
 from ..settings import Section
 
@@ -27,6 +27,7 @@ class AdapterConf(Section):
     "What is served, and by how much"
     folder:str                                         # models/<task>
     runtime:str = "onnx"                               # or torch
+    device:str = "auto"                                # cpu, cuda, cuda:0, mps; auto: the best the runtime has
     host:str = "127.0.0.1"
     port:int = Field(3000, ge=0, le=65535)
     workers:int = Field(1, ge=1, le=256)               # processes, each with a detector
@@ -98,7 +99,7 @@ def bento_service(
 
     @bentoml.service(name="multimodal_fakes", workers=conf.workers, traffic={"timeout": conf.seconds})
     class Service:
-        def __init__(self): self.detector = load_detector(conf.folder, conf.runtime)
+        def __init__(self): self.detector = load_detector(conf.folder, conf.runtime, conf.device)
 
         @bentoml.api(batchable=True, max_batch_size=conf.max_batch, max_latency_ms=int(1000 * conf.seconds))
         def predict(self, posts:list[Post]) -> list[dict]: return answers(self.detector, [dict(p) for p in posts])
@@ -128,7 +129,7 @@ def lit_class() -> type:
     import litserve
 
     class LitFakes(litserve.LitAPI):
-        def setup(self, device): self.detector = load_detector(asked().folder, asked().runtime)
+        def setup(self, device): self.detector = load_detector(asked().folder, asked().runtime, device)
         def decode_request(self, request): return request if hasattr(request, "multi_items") else _from_base64(request)
         def batch(self, inputs): return inputs
         def unbatch(self, output): return output
@@ -140,13 +141,22 @@ def lit_class() -> type:
     LitFakes.__module__ = "multimodal_fakes.service.adapters"
     return LitFakes
 
+# %% ../../nbs/service/07j_adapters.ipynb #06ce89c7
+def accelerator_of(
+    device:str,   # of `pick_device`
+) -> dict: # accelerator and devices, as `litserve.LitServer` takes them
+    "A device in LitServe's words"
+    kind, _, number = device.partition(":")
+    return dict(accelerator=kind, devices=[int(number)] if number else "auto" if kind == "cuda" else 1)
+
 # %% ../../nbs/service/07j_adapters.ipynb #92c1633b
 def run_litserve(conf:AdapterConf):
     "LitServe's server, in this process"
     import litserve
     os.environ[ASKED] = conf.model_dump_json()
     api = lit_class()(max_batch_size=conf.max_batch, batch_timeout=conf.max_wait_ms / 1000)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=conf.workers, timeout=conf.seconds)
+    where = accelerator_of(pick_device(conf.device, conf.runtime))
+    server = litserve.LitServer(api, **where, workers_per_device=conf.workers, timeout=conf.seconds)
     server.run(host=conf.host, port=conf.port, generate_client_file=False, log_level="warning")
 
 def __getattr__(name):
@@ -167,6 +177,7 @@ def main(
     if not (folder/"detector.json").exists():
         sys.exit(f"Error: No detector in {folder}. `make run` trains the pilot's.")
     try: ADAPTERS[server](AdapterConf(folder=str(folder), **args))
+    except FakesError as e: sys.exit(f"Error: {e}")
     except ModuleNotFoundError as e: sys.exit(f"Error: {e.name} is not installed. `uv pip install {server}` brings it.")
 
 # %% ../../nbs/service/07j_adapters.ipynb #2d3e18c3
