@@ -174,7 +174,8 @@ class HealthOut(Reply):
 
 _DETECTOR = ("Task, name for people, classes, positive class, modalities that what ships looks at, thresholds, "
              "`decision`: how they are used, `refused`: class → why it has none of its own, version, protocol, runtime")
-_MODEL = {"task": "fake_news", "name": "fake_news 3 · distilbert+efficientnet_b0 · aligned", "classes": ["real", "fake"], "modalities": ["text", "vision"]}
+_NAME = "fake_news 3 · distilbert+efficientnet_b0 · aligned"
+_MODEL = {"task": "fake_news", "name": _NAME, "classes": ["real", "fake"], "modalities": ["text", "vision"]}
 
 class ModelsOut(Reply):
     "The detectors"
