@@ -233,7 +233,7 @@ def read_sums(
 def check_sums(
     folder,
     names=None,    # paths below it that are compared, all that are listed if none
-    skip:str="",   # ending of files that are not opened, so not compared
+    skip:str|tuple="",   # endings of files that are not opened, so not compared
 ) -> dict: # of `read_sums`
     "Compare files with their list; raises where one was changed, is gone, or is one too many in a folder listed whole"
     folder = Path(folder)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['WORDS', 'SIZES', 'QUANTISED', 'FLOAT', 'KEPT', 'GATES', 'WORTH', 'Flat', 'Net', 'of_expert', 'of_encoder',
-           'of_network', 'of_alignment', 'networks', 'free_axes', 'resized', 'write_graph', 'difference', 'layers_of',
-           'to_int8', 'outputs_of', 'add_to', 'quantise', 'sensitive_first', 'Gates', 'moved', 'too_much', 'Trial',
-           'kept_layers', 'milliseconds', 'variant_row', 'try_int8', 'seen_posts', 'some_of_each', 'in_eights',
-           'write_float', 'float_rows', 'export_all', 'draw_variants']
+           'of_network', 'of_alignment', 'networks', 'free_axes', 'resized', 'write_graph', 'strip', 'parts_of',
+           'difference', 'layers_of', 'to_int8', 'outputs_of', 'add_to', 'quantise', 'sensitive_first', 'Gates',
+           'moved', 'too_much', 'Trial', 'kept_layers', 'milliseconds', 'variant_row', 'try_int8', 'seen_posts',
+           'some_of_each', 'in_eights', 'write_float', 'float_rows', 'export_all', 'draw_variants']
 
 # %% ../../nbs/detect/06d_export.ipynb #b5c70f10
 import logging
@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from ..core import FakesError, atomic_path, progress, read_sums, write_json, write_sums
+from .bundles import write_manifest
 from .inference import ALONE, Graph, load_graphs
 from .posts import as_seen, open_posts, read_confidence, test_posts
 from .predict import Detector, write_golden
@@ -152,6 +153,42 @@ def write_graph(
             net.module.eval(), _tensors(batch), str(temporary),
             dynamo=True, dynamic_shapes=(axes,), input_names=list(batch), output_names=list(net.outputs),
             external_data=False, verbose=False)
+        strip(temporary)
+
+# %% ../../nbs/detect/06d_export.ipynb #2a6ff739
+def strip(
+    path,   # of a graph, written anew
+):
+    "Take out what a graph says of the machine and the code that it was made with"
+    import onnx
+    model = onnx.load(str(path))
+    for part in parts_of(model):
+        if hasattr(part, "metadata_props"): part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, str(path))
+
+def parts_of(
+    model,   # onnx.ModelProto
+): # yields whatever may carry remarks: the model, graphs, functions, nodes, values, weights
+    "Everything in a model, branches and loops too"
+    yield model
+    yield from _parts_of_graph(model.graph)
+    for function in model.functions:
+        yield function
+        for node in function.node: yield from _parts_of_node(node)
+
+def _parts_of_graph(graph):
+    "A graph, its nodes, values and weights"
+    yield graph
+    yield from (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for node in graph.node: yield from _parts_of_node(node)
+
+def _parts_of_node(node):
+    "A node, and the graphs that it holds"
+    yield node
+    for attribute in node.attribute:
+        if attribute.HasField("g"): yield from _parts_of_graph(attribute.g)
+        for graph in attribute.graphs: yield from _parts_of_graph(graph)
 
 # %% ../../nbs/detect/06d_export.ipynb #c3097a18
 def _odd_sizes(batch):
@@ -517,7 +554,7 @@ def export_all(
     gates:Gates=GATES,     # what a variant may cost
     seed:int=0,
 ) -> pd.DataFrame: # a row a variant
-    "Export a bundle: graphs, the table of what was tried, and the known answers"
+    "Export a bundle: graphs, the table of what was tried, the known answers, and the manifest of the whole"
     home, folder = Path(home), Path(out)/"models"/task
     detector = Detector.load(home/"models"/task)
     samples, quality, y = seen_posts(home, detector, datasets, n_posts, seed)
@@ -541,6 +578,7 @@ def export_all(
     experts, fusion = load_graphs(detector.folder, detector.bundle, graphs=folder/"onnx")
     served = Detector(detector.bundle, experts, fusion, detector.familiar, runtime="onnx")
     write_golden([detector, served], folder)
+    write_manifest(folder)
     return table
 
 # %% ../../nbs/detect/06d_export.ipynb #4de39374

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALONE', 'READS', 'FORM', 'providers_for', 'device_of', 'Graph', 'real_tokens', 'GraphExpert', 'reads_as',
            'readers_of', 'GraphNetwork', 'GraphEndToEnd', 'GraphAlignment', 'GraphAligned', 'load_graph_fusion',
-           'read_bundle', 'load_graphs', 'lacks_graphs']
+           'read_bundle', 'network_weights', 'torch_weights', 'load_graphs', 'lacks_graphs', 'exported']
 
 # %% ../../nbs/detect/06a_inference.ipynb #b701208e
 import os
@@ -295,7 +295,7 @@ def _encoder_of(folder, name):
     own = folder/f"{name}_encoder"
     return load_preprocessor(read_json(own/"encoder.json"), own)
 
-# %% ../../nbs/detect/06a_inference.ipynb #3cf946df
+# %% ../../nbs/detect/06a_inference.ipynb #900b8b5d
 FORM = 2     # of detector.json that is read here: since 2 experts have names, and a modality may have several
 
 def read_bundle(
@@ -303,10 +303,47 @@ def read_bundle(
 ) -> dict: # detector.json
     "The description of a detector; raises where it is of another form"
     bundle = read_json(Path(folder)/"detector.json")
-    if bundle["format"] == FORM: return bundle
-    raise FakesError(f"{folder}/detector.json is of form {bundle['format']}, this library reads {FORM}. "
-                     "Make the bundle again with `dvc repro`.")
+    form = bundle.get("format") if isinstance(bundle, dict) else None
+    if form == FORM: return bundle
+    said = f"{folder}/detector.json is of form {form}, this library reads {FORM}"
+    if not isinstance(form, int): raise FakesError(f"{said}: it describes no detector.")
+    if form > FORM: raise FakesError(f"{said}{_writer(folder)}: `pip install -U multimodal_fakes` reads it.")
+    earlier = "0.4.0" if "refused" in bundle else "0.3.0"
+    before = "" if "refused" in bundle else " or one before it"
+    raise FakesError(f"{said}. multimodal_fakes {earlier}{before} wrote it: `pip install multimodal_fakes=={earlier}` "
+                     "reads it, or make the bundle again with `dvc repro`.")
 
+def _writer(folder):
+    "Which version wrote a bundle, where its manifest says so"
+    path = Path(folder)/"manifest.json"
+    version = read_json(path).get("version") if path.is_file() else None
+    return f" (multimodal_fakes {version} wrote it)" if version else ""
+
+# %% ../../nbs/detect/06a_inference.ipynb #082363e9
+def network_weights(
+    folder,   # models/<task>/mm_fusion
+) -> tuple: # paths below it, by its list
+    "Weights of a fusion that stand in graphs, so that torch alone opens them"
+    weights = [name for name in read_sums(folder)["files"] if name.endswith(".safetensors")]
+    return tuple(name for name in weights if _is_of_a_network(Path(folder)/name))
+
+def _is_of_a_network(path):
+    "Whether weights are of an encoder, an alignment or a network, not what arithmetic learned"
+    about = path.parent/"fusion.json"
+    return not about.is_file() or "shape" in read_json(about)
+
+def torch_weights(
+    folder,        # models/<task>
+    bundle:dict,   # its detector.json
+) -> list: # paths below it
+    "Files of a bundle that the runtime torch alone opens"
+    folder, weights = Path(folder), []
+    for own in (about["folder"] for about in bundle["experts"].values()):
+        weights += [f"{own}/{name}" for name in read_sums(folder/own)["files"] if name.endswith(".safetensors")]
+    fusion = bundle["fusion"]
+    return weights + [f"{fusion}/{name}" for name in (network_weights(folder/fusion) if fusion else ())]
+
+# %% ../../nbs/detect/06a_inference.ipynb #3cf946df
 def load_graphs(
     folder,        # models/<task>
     bundle:dict,   # its detector.json
@@ -316,14 +353,14 @@ def load_graphs(
 ) -> tuple: # name → GraphExpert; Strategy or none
     "What a detector runs instead of torch"
     folder = Path(folder)
-    graphs = Path(graphs) if graphs else _exported(folder, bundle)
+    graphs = Path(graphs) if graphs else exported(folder, bundle)
     experts = {}
     for name, about in bundle["experts"].items():
         own = folder/about["folder"]
         check_sums(own, skip=".safetensors")                               # its weights are in the graph
         experts[name] = GraphExpert(own, Graph(graphs/f"{name}_expert.onnx", threads, device))
     if not bundle["fusion"]: return experts, None
-    check_sums(folder/bundle["fusion"])
+    check_sums(folder/bundle["fusion"], skip=network_weights(folder/bundle["fusion"]))
     return experts, load_graph_fusion(folder/bundle["fusion"], graphs/"mm_fusion", threads, device)
 
 # %% ../../nbs/detect/06a_inference.ipynb #921b8980
@@ -345,7 +382,10 @@ def lacks_graphs(
                 "run the stage export again.")
     return ""
 
-def _exported(folder, bundle):
+def exported(
+    folder:Path,   # models/<task>
+    bundle:dict,   # its detector.json
+) -> Path: # folder
     "Where its graphs lie, made from this very bundle, as they were written"
     if (folder/"onnx/export.json").exists(): check_sums(folder/"onnx")
     why = lacks_graphs(folder, bundle)

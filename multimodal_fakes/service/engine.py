@@ -152,10 +152,11 @@ PUBLIC = ("classes", "multi_label", "positive", "ships", "threshold", "decision"
 
 def describe(
     detector,   # with a `bundle` and a `version`
-) -> dict: # what is `PUBLIC` of its bundle, modalities, model
+) -> dict: # what is `PUBLIC` of its bundle, modalities, name, model
     "What the world may know of a detector; `modalities` are those that what ships looks at"
     about = {k: detector.bundle.get(k) for k in PUBLIC}
-    return about | {"modalities": detector.bundle["modalities"], "model": getattr(detector, "version", None)}
+    named = {"name": getattr(detector, "name", None), "model": getattr(detector, "version", None)}
+    return about | {"modalities": detector.bundle["modalities"]} | named
 
 # %% ../../nbs/service/07g_engine.ipynb #ac4c29af
 def judge(

@@ -144,10 +144,11 @@ class HealthOut(Reply):
     models:list[str] = Field(examples=[["fake_news"]])
     version:str = Field(examples=["0.1.0"])
 
-_DETECTOR = ("Task, classes, positive class, modalities that what ships looks at, thresholds, "
-             "`decision`: how they are used, `refused`: class → why it has none of its own, version, protocol, runtime, "
-             "device: where it really computes, precision")
-_MODEL = {"task": "fake_news", "classes": ["real", "fake"], "modalities": ["text", "vision"]}
+_DETECTOR = ("Task, name for people, classes, positive class, modalities that what ships looks at, thresholds, "
+             "`decision`: how they are used, `refused`: class → why it has none of its own, version, protocol, "
+             "runtime, device: where it really computes, precision")
+_NAME = "fake_news 3 · distilbert+efficientnet_b0 · aligned"
+_MODEL = {"task": "fake_news", "name": _NAME, "classes": ["real", "fake"], "modalities": ["text", "vision"]}
 
 class ModelsOut(Reply):
     "The detectors"
