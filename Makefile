@@ -23,7 +23,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export settings pilot run quick own compare plots test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
+.PHONY: help setup setup-bench export settings pilot run quick own compare plots test check lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -113,11 +113,23 @@ bench-gpu: setup-bench  ## end-to-end fine-tuning on this machine's GPU
 bench-serve: setup-bench  ## the service beside its peers, under load, among hostile input
 	python -m bench serve
 
-LOCK = uv pip compile --constraint requirements.lock --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-header --quiet
+# deploy/pyproject.toml says for which machines
+LOCK = cd deploy && uv pip compile --universal --constraint ../requirements.lock --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 
 deploy-lock: setup  ## versions of the images, from requirements.lock
-	$(LOCK) deploy/requirements-cpu.in -o deploy/requirements-cpu.lock
-	$(LOCK) deploy/requirements-build.in -o deploy/requirements-build.lock
+	$(LOCK) requirements-av.in -o requirements-av.lock
+	$(LOCK) requirements-build.in -o requirements-build.lock
+	$(LOCK) requirements-cpu.in -o requirements-cpu.lock
+	$(LOCK) requirements-cuda.in -o requirements-cuda.lock
+
+LICENCES = _scratch/licences
+
+deploy-licences: setup  ## licences of what the images hold, from environments made of their locks (6 GB)
+	@for image in cpu cuda; do \
+	  uv venv --quiet --clear --python 3.11 $(LICENCES)/$$image && \
+	  uv pip install --quiet --no-deps --require-hashes --python $(LICENCES)/$$image/bin/python -r deploy/requirements-$$image.lock || exit 1; \
+	done
+	python deploy/licences.py cpu=$(LICENCES)/cpu/lib/python3.11/site-packages cuda=$(LICENCES)/cuda/lib/python3.11/site-packages
 
 deploy-lint: setup-bench  ## Dockerfiles, compose and Kubernetes manifests through their linters
 	hadolint --failure-threshold style deploy/Dockerfile.cpu deploy/Dockerfile.cuda
@@ -125,9 +137,16 @@ deploy-lint: setup-bench  ## Dockerfiles, compose and Kubernetes manifests throu
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	kubernetes-validate --strict $(filter-out %/serve.yaml %/kustomization.yaml,$(wildcard deploy/k8s/*.yaml))
 	@mkdir -p _scratch
-	@if command -v kubectl >/dev/null; then kubectl kustomize deploy/k8s > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml; else echo "kubectl is not here: the manifests were not put together"; fi
-	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml --profile postgres config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
+	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/gpu; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
+	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml --profile postgres --profile gpu config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
 	python deploy/check.py
+
+IMAGE = cpu
+MODELS = models
+REHEARSAL = /var/tmp/mmfakes_rehearsal
+
+deploy-rehearse: setup  ## build an image step by step and run its service, without Docker: IMAGE=cuda MODELS=… REHEARSAL=a folder on disk; needs root
+	python deploy/rehearse.py deploy/Dockerfile.$(IMAGE) --models $(MODELS) --scratch $(REHEARSAL) $(REHEARSE)
 
 clean:  ## remove the environment, scratch, caches and results, not Datasets
 	rm -rf $(VENV) _scratch .cache runs

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from licences import wrong_licences
 
 from multimodal_fakes.service.respond import read_conf
 
 HERE = Path(__file__).parent
-HEAVY = re.compile(r"(torch|transformers|timm|nvidia|cuda|triton|dvc|jupyter)")
+TRAINING = "dvc|grandalf|pygit2|jupyter|ipykernel|papermill|datasketch|optuna|webdataset|torchaudio|pandas|pyarrow"
+UNWANTED = {      # image → names that have no place in it; PyAV is built from its source, its wheel is GPL
+    "cpu": re.compile(rf"(torch|transformers|timm|nvidia|cuda|triton|av$|{TRAINING})"),
+    "cuda": re.compile(rf"(onnxruntime-gpu|av$|{TRAINING})"),
+}
 PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.M)
 UID = 10001
 BASE_MB, WORKER_MB = 90, 250        # measured with the pilot's five detectors, see README.md
@@ -25,8 +30,13 @@ def versions(
         pinned.setdefault(name, set()).add(version)
     return pinned
 
+def image_locks() -> dict: # image → what is installed in it
+    "The locks of the images, each with PyAV"
+    av = versions(HERE/"requirements-av.lock")
+    return {image: versions(HERE/f"requirements-{image}.lock") | av for image in UNWANTED}
+
 def wrong_locks():
-    "Versions other than those that the tests ran with, and packages that have no place in the image"
+    "Versions other than those that the tests ran with, and packages that have no place in an image"
     full = versions(HERE.parent/"requirements.lock")
     for lock in sorted(HERE.glob("*.lock")):
         pinned = versions(lock)
@@ -34,7 +44,8 @@ def wrong_locks():
             if name in full and not here <= full[name]:
                 yield (f"{lock.name}: {name} {', '.join(here)}, requirements.lock has {', '.join(full[name])}; "
                        "run `make deploy-lock`")
-            if HEAVY.match(name):
+            unwanted = UNWANTED.get(lock.stem.removeprefix("requirements-"))
+            if unwanted and unwanted.match(name):
                 yield f"{lock.name}: {name} has no place in this image"
         if not pinned:
             yield f"{lock.name} is empty"
@@ -125,7 +136,7 @@ def wrong_sizes():
     yield from wrong_images(conf)
 
 if __name__ == "__main__":
-    problems = [*wrong_locks(), *wrong_sizes()]
+    problems = [*wrong_locks(), *wrong_sizes(), *wrong_licences(image_locks())]
     if problems:
         sys.exit("\n".join(problems))
-    print("deploy: locks, settings, images and manifests agree")
+    print("deploy: locks, licences, settings, images and manifests agree")
