@@ -16,7 +16,7 @@ import yaml
 HERE = Path(__file__).resolve().parent
 TABLE = HERE/"LICENCES.md"
 ORDER = ("free", "replaceable", "terms", "nobody judged", "binds")     # from what asks least
-LICENCE_FILE = re.compile(r"(?i)(licen[cs]e|copying|notice|third.?party)[^/]*$")
+LICENCE_FILE = re.compile(r"(?i)(licen[cs]e|copying|notice|third.?party)")
 GPL = re.compile(r"GNU\s+(AFFERO\s+)?GENERAL\s+PUBLIC|(?<![A-Z])A?GPL", re.I)
 LIBRARY = re.compile(r"(^|/)lib[^/]*\.so[.\d]*$|\.libs/[^/]+$")
 ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|", re.M)
