@@ -16,17 +16,20 @@ cd ffmpeg
     --prefix="$prefix" --libdir="$prefix/lib" \
     --disable-gpl --disable-nonfree --disable-version3 --disable-autodetect --disable-network \
     --disable-static --enable-shared --disable-programs --disable-doc --disable-debug \
-    --extra-ldsoflags='-Wl,-rpath,\$$$ORIGIN' \
+    --extra-ldsoflags="-Wl,-rpath,$prefix/lib" \
     --disable-everything --enable-zlib --enable-libdav1d \
     --enable-decoders --enable-parsers --enable-bsfs --enable-protocol=file \
     --enable-demuxer=mov,matroska,avi,flv,asf,mpegps,mpegts,ogg,wav,w64,mp3,aac,flac,aiff,amr,caf \
     --enable-filter=aformat,anull,aresample,format,null,scale
+grep --quiet '^#define FFMPEG_LICENSE "LGPL version 2.1 or later"$' config.h
 make -j"${JOBS:-$(nproc)}"
 make install
 
 # Libraries that Debian's slim image lacks, and what their licences ask for
 cp -L "$(gcc -print-file-name=libdav1d.so.6)" "$prefix/lib/"
 mkdir -p "$prefix/share/licences"
-cp COPYING.LGPLv2.1 LICENSE.md ffbuild/config.log "$prefix/share/licences/"
+cp COPYING.LGPLv2.1 LICENSE.md "$prefix/share/licences/"
 cp /usr/share/doc/libdav1d6/copyright "$prefix/share/licences/dav1d"
-sha256sum "../$source" > "$prefix/share/licences/SOURCE"
+grep '^#define FFMPEG_CONFIGURATION' config.h > "$prefix/share/licences/CONFIGURATION"
+cd ..
+sha256sum "$source" > "$prefix/share/licences/SOURCE"
