@@ -114,13 +114,13 @@ bench-serve: setup-bench  ## the service beside its peers, under load, among hos
 	python -m bench serve
 
 # deploy/pyproject.toml says for which machines
-LOCK = cd deploy && uv pip compile --universal --constraint ../requirements.lock --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+DEPLOY_LOCK = cd deploy && uv pip compile --universal --constraint ../requirements.lock --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 
 deploy-lock: setup  ## versions of the images, from requirements.lock
-	$(LOCK) requirements-av.in -o requirements-av.lock
-	$(LOCK) requirements-build.in -o requirements-build.lock
-	$(LOCK) requirements-cpu.in -o requirements-cpu.lock
-	$(LOCK) requirements-cuda.in -o requirements-cuda.lock
+	$(DEPLOY_LOCK) requirements-av.in -o requirements-av.lock
+	$(DEPLOY_LOCK) requirements-build.in -o requirements-build.lock
+	$(DEPLOY_LOCK) requirements-cpu.in -o requirements-cpu.lock
+	$(DEPLOY_LOCK) requirements-cuda.in -o requirements-cuda.lock
 
 LICENCES = _scratch/licences
 
