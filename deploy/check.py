@@ -13,7 +13,7 @@ from multimodal_fakes.core import FakesError
 from multimodal_fakes.service.respond import read_conf
 
 HERE = Path(__file__).parent
-TRAINING = "dvc|grandalf|pygit2|jupyter|ipykernel|papermill|datasketch|optuna|webdataset|torchaudio|pyarrow"
+TRAINING = "dvc|grandalf|pygit2|jupyter|ipykernel|papermill|datasketch|optuna|webdataset|torchaudio|pandas|pyarrow"
 UNWANTED = {      # image → names that have no place in it; PyAV is built from its source, its wheel is GPL
     "cpu": re.compile(rf"(torch|transformers|timm|nvidia|cuda|triton|av$|{TRAINING})"),
     "cuda": re.compile(rf"(onnxruntime-gpu|av$|{TRAINING})"),
