@@ -31,7 +31,7 @@ INSIDE = "MMFAKES_REHEARSAL"           # set where the namespaces are made alrea
 PACKAGES = "ca-certificates,netbase,python3.11,python3.11-dev,python3.11-venv,python3-pip"
 MIRROR = "http://deb.debian.org/debian"
 CONF, KEYS = "/etc/mmfakes/serve.yaml", "/run/secrets/mmfakes_keys"
-READY_SECONDS = 300
+READY_SECONDS = 150
 NEW_NETWORK = 0x40000000               # CLONE_NEWNET
 
 def make_base(folder):
@@ -81,6 +81,10 @@ def python_inside(
         raise StepError(f"{code!r} failed in the image")
     return out.decode()
 
+def compose_service() -> dict:
+    "The service as compose.yaml runs it"
+    return yaml.safe_load((HERE/"compose.yaml").read_text())["services"]["serve"]
+
 def set_value(conf, setting):
     "engine.device=cpu, into settings"
     path, _, value = setting.partition("=")
@@ -105,7 +109,9 @@ def furnish(
         image.inside(path).write_text(text)
     mount("--bind", models, image.inside("/models"))
     mount("-o", "remount,bind,ro", image.inside("/models"))
-    mount("-t", "tmpfs", "-o", "mode=1777,size=64m,noexec,nosuid,nodev", "tmpfs", image.inside("/tmp"))
+    for place in compose_service()["tmpfs"]:
+        path, _, options = place.partition(":")
+        mount("-t", "tmpfs", "-o", options, "tmpfs", image.inside(path))
     mount("-t", "tmpfs", "-o", f"uid={image.user[0]},gid={image.user[1]}", "tmpfs", image.inside("/data"))
     mount("-o", "remount,ro", image.root)
 
@@ -273,8 +279,7 @@ def rehearse(args):
     if args.set:
         builder.depart(f"settings over those of the image: {', '.join(args.set)}")
     if args.models:
-        compose = yaml.safe_load((HERE/"compose.yaml").read_text())
-        grace = float(compose["services"]["serve"]["stop_grace_period"].rstrip("s"))
+        grace = float(compose_service()["stop_grace_period"].rstrip("s"))
         figures |= try_service(image, args.models.resolve(), args.set, grace)
     print(json.dumps({"image": Path(args.dockerfile).name, **figures}))
     print("Not as Docker would:", *builder.departures, sep="\n  ")
