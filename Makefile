@@ -25,7 +25,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export settings pilot run quick own compare plots test matrix check lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-lint clean
+.PHONY: help setup setup-bench export settings pilot run quick own compare plots test matrix check lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -137,11 +137,23 @@ requirements-cpu-torch.lock:      # where nobody has made it yet
 lock-bench: | $(VENV)/bin/uv  ## versions of the benches, from requirements.lock
 	$(COMPILE) bench/requirements.in --constraint requirements.lock --override bench/overrides.txt --universal -o bench/requirements.lock
 
-DEPLOY = $(COMPILE) --constraint requirements.lock --python-platform x86_64-manylinux_2_28
+# deploy/pyproject.toml says for which machines
+DEPLOY_LOCK = cd deploy && $(COMPILE) --universal --constraint ../requirements.lock
 
 deploy-lock: setup  ## versions of the images, from requirements.lock
-	$(DEPLOY) deploy/requirements-cpu.in -o deploy/requirements-cpu.lock
-	$(DEPLOY) deploy/requirements-build.in -o deploy/requirements-build.lock
+	$(DEPLOY_LOCK) requirements-av.in -o requirements-av.lock
+	$(DEPLOY_LOCK) requirements-build.in -o requirements-build.lock
+	$(DEPLOY_LOCK) requirements-cpu.in -o requirements-cpu.lock
+	$(DEPLOY_LOCK) requirements-cuda.in -o requirements-cuda.lock
+
+LICENCES = _scratch/licences
+
+deploy-licences: setup  ## licences of what the images hold, from environments made of their locks (6 GB)
+	@for image in cpu cuda; do \
+	  uv venv --quiet --clear --python 3.11 $(LICENCES)/$$image && \
+	  uv pip install --quiet --no-deps --require-hashes --python $(LICENCES)/$$image/bin/python -r deploy/requirements-$$image.lock || exit 1; \
+	done
+	python deploy/licences.py cpu=$(LICENCES)/cpu/lib/python3.11/site-packages cuda=$(LICENCES)/cuda/lib/python3.11/site-packages
 
 deploy-lint: setup-bench  ## Dockerfiles, compose and Kubernetes manifests through their linters
 	hadolint --failure-threshold style deploy/Dockerfile.cpu deploy/Dockerfile.cuda
@@ -149,9 +161,16 @@ deploy-lint: setup-bench  ## Dockerfiles, compose and Kubernetes manifests throu
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 	kubernetes-validate --strict $(filter-out %/serve.yaml %/kustomization.yaml,$(wildcard deploy/k8s/*.yaml))
 	@mkdir -p _scratch
-	@if command -v kubectl >/dev/null; then kubectl kustomize deploy/k8s > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml; else echo "kubectl is not here: the manifests were not put together"; fi
-	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml --profile postgres config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
+	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/gpu; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
+	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml --profile postgres --profile gpu config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
 	python deploy/check.py
+
+IMAGE = cpu
+MODELS = models
+REHEARSAL = /var/tmp/mmfakes_rehearsal
+
+deploy-rehearse: setup  ## build an image step by step and run its service, without Docker: IMAGE=cuda MODELS=… REHEARSAL=a folder on disk; needs root
+	python deploy/rehearse.py deploy/Dockerfile.$(IMAGE) --models $(MODELS) --scratch $(REHEARSAL) $(REHEARSE)
 
 clean:  ## remove the environment, scratch, caches and results, not Datasets
 	rm -rf $(VENV) _scratch .cache runs

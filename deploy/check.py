@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from licences import wrong_licences
 
+from multimodal_fakes.core import FakesError
 from multimodal_fakes.service.respond import read_conf
 
 HERE = Path(__file__).parent
-HEAVY = re.compile(r"(torch|transformers|timm|nvidia|cuda|triton|dvc|jupyter)")
+TRAINING = "dvc|grandalf|pygit2|jupyter|ipykernel|papermill|datasketch|optuna|webdataset|torchaudio|pandas|pyarrow"
+UNWANTED = {      # image → names that have no place in it; PyAV is built from its source, its wheel is GPL
+    "cpu": re.compile(rf"(torch|transformers|timm|nvidia|cuda|triton|av$|{TRAINING})"),
+    "cuda": re.compile(rf"(onnxruntime-gpu|av$|{TRAINING})"),
+}
 PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.M)
 UID = 10001
-BASE_MB, WORKER_MB = 90, 250        # measured with the pilot's five detectors, see README.md
+BASE_MB = 90                                # of the process that listens
+WORKER_MB = {"onnx": 250, "torch": 1500}    # of a worker with the pilot's five detectors, see README.md
 
 def versions(
     lock,   # file
@@ -25,8 +32,13 @@ def versions(
         pinned.setdefault(name, set()).add(version)
     return pinned
 
+def image_locks() -> dict: # image → what is installed in it
+    "The locks of the images, each with PyAV"
+    av = versions(HERE/"requirements-av.lock")
+    return {image: versions(HERE/f"requirements-{image}.lock") | av for image in UNWANTED}
+
 def wrong_locks():
-    "Versions other than those that the tests ran with, and packages that have no place in the image"
+    "Versions other than those that the tests ran with, and packages that have no place in an image"
     full = versions(HERE.parent/"requirements.lock")
     for lock in sorted(HERE.glob("*.lock")):
         pinned = versions(lock)
@@ -34,7 +46,8 @@ def wrong_locks():
             if name in full and not here <= full[name]:
                 yield (f"{lock.name}: {name} {', '.join(here)}, requirements.lock has {', '.join(full[name])}; "
                        "run `make deploy-lock`")
-            if HEAVY.match(name):
+            unwanted = UNWANTED.get(lock.stem.removeprefix("requirements-"))
+            if unwanted and unwanted.match(name):
                 yield f"{lock.name}: {name} has no place in this image"
         if not pinned:
             yield f"{lock.name} is empty"
@@ -54,11 +67,11 @@ class Container:
     port:int
     user:int
 
-def compose_container():
-    "The service in compose.yaml"
-    serve = yaml.safe_load((HERE/"compose.yaml").read_text())["services"]["serve"]
+def compose_container(name):
+    "A service of compose.yaml"
+    serve = yaml.safe_load((HERE/"compose.yaml").read_text())["services"][name]
     return Container(
-        where="compose.yaml",
+        where=f"compose.yaml, {name}",
         memory=mb(serve["mem_limit"]),
         cores=serve["cpus"],
         grace=float(serve["stop_grace_period"].rstrip("s")),
@@ -66,14 +79,17 @@ def compose_container():
         user=int(serve["user"].split(":")[0]),
     )
 
-def kubernetes_container():
-    "The first container of k8s/deployment.yaml"
-    deployment = yaml.safe_load((HERE/"k8s/deployment.yaml").read_text())
-    pod = deployment["spec"]["template"]["spec"]
+def pod_of(path):
+    "What a deployment makes pods of"
+    return yaml.safe_load((HERE/path).read_text())["spec"]["template"]["spec"]
+
+def kubernetes_container(patch=""):
+    "The first container of k8s/deployment.yaml, with the resources of a patch"
+    pod = pod_of("k8s/deployment.yaml")
     container = pod["containers"][0]
-    limits = container["resources"]["limits"]
+    limits = (pod_of(patch)["containers"][0] if patch else container)["resources"]["limits"]
     return Container(
-        where="k8s/deployment.yaml",
+        where=patch or "k8s/deployment.yaml",
         memory=mb(limits["memory"]),
         cores=float(limits["cpu"]),
         grace=pod["terminationGracePeriodSeconds"],
@@ -83,7 +99,7 @@ def kubernetes_container():
 
 def most_memory(conf):
     "MB that the settings allow; an upload is held once as it came and once on its way to a worker"
-    workers = conf.engine.n_workers * (WORKER_MB + conf.engine.memory_mb)
+    workers = conf.engine.n_workers * (WORKER_MB[conf.engine.runtime] + conf.engine.memory_mb)
     return BASE_MB + 2 * conf.limits.held_mb + workers
 
 def wrong_container(box, conf):
@@ -102,30 +118,43 @@ def wrong_container(box, conf):
     if box.user != UID:
         yield f"{box.where}: user {box.user}, the images are made for {UID}"
 
-def wrong_images(conf):
+def wrong_image(image, conf, settings):
     "Lines that a Dockerfile lacks"
+    text = (HERE/f"Dockerfile.{image}").read_text()
     port = conf.http.port
     lines = (
         f"USER {UID}:{UID}",
         f"EXPOSE {port}",
         f"127.0.0.1:{port}/health/live",
-        "/etc/mmfakes/serve.yaml",
+        f"COPY deploy/{settings} /etc/mmfakes/serve.yaml",
     )
-    for image in ("cpu", "cuda"):
-        text = (HERE/f"Dockerfile.{image}").read_text()
-        for line in lines:
-            if line not in text:
-                yield f"Dockerfile.{image} lacks {line!r}"
+    for line in lines:
+        if line not in text:
+            yield f"Dockerfile.{image} lacks {line!r}"
+
+def video_stage(image):
+    "The part of a Dockerfile that builds FFmpeg and PyAV"
+    text = (HERE/f"Dockerfile.{image}").read_text()
+    return text[text.index(" AS av\n"):text.index(" AS build\n")]
 
 def wrong_sizes():
     "Memory, cores, ports and paths that do not fit the settings"
     conf = read_conf(HERE/"k8s/serve.yaml")
-    yield from wrong_container(compose_container(), conf)
+    yield from wrong_container(compose_container("serve"), conf)
     yield from wrong_container(kubernetes_container(), conf)
-    yield from wrong_images(conf)
+    yield from wrong_image("cpu", conf, "k8s/serve.yaml")
+    conf = read_conf(HERE/"k8s/gpu/serve.yaml")
+    yield from wrong_container(compose_container("serve-gpu"), conf)
+    yield from wrong_container(kubernetes_container("k8s/gpu/deployment.yaml"), conf)
+    yield from wrong_image("cuda", conf, "k8s/gpu/serve.yaml")
+    if video_stage("cpu") != video_stage("cuda"):
+        yield "Dockerfile.cpu and Dockerfile.cuda build FFmpeg and PyAV in two ways"
 
 if __name__ == "__main__":
-    problems = [*wrong_locks(), *wrong_sizes()]
+    try:
+        problems = [*wrong_locks(), *wrong_licences(image_locks()), *wrong_sizes()]
+    except FakesError as e:
+        sys.exit(str(e))
     if problems:
         sys.exit("\n".join(problems))
-    print("deploy: locks, settings, images and manifests agree")
+    print("deploy: locks, licences, settings, images and manifests agree")
