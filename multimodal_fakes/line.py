@@ -35,6 +35,7 @@ from multimodal_fakes.core import (
     atomic_path,
     digest,
     nearest,
+    need,
     overlay,
     read_json,
     read_jsonl,
@@ -168,7 +169,7 @@ def parameters_cell(
     path,   # a notebook
 ): # the notebook as nbformat reads it, and its cell
     "The one cell tagged `parameters`"
-    import nbformat
+    nbformat = need("nbformat", "pipeline", "Running a stage")
     nb = nbformat.read(path, 4)
     cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) == 1: return nb, cells[0]
@@ -205,7 +206,7 @@ def write_settings(
     project,   # the folder that holds params.yaml and nbs/
 ):
     "Write what follows from the schemas: comments of params.yaml and of parameters cells, conf/params.schema.json"
-    import nbformat
+    nbformat = need("nbformat", "pipeline", "Running a stage")
     params = Path(project)/"params.yaml"
     text = write_comments(params.read_text(encoding="utf-8"))
     with atomic_path(params) as temporary: temporary.write_text(text, encoding="utf-8")
@@ -262,9 +263,9 @@ def run_notebook(
     "Execute the stage of a notebook with papermill; a failure is told by its cell and its error"
     # jsonschema, which checks notebooks, would spend a second on the grammar of addresses that they do not have
     sys.modules.setdefault("rfc3987_syntax", None)     # type: ignore[arg-type]
-    import nbformat
-    from papermill import execute_notebook
-    from papermill.exceptions import PapermillExecutionError
+    nbformat = need("nbformat", "pipeline", "Running a stage")
+    execute_notebook = need("papermill", "pipeline", "Running a stage").execute_notebook
+    PapermillExecutionError = need("papermill.exceptions", "pipeline", "Running a stage").PapermillExecutionError
     declared = declared_parameters(path)
     for name in parameters:
         if name in declared: continue
@@ -319,8 +320,8 @@ def restore_results(
     "Put back what `dvc repro` removed before this stage; nothing where DVC did not start it"
     name = os.environ.get("DVC_STAGE")
     if not name: return [], []
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    DvcException = need("dvc.exceptions", "pipeline", "Running a stage").DvcException
+    Repo = need("dvc.repo", "pipeline", "Running a stage").Repo
     back, lost = [], []
     with Repo(str(project)) as repo:
         for result in _last_results(repo, name):
@@ -332,8 +333,8 @@ def restore_results(
 # %% ../nbs/00f_line.ipynb #284d7d0d
 def _last_results(repo, name, tries=10):
     "The outputs of a stage as dvc.lock names them"
-    from dvc.lock import LockError
-    from dvc.stage.serialize import to_single_stage_lockfile
+    LockError = need("dvc.lock", "pipeline", "Running a stage").LockError
+    to_single_stage_lockfile = need("dvc.stage.serialize", "pipeline", "Running a stage").to_single_stage_lockfile
     for _ in range(tries):      # dvc.lock is written in place, under this lock; each try waits three seconds
         try:
             with repo.lock: [stage] = repo.stage.collect(name)
@@ -463,7 +464,7 @@ def write_template(project):
     "The page of `dvc plots show`, which needs no network"
     template = Path(project)/".cache/plots.html"
     if template.exists(): return
-    from vl_convert import javascript_bundle
+    javascript_bundle = need("vl_convert", "pipeline", "Running a stage").javascript_bundle
     page = PAGE.format(vega=javascript_bundle())
     with atomic_path(template) as temporary: temporary.write_text(page, encoding="utf-8")
 

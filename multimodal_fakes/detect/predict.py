@@ -24,6 +24,7 @@ from multimodal_fakes.core import (
     check_sums,
     digest,
     nearest,
+    need,
     patch,
     read_json,
     read_sums,
@@ -55,7 +56,7 @@ def with_torch(
     threads:int=0,   # as torch chooses if zero
 ) -> tuple: # name → `Expert`; `Strategy`, or none where one expert ships alone
     "Experts and fusion as they were trained"
-    import torch
+    torch = need("torch", "torch", "The runtime torch")
 
     from multimodal_fakes.experts.expert import load_expert
     from multimodal_fakes.fuse import fusion  # noqa: F401 (enters its networks among the strategies)
@@ -854,7 +855,7 @@ def predict_frame(
     columns=None,        # part → its column, where that is not called as the part
 ): # DataFrame with the same index and the columns of `answer_columns`; `error` says why a row has no answer
     "Judge a table in memory"
-    import pandas as pd
+    pd = need("pandas", "train", "Judging a table in memory")
     parts = part_columns(list(frame.columns), columns)
     posts = frame[list(parts.values())].set_axis(list(parts), axis=1).to_dict("records")
     answers:list = []

@@ -10,6 +10,12 @@ __all__ = ['NO_EXPERT', 'SUMMED', 'align', 'read_models', 'read_abouts', 'read_s
            'flat_metrics', 'headline', 'summary_table', 'aligned', 'what_is_printed', 'seeds_table', 'across_runs',
            'crossed', 'main']
 
+# %% ../../nbs/reports/05d_report.ipynb #59224ac9
+from ..core import need
+
+# %% ../../nbs/reports/05d_report.ipynb #bc836962
+need("pandas", "train", "A report")     # a sentence in place of a traceback
+
 # %% ../../nbs/reports/05d_report.ipynb #b7bbe4b9
 import argparse
 import sys
