@@ -53,17 +53,20 @@ def engine(
     model:str="",   # of recognition, see `model_file`
 ): # a RapidOCR with its models loaded
     "The reader with our settings"
-    RapidOCR = need("rapidocr", "ocr", "Reading the words in pictures").RapidOCR
-    reader = RapidOCR(params=SETTINGS | {"Det.limit_side_len": side} | _recognition(model))
+    reader = _rapidocr().RapidOCR(params=SETTINGS | {"Det.limit_side_len": side} | _recognition(model))
     reader(_word("warm"))   # models load at first use; a missing one should stop the run, not a picture
     return reader
+
+def _rapidocr():
+    "The package, or what brings it"
+    return need("rapidocr", "ocr", "Reading the words in pictures")
 
 # %% ../../nbs/data/02_ocr.ipynb #11ace82a
 def engine_name(
     model:str="",   # of recognition, see `model_file`
 ) -> str:
     "What reads, with the versions that decide its models and its arithmetic"
-    need("rapidocr", "ocr", "Reading the words in pictures")
+    _rapidocr()
     name = f"rapidocr {version('rapidocr')}, onnxruntime {version('onnxruntime')}"
     if not model: return name
     path = model_file(model)
@@ -91,7 +94,7 @@ def model_file(
         path = in_project(model)
         if not path.is_file(): raise FakesError(f"ocr.model: no file {path}")
         return path
-    need("rapidocr", "ocr", "Reading the words in pictures")
+    _rapidocr()
     from rapidocr.utils.download_file import DownloadFile, DownloadFileException, DownloadFileInput
     from rapidocr.utils.log import logger
     about, folder = _published(model or "ch"), _models_folder()
@@ -107,11 +110,11 @@ def model_file(
 # %% ../../nbs/data/02_ocr.ipynb #49a2809b
 def _models_folder():
     "Where rapidocr keeps its models"
-    import rapidocr
-    return Path(rapidocr.__file__).parent/"models"
+    return Path(_rapidocr().__file__).parent/"models"
 
 def _published(language):
     "Where rapidocr publishes the newest model of a language: model_dir, a URL, and SHA256"
+    _rapidocr()
     from rapidocr.inference_engine.base import FileInfo, InferSession
     from rapidocr.utils.model_resolver import list_supported_langs
     from rapidocr.utils.typings import EngineType, ModelType, OCRVersion, TaskType
@@ -339,8 +342,7 @@ def _work(task, side, model):
 
 def _set_up(side, model):
     "Prepare a worker: one thread, models loaded"
-    import cv2
-    cv2.setNumThreads(1)
+    need("cv2", "ocr", "Reading the words in pictures").setNumThreads(1)
     engine(side, model)
 
 # %% ../../nbs/data/02_ocr.ipynb #342613c9

@@ -11,7 +11,7 @@ __all__ = ['SCHEMA', 'metadata', 'predictions', 'feedback', 'facts', 'HistoryCon
 from ..core import need
 
 # %% ../../nbs/service/07b_history.ipynb #7d9eb1f0
-need("sqlalchemy", "serve", "The service's memory")     # a sentence in place of a traceback
+need("sqlalchemy", "serve", "The service")     # a sentence in place of a traceback
 
 # %% ../../nbs/service/07b_history.ipynb #730b4132
 import contextlib

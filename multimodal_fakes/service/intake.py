@@ -10,7 +10,7 @@ __all__ = ['KINDS', 'FORMATS', 'Problem', 'Limits', 'Intake', 'Hold', 'patience'
 from ..core import need
 
 # %% ../../nbs/service/07a_intake.ipynb #615d57f0
-need("uvicorn", "serve", "The service's intake")     # a sentence in place of a traceback
+need("uvicorn", "serve", "The service")     # a sentence in place of a traceback
 
 # %% ../../nbs/service/07a_intake.ipynb #75aa37e0
 import asyncio

@@ -10,7 +10,7 @@ __all__ = ['HIDDEN', 'request_id', 'log', 'is_secret', 'redact_text', 'redact', 
 from ..core import need
 
 # %% ../../nbs/service/07d_log.ipynb #69dda61f
-need("loguru", "serve", "The service's log")     # a sentence in place of a traceback
+need("loguru", "serve", "The service")     # a sentence in place of a traceback
 
 # %% ../../nbs/service/07d_log.ipynb #0d4d9990
 import json

@@ -9,7 +9,7 @@ __all__ = ['METHODS', 'Meters', 'labelled', 'as_histogram']
 from ..core import need
 
 # %% ../../nbs/service/07f_meters.ipynb #4affd2e5
-need("prometheus_client", "serve", "The service's meters")     # a sentence in place of a traceback
+need("prometheus_client", "serve", "The service")     # a sentence in place of a traceback
 
 # %% ../../nbs/service/07f_meters.ipynb #a6a2ce50
 from collections.abc import Iterator
