@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['LONGEST', 'LINES', 'caption', 'in_legend', 'PlainFigure', 'figure', 'subplots']
 
+# %% ../nbs/00cb_figures.ipynb #8e256b54
+from .core import need
+
+# %% ../nbs/00cb_figures.ipynb #a7d879b6
+need("matplotlib", "train", "Drawing a figure")     # a sentence in place of a traceback
+
 # %% ../nbs/00cb_figures.ipynb #bea2a87b
 import contextlib
 import warnings

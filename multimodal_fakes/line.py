@@ -34,6 +34,7 @@ from multimodal_fakes.core import (
     atomic_path,
     digest,
     nearest,
+    need,
     read_json,
     read_jsonl,
     read_yaml,
@@ -166,7 +167,7 @@ def parameters_cell(
     path,   # a notebook
 ): # the notebook as nbformat reads it, and its cell
     "The one cell tagged `parameters`"
-    import nbformat
+    nbformat = need("nbformat", "pipeline", "Running a stage")
     nb = nbformat.read(path, 4)
     cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) == 1: return nb, cells[0]
@@ -203,7 +204,7 @@ def write_settings(
     project,   # the folder that holds params.yaml and nbs/
 ):
     "Write what follows from code: comments of params.yaml and parameters cells, conf/params.schema.json, the stub"
-    import nbformat
+    nbformat = need("nbformat", "pipeline", "Running a stage")
     write_stub(Path(project)/"multimodal_fakes")
     params = Path(project)/"params.yaml"
     text = write_comments(params.read_text(encoding="utf-8"))
@@ -261,9 +262,9 @@ def run_notebook(
     "Execute the stage of a notebook with papermill; a failure is told by its cell and its error"
     # jsonschema, which checks notebooks, would spend a second on the grammar of addresses that they do not have
     sys.modules.setdefault("rfc3987_syntax", None)     # type: ignore[arg-type]
-    import nbformat
-    from papermill import execute_notebook
-    from papermill.exceptions import PapermillExecutionError
+    nbformat = need("nbformat", "pipeline", "Running a stage")
+    execute_notebook = need("papermill", "pipeline", "Running a stage").execute_notebook
+    PapermillExecutionError = need("papermill.exceptions", "pipeline", "Running a stage").PapermillExecutionError
     declared = declared_parameters(path)
     for name in parameters:
         if name in declared: continue
@@ -297,6 +298,7 @@ def run_stage(
     project:Path|None=None,  # the folder that holds params.yaml, `root()` if none
 ) -> Path: # the executed notebook
     "Run one stage: check its parameters, execute its notebook, publish what it wrote"
+    need("papermill", "pipeline", "Running a stage")
     project = project or root()
     parameters = stage_params(stage, read_yaml(project/"params.yaml"), name)
     names = dict(task=parameters.get("task"), key=name)
@@ -320,8 +322,8 @@ def restore_results(
     "Put back what `dvc repro` removed before this stage; nothing where DVC did not start it"
     name = os.environ.get("DVC_STAGE")
     if not name: return [], []
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    DvcException = need("dvc.exceptions", "pipeline", "Running a stage").DvcException
+    Repo = need("dvc.repo", "pipeline", "Running a stage").Repo
     back, lost = [], []
     with Repo(str(project)) as repo:
         for result in _last_results(repo, name):
@@ -333,8 +335,8 @@ def restore_results(
 # %% ../nbs/00f_line.ipynb #284d7d0d
 def _last_results(repo, name, tries=10):
     "The outputs of a stage as dvc.lock names them"
-    from dvc.lock import LockError
-    from dvc.stage.serialize import to_single_stage_lockfile
+    LockError = need("dvc.lock", "pipeline", "Running a stage").LockError
+    to_single_stage_lockfile = need("dvc.stage.serialize", "pipeline", "Running a stage").to_single_stage_lockfile
     for _ in range(tries):      # dvc.lock is written in place, under this lock; each try waits three seconds
         try:
             with repo.lock: [stage] = repo.stage.collect(name)
@@ -464,7 +466,7 @@ def write_template(project):
     "The page of `dvc plots show`, which needs no network"
     template = Path(project)/".cache/plots.html"
     if template.exists(): return
-    from vl_convert import javascript_bundle
+    javascript_bundle = need("vl_convert", "pipeline", "Running a stage").javascript_bundle
     page = PAGE.format(vega=javascript_bundle())
     with atomic_path(template) as temporary: temporary.write_text(page, encoding="utf-8")
 

@@ -14,7 +14,7 @@ __all__ = ['MACRO', 'ANSWERED', 'METRICS', 'BOOTED', 'bits', 'bit_masks', 'yes_n
 # %% ../nbs/00e_metrics.ipynb #e4a83f6d
 import numpy as np
 
-from .core import FakesError, nearest
+from .core import FakesError, nearest, need
 from .record import SPLITS
 
 # %% ../nbs/00e_metrics.ipynb #6dcd3441
@@ -170,7 +170,7 @@ def balanced_accuracy(y, pred) -> float:
 
 def macro_f1(y, pred) -> float:
     "Mean F1 of the classes that occur in labels or answers"
-    from sklearn.metrics import f1_score
+    f1_score = need("sklearn.metrics", "train", "Measuring answers").f1_score
     return float(f1_score(_classes(y), _classes(pred), average="macro", zero_division=0))
 
 # %% ../nbs/00e_metrics.ipynb #b6308679
@@ -180,7 +180,7 @@ def precision(
     positive:int|None=None,  # class it is about, mean over the classes if none
 ) -> float:
     "Of those answered so, the share that is so; 0 where nothing is answered so"
-    from sklearn.metrics import precision_score
+    precision_score = need("sklearn.metrics", "train", "Measuring answers").precision_score
     return float(precision_score(_classes(y), _classes(pred), zero_division=0, **_average(positive)))
 
 # %% ../nbs/00e_metrics.ipynb #c1151a36
@@ -190,7 +190,7 @@ def recall(
     positive:int|None=None,  # class it is about, mean over the classes if none
 ) -> float:
     "Of those that are so, the share answered so"
-    from sklearn.metrics import recall_score
+    recall_score = need("sklearn.metrics", "train", "Measuring answers").recall_score
     return float(recall_score(_classes(y), _classes(pred), zero_division=0, **_average(positive)))
 
 def _average(positive):
@@ -225,7 +225,7 @@ def auroc(
     probs,   # (n, k) probabilities
 ) -> float: # in [0, 1], 0.5 is chance
     "Area under the ROC curve; macro one-vs-rest beyond two classes"
-    from sklearn.metrics import roc_auc_score
+    roc_auc_score = need("sklearn.metrics", "train", "Measuring answers").roc_auc_score
     y, probs = check_scores(y, probs)
     present = np.unique(y)
     if len(present) < 2:
@@ -240,7 +240,7 @@ def average_precision(
     positive:int,  # class it is about
 ) -> float: # in [0, 1], the share of positives is chance
     "Precision, averaged over the recall that each positive adds"
-    from sklearn.metrics import average_precision_score
+    average_precision_score = need("sklearn.metrics", "train", "Measuring answers").average_precision_score
     y, probs = _one_and_rest(y, probs, positive)
     return float(average_precision_score(y == positive, probs[:, positive]))
 
@@ -279,7 +279,7 @@ def eer(
 
 def _roc(y, probs, positive):
     "False-positive and true-positive rate at each threshold, falling"
-    from sklearn.metrics import roc_curve
+    roc_curve = need("sklearn.metrics", "train", "Measuring answers").roc_curve
     y, probs = _one_and_rest(y, probs, positive)
     return roc_curve(y == positive, probs[:, positive], drop_intermediate=False)[:2]
 
@@ -289,7 +289,7 @@ def nll(
     probs,   # (n, k) probabilities
 ) -> float: # ≥ 0, ln k for a uniform guess
     "Mean negative log-likelihood of the true class, in nats"
-    from sklearn.metrics import log_loss
+    log_loss = need("sklearn.metrics", "train", "Measuring answers").log_loss
     y, probs = check_scores(y, probs)
     return float(log_loss(y, probs / probs.sum(1, keepdims=True), labels=np.arange(probs.shape[1])))
 
@@ -835,7 +835,7 @@ def mcnemar(
     b,       # (n,) of the other
 ) -> tuple: # (posts on which only `a` is right, only `b`, two-sided p)
     "Exact test of whether two models are right equally often ([McNemar 1947](https://doi.org/10.1007/BF02295996))"
-    from scipy.stats import binom
+    binom = need("scipy.stats", "train", "Measuring answers").binom
     y, a, b = (_classes(v) for v in (y, a, b))
     if not len(y) == len(a) == len(b):
         raise FakesError(f"Expected two answers for each of {len(y)} examples, got {len(a)} and {len(b)}.")
@@ -854,7 +854,7 @@ def delong(
 ) -> tuple: # (difference of AUROC, low, high, two-sided p), positive where `a` is better
     """Test of whether two models rank equally well ([DeLong et al. 1988](https://doi.org/10.2307/2531595)),
     by midranks ([Sun & Xu 2014](https://doi.org/10.1109/LSP.2014.2337313))"""
-    from scipy.stats import norm
+    norm = need("scipy.stats", "train", "Measuring answers").norm
     y, a = _one_and_rest(y, a, positive)
     is_positive, b = y == positive, check_scores(y, b)[1]
     if min(is_positive.sum(), (~is_positive).sum()) < 2:
@@ -870,7 +870,7 @@ def delong(
 # %% ../nbs/00e_metrics.ipynb #7dd2cabb
 def _placements(is_positive, score):
     "The share of the other side that each positive beats, and by which each other is beaten; ties half"
-    from scipy.stats import rankdata
+    rankdata = need("scipy.stats", "train", "Measuring answers").rankdata
     rank = rankdata(score)
     m, n = is_positive.sum(), (~is_positive).sum()
     beats = (rank[is_positive] - rankdata(score[is_positive])) / n
@@ -892,7 +892,7 @@ def detectable(
 ) -> float|None: # in units of the metric; none where the two never differ
     """Smallest difference between two such models that this test set finds:
     (z of level, two-sided, + z of power) standard errors of the paired difference"""
-    from scipy.stats import norm
+    norm = need("scipy.stats", "train", "Measuring answers").norm
     _, drawn = _differences(y, a, b, metric, groups, n_boot, seed, positive)
     se = np.nanstd(drawn, ddof=1)
     return float((norm.ppf((1 + level) / 2) + norm.ppf(power)) * se) or None
@@ -944,7 +944,7 @@ def share_drift(
     seed:int=0,
 ): # DataFrame: class; train, val, test (shares, NaN without posts); n_train, …; p (at least 1 / (n_draws + 1)), or NaN
     "Whether the shares of the classes differ between splits by more than chance; leave out datasets only tested on"
-    import pandas as pd
+    pd = need("pandas", "train", "Measuring answers")
     known = (frame["y"] >= 0).to_numpy() & frame["split"].isin(SPLITS).to_numpy()
     names, y = class_names(frame), truth(frame)[known]
     holds = y if y.ndim == 2 else (y[:, None] == np.arange(len(names)))

@@ -24,6 +24,7 @@ from multimodal_fakes.core import (
     describe_device,
     digest,
     first_few,
+    need,
     overlay,
     read_json,
     read_yaml,
@@ -108,10 +109,10 @@ def missing_part(
 
 def _is_cached(conf):
     "Whether the hub's cache on this machine holds an encoder's weights"
-    from huggingface_hub import try_to_load_from_cache
+    try_to_load_from_cache = need("huggingface_hub", "hub", "Planning by quality").try_to_load_from_cache
     name = conf.source
     if conf.modality in ("vision", "video"):
-        import timm
+        timm = need("timm", "torch", "Planning by quality")
         if not timm.is_model(name): return False
         name = timm.get_pretrained_cfg(name).hf_hub_id
     files = ("model.safetensors", "pytorch_model.bin")
@@ -143,7 +144,7 @@ def seconds_each(
 
 def _cut(texts):
     "Words and pieces of words, as a linear model counts them"
-    from sklearn.feature_extraction.text import CountVectorizer
+    CountVectorizer = need("sklearn.feature_extraction.text", "train", "Planning by quality").CountVectorizer
     CountVectorizer(analyzer="char_wb", ngram_range=(2, 5)).fit_transform(texts)
     CountVectorizer(ngram_range=(1, 2)).fit_transform(texts)
 
@@ -720,7 +721,7 @@ def plan_text(
     plan:dict,   # as `PLAN` holds it
 ) -> str:
     "What was chosen and why, for a terminal"
-    import pandas as pd
+    pd = need("pandas", "train", "Planning by quality")
     table = pd.DataFrame(plan["table"])
     table["taken"] = ["yes" if taken else "no" for taken in table["taken"]]
     for column in ("epochs", "rate"):

@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from ..core import progress
+from ..core import need, progress
 from ..media import KillablePool, count_frames, probe_picture, read_bytes
 
 # %% ../../nbs/data/01a_duplicates.ipynb #99794f63
@@ -27,7 +27,7 @@ def probe_image(
     max_pixels:int,   # width × height beyond which nothing is decoded
 ) -> tuple: # width, height, sha256, phash as hex, thumbnail as 192 bytes, frames; raises `MediaError`
     "What preparation keeps of a picture"
-    import imagehash
+    imagehash = need("imagehash", "train", "Finding copies")
     data = read_bytes(path)
     image, (width, height) = probe_picture(data, max_pixels, side=128)
     thumbnail = image.resize((8, 8), Image.Resampling.BOX).tobytes()
@@ -39,7 +39,7 @@ _FOR_ONE = 64     # pictures that make another process worth its start
 
 def _set_up():
     "What a process loads before its memory is measured"
-    import imagehash
+    imagehash = need("imagehash", "train", "Finding copies")
     imagehash.phash(Image.new("L", (8, 8)))      # loads scipy
     Image.init()                                 # and all decoders
 
@@ -172,7 +172,8 @@ def similar_texts(
     similarity:float,   # Jaccard similarity of word pairs
 ) -> list: # pairs (i, j), i < j
     "Pairs of near-duplicate texts"
-    from datasketch import MinHash, MinHashLSH
+    datasketch = need("datasketch", "train", "Finding copies")
+    MinHash, MinHashLSH = datasketch.MinHash, datasketch.MinHashLSH
     words = [text.split() for text in texts]
     shingles = {i: frozenset(zip(w, w[1:])) for i, w in enumerate(words) if len(w) >= MIN_WORDS}
     encoded = map(_encoded, shingles.values())
@@ -201,8 +202,8 @@ def _codes(values):
 
 def _clusters(n, pairs):
     "The connected part of each of n nodes"
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
+    coo_matrix = need("scipy.sparse", "train", "Finding copies").coo_matrix
+    connected_components = need("scipy.sparse.csgraph", "train", "Finding copies").connected_components
     i, j = np.asarray(pairs, int).reshape(-1, 2).T
     links = coo_matrix((np.ones(len(i), bool), (i, j)), shape=(n, n))
     return connected_components(links, directed=False)[1]
@@ -310,7 +311,7 @@ def _n_unrelated(words, ties, similarity):
 # %% ../../nbs/data/01a_duplicates.ipynb #20496f5d
 def _times_alike(shared, words):
     "Picture → how many times more alike its posts are than to others, each text once; not where few others are left"
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    TfidfVectorizer = need("sklearn.feature_extraction.text", "train", "Finding copies").TfidfVectorizer
     if not shared: return {}
     different = _first_of_each(_codes(words))
     vectors = TfidfVectorizer(tokenizer=str.split, token_pattern=None).fit_transform([words[n] for n in different])

@@ -10,7 +10,7 @@ __all__ = ['KINDS', 'LEAST', 'ENOUGH', 'named_files', 'count_losses', 'surely_mo
 import os
 from pathlib import Path
 
-from ..core import FakesError
+from ..core import FakesError, need
 from .names import Names
 from ..record import unify_labels
 
@@ -88,7 +88,7 @@ ENOUGH = 10      # rows of a class, and of the others, below which nothing is sa
 
 def _interval(lost, n, level=0.95):
     "Wilson's interval of a share"
-    from scipy.stats import binomtest
+    binomtest = need("scipy.stats", "train", "Counting what was lost").binomtest
     return binomtest(lost, n).proportion_ci(level, method="wilson")
 
 def surely_more(
@@ -132,7 +132,7 @@ def _parts(losses):
 
 def _surely_over(count, budget, level):
     "Whether more is lost than may be, with less than this chance that it only seems so"
-    from scipy.stats import binomtest
+    binomtest = need("scipy.stats", "train", "Counting what was lost").binomtest
     lost = count["named"] - count["found"]
     return binomtest(lost, count["named"], budget, alternative="greater").pvalue < level
 
@@ -185,7 +185,7 @@ def loss_table(
     inventory:dict,   # Step_1/inventory.json
 ): # a table: dataset, file, named, lost, share, the part that lost most
     "What each dataset lost, and where most of it"
-    import pandas as pd
+    pd = need("pandas", "train", "Counting what was lost")
     rows = []
     for name, d in inventory.items():
         for kind, losses in d["lost"].items():

@@ -24,9 +24,10 @@ from multimodal_fakes.core import (
     FakesError,
     atomic_path,
     digest,
+    in_project,
+    need,
     progress,
     read_jsonl,
-    root,
     sha256_file,
     write_json,
     write_jsonl,
@@ -52,16 +53,20 @@ def engine(
     model:str="",   # of recognition, see `model_file`
 ): # a RapidOCR with its models loaded
     "The reader with our settings"
-    from rapidocr import RapidOCR
-    reader = RapidOCR(params=SETTINGS | {"Det.limit_side_len": side} | _recognition(model))
+    reader = _rapidocr().RapidOCR(params=SETTINGS | {"Det.limit_side_len": side} | _recognition(model))
     reader(_word("warm"))   # models load at first use; a missing one should stop the run, not a picture
     return reader
+
+def _rapidocr():
+    "The package, or what brings it"
+    return need("rapidocr", "ocr", "Reading the words in pictures")
 
 # %% ../../nbs/data/02_ocr.ipynb #11ace82a
 def engine_name(
     model:str="",   # of recognition, see `model_file`
 ) -> str:
     "What reads, with the versions that decide its models and its arithmetic"
+    _rapidocr()
     name = f"rapidocr {version('rapidocr')}, onnxruntime {version('onnxruntime')}"
     if not model: return name
     path = model_file(model)
@@ -70,13 +75,13 @@ def engine_name(
 # %% ../../nbs/data/02_ocr.ipynb #381bb8bd
 def _font(px):
     "The font that matplotlib brings"
-    import matplotlib
+    matplotlib = need("matplotlib", "train", "Drawing the words that were read")
     return ImageFont.truetype(str(Path(matplotlib.get_data_path())/"fonts/ttf/DejaVuSans-Bold.ttf"), px)
 
 def _word(text):
     "A word on white"
     image = Image.new("RGB", (200, 64), "white")
-    ImageDraw.Draw(image).text((100, 32), text, "black", _font(30), anchor="mm")
+    ImageDraw.Draw(image).text((100, 32), text, "black", ImageFont.load_default(30), anchor="mm")
     return image
 
 # %% ../../nbs/data/02_ocr.ipynb #c1e5c7a3
@@ -86,9 +91,10 @@ def model_file(
 ) -> Path: # of the recognition model; an error that says what to download where it cannot be had
     "Where a recognition model lies; that of a language is fetched when it is first asked for"
     if model.endswith(".onnx"):
-        path = Path(model) if Path(model).is_file() else root()/model
+        path = in_project(model)
         if not path.is_file(): raise FakesError(f"ocr.model: no file {path}")
         return path
+    _rapidocr()
     from rapidocr.utils.download_file import DownloadFile, DownloadFileException, DownloadFileInput
     from rapidocr.utils.log import logger
     about, folder = _published(model or "ch"), _models_folder()
@@ -104,11 +110,11 @@ def model_file(
 # %% ../../nbs/data/02_ocr.ipynb #49a2809b
 def _models_folder():
     "Where rapidocr keeps its models"
-    import rapidocr
-    return Path(rapidocr.__file__).parent/"models"
+    return Path(_rapidocr().__file__).parent/"models"
 
 def _published(language):
     "Where rapidocr publishes the newest model of a language: model_dir, a URL, and SHA256"
+    _rapidocr()
     from rapidocr.inference_engine.base import FileInfo, InferSession
     from rapidocr.utils.model_resolver import list_supported_langs
     from rapidocr.utils.typings import EngineType, ModelType, OCRVersion, TaskType
@@ -336,8 +342,7 @@ def _work(task, side, model):
 
 def _set_up(side, model):
     "Prepare a worker: one thread, models loaded"
-    import cv2
-    cv2.setNumThreads(1)
+    need("cv2", "ocr", "Reading the words in pictures").setNumThreads(1)
     engine(side, model)
 
 # %% ../../nbs/data/02_ocr.ipynb #342613c9

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import FakesError, atomic_path, progress, sha256_file, write_json, write_jsonl
+from ..core import FakesError, atomic_path, need, progress, sha256_file, write_json, write_jsonl
 from .duplicates import find_groups, find_placeholders, near_copies, normalise, probe_images
 from .losses import check_losses, count_losses, named_files
 from .rows import REASONS, read_text
@@ -294,7 +294,7 @@ def properties(
     examples:list,   # dicts of `Example`, with clips
 ): # a table, one row an example; properties that are names become one column a value
     "The properties of the files, as numbers"
-    import pandas as pd
+    pd = need("pandas", "train", "A table of what was prepared")
     of = lambda key: [e["meta"].get(key) for e in examples]
     table = pd.DataFrame({k: of(k) for k in _NUMBERS}, dtype=float)
     table["sound"] = [float(e["audio_path"] is not None) for e in examples]
@@ -562,7 +562,7 @@ def summary(
     inventory:dict,   # Step_1/inventory.json
 ): # a table, one row a dataset
     "The numbers of an inventory"
-    import pandas as pd
+    pd = need("pandas", "train", "A table of what was prepared")
     return pd.DataFrame.from_dict({name: _summary_row(d) for name, d in inventory.items()}, orient="index")
 
 # %% ../../nbs/data/01b_prepare.ipynb #47271d55
@@ -626,7 +626,7 @@ def plot_inventory(
 # %% ../../nbs/data/01b_prepare.ipynb #a12ed536
 def _stacked_bar(ax, y, counts, most):
     "One bar of shares, the largest first; a part that is wide enough is named"
-    import matplotlib.pyplot as plt
+    plt = need("matplotlib.pyplot", "train", "Drawing posts")
     ranked = sorted(counts.items(), key=lambda x: -x[1])
     rest = sum(n for _, n in ranked[most:])
     if len(ranked) > most: ranked = ranked[:most] + [("others", rest)]
@@ -712,7 +712,7 @@ def problem_table(
     n:int=3,          # rows of each reason and dataset
 ): # a table
     "Where each kind of problem was met first"
-    import pandas as pd
+    pd = need("pandas", "train", "A table of what was prepared")
     rows = []
     for name, d in inventory.items():
         for reason, p in d["problems"].items():

@@ -11,14 +11,17 @@ import json
 import os
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from ..core import FakesError, check_sums, nearest, patch, read_json
+from ..core import FakesError, check_sums, nearest, need, patch, read_json
 from .extract import packed_frames, packed_sound
 from ..media import MediaError, open_image
 from ..record import SPLITS, in_one_word
+
+if TYPE_CHECKING:
+    import pandas as pd  # where it is used, it is imported
 
 # %% ../../nbs/data/02c_reader.ipynb #e73e5cf3
 MEMBERS = ("image", "json", "text", "video", "audio")
@@ -54,7 +57,7 @@ def first_label(
 
 # %% ../../nbs/data/02c_reader.ipynb #e4153d23
 def class_numbers(
-    answers:pd.Series,   # as `in_one_word` writes them, missing where there is none
+    answers:"pd.Series",   # as `in_one_word` writes them, missing where there is none
     classes:list,        # in order
     several:bool=False,  # whether several may hold
 ) -> np.ndarray: # (n,) class numbers; bit masks where several classes may hold; -1 without an answer
@@ -79,6 +82,7 @@ class ShardReader:
         side:int|None=None, # a JPEG may be decoded at a fraction of its size, its shorter side no less than this
         images:bool=True,   # false: pictures are neither read nor decoded
     ):
+        pd = need("pandas", "train", "Reading shards")
         self.step = Path(step)
         self.side, self.images = side, images
         listed = check_sums(self.step, ["label_taxonomy.json"])["files"]
@@ -125,7 +129,8 @@ _CLIPS = {"has_video", "has_audio"}     # columns that an index of an earlier ve
 
 def _read_index(n, part):
     "The index of one dataset and split, the n-th that is read; all but its texts"
-    import pyarrow.parquet as pq
+    pd = need("pandas", "train", "Reading shards")
+    pq = need("pyarrow.parquet", "parquet", "Reading shards")
     names = pq.read_schema(part/"index.parquet").names
     lost = sorted({*PLACES, *_CLIPS} - set(names))
     if lost:
@@ -137,6 +142,7 @@ def _read_index(n, part):
 # %% ../../nbs/data/02c_reader.ipynb #2a56b952
 def _frame(index, fields):
     "What one counts and filters by, with a column for each label field"
+    pd = need("pandas", "train", "Reading shards")
     absent = pd.Series(pd.NA, index=index.index, dtype="string")
     labels = {f"label_{f}": index.get(f"label_{f}", absent) for f in fields}
     about = ["id", "dataset", "split", "group", "lang", "n_words", "has_text", "has_image", "has_video", "has_audio"]
@@ -240,6 +246,7 @@ def _undecodable(self:ShardReader, e, id):
 @patch
 def texts(self:ShardReader) -> list: # of strings
     "Every text, in the order of the examples, read from the index alone"
+    pd = need("pandas", "train", "Reading shards")
     self._check_indexes()
     columns = [pd.read_parquet(part/"index.parquet", columns=["text"]).text.to_numpy(object) for part in self.parts]
     return [columns[part][row] for part, row in self._places[:, :2].tolist()]

@@ -22,7 +22,7 @@ from datetime import date, time, timedelta
 from functools import partial
 from pathlib import Path
 
-from ..core import FakesError, atomic_path, nearest, read_json
+from ..core import FakesError, atomic_path, nearest, need, read_json
 from ..media import MediaError, format_of
 from ..record import UNPACKED, Format
 
@@ -722,7 +722,7 @@ def _python_rows(batch):
 
 def _read_parquet(path, fmt, tell, folder):
     "A Parquet file"
-    import pyarrow.parquet as pq
+    pq = need("pyarrow.parquet", "parquet", "Reading Parquet and Arrow")
     with pq.ParquetFile(path) as f: yield from _arrow_spans(f.schema_arrow, f.iter_batches(_AT_ONCE), folder)
 
 # %% ../../nbs/data/00_rows.ipynb #9b241f5f
@@ -730,7 +730,7 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 def _read_arrow(path, fmt, tell, folder):
     "An Arrow file in either layout: a stream, as the library `datasets` saves it, or one with a table of contents"
-    import pyarrow as pa
+    pa = need("pyarrow", "parquet", "Reading Parquet and Arrow")
     with pa.memory_map(str(path)) as source:
         if source.read(6) == b"ARROW1":
             source.seek(0)
@@ -827,7 +827,7 @@ def columns_of(
     with _clear_errors(path):
         if kind in ("table", "copy"): return _open_table(path, fmt, None)[1]
         if kind == "parquet":
-            import pyarrow.parquet as pq
+            pq = need("pyarrow.parquet", "parquet", "Reading Parquet and Arrow")
             return column_names(pq.read_schema(path).names)
     columns:dict = {}
     for _, row in read_rows(path, fmt):

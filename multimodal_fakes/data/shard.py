@@ -8,6 +8,12 @@ __all__ = ['PARTS', 'read_examples', 'label_all', 'make_taxonomy', 'grouped_spli
            'picture_member', 'tar_key', 'pack_example', 'media_files', 'ShardWriter', 'member_sums', 'Sources',
            'pack_split', 'write_tasks', 'check_packed', 'count_twins', 'make_metrics', 'shard_all', 'show_balance']
 
+# %% ../../nbs/data/03_shard.ipynb #585b7e46
+from ..core import need
+
+# %% ../../nbs/data/03_shard.ipynb #94ad0c89
+need("pandas", "train", "Packing shards")     # a sentence in place of a traceback
+
 # %% ../../nbs/data/03_shard.ipynb #0b80bcf9
 import hashlib
 import io

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['FEW', 'task_classes', 'count_task', 'impossible', 'notices', 'count_tasks']
 
+# %% ../../nbs/data/02d_tasks.ipynb #f244cd2a
+from ..core import need
+
+# %% ../../nbs/data/02d_tasks.ipynb #4a58f579
+need("pandas", "train", "Counting tasks")     # a sentence in place of a traceback
+
 # %% ../../nbs/data/02d_tasks.ipynb #23684985
 import pandas as pd
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import UnionType
 from typing import NamedTuple, get_args, get_origin, get_type_hints
 
-from ..core import FakesError, atomic_path, nearest, progress, write_json
+from ..core import FakesError, atomic_path, nearest, need, progress, write_json
 from ..data.names import is_url
 from ..data.rows import column_names, columns_of, is_nothing, read_rows
 from .answers import Answer, answer_columns, as_row
@@ -179,15 +179,15 @@ class _Parquet:
 
     def _pack(self):
         "Turn answers into columns, which need a tenth of the memory"
-        import pyarrow as pa
+        pa = need("pyarrow", "parquet", "Writing Parquet")
         names, types = self.table.names, self.table.types
         columns = [_answers_array([a.get(key) for a in self.answers], types[key]) for key in names]
         self.packed.append(pa.table(columns, names=list(names.values())))
         self.answers = []
 
     def close(self):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        pa = need("pyarrow", "parquet", "Writing Parquet")
+        pq = need("pyarrow.parquet", "parquet", "Writing Parquet")
         self._pack()
         answers = pa.concat_tables(self.packed)
         batches = self._own()
@@ -200,8 +200,8 @@ class _Parquet:
 
     def _own(self):
         "The columns of the rows that were read, in tables of some rows"
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        pa = need("pyarrow", "parquet", "Writing Parquet")
+        pq = need("pyarrow.parquet", "parquet", "Writing Parquet")
         own = self.table.own
         if not self.table.is_parquet:
             yield pa.table([_own_array([row.get(column) for row in self.rows]) for column in own], names=own)
@@ -221,12 +221,12 @@ def _places(first, others):
 
 def _answers_array(values, kind):
     "A column of answers"
-    import pyarrow as pa
+    pa = need("pyarrow", "parquet", "Writing Parquet")
     return pa.array([_answer_cell(v) if isinstance(v, dict) else v for v in values], kind)
 
 def _own_array(values):
     "A column of JSON or text; objects, and values of different types, as JSON"
-    import pyarrow as pa
+    pa = need("pyarrow", "parquet", "Writing Parquet")
     try:
         column = pa.array(values)
         if "struct" not in str(column.type): return column
@@ -235,7 +235,7 @@ def _own_array(values):
 
 def _arrow_types(bundle):
     "Column of an answer → its type in Parquet"
-    import pyarrow as pa
+    pa = need("pyarrow", "parquet", "Writing Parquet")
     hints, classes, several = get_type_hints(Answer), bundle["classes"], bundle["multi_label"]
     types = {key: _arrow_type(hints[key], several) for key in answer_columns(classes) if key in hints}
     types["threshold"] = _arrow_type(hints["threshold"], isinstance(bundle["threshold"], list))
@@ -243,7 +243,7 @@ def _arrow_types(bundle):
 
 def _arrow_type(hint, several):
     "The type of a column, of a list where it holds one a class; what is no list or number is a text"
-    import pyarrow as pa
+    pa = need("pyarrow", "parquet", "Writing Parquet")
     plain = {float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     lists = [kind for kind in kinds if get_origin(kind) is list]
@@ -410,6 +410,7 @@ def _kept(answer):
 # %% ../../nbs/detect/06cb_batch.ipynb #736077e0
 def _read_labels(source, columns, column, bundle):
     "The labels of a table; what is no class is named by its line"
+    need("sklearn", "train", "Measuring answers by labels")     # before posts are judged for it
     if column not in columns: raise FakesError(f"no column {column!r} with labels{nearest(column, columns)}")
     lines, cells = [], []
     for line, row in read_rows(source.path, source.fmt):

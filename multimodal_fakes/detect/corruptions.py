@@ -14,7 +14,7 @@ from functools import wraps
 
 import numpy as np
 
-from ..core import FakesError, digest, nearest
+from ..core import FakesError, digest, nearest, need
 from ..media import RATE, open_image
 
 # %% ../../nbs/detect/06f_corruptions.ipynb #474cbeef
@@ -273,7 +273,7 @@ def clipping(samples, excess, rng):
 @corruption("audio", "reverberation time in seconds", 0.1, 0.25, 0.5, 0.9, 1.5)
 def reverberation(samples, seconds, rng):
     "A room, as loud as before"
-    from scipy.signal import fftconvolve
+    fftconvolve = need("scipy.signal", "train", "This corruption").fftconvolve
     if not len(samples): return samples
     t = np.arange(1, round(seconds * RATE)) / RATE
     decay = np.exp(-3 * np.log(10) * t / seconds)

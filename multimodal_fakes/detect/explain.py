@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import FakesError, nearest, patch, progress
+from ..core import FakesError, nearest, need, patch, progress
 from .predict import Detector, Seen
 from ..metrics import resamples, to_probs
 
@@ -162,7 +162,7 @@ def score(
     logits,   # (n, C) tensor
 ): # (n,) tensor
     "Log-odds of the class, of an expert alone"
-    import torch
+    torch = need("torch", "torch", "This explanation")
     if self.detector.bundle["multi_label"]: return logits[:, self.k]
     others = torch.cat([logits[:, :self.k], logits[:, self.k + 1:]], 1)
     return logits[:, self.k] - others.logsumexp(1)
@@ -348,7 +348,7 @@ def on_the_way(
     alpha,       # (n,) places between the blank text, 0, and this one, 1
 ) -> tuple: # scores (n,), input vectors (n, W, T, D), what they are moved by (W, T, D), words (W, T); W windows
     "Scores between a blank text and this one"
-    import torch
+    torch = need("torch", "torch", "This explanation")
     encoder, device = expert.encoder, expert.device
     alpha = torch.as_tensor(np.asarray(alpha), dtype=torch.float32, device=device)[:, None, None, None]
     item = encoder.prepare(field)
@@ -378,7 +378,7 @@ def word_gradients(
     n_steps:int=32,    # of the walk
 ) -> np.ndarray: # (words,)
     "Integrated gradients of each word ([Sundararajan et al. 2017](https://arxiv.org/abs/1703.01365))"
-    import torch
+    torch = need("torch", "torch", "This explanation")
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)
     with torch.enable_grad():
         scores, there, moved, owner = on_the_way(expert, field, score, (nodes + 1) / 2)
@@ -396,7 +396,7 @@ def grad_cam(
     score,      # logits (n, C) → (n,), such as `Case.score`
 ) -> np.ndarray: # (n, s, s) of pictures, (n · T, s, s) of clips of T frames; not below zero, in the unit of the score
     "Where a convolutional expert looks ([Selvaraju et al. 2017](https://arxiv.org/abs/1610.02391))"
-    import torch
+    torch = need("torch", "torch", "This explanation")
     encoder, kept = expert.encoder, []
     plain = encoder.model.forward_head
     def watched(maps, **more):
@@ -426,7 +426,7 @@ def alone(
     name:str,   # of an expert
 ) -> np.ndarray: # (n,) in the unit of `Case.score`
     "What the score of one expert loses without each piece"
-    import torch
+    torch = need("torch", "torch", "This explanation")
     n, without = pieces(case, case.detector.modality[name])
     samples = [without([]), *(without([i]) for i in range(n))]
     _, logits, _ = case.detector.experts[name].look(samples)
@@ -516,7 +516,7 @@ def faithfulness(
     level:float=0.95,
 ): # DataFrame, a row a modality and method: n posts, deletion, random, gain (random − deletion), low, high, better
     "Whether explanations find what a detector goes by, better than chance does: `better` where `low` is above zero"
-    import pandas as pd
+    pd = need("pandas", "train", "This explanation")
     cases = [_as_case(detector, post) for post in posts]
     rows = []
     for m in PIECES:

@@ -9,6 +9,12 @@ __all__ = ['WORDS', 'SIZES', 'QUANTISED', 'FLOAT', 'KEPT', 'GATES', 'WORTH', 'Fl
            'moved', 'too_much', 'Trial', 'kept_layers', 'milliseconds', 'variant_row', 'try_int8', 'seen_posts',
            'some_of_each', 'in_eights', 'write_float', 'float_rows', 'export_all', 'draw_variants']
 
+# %% ../../nbs/detect/06d_export.ipynb #c1545bcd
+from ..core import need
+
+# %% ../../nbs/detect/06d_export.ipynb #4bf96207
+need("torch", "train", "Exporting to ONNX")     # a sentence in place of a traceback
+
 # %% ../../nbs/detect/06d_export.ipynb #b5c70f10
 import logging
 import math

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['draw_posts', 'test_posts', 'read_confidence', 'open_posts', 'as_seen']
 
+# %% ../../nbs/detect/06b_posts.ipynb #3aee9fc9
+from ..core import need
+
+# %% ../../nbs/detect/06b_posts.ipynb #c4be0a32
+need("pandas", "train", "Reading posts out of the shards")     # a sentence in place of a traceback
+
 # %% ../../nbs/detect/06b_posts.ipynb #4ce5e994
 import math
 from pathlib import Path

@@ -29,6 +29,7 @@ from multimodal_fakes.core import (
     check_sums,
     digest,
     nearest,
+    need,
     patch,
     pick_device,
     read_json,
@@ -68,7 +69,7 @@ def with_torch(
     "Experts and fusion as they were trained"
     refuse_slim(folder)
     device = pick_device(device, "torch")
-    import torch
+    torch = need("torch", "torch", "The runtime torch")
 
     from multimodal_fakes.experts.expert import load_expert
     from multimodal_fakes.fuse import fusion  # noqa: F401 (enters its networks among the strategies)
@@ -1037,7 +1038,7 @@ def predict_frame(
     columns=None,        # part → its column, where that is not called as the part
 ): # DataFrame with the same index and the columns of `answer_columns`; `error` says why a row has no answer
     "Judge a table in memory"
-    import pandas as pd
+    pd = need("pandas", "train", "Judging a table in memory")
     posts = as_posts(frame, columns)
     size = batch_size or self.at_once
     batches = (posts[start:start + size] for start in range(0, len(posts), size))

@@ -7,6 +7,12 @@ __all__ = ['AT_ONCE', 'METRICS', 'FLIPS', 'Block', 'taken', 'read_pictures', 'co
            'joined', 'judge_all', 'drop_row', 'drop_table', 'flip_table', 'summary', 'draw_drops', 'draw_heat',
            'first_flips', 'as_picture', 'as_sent', 'draw_flips', 'flips_in_words', 'depends_on', 'robustness_all']
 
+# %% ../../nbs/detect/06g_robustness.ipynb #ac5b3f7f
+from ..core import need
+
+# %% ../../nbs/detect/06g_robustness.ipynb #4957b95f
+need("pandas", "train", "Measuring robustness")     # a sentence in place of a traceback
+
 # %% ../../nbs/detect/06g_robustness.ipynb #1930e3e0
 import contextlib
 import shutil

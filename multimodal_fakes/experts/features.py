@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['NOT_ENCODING', 'SHA256', 'encode', 'content_key', 'encoder_key', 'FeatureStore']
 
+# %% ../../nbs/experts/04c_features.ipynb #8e21f49d
+from ..core import need
+
+# %% ../../nbs/experts/04c_features.ipynb #50a6fd5b
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/experts/04c_features.ipynb #6545d506
 import hashlib
 import json

@@ -6,6 +6,12 @@
 __all__ = ['count_each', 'in_buckets', 'weighed', 'NGramCounts', 'NGramEncoder', 'Weightless', 'Tiles', 'ThumbnailEncoder',
            'Changes', 'TilesEncoder', 'Bands', 'MelBandsEncoder']
 
+# %% ../../nbs/experts/04ba_fixed.ipynb #4dfc36b9
+from ..core import need
+
+# %% ../../nbs/experts/04ba_fixed.ipynb #51922376
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/experts/04ba_fixed.ipynb #5642c33c
 from array import array
 from collections import Counter, defaultdict
@@ -15,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..core import FakesError, patch
+from ..core import FakesError, need, patch
 from .confs import AudioConf, EncoderConf, VideoConf
 from .encoder import FIXED, Encoded, VisionEncoder, tensors
 from .encoder_av import AudioEncoder, VideoEncoder, masked_mean
@@ -37,7 +43,7 @@ def count_each(
     cut,     # text → its n-grams
 ) -> tuple: # names of the n-grams, and how often each text holds each: (n, V) scipy csr
     "N-grams in the order in which they first occur"
-    from scipy.sparse import csr_matrix
+    csr_matrix = need("scipy.sparse", "train", "Counting n-grams").csr_matrix
     places:defaultdict = defaultdict()
     places.default_factory = places.__len__      # a new n-gram gets the next number
     columns, times, ends = array("i"), array("f"), [0]
@@ -56,7 +62,7 @@ def in_buckets(
     n_buckets:int,
 ): # (n, n_buckets)
     "How often each text holds an n-gram of each bucket"
-    from scipy.sparse import csr_matrix
+    csr_matrix = need("scipy.sparse", "train", "Counting n-grams").csr_matrix
     places = [bucket_of(name, n_buckets) for name in names]
     ones, rows = np.ones(len(places), "float32"), np.arange(len(places))
     return counted @ csr_matrix((ones, (rows, places)), shape=(len(places), n_buckets))
@@ -66,7 +72,7 @@ def weighed(
     rarity,       # (V,)
 ): # (n, V), of length one; as `NGramTable.weigh`
     "What each text holds"
-    from scipy.sparse import csr_matrix
+    csr_matrix = need("scipy.sparse", "train", "Counting n-grams").csr_matrix
     values = (1 + np.log(counted.data)) * rarity[counted.indices]
     x = csr_matrix((values, counted.indices, counted.indptr), shape=counted.shape)
     length = np.sqrt(np.asarray(x.multiply(x).sum(1)).ravel())
@@ -89,7 +95,7 @@ class NGramCounts:
         n_classes:int,
     ) -> tuple: # (n, D) scipy csr over all texts, and the tables
         "What those texts know, and what each text holds of it"
-        from scipy.sparse import hstack
+        hstack = need("scipy.sparse", "train", "Counting n-grams").hstack
         held = [np.asarray((counted[rows] > 0).sum(0)).ravel() for _, counted in self.kinds]
         kept = [np.flatnonzero(h >= least) for h, least in zip(held, LEAST_TEXTS)]
         sizes = bucket_sizes([len(k) for k in kept], n_classes)

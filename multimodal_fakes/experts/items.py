@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['CACHE_BYTES', 'Items']
 
+# %% ../../nbs/experts/04f_items.ipynb #f17851f4
+from ..core import need
+
+# %% ../../nbs/experts/04f_items.ipynb #e2beac35
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/experts/04f_items.ipynb #1ff422d8
 import numpy as np
 import torch

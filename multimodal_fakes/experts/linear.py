@@ -8,18 +8,26 @@ __all__ = ['STRENGTHS', 'MOST_KEPT', 'LEAST_KEPT', 'FOLDS', 'SMALL', 'MOST_FOLDE
            'drawn_by_class', 'NeighbourHead', 'deal_folds', 'plan_folds', 'Search', 'search', 'Fitted', 'fit_head',
            'expert_parts', 'load_head']
 
+# %% ../../nbs/experts/04g_linear.ipynb #c485d82c
+from ..core import need
+
+# %% ../../nbs/experts/04g_linear.ipynb #e9c3cf78
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/experts/04g_linear.ipynb #b3ace34e
 import warnings
 from itertools import product
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
-from ..core import patch
+from ..core import need, patch
 from .fixed import NGramCounts, NGramEncoder
+
+if TYPE_CHECKING:
+    import pandas as pd  # where it is used, it is imported
 
 # %% ../../nbs/experts/04g_linear.ipynb #066e3fb8
 def log_loss(
@@ -64,8 +72,8 @@ class Linear(NamedTuple):
 # %% ../../nbs/experts/04g_linear.ipynb #3902b76d
 def _fitted(x, y, strength, before): # scikit-learn's model, none where all answers are the same
     "One logistic regression; it goes on from that of a lower strength"
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    ConvergenceWarning = need("sklearn.exceptions", "train", "Fitting a linear head").ConvergenceWarning
+    LogisticRegression = need("sklearn.linear_model", "train", "Fitting a linear head").LogisticRegression
     if len(np.unique(y)) < 2: return None
     # at scikit-learn's own tolerance rare n-grams count as fitted too early, and a higher strength changes nothing
     model = before or LogisticRegression(max_iter=300, tol=1e-5, warm_start=True)
@@ -276,7 +284,7 @@ def plan_folds(
 class Search(NamedTuple):
     "What was tried, and what came of it"
     setting:object           # with the lowest loss on what was judged
-    history:pd.DataFrame     # a row a setting: epoch (1, 2, …), train_loss, val_loss, phase
+    history:"pd.DataFrame"     # a row a setting: epoch (1, 2, …), train_loss, val_loss, phase
     answers:np.ndarray       # (n, C) logits by a model that did not see the example; NaN where none was judged
     models:list              # one a fold, with that setting
 
@@ -285,6 +293,7 @@ def search(
     folds:list,   # of `plan_folds`
 ) -> Search:
     "Every setting in turn; of settings in order none after one that is worse"
+    pd = need("pandas", "train", "Fitting a linear head")
     views = [head.see(*fold) for fold in folds]
     models = [None] * len(folds)
     best, rows = None, []
@@ -316,7 +325,7 @@ class Fitted(NamedTuple):
     head:object              # `LogisticHead` or `NeighbourHead`
     view:tuple               # what it saw
     model:object             # what `head.fit` returned
-    history:pd.DataFrame     # of `search`
+    history:"pd.DataFrame"     # of `search`
     answers:np.ndarray       # (n, C) logits out of fold; none (0, C) where the validation split alone chose
     about:dict               # for expert.json
 

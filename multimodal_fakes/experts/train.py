@@ -7,6 +7,12 @@ __all__ = ['LOSSES', 'SCHEDULES', 'SCHEDULE_SETTINGS', 'ClassLoss', 'LabelLoss',
            'generator_of', 'Averaged', 'keep_memory', 'is_main_process', 'last_complete', 'history_table',
            'live_curves', 'fit']
 
+# %% ../../nbs/experts/04d_train.ipynb #4797f8e9
+from ..core import need
+
+# %% ../../nbs/experts/04d_train.ipynb #89c854a6
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/experts/04d_train.ipynb #10d32b40
 import ctypes
 import os
@@ -14,15 +20,17 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 
-from ..core import FakesError, nearest, pick_device, progress
+from ..core import FakesError, nearest, need, pick_device, progress
+
+if TYPE_CHECKING:
+    import pandas as pd  # where it is used, it is imported
 
 # %% ../../nbs/experts/04d_train.ipynb #c8069d09
 LOSSES = ("cross_entropy", "weighted", "class_balanced", "focal", "logit_adjusted")
@@ -171,7 +179,7 @@ SCHEDULE_SETTINGS = {"restarts": {"num_cycles": 3}, "plateau": {"factor": 0.5, "
 class Averaged(Classifier):
     "A classifier, which is trained, and the exponential moving average of its weights, which is validated and kept"
     def __init__(self, model:Classifier, decay:float):
-        from torch.optim.swa_utils import AveragedModel
+        AveragedModel = need("torch.optim.swa_utils", "train", "Training").AveragedModel
         super().__init__(model.n_classes, model.loss)
         def towards(mean, now, n):
             rate = min(decay, (1 + float(n)) / (10 + float(n)))      # the first steps are forgotten faster
@@ -210,8 +218,9 @@ def last_complete(
 # %% ../../nbs/experts/04d_train.ipynb #1a089baa
 def history_table(
     log:list,   # of the Trainer's state
-) -> pd.DataFrame: # epoch, train_loss, val_loss
+) -> "pd.DataFrame": # epoch, train_loss, val_loss
     "One row an epoch"
+    pd = need("pandas", "train", "Training")
     train = {round(e["epoch"]): e["loss"] for e in log if "loss" in e}
     val = {round(e["epoch"]): e["eval_loss"] for e in log if "eval_loss" in e}
     rows = [{"epoch": epoch, "train_loss": train.get(epoch), "val_loss": loss} for epoch, loss in sorted(val.items())]
@@ -226,7 +235,7 @@ def live_curves(
     handle = display(display_id=True)
     def redraw(history):
         if len(history) < 3: return      # two points are no curve
-        import matplotlib.pyplot as plt
+        plt = need("matplotlib.pyplot", "train", "Training")
 
         from multimodal_fakes.figures import subplots
         fig, ax = subplots(figsize=(4.2, 2.3), dpi=110)
@@ -245,7 +254,7 @@ def live_curves(
 # %% ../../nbs/experts/04d_train.ipynb #90204bbf
 def _follow(live, save_seconds):
     "A callback: one progress bar for all epochs, the curves so far, checkpoints by the clock, the moving average"
-    from transformers import TrainerCallback
+    TrainerCallback = need("transformers", "train", "Training").TrainerCallback
     class Follow(TrainerCallback):
         def on_train_begin(self, args, state, control, **kwargs):
             self.saved = time.monotonic()
@@ -269,7 +278,7 @@ def _follow(live, save_seconds):
 # %% ../../nbs/experts/04d_train.ipynb #f6b804ad
 def _trainer(names, schedule):
     "The Trainer's class with our order, parameter groups, schedule and check"
-    from transformers import Trainer
+    Trainer = need("transformers", "train", "Training").Trainer
     class Loop(Trainer):
         def _get_train_sampler(self, train_dataset=None):
             size = self._train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
@@ -373,7 +382,7 @@ def _hardware(s:_Settings) -> dict:
 # %% ../../nbs/experts/04d_train.ipynb #32c70c93
 def _arguments(checkpoints, s:_Settings):
     "Our settings in the Trainer's words"
-    from transformers import TrainingArguments
+    TrainingArguments = need("transformers", "train", "Training").TrainingArguments
     share = _share(s)
     batches = dict(per_device_train_batch_size=share, per_device_eval_batch_size=4 * share,
                    gradient_accumulation_steps=s.accumulate, auto_find_batch_size=True)
@@ -390,15 +399,15 @@ def _arguments(checkpoints, s:_Settings):
 
 # %% ../../nbs/experts/04d_train.ipynb #de6a0b15
 def _before_training(model, seed, ema) -> Classifier: # the model itself, or with its moving average
-    from transformers.trainer_utils import set_seed
+    set_seed = need("transformers.trainer_utils", "train", "Training").set_seed
     set_seed(seed)
     if pick_device() == "cpu": keep_memory()
     return Averaged(model, ema) if ema else model
 
 # %% ../../nbs/experts/04d_train.ipynb #6b6be24e
-def _run(trainer, checkpoints, lr) -> pd.DataFrame: # history
+def _run(trainer, checkpoints, lr) -> "pd.DataFrame": # history
     "Train, from the last checkpoint where there is one; an error where the validation loss became NaN"
-    from transformers.trainer_callback import PrinterCallback
+    PrinterCallback = need("transformers.trainer_callback", "train", "Training").PrinterCallback
     trainer.model_accepts_loss_kwargs = False    # our forward takes any keyword as part of the batch
     trainer.remove_callback(PrinterCallback)     # the curves say the same
     Path(checkpoints).mkdir(parents=True, exist_ok=True)
@@ -430,9 +439,9 @@ def fit(
     names=None,             # names of the training examples, for messages
     save_seconds:float=300, # between checkpoints inside an epoch
     live=None,              # called with the history after each epoch
-) -> pd.DataFrame: # epoch, train_loss, val_loss; the model is left at its best epoch
+) -> "pd.DataFrame": # epoch, train_loss, val_loss; the model is left at its best epoch
     "Train with AdamW and early stopping; goes on from `checkpoints` where a run was cut off"
-    from transformers import EarlyStoppingCallback
+    EarlyStoppingCallback = need("transformers", "train", "Training").EarlyStoppingCallback
     if schedule not in SCHEDULES: raise FakesError(f"No schedule {schedule!r}{nearest(schedule, SCHEDULES)}")
     settings = _Settings(
         epochs, lr, batch_size, weight_decay, seed, n_workers, bf16, schedule, clip, accumulate, compile)

@@ -6,11 +6,16 @@
 __all__ = ['FRAMES', 'TOP', 'spans', 'length_of', 'cut_span', 'window_table', 'pooled_windows', 'window_metrics']
 
 # %% ../../nbs/experts/04e_windows.ipynb #10491772
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from ..core import need
 from ..media import LEAST_SOUND, RATE
 from ..metrics import score_table, to_probs
+
+if TYPE_CHECKING:
+    import pandas as pd  # where it is used, it is imported
 
 # %% ../../nbs/experts/04e_windows.ipynb #9d33d660
 FRAMES = 16      # of a window
@@ -58,8 +63,9 @@ def window_table(
     rate:float,     # frames a second
     classes:list,   # in order
     batch_size:int=64,
-) -> pd.DataFrame: # row, start, end, logit_<class>; a row a window
+) -> "pd.DataFrame": # row, start, end, logit_<class>; a row a window
     "Every window of some examples, judged alone"
+    pd = need("pandas", "train", "A table of windows")
     modality = model.encoder.modality
     windows, items = [], []
     for row in rows:
@@ -77,7 +83,7 @@ def window_table(
 # %% ../../nbs/experts/04e_windows.ipynb #884762e7
 def _judge(model, items, batch_size) -> np.ndarray: # (n, C)
     "Logits of prepared windows, on the CPU"
-    import torch
+    torch = need("torch", "train", "A table of windows")
     encoder, head = model.encoder.cpu().eval(), model.head.cpu().eval()
     logits = []
     for start in range(0, len(items), batch_size):
@@ -89,7 +95,7 @@ def _judge(model, items, batch_size) -> np.ndarray: # (n, C)
 TOP = 3     # windows whose mean is one of the ways
 
 def pooled_windows(
-    windows:pd.DataFrame,   # of one split: id, prob of the positive class
+    windows:"pd.DataFrame",   # of one split: id, prob of the positive class
 ) -> dict: # way → probability of each video, by id
     "The mean, the highest, and the mean of the highest few"
     by_video = windows.groupby("id", sort=False).prob
@@ -100,13 +106,14 @@ def pooled_windows(
 
 # %% ../../nbs/experts/04e_windows.ipynb #67ec660e
 def window_metrics(
-    windows:pd.DataFrame,   # id, start, end, logit_<class>
-    whole:pd.DataFrame,     # predictions of the same expert for whole clips
+    windows:"pd.DataFrame",   # id, start, end, logit_<class>
+    whole:"pd.DataFrame",     # predictions of the same expert for whole clips
     classes:list,
     positive:int,
     split:str="test",
-) -> pd.DataFrame: # a row a way: what is judged, and every metric of `score_table`
+) -> "pd.DataFrame": # a row a way: what is judged, and every metric of `score_table`
     "One window alone, a video by three ways of pooling its windows, and the clip in one go"
+    pd = need("pandas", "train", "A table of windows")
     videos = whole[(whole.split == split) & (whole.y >= 0) & whole.present].set_index("id")
     chosen = windows[windows.id.isin(videos.index)]
     chosen = chosen.assign(prob=_positive_probs(chosen, classes, positive))

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['MOST_EPOCHS', 'make_words', 'WordsInPicture', 'Pairs', 'Alignment']
 
+# %% ../../nbs/fuse/05a_align.ipynb #7afd0c1b
+from ..core import need
+
+# %% ../../nbs/fuse/05a_align.ipynb #7f20752c
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/fuse/05a_align.ipynb #d324e56f
 from pathlib import Path
 

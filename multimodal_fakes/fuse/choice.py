@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import FakesError, nearest
+from ..core import FakesError, nearest, need
 from ..metrics import bit_masks, decide, paired_bootstrap, score_table, to_probs
 from ..trust.calibrators import CalibrationRefused, Temperature, cut_folds, mean_error
 
@@ -136,7 +136,7 @@ def compare(
     seed:int=0,
 ) -> tuple: # table: a row a candidate, see below; {candidate: (n,) losses}; {candidate: (n, C) probabilities}
     "Experts and strategies on validation"
-    import pandas as pd
+    pd = need("pandas", "train", "Choosing what ships")
     rows, losses, probs = [], {}, {}
     for name, logits in candidates.items():
         asked = [name] if name in posts.present else list(asks.get(name, posts.present))

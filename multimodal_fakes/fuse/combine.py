@@ -8,16 +8,17 @@ __all__ = ['QUALITY', 'WHOLE', 'STRATEGIES', 'NETWORKS', 'FEWEST', 'TEMPERATURES
            'Unteachable', 'Strategy', 'untaught', 'find_strategy', 'check_names', 'PerClass', 'save_fusion',
            'load_fusion', 'mixture', 'to_logits', 'temperature', 'Tempered', 'Mean', 'Vote', 'given_weights', 'Mixture',
            'Weighted', 'groups_of', 'folds_of', 'simplest', 'Selection', 'drawn_groups', 'greedy', 'stack_inputs',
-           'Stacking', 'Logistic', 'Boosted', 'Conjunctive']
+           'Stacking', 'Logistic', 'Trees', 'Boosted', 'Conjunctive']
 
 # %% ../../nbs/fuse/05_combine.ipynb #724c08ea
 import copy
+import json
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from ..core import FakesError, check_sums, nearest, patch, read_json, write_json, write_sums
+from ..core import FakesError, check_sums, nearest, need, patch, read_json, write_json, write_sums
 from ..metrics import bits, softmax
 
 # %% ../../nbs/fuse/05_combine.ipynb #267ed79a
@@ -236,7 +237,7 @@ def made_up(
     gaps:float=0.1,                  # chance that an example lacks a modality
 ) -> Evidence:
     "Evidence to try strategies on: each expert is informed about its share of the examples"
-    import pandas as pd
+    pd = need("pandas", "train", "Fitting a fusion")
     rng = np.random.default_rng(seed)
     y, told_by = rng.integers(0, classes, n), rng.integers(0, len(modalities), n)
     clue = {m: np.eye(classes)[y] * (told_by == i)[:, None] * 2.5 for i, m in enumerate(modalities)}
@@ -510,7 +511,7 @@ def to(self:PerClass, device:str) -> PerClass: # itself
 @patch(as_prop=True)
 def history_(self:PerClass): # table of epoch, train_loss, val_loss
     "Losses by epoch, mean over the classes still training"
-    import pandas as pd
+    pd = need("pandas", "train", "Fitting a fusion")
     histories = pd.concat([part.history_ for part in self.parts])
     return histories.groupby("epoch", as_index=False).mean(numeric_only=True)
 
@@ -566,7 +567,7 @@ def temperature(
     y,        # (n,) classes
 ) -> float: # 1 without posts
     "The temperature that makes an expert as sure as it may be"
-    from scipy.optimize import minimize_scalar
+    minimize_scalar = need("scipy.optimize", "train", "Fitting a fusion").minimize_scalar
     if not len(y): return 1.0
     logits = logits.astype(float)
     def loss(log_t):
@@ -756,7 +757,7 @@ def penalised_loss(self:_Posts, z, pull): # loss, (k + 1,) gradient
 @patch
 def best_weights(self:_Posts, pull) -> tuple: # (k,) weights, log β
     "Those of the lowest penalised loss; equal ones where the pull is infinite"
-    from scipy.optimize import minimize
+    minimize = need("scipy.optimize", "train", "Fitting a fusion").minimize
     k = self.p.shape[1]
     def loss(z):
         if k > 1 and np.isfinite(pull): return self.penalised_loss(z, pull)
@@ -861,7 +862,7 @@ def _best_few(loss, k): # (k,) counts, log β, loss
     return min([(counts, *_surest(loss, counts)) for counts in few], key=lambda start: start[2])
 
 def _surest(loss, counts): # log β, loss
-    from scipy.optimize import minimize_scalar
+    minimize_scalar = need("scipy.optimize", "train", "Fitting a fusion").minimize_scalar
     best = minimize_scalar(lambda log_beta: loss(counts, log_beta), bounds=(-3, 3), method="bounded",
                            options={"xatol": 0.02})
     return best.x, best.fun
@@ -931,7 +932,7 @@ class Logistic(Stacking):
 @patch
 def best(self:Logistic, inputs, y, importance, ridge) -> np.ndarray: # (k + (1 + M)·C,)
     "The parameters of the lowest loss; none where the ridge is infinite"
-    from scipy.optimize import minimize
+    minimize = need("scipy.optimize", "train", "Fitting a fusion").minimize
     start = np.zeros(inputs[0].shape[1] + (1 + inputs[1].shape[1]) * self.n_classes)
     if not np.isfinite(ridge): return start
     result = minimize(self.penalised_loss, start, args=(inputs, y, importance, ridge), jac=True,
@@ -941,35 +942,68 @@ def best(self:Logistic, inputs, y, importance, ridge) -> np.ndarray: # (k + (1 +
 
 def _some(inputs, rows): return tuple(x[rows] for x in inputs)
 
+# %% ../../nbs/fuse/05_combine.ipynb #52af042d
+_NODES = {     # of a tree: number of the node to the left, -1 at a leaf, and to the right; column asked; value; if NaN
+    "left_children": "int64", "right_children": "int64",
+    "split_indices": "int64", "split_conditions": "float32", "default_left": "bool",
+}
+
+class Trees:
+    "Gradient-boosted trees as XGBoost writes them in JSON, evaluated without it"
+    def __init__(self, written):
+        self.written = bytes(written)
+        model = json.loads(self.written)["learner"]["gradient_booster"]["model"]
+        self.classes = model["tree_info"]                # to whose score each adds
+        self.trees = [[np.array(tree[key], kind) for key, kind in _NODES.items()] for tree in model["trees"]]
+
+    def scores(self,
+        x:np.ndarray,       # (n, columns)
+        start:np.ndarray,   # (n, C)
+    ) -> np.ndarray: # (n, C) float32
+        "What they add up to, from a start on"
+        z = start.astype("float32")
+        for k, tree in zip(self.classes, self.trees): z[:, k] += _leaves(tree, x.astype("float32"))
+        return z
+
+def _leaves(tree, x):
+    "The value of the leaf to which each row falls (n,)"
+    left, right, column, value, if_nan = tree
+    at = np.zeros(len(x), int)
+    while (left[at] >= 0).any():
+        asked = x[np.arange(len(x)), column[at]]
+        goes_left = np.where(np.isnan(asked), if_nan[at], asked < value[at])
+        below = np.where(goes_left, left[at], right[at])
+        at = np.where(left[at] < 0, at, below)
+    return value[at]
+
 # %% ../../nbs/fuse/05_combine.ipynb #986c5bc7
 class Boosted(Stacking):
-    "Gradient-boosted trees on the experts' scores"
+    "Gradient-boosted trees on the experts' scores; only fitting them needs XGBoost"
     name, model = "boosted", None
     trees:dict = dict(max_depth=2, eta=0.1, min_child_weight=5, subsample=0.8, seed=0,
                       nthread=1)     # few examples: one thread is as fast, and the same each time
     def learn_from(self, inputs, y, importance, groups):
-        import xgboost
+        xgboost = need("xgboost", "train", "Fitting trees on scores")
         settings = self.trees | dict(objective="multi:softprob", num_class=self.n_classes)
-        self.model = xgboost.train(settings, _table(inputs, label=y, weight=importance), num_boost_round=60)
+        table = xgboost.DMatrix(_table(inputs), base_margin=inputs[2], label=y, weight=importance)
+        self.model = Trees(xgboost.train(settings, table, num_boost_round=60).save_raw("json"))
 
-    def predict(self, inputs): return self.model.predict(_table(inputs)).reshape(len(inputs[0]), self.n_classes)
+    def predict(self, inputs): return softmax(self.model.scores(_table(inputs), inputs[2]))
 
     def save(self, folder):
         super().save(folder)
-        self.model.save_model(Path(folder)/"trees.json")
+        (Path(folder)/"trees.json").write_bytes(self.model.written)
 
     @classmethod
     def load(cls, folder):
-        import xgboost
         made = super().load(folder)
-        made.model = xgboost.Booster({"nthread": 1}, model_file=str(Path(folder)/"trees.json"))
+        made.model = Trees((Path(folder)/"trees.json").read_bytes())
         return made
 
-def _table(inputs, **columns):
-    "Log-probabilities and what is there, side by side; the trees begin at the mean of the experts"
-    import xgboost
-    log_p, there, start = inputs
-    return xgboost.DMatrix(np.c_[log_p.reshape(len(log_p), -1), there], base_margin=start, **columns)
+def _table(inputs):
+    "Log-probabilities and what is there, side by side"
+    log_p, there, _ = inputs
+    return np.c_[log_p.reshape(len(log_p), -1), there]
 
 # %% ../../nbs/fuse/05_combine.ipynb #fa8d20f5
 class Conjunctive(Strategy):
@@ -1102,7 +1136,7 @@ def _sides(theta, inputs):
 @patch
 def _most_likely(self:Conjunctive, inputs, present, genuine, importance) -> dict: # expert → (D + P + 1,)
     "The sides of the lowest loss"
-    from scipy.optimize import minimize
+    minimize = need("scipy.optimize", "train", "Fitting a fusion").minimize
     ridge, start = _ridge_and_start(inputs)
     result = minimize(self._penalised_loss, start, args=(inputs, present, genuine, importance, ridge), jac=True,
                       method="L-BFGS-B", options={"maxiter": 500})

@@ -9,6 +9,12 @@ __all__ = ['ALIGNMENTS', 'ACTIVATIONS', 'LEAST_HIDDEN', 'SCORES', 'fresh', 'Alig
            'read_quality', 'stored_tokens', 'read_evidence', 'to_try', 'train_strategies', 'untaught_classes', 'fuse',
            'draw_learning', 'draw_use']
 
+# %% ../../nbs/fuse/05c_fusion.ipynb #1d55c4ad
+from ..core import need
+
+# %% ../../nbs/fuse/05c_fusion.ipynb #029223cc
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/fuse/05c_fusion.ipynb #e41f1999
 import contextlib
 import copy
@@ -19,15 +25,18 @@ from collections.abc import Callable
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.utils.data import Dataset
 
-from ..core import patch
+from ..core import need, patch
+
+if TYPE_CHECKING:
+    import pandas as pd  # where it is used, it is imported
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #07cfa6c7
 from multimodal_fakes.core import (
@@ -635,6 +644,7 @@ class EndToEnd(Concat):
     needs = ("samples", "experts")
     encoders:dict|None = None
     def fit(self, evidence, rows=None, checkpoints=None, live=None):
+        pd = need("pandas", "train", "Fitting a fusion")
         evidence = self.read_encoded(evidence)
         train = evidence.rows("train") if rows is None else rows
         folder = Path(checkpoints or tempfile.mkdtemp())
@@ -671,7 +681,7 @@ def tune(self:EndToEnd,
     train,         # rows
     checkpoints,   # folder of its own
     live=None,
-) -> pd.DataFrame: # epoch, train_loss, val_loss
+) -> "pd.DataFrame": # epoch, train_loss, val_loss
     "Train copies of the experts' encoders with the network, and keep them"
     s = self.settings
     encoders = {name: copy.deepcopy(evidence.loaded(name).encoder).requires_grad_(True) for name in self.read}
@@ -720,7 +730,7 @@ def out_of_fold(
     seed:int=0,
 ) -> np.ndarray: # (len(rows), C)
     "Logits of each row by a strategy that was fitted without its fold"
-    from sklearn.model_selection import StratifiedGroupKFold
+    StratifiedGroupKFold = need("sklearn.model_selection", "train", "Fitting a fusion").StratifiedGroupKFold
     y, groups = evidence.y[rows], evidence.frame["group"].to_numpy()[rows]
     n_groups = len(np.unique(groups))
     n = min(n_folds, n_groups)
@@ -762,8 +772,9 @@ SCORES = ("n", "accuracy", "macro_f1", "auroc", "nll")
 def subset_scores(
     strategy:Strategy,
     evidence:Evidence,   # examples that have all modalities
-) -> pd.DataFrame: # a row a subset: modalities, n, accuracy, macro_f1, auroc, nll
+) -> "pd.DataFrame": # a row a subset: modalities, n, accuracy, macro_f1, auroc, nll
     "Each of the 2^k − 1 subsets, the other modalities hidden"
+    pd = need("pandas", "train", "Fitting a fusion")
     rows = []
     for size in range(1, len(evidence.modalities) + 1):
         for subset in combinations(evidence.modalities, size):
@@ -784,8 +795,9 @@ def modality_use(
     evidence:Evidence,   # examples that have all modalities
     n_shuffles:int=3,
     seed:int=0,
-) -> pd.DataFrame: # a row a modality: n, and lost_accuracy, lost_macro_f1, lost_auroc
+) -> "pd.DataFrame": # a row a modality: n, and lost_accuracy, lost_macro_f1, lost_auroc
     "What is lost when one modality is shuffled across examples, mean of some shuffles"
+    pd = need("pandas", "train", "Fitting a fusion")
     whole = _scores(strategy, evidence)
     rows = []
     for m in evidence.modalities:
@@ -841,6 +853,7 @@ def read_evidence(
     task:Task,
 ) -> Evidence:
     "Read the predictions and features of every expert of a task"
+    pd = need("pandas", "train", "Fitting a fusion")
     home = Path(home)
     folders = {name: home/expert_step(task.name, name) for name in task.experts}
     tables = {name: pd.read_parquet(checked(folder/"predictions.parquet")) for name, folder in folders.items()}
@@ -911,6 +924,7 @@ def train_strategies(
     forced:str|None=None,   # the one that has to be fitted
 ) -> tuple: # {name: strategy}, {name: logits (n, C)}, history, {name: why it is left out}
     "Fit each strategy that these data can teach, and score every example, out of fold where it was fitted on it"
+    pd = need("pandas", "train", "Fitting a fusion")
     strategies, logits, left_out = {}, {}, {}
     histories = []
     for name in names:
@@ -1017,6 +1031,7 @@ def _write_predictions(step, evidence, task, logits, shipped, ships):
     "What ships, and every strategy; `present` where what is written judged the post"
     fused = np.any(list(evidence.present.values()), axis=0)
     judged = evidence.present.get(ships, fused)     # an expert that ships alone judges what it answers
+    pd = need("pandas", "train", "Fitting a fusion")
     def predictions(scores, present): return prediction_table(evidence.frame, evidence.y, present, scores, task)
     write_parquet(predictions(shipped, judged), step/"predictions.parquet")
     tables = [predictions(scores, fused).assign(strategy=name) for name, scores in logits.items()]
@@ -1046,7 +1061,7 @@ def _save_shipped(folder, fusion, ships):
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #311f8031
 def draw_learning(
-    history:pd.DataFrame,   # of `fuse`; without rows where no network was tried
+    history:"pd.DataFrame",   # of `fuse`; without rows where no network was tried
 ):
     "Validation loss of each network by epoch"
     from multimodal_fakes.figures import subplots

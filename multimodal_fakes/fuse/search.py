@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['networks', 'propose', 'search', 'lowest_loss', 'trials_table', 'importance', 'draw_search', 'search_task']
 
+# %% ../../nbs/fuse/05d_search.ipynb #acfcfc56
+from ..core import need
+
+# %% ../../nbs/fuse/05d_search.ipynb #8be84dd1
+need("pandas", "train", "A search for settings")     # a sentence in place of a traceback
+
 # %% ../../nbs/fuse/05d_search.ipynb #b3de2272
 import shutil
 import tempfile

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['movement', 'InStep', 'Clips', 'Sync']
 
+# %% ../../nbs/fuse/05b_sync.ipynb #9151633e
+from ..core import need
+
+# %% ../../nbs/fuse/05b_sync.ipynb #a77e7c1c
+need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
+
 # %% ../../nbs/fuse/05b_sync.ipynb #fe99f50e
 from pathlib import Path
 

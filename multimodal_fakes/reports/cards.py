@@ -11,6 +11,12 @@ __all__ = ['HEADS', 'SEEN', 'MODEL_CARD', 'DATA_CARD', 'Run', 'written', 'about_
            'whose_map', 'not_fitted', 'decided_in_words', 'of_each_class', 'costs_of_purposes', 'left_to_a_person',
            'those_seen', 'unfamiliar', 'share_right', 'build_card', 'write_card']
 
+# %% ../../nbs/reports/05a_cards.ipynb #57f4523d
+from ..core import need
+
+# %% ../../nbs/reports/05a_cards.ipynb #ebb6fcda
+need("pandas", "train", "A report")     # a sentence in place of a traceback
+
 # %% ../../nbs/reports/05a_cards.ipynb #efca5f3b
 import math
 from dataclasses import dataclass

@@ -6,6 +6,12 @@
 __all__ = ['GALLERY_CSS', 'CSS', 'TEMPLATES', 'Picture', 'Example', 'Gallery', 'Section', 'picture', 'thumbnail', 'block_html',
            'cell_text', 'in_notebook', 'page_html', 'write_page']
 
+# %% ../../nbs/reports/05b_page.ipynb #d69b4321
+from ..core import need
+
+# %% ../../nbs/reports/05b_page.ipynb #fed451b2
+need("pandas", "train", "A report")     # a sentence in place of a traceback
+
 # %% ../../nbs/reports/05b_page.ipynb #27f00a04
 import base64
 import io

@@ -10,6 +10,12 @@ __all__ = ['NO_EXPERT', 'SUMMED', 'align', 'read_models', 'read_abouts', 'read_s
            'flat_metrics', 'headline', 'summary_table', 'aligned', 'what_is_printed', 'seeds_table', 'across_runs',
            'crossed', 'report_table', 'report_text']
 
+# %% ../../nbs/reports/05d_report.ipynb #59224ac9
+from ..core import need
+
+# %% ../../nbs/reports/05d_report.ipynb #bc836962
+need("pandas", "train", "A report")     # a sentence in place of a traceback
+
 # %% ../../nbs/reports/05d_report.ipynb #b7bbe4b9
 from itertools import compress
 from pathlib import Path

@@ -12,6 +12,12 @@ __all__ = ['SECTIONS', 'drawing', 'show', 'per_thousand', 'in_thousands', 'weake
            'noise_section', 'example_groups', 'one_of_each', 'still', 'small_picture', 'galleries', 'errors_section',
            'page_all', 'unwritten_parts']
 
+# %% ../../nbs/reports/05c_sections.ipynb #fcafad47
+from ..core import need
+
+# %% ../../nbs/reports/05c_sections.ipynb #394bb8c0
+need("pandas", "train", "A report")     # a sentence in place of a traceback
+
 # %% ../../nbs/reports/05c_sections.ipynb #a859af35
 from itertools import permutations
 from pathlib import Path

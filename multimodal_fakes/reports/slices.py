@@ -8,6 +8,12 @@ __all__ = ['MEASURED', 'NAMED', 'ABOUT', 'SLICED', 'FEWEST', 'OF_BOTH', 'binned'
            'slice_table', 'draw_slices', 'within', 'p_worse', 'holm_adjusted', 'worst_slices', 'what_was_found',
            'format_worst', 'cross_table', 'draw_cross']
 
+# %% ../../nbs/reports/05_slices.ipynb #3906bd1f
+from ..core import need
+
+# %% ../../nbs/reports/05_slices.ipynb #3898b843
+need("pandas", "train", "A report")     # a sentence in place of a traceback
+
 # %% ../../nbs/reports/05_slices.ipynb #6e05409b
 import math
 from itertools import combinations

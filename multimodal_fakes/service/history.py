@@ -7,6 +7,12 @@ __all__ = ['SCHEMA', 'metadata', 'predictions', 'feedback', 'facts', 'HistoryCon
            'plain_database_errors', 'history_url', 'History', 'facts_statement', 'media_sha256', 'find_statement',
            'forget_statements']
 
+# %% ../../nbs/service/07b_history.ipynb #39aa07e5
+from ..core import need
+
+# %% ../../nbs/service/07b_history.ipynb #7d9eb1f0
+need("sqlalchemy", "serve", "The service")     # a sentence in place of a traceback
+
 # %% ../../nbs/service/07b_history.ipynb #730b4132
 import contextlib
 import hashlib
@@ -45,7 +51,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ..core import FakesError, nearest, patch, sha256_file
+from ..core import FakesError, nearest, need, patch, sha256_file
 from ..settings import Section
 
 # %% ../../nbs/service/07b_history.ipynb #3651e8b4
@@ -449,7 +455,7 @@ def find(self:History,
                           # text_hash, image_sha256, video_sha256
 ): # pandas.DataFrame, in order of arrival; `time` and `label_time` with time zone
     "Predictions that pass all filters, with the latest label of each"
-    import pandas as pd
+    pd = need("pandas", "train", "A table of predictions")
     for name in filters:
         if name not in _FILTERS: raise FakesError(f"No filter {name!r}{nearest(name, ('text', *_FILTERS))}")
     if text: filters["text_hash"] = self.hash_text(text)

@@ -6,6 +6,12 @@
 __all__ = ['KINDS', 'FORMATS', 'Problem', 'Limits', 'Intake', 'Hold', 'patience', 'Part', 'clean_name', 'Parts', 'faults',
            'raw_answer', 'GuardedProtocol', 'guarded']
 
+# %% ../../nbs/service/07a_intake.ipynb #65947f74
+from ..core import need
+
+# %% ../../nbs/service/07a_intake.ipynb #615d57f0
+need("uvicorn", "serve", "The service")     # a sentence in place of a traceback
+
 # %% ../../nbs/service/07a_intake.ipynb #75aa37e0
 import asyncio
 from collections import Counter

@@ -6,6 +6,12 @@
 __all__ = ['HIDDEN', 'request_id', 'log', 'is_secret', 'redact_text', 'redact', 'as_json', 'as_text', 'clean_record', 'LogConf',
            'setup_log']
 
+# %% ../../nbs/service/07d_log.ipynb #d795260b
+from ..core import need
+
+# %% ../../nbs/service/07d_log.ipynb #69dda61f
+need("loguru", "serve", "The service")     # a sentence in place of a traceback
+
 # %% ../../nbs/service/07d_log.ipynb #0d4d9990
 import json
 import logging

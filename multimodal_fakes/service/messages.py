@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..core import need
 from ..detect import answers
 from ..detect.answers import says
 from ..media import IMAGES
@@ -268,7 +269,7 @@ def openapi(
     models=(),    # of bodies, which FastAPI does not see
 ) -> dict: # OpenAPI
     "The document of an application, with the bodies and keys"
-    from fastapi.openapi.utils import get_openapi
+    get_openapi = need("fastapi.openapi.utils", "serve", "The service").get_openapi
     doc = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     parts = doc.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['METHODS', 'Meters', 'labelled', 'as_histogram']
 
+# %% ../../nbs/service/07f_meters.ipynb #f79530ff
+from ..core import need
+
+# %% ../../nbs/service/07f_meters.ipynb #4affd2e5
+need("prometheus_client", "serve", "The service")     # a sentence in place of a traceback
+
 # %% ../../nbs/service/07f_meters.ipynb #a6a2ce50
 from collections.abc import Iterator
 from itertools import accumulate

@@ -6,6 +6,12 @@
 __all__ = ['LEAK', 'MEDIA', 'NOT_STORED', 'DIED', 'FAILED', 'OURS', 'ADDRESSES', 'LOOKS', 'NO_HISTORY', 'HttpConf', 'ServeConf',
            'read_conf', 'harmless', 'as_problem', 'Service', 'idempotency']
 
+# %% ../../nbs/service/07h_respond.ipynb #0ea1a9f7
+from ..core import need
+
+# %% ../../nbs/service/07h_respond.ipynb #9144c554
+need("fastapi", "serve", "The service")     # a sentence in place of a traceback
+
 # %% ../../nbs/service/07h_respond.ipynb #0c8ed685
 import asyncio
 import hashlib

@@ -11,6 +11,12 @@ __all__ = ['HEADERS', 'NUMBER', 'router', 'BAD', 'POST_FIELDS', 'BATCH_FIELDS', 
            'get_ready', 'get_health', 'get_models', 'get_metrics', 'get_document', 'get_docs', 'make_app', 'Served',
            'server_of', 'conf_of', 'serve']
 
+# %% ../../nbs/service/07i_serve.ipynb #8035a52d
+from ..core import need
+
+# %% ../../nbs/service/07i_serve.ipynb #89ce8158
+need("fastapi", "serve", "The service")     # a sentence in place of a traceback
+
 # %% ../../nbs/service/07i_serve.ipynb #8317a99b
 import asyncio
 import gc

@@ -11,6 +11,12 @@ __all__ = ['N_BOOT', 'RULES', 'SHOWN', 'CURVES', 'read_predictions', 'positive_i
            'curves_of', 'flat_metrics', 'fit_calibration', 'with_out_of_fold', 'add_answers', 'calibrate_all',
            'write_bundle', 'draw_reliability', 'draw_map', 'draw_decisions', 'purposes_table']
 
+# %% ../../nbs/trust/05d_calibrate.ipynb #382cbb30
+from ..core import need
+
+# %% ../../nbs/trust/05d_calibrate.ipynb #92dcf5e2
+need("pandas", "train", "Calibrating")     # a sentence in place of a traceback
+
 # %% ../../nbs/trust/05d_calibrate.ipynb #ea843951
 from pathlib import Path
 from typing import NamedTuple

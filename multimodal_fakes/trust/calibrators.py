@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import FakesError, nearest, patch
+from ..core import FakesError, nearest, need, patch
 from ..metrics import bit_masks, ece, sigmoid, softmax, yes_no
 
 # %% ../../nbs/trust/05_calibrators.ipynb #6a1b95be
@@ -81,8 +81,8 @@ class Temperature(Calibrator):
 
     def fit(self, logits, y):
         "Returns self; raises `CalibrationRefused` at a bound, without improvement, or when the search fails"
-        from scipy.optimize import minimize_scalar
-        from scipy.special import log_softmax
+        minimize_scalar = need("scipy.optimize", "train", "Fitting a calibration").minimize_scalar
+        log_softmax = need("scipy.special", "train", "Fitting a calibration").log_softmax
         logits, y = _checked(logits, y)
         def loss(log_t): return -log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(y)), y].mean()
         result = minimize_scalar(loss, bounds=np.log(SLOPE), method="bounded", options=dict(xatol=1e-5))
@@ -110,7 +110,7 @@ def _refuse_bound(t):
 # %% ../../nbs/trust/05_calibrators.ipynb #f51ccef5
 def _lowest(loss, start, bounds, sought):
     "Where a convex loss is lowest; `CalibrationRefused` where the search fails or ends at a bound"
-    from scipy.optimize import minimize
+    minimize = need("scipy.optimize", "train", "Fitting a calibration").minimize
     options = dict(maxiter=2000, ftol=1e-12, gtol=1e-7)
     result = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options)
     if not result.success: raise CalibrationRefused(f"the search for {sought} failed: {result.message}")
@@ -149,7 +149,7 @@ class Vector(Calibrator):
 # %% ../../nbs/trust/05_calibrators.ipynb #7f64cd32
 def _vector_loss(z, truth, unchanged):
     "Mean NLL with the ridge of one example, and its gradient, as a function of scales and biases (2k,)"
-    from scipy.special import log_softmax
+    log_softmax = need("scipy.special", "train", "Fitting a calibration").log_softmax
     n, k = z.shape
     def loss(w):
         scale, bias = w[:k], w[k:]
@@ -272,7 +272,7 @@ def pools(
     y,      # (n,) whether it is so
 ) -> tuple: # of each pool: its lowest score, its highest, how many are so, how many there are
     "Neighbours pooled until their shares never fall"
-    from scipy.optimize import isotonic_regression
+    isotonic_regression = need("scipy.optimize", "train", "Fitting a calibration").isotonic_regression
     x, at, n = np.unique(odds, return_inverse=True, return_counts=True)
     yes = np.bincount(at, y)
     cuts = isotonic_regression(yes / n, weights=n).blocks
@@ -287,7 +287,7 @@ class Isotonic(OneVsRest):
                                      # (Niculescu-Mizil & Caruana 2005, doi 10.1145/1102351.1102430)
 
     def fit_one(self, odds, y):
-        from scipy.optimize import isotonic_regression
+        isotonic_regression = need("scipy.optimize", "train", "Fitting a calibration").isotonic_regression
         low, high, yes, n = pools(odds, y)
         p = isotonic_regression((yes + 1) / (n + 2), weights=n).x
         both_ends = np.stack([low, high], 1).ravel()
@@ -311,7 +311,7 @@ class Shifted(Calibrator):
 
     def fit(self, logits, y):
         "Returns self; raises `CalibrationRefused` when the search fails"
-        from scipy.optimize import minimize
+        minimize = need("scipy.optimize", "train", "Fitting a calibration").minimize
         logits, y = _checked(logits, y)
         k = logits.shape[1]
         loss = _shifted_loss(self._log_p(logits), np.eye(k)[y])
@@ -332,7 +332,7 @@ class Shifted(Calibrator):
 # %% ../../nbs/trust/05_calibrators.ipynb #5b9bea7c
 def _shifted_loss(z, truth):
     "Mean NLL with the prior, and its gradient, as a function of the slope's logarithm and the biases (1 + k,)"
-    from scipy.special import log_softmax
+    log_softmax = need("scipy.special", "train", "Fitting a calibration").log_softmax
     n = len(z)
     def loss(w):
         slope, bias = np.exp(w[0]), w[1:]

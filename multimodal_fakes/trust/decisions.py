@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import FakesError, nearest, patch
+from ..core import FakesError, nearest, need, patch
 from ..metrics import check_scores, decide, resamples
 from .calibrators import mean_error
 
@@ -143,7 +143,7 @@ def allowed_failures(
 @lru_cache(maxsize=256)
 def _binomial_table(size, rate, sure):
     "Failures allowed among 0, 1, … `size` examples"
-    from scipy.stats import binom
+    binom = need("scipy.stats", "train", "Choosing a threshold").binom
     return binom.ppf(1 - sure, np.arange(size + 1), rate) - 1
 
 # %% ../../nbs/trust/05a_decisions.ipynb #f14d388e
@@ -504,7 +504,7 @@ def threshold_curve(
     n_points:int=200, # rows at most
 ): # DataFrame: threshold, precision (blank where nothing is flagged), recall, fpr, f1, macro_f1, flagged
     "What every threshold would achieve"
-    import pandas as pd
+    pd = need("pandas", "train", "Choosing a threshold")
     y, p = _both_classes(y, p)
     cuts = cuts_between(p)
     spread = np.linspace(0, len(cuts) - 1, min(len(cuts), n_points)).astype(int)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import FakesError, atomic_path, checked, patch
+from ..core import FakesError, atomic_path, checked, need, patch
 from ..record import expert_step
 
 # %% ../../nbs/trust/05b_ood.ipynb #8785d737
@@ -23,7 +23,7 @@ def whitening(
     seed:int=0,     # chooses the posts where there are more than `MOST`
 ) -> tuple: # (D, D) matrix that whitens, (k, D) whitened class means
     "Class means and the inverse root of the covariance around them"
-    from sklearn.covariance import LedoitWolf
+    LedoitWolf = need("sklearn.covariance", "train", "Learning what is familiar").LedoitWolf
     some = np.random.default_rng(seed).permutation(len(x))[:MOST]
     x = np.asarray(x, "float64")[some]
     y = np.unique(np.asarray(y)[some], return_inverse=True)[1]
@@ -190,7 +190,7 @@ def read_task(
     names,      # of experts that ship
 ) -> tuple: # predictions of one expert, {expert: (n, D)}, {expert: (n,)}, names without vectors
     "Features of every post, and who has which; experts whose features are their scores are left out"
-    import pandas as pd
+    pd = need("pandas", "train", "Learning what is familiar")
     from safetensors.numpy import load_file
     features, present, without = {}, {}, []
     first = None

@@ -8,6 +8,12 @@ __all__ = ['BESIDE', 'ABSENT', 'LIBRARIES', 'SCORED', 'FORMAT', 'seal', 'conditi
            'fusion_rule', 'candidates', 'asked', 'make_protocol', 'read_protocol', 'same_protocol', 'refuse_mixed',
            'read_run', 'compare', 'side_by_side']
 
+# %% ../../nbs/trust/05c_protocol.ipynb #25ab5213
+from ..core import need
+
+# %% ../../nbs/trust/05c_protocol.ipynb #aef5ecf7
+need("pandas", "train", "A protocol")     # a sentence in place of a traceback
+
 # %% ../../nbs/trust/05c_protocol.ipynb #eacefa79
 import json
 import os
