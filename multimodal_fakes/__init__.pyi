@@ -4,6 +4,7 @@ from multimodal_fakes.core import FakesError
 from multimodal_fakes.detect.answers import Answer as Answer
 from multimodal_fakes.detect.classifier import Classifier
 from multimodal_fakes.detect.fetch import UrlPolicy
+from multimodal_fakes.detect.predict import Ready
 from multimodal_fakes.detect.predict import Seen
 from multimodal_fakes.fuse.combine import Evidence
 from typing import Any
@@ -15,6 +16,9 @@ __version__: str
 class Detector:
     """A trained detector of one task: `Detector.load('models/fake_news').predict(text=…, image=…)`"""
     runtime: str
+    precision: str
+    threads: Any
+    readers: Any
     bundle: dict
     version: Any
     experts: dict
@@ -30,7 +34,7 @@ class Detector:
     calibration: Any
     sets: Any
 
-    def __init__(self, bundle: dict, experts: dict, fusion=None, familiar=None, urls: UrlPolicy | None=None, folder=None, runtime: str='torch'):
+    def __init__(self, bundle: dict, experts: dict, fusion=None, familiar=None, urls: UrlPolicy | None=None, folder=None, runtime: str='torch', threads: int=0, precision: str='float32'):
         """bundle: detector.json
         experts: name → expert
         fusion: `Strategy`, none where one expert ships alone
@@ -38,16 +42,76 @@ class Detector:
         urls: from where pictures and videos may be fetched, nowhere if none
         folder: models/<task>
         runtime: of the experts and the fusion
+        threads: that prepare posts, all cores if zero
+        precision: of the networks of torch, of `PRECISIONS`
         """
 
     @classmethod
-    def load(cls, folder, runtime: str='torch', threads: int=0, urls: UrlPolicy | None=None) -> Detector:
+    def load(cls, source, runtime: str='auto', threads: int=0, urls: UrlPolicy | None=None, device: str='auto', precision: str='auto') -> Detector:
         """Read a bundle whose files are as the stages wrote them; raises where one is not
 
-        folder: models/<task>
-        runtime: or onnx: the graphs that the stage export wrote, without torch
+        source: models/<task>, or whatever `find_bundle` finds: an archive, an address, a release
+        runtime: torch, as it was trained; onnx: the graphs of the stage export; auto: see `pick_runtime`
         threads: of one answer, all cores if zero
         urls: from where pictures and videos may be fetched, nowhere if none
+        device: cpu, cuda, cuda:0, mps; auto: the best that is here
+        precision: of torch, see `pick_precision`
+        """
+
+    @property
+    def device(self) -> str:
+        """Where its networks compute
+
+        self: cpu, cuda:0, mps
+        """
+
+    @property
+    def at_once(self) -> int:
+        """Posts that are best judged together: a GPU has many cores to keep busy"""
+
+    def rounding(self):
+        """A block in which the networks of torch compute in `precision`"""
+
+    @property
+    def name(self) -> str:
+        """Task, number of the release if it is one, encoders, what ships
+
+        self: `fake_news 3 · distilbert+efficientnet_b0 · aligned`
+        """
+
+    def save_pretrained(self, save_directory, *, repo_id: str | None=None, push_to_hub: bool=False, **push_to_hub_kwargs):
+        """Copy the bundle with its manifest and card into a folder
+
+        save_directory: made; it may be there if it is empty
+        repo_id: on the Hub, the name of the folder if none
+        push_to_hub: as well of `push_to_hub`
+        return: what `push_to_hub` returns, or none
+        """
+
+    def push_to_hub(self, repo_id: str, *, commit_message: str | None=None, private: bool | None=None, token: str | None=None, branch: str | None=None, create_pr: bool | None=None, number: int | None=None, slim: bool=False, **patterns):
+        """Write the bundle to a repository on the Hub, in one commit
+
+        repo_id: user/name, made where it is not there
+        commit_message: the detector's name if none
+        private: as the account says if none
+        token: the one that `hf auth login` kept if none
+        branch: main if none
+        create_pr: as a pull request
+        number: of the release
+        slim: without weights that torch alone opens allow_patterns, ignore_patterns, delete_patterns
+        return: address of the commit
+        """
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *, force_download: bool=False, token: str | None=None, cache_dir=None, local_files_only: bool=False, revision: str | None=None, **model_kwargs) -> Detector:
+        """Load a detector from the Hub, or from where `load` finds it
+
+        pretrained_model_name_or_path: user/name on the Hub, or what `load` takes
+        force_download: also what is in the cache
+        token: the one that `hf auth login` kept if none
+        cache_dir: of the Hub's client
+        local_files_only: nothing is fetched
+        revision: branch, tag or commit, main if none of `load`: runtime, threads, urls, device
         """
 
     def looks_at(self, part: str) -> bool:
@@ -81,14 +145,23 @@ class Detector:
 
         name: of an expert
         samples: of its modality, None where a post has none
-        items: what `GraphExpert.look_at` takes of those that are there, where that is known already
+        items: what its reader made of those that are there, where that is known already
         """
 
-    def see_all(self, samples, names=None) -> dict:
-        """What experts make of some posts; for graphs that read alike a sample is prepared once
+    def read(self, samples: dict, names=None) -> dict:
+        """What networks are fed of a post; experts that read alike share it
+
+        samples: of one post, as `look` gives them
+        names: of experts, all if none
+        return: id of a reader → what it made of its sample
+        """
+
+    def see_all(self, samples, names=None, items=None) -> dict:
+        """What experts make of some posts
 
         samples: as `look` gives them, for each post
         names: of experts, all if none
+        items: of `read`, for each post, where that is known already
         return: name → `Seen`
         """
 
@@ -141,11 +214,32 @@ class Detector:
         return: a number in [0, 1] for each post, none where the detector does not know
         """
 
+    def prepare(self, post: dict, weights=None) -> Ready:
+        """All that is done to a post before the networks see it; raises as `look`
+
+        post: with `text`, `image` and `video`, any may be None, and `weights` where it has its own
+        weights: of the experts, as for `shares_of`; those that ship if none
+        """
+
+    def in_threads(self, function, posts: list) -> list:
+        """Do something to each post, several at a time; raises what the first of them raised
+
+        function: of one post
+        return: its results, in order
+        """
+
     def predict_batch(self, posts, weights=None) -> list[Answer]:
         """Judge posts together
 
         posts: dicts with `text`, `image` and `video`, any may be None, and `weights` where a post has its own; or texts, or a DataFrame
         weights: of the experts, as for `shares_of`; those that ship if none
+        return: with `ignored`
+        """
+
+    def judge_ready(self, ready: list) -> list[Answer]:
+        """Judge prepared posts together
+
+        ready: of `Ready`
         return: with `ignored`
         """
 
@@ -182,16 +276,24 @@ class Detector:
         """
 
     def answers(self, posts: list) -> list[Answer | FakesError]:
-        """Judge posts together, or, where one of them fails, each alone
+        """Judge posts together, without those that cannot be
 
         posts: as for `predict_batch`
         return: in the place of a post that cannot be judged its error
         """
 
-    def predict_frame(self, frame, batch_size: int=32, columns=None):
+    def answers_of(self, batches):
+        """Judge batch after batch
+
+        batches: of posts, as for `answers`
+        return: generator of lists: the answers of each batch, in order
+        """
+
+    def predict_frame(self, frame, batch_size: int=0, columns=None):
         """Judge a table in memory
 
         frame: DataFrame with a column text, image or video; paths, bytes or pictures
+        batch_size: posts judged together, `at_once` if zero
         columns: part → its column, where that is not called as the part
         return: DataFrame with the same index and the columns of `answer_columns`; `error` says why a row has no answer
         """
