@@ -328,7 +328,7 @@ def library_of(
 ) -> Path: # the package
     "The library that a project runs: its own, as a clone and a workspace have one, or the one installed"
     own = Path(project)/PACKAGE.name
-    return own if own.is_dir() else PACKAGE
+    return own if own.is_dir() else PACKAGE     # type: ignore[return-value]
 
 # %% ../nbs/00eb_workspace.ipynb #046aca24
 MAKERS = {      # room of `pilots` → datasets that it makes
