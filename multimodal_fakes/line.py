@@ -297,6 +297,7 @@ def run_stage(
     project:Path|None=None,  # the folder that holds params.yaml, `root()` if none
 ) -> Path: # the executed notebook
     "Run one stage: check its parameters, execute its notebook, publish what it wrote"
+    need("papermill", "pipeline", "Running a stage")
     project = project or root()
     parameters = stage_params(stage, read_yaml(project/"params.yaml"), name)
     names = dict(task=parameters.get("task"), key=name)

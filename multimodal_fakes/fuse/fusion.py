@@ -1009,6 +1009,7 @@ def _write_predictions(step, evidence, task, logits, shipped, ships):
     "What ships, and every strategy; `present` where what is written judged the post"
     fused = np.any(list(evidence.present.values()), axis=0)
     judged = evidence.present.get(ships, fused)     # an expert that ships alone judges what it answers
+    pd = need("pandas", "train", "Fitting a fusion")
     def predictions(scores, present): return prediction_table(evidence.frame, evidence.y, present, scores, task)
     write_parquet(predictions(shipped, judged), step/"predictions.parquet")
     tables = [predictions(scores, fused).assign(strategy=name) for name, scores in logits.items()]
