@@ -72,8 +72,8 @@ def written_manifest(
     "The manifest that a bundle has"
     path = Path(folder)/MANIFEST
     manifest = read_json(path) if path.is_file() else None
-    is_own = isinstance(manifest, dict) and manifest.get("digest") == digest(bundle)
-    return manifest if is_own else {}
+    if not isinstance(manifest, dict) or manifest.get("digest") != digest(bundle): return {}
+    return manifest
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #853f4eb5
 def _named(bundle, encoders, number):
@@ -767,7 +767,8 @@ def find_bundle(
     text = _local(source) if isinstance(source, str) else source
     if is_address(text):
         if not text.startswith("hf://"): return _of_address(text, cache)
-        return from_hub(*hub_id(text), cache_folder(cache)/"hub")
+        repo_id, revision = hub_id(text)
+        return from_hub(repo_id, revision, cache_folder(cache)/"hub")
     path = Path(text)
     if (path/"detector.json").is_file(): return path
     if path.is_file(): return _of_archive(path, cache)

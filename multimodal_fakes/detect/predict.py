@@ -246,8 +246,8 @@ def from_pretrained(
     "Load a detector from the Hub, or from where `load` finds it"
     source = str(pretrained_model_name_or_path)
     if is_repository(source):
-        fetched = dict(force=force_download, local=local_files_only, token=token)
-        return cls.load(from_hub(source, revision, cache_dir, **fetched), **model_kwargs)
+        folder = from_hub(source, revision, cache_dir, token, force_download, local_files_only)
+        return cls.load(folder, **model_kwargs)
     return cls.load(pretrained_model_name_or_path, **model_kwargs)
 
 def is_repository(
