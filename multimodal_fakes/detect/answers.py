@@ -111,7 +111,7 @@ def as_row(
 
 # %% ../../nbs/detect/06bb_answers.ipynb #ffffc73f
 def in_words(
-    answer:Answer,
+    answer:Answer|dict,
 ) -> str: # lines
     "An answer as a person says it"
     predicted = answer["prediction"]

@@ -137,6 +137,10 @@ class Aligned(Conjunctive):
             self.alignment = ALIGNMENTS[self.pair].train(*train, *val, folder, **self.settings, live=live)
         return super().fit(evidence, evidence.rows("val") if rows is None else rows)
 
+    def to(self, device):
+        self.alignment.model.to(device)
+        return self
+
     def save(self, folder):
         super().save(folder)
         self.alignment.save(Path(folder)/"alignment")
@@ -699,12 +703,6 @@ def to(self:EndToEnd, device) -> EndToEnd: # itself
     "The network and its encoders compute there"
     Concat.to(self, device)
     for encoder in (self.encoders or {}).values(): encoder.to(device)
-    return self
-
-@patch
-def to(self:Aligned, device) -> Aligned: # itself
-    "Its alignment computes there"
-    self.alignment.model.to(device)
     return self
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #32127813
