@@ -35,7 +35,7 @@ BEGAN = time.perf_counter()
 
 class Posts:
     "Titles, and pictures drawn once; no post is the same as another"
-    def __init__(self, n, pictures=128):
+    def __init__(self, n, pictures=64):
         rng = np.random.default_rng(7)
         self.texts = make_texts(n, 100)
         self.pictures = [small_photo(rng, i % 2) for i in range(min(n, pictures))]
@@ -180,6 +180,22 @@ def table(asked, posts):
         say(f"  {precision}: {out[precision]:,.0f}, {counts['judged']} judged, {counts['errors']} errors")
     return out
 
+def processes(asked, posts):
+    "Posts a second of `mmfakes batch --workers`: several processes on one device, the second half of the batches timed"
+    from multimodal_fakes.detect.batch import answers_by
+    detector = load(asked, asked.precisions[min(1, len(asked.precisions) - 1)])
+    some = 2 * posts.some(len(posts), seed=5)
+    batches = [some[i:i + asked.max_batch] for i in range(0, len(some), asked.max_batch)]
+    began = time.perf_counter()
+    for k, _ in enumerate(answers_by(detector, asked.workers, batches), 1):
+        if k == len(batches) // 2:
+            middle = time.perf_counter()
+    rest = sum(map(len, batches[len(batches) // 2:]))
+    figures = dict(workers=asked.workers, precision=detector.precision, steady=rest / (time.perf_counter() - middle),
+                   with_start=len(some) / (time.perf_counter() - began))
+    say("  ", figures)
+    return figures
+
 
 # ---- servers
 def as_request(post):
@@ -208,14 +224,24 @@ def asked_for(port, requests, n_posts):
         figures["refused"] = bad[:300].decode("utf-8", "replace")
     return figures
 
+RUNNING = []      # servers, to be ended where the time is over
+
 @contextmanager
 def started(host, seconds):
     "A server, given some seconds to become ready"
-    took = host.start(seconds)
+    RUNNING.append(host)
     try:
-        yield took
+        yield host.start(seconds)
     finally:
         host.stop()
+        RUNNING.remove(host)
+
+def end():
+    "Stop in the middle"
+    say("no time left, ending")
+    for host in RUNNING:
+        host.stop()
+    os._exit(3)
 
 def service(asked, posts):
     "The HTTP service of this project"
@@ -274,7 +300,8 @@ def litserve(asked, posts):
     return dict(ready_s=seconds, workers=asked.lit_workers, max_batch=asked.max_batch, singly=singly)
 
 
-PARTS = dict(compare=compare, networks=networks, library=library, table=table, service=service, litserve=litserve)
+PARTS = dict(compare=compare, library=library, processes=processes, service=service, litserve=litserve, table=table,
+             networks=networks)
 
 def measured(asked):
     "All parts, one after the other; what failed is told in its place"
@@ -304,12 +331,12 @@ def arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--device", default="cuda")
-    add("--posts", type=int, default=8192)
+    add("--posts", type=int, default=4096)
     add("--layers", type=int, default=6, help="of DistilBERT")
-    add("--known", type=int, default=256, help="posts that the fusion is trained on")
-    add("--compared", type=int, default=512, help="posts whose answers are compared with a CPU's")
+    add("--known", type=int, default=160, help="posts that the fusion is trained on")
+    add("--compared", type=int, default=400, help="posts whose answers are compared with a CPU's")
     add("--batch", type=int, default=256)
-    add("--seconds", type=float, default=6.0, help="that a rate is measured for")
+    add("--seconds", type=float, default=4.0, help="that a rate is measured for")
     add("--workers", type=int, default=max(1, len(os.sched_getaffinity(0)) - 4), help="of the service")
     add("--lit-workers", type=int, default=4)
     add("--max-batch", type=int, default=32)
@@ -323,7 +350,7 @@ def arguments(argv=None):
 def main(argv=None):
     asked = arguments(argv)
     asked.home = Path(tempfile.mkdtemp(prefix="gpu_serving"))
-    stop = threading.Timer(asked.limit, lambda: (say("no time left, ending"), os._exit(3)))
+    stop = threading.Timer(asked.limit, end)
     stop.daemon = True
     stop.start()
     results = measured(asked)
