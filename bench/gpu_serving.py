@@ -1,8 +1,8 @@
 """`python -m bench.gpu_serving`: posts a second on a GPU, of the library, of a table and of the service.
 
-DistilBERT (66 M weights) and EfficientNet-B0 with weights drawn by chance, a fusion trained on what they give, posts of a
-title and a JPEG of 400 × 300. Every part prints what it measures and stands alone: one that fails is told, and the next
-begins. `--device cpu --posts 64 --layers 1` rehearses all of it without a GPU."""
+DistilBERT (66 M weights) and EfficientNet-B0 with weights drawn by chance, a fusion trained on what they give, posts of
+a title and a JPEG of 400 × 300. Every part prints what it measures and stands alone: one that fails is told, and the
+next begins. `--device cpu --posts 64 --layers 1` rehearses all of it without a GPU."""
 import argparse
 import io
 import json
@@ -120,22 +120,24 @@ def compare(asked, posts):
 
 def library(asked, posts):
     "Posts a second of each precision: prepared by all cores, judged by the networks, both in turn, both at once"
-    out = {}
-    some, size = posts.some(len(posts)), asked.batch
+    some = posts.some(len(posts))
+    out = {precision: library_rates(load(asked, precision), some, asked) for precision in asked.precisions}
+    return out | dict(batch=asked.batch, posts=len(some))
+
+def library_rates(detector, some, asked):
+    "Of one precision"
+    size = asked.batch
     batches = [some[i:i + size] for i in range(0, len(some), size)]
-    for precision in asked.precisions:
-        detector = load(asked, precision)
-        ready = detector.in_threads(detector.prepare, some[:size])
-        for _ in range(2):
-            detector.judge_ready(ready)
-        synchronised(detector)
-        out[precision] = figures = dict(
-            prepared=rate(lambda: detector.in_threads(detector.prepare, some), len(some)),
-            judged=rate(lambda: detector.judge_ready(ready), len(ready), asked.seconds / 4),
-            in_turn=rate(lambda: [detector.predict_batch(batch) for batch in batches], len(some)),
-            at_once=rate(lambda: list(detector.answers_of(batches)), len(some), asked.seconds))
-        say(f"  {precision}:", {k: round(v) for k, v in figures.items()})
-    return out | dict(batch=size, posts=len(some))
+    ready = detector.in_threads(detector.prepare, some[:size])
+    for _ in range(2):
+        detector.judge_ready(ready)
+    figures = dict(
+        prepared=rate(lambda: detector.in_threads(detector.prepare, some), len(some)),
+        judged=rate(lambda: detector.judge_ready(ready), len(ready), asked.seconds / 4),
+        in_turn=rate(lambda: [detector.predict_batch(batch) for batch in batches], len(some)),
+        at_once=rate(lambda: list(detector.answers_of(batches)), len(some), asked.seconds))
+    say(f"  {detector.precision}:", {k: round(v) for k, v in figures.items()})
+    return figures
 
 def networks(asked, posts):
     "Posts a second that the networks alone judge, from tensors that lie on the device"

@@ -569,7 +569,7 @@ def export_all(
     out,                   # folder that is written, laid out as the project
     task:str,
     datasets,
-    precisions=("float32", "int8"),   # tried, of `PRECISIONS` and int8; of torch in 16 bits the last that passes is chosen
+    precisions=("float32", "int8"),   # tried, of `PRECISIONS` and int8; in 16 bits the last that passes is chosen
     n_posts:int=0,         # test posts judged, all if zero
     n_fixed:int=64,        # training posts that scales are fixed on
     gates:Gates=GATES,     # what a variant may cost

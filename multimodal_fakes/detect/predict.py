@@ -15,8 +15,8 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from threading import Lock
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 from typing import NamedTuple, NotRequired, TypedDict
 

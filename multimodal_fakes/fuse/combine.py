@@ -487,6 +487,10 @@ class PerClass(Strategy):
     def with_weights(self, weights):
         return PerClass([part.with_weights(weights) for part in self.parts], self.experts, self.n_classes)
 
+    def to(self, device):
+        for part in self.parts: part.to(device)
+        return self
+
     def about(self): return super().about() | {"multi_label": True}
 
     def save(self, folder):
@@ -498,13 +502,6 @@ class PerClass(Strategy):
         about = read_json(Path(folder)/"fusion.json")
         parts = [_load_saved(Path(folder)/str(k)) for k in range(about["n_classes"])]
         return cls(parts, about["experts"], about["n_classes"], **about["settings"])
-
-# %% ../../nbs/fuse/05_combine.ipynb #55059ed7
-@patch
-def to(self:PerClass, device:str) -> PerClass: # itself
-    "Where the networks of its parts compute"
-    for part in self.parts: part.to(device)
-    return self
 
 # %% ../../nbs/fuse/05_combine.ipynb #48bcc376
 @patch(as_prop=True)

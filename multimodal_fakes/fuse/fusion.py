@@ -645,6 +645,10 @@ class EndToEnd(Concat):
         self.history_ = pd.concat([fused, tuned], ignore_index=True)
         return self
 
+    def to(self, device):
+        for encoder in (self.encoders or {}).values(): encoder.to(device)
+        return super().to(device)
+
     def combine(self, evidence, batch_size=512):
         features = {name: _pooled(evidence, encoder, name) for name, encoder in self.encoders.items()}
         return super().combine(evidence._but(features=features), batch_size)
@@ -684,13 +688,6 @@ def tune(self:EndToEnd,
     return history
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #2d8c44c2
-@patch
-def to(self:EndToEnd, device) -> EndToEnd: # itself
-    "The network and its encoders compute there"
-    Concat.to(self, device)
-    for encoder in (self.encoders or {}).values(): encoder.to(device)
-    return self
-
 @patch
 def to(self:Aligned, device) -> Aligned: # itself
     "Its alignment computes there"

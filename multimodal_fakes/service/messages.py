@@ -173,8 +173,8 @@ class HealthOut(Reply):
     version:str = Field(examples=["0.1.0"])
 
 _DETECTOR = ("Task, classes, positive class, modalities that what ships looks at, thresholds, "
-             "`decision`: how they are used, `refused`: class → why it has none of its own, version, protocol, runtime, "
-             "device: where it really computes, precision")
+             "`decision`: how they are used, `refused`: class → why it has none of its own, version, protocol, "
+             "runtime, device: where it really computes, precision")
 _MODEL = {"task": "fake_news", "classes": ["real", "fake"], "modalities": ["text", "vision"]}
 
 class ModelsOut(Reply):
