@@ -1,8 +1,8 @@
 """`python -m bench.gpu_serving`: posts a second on a GPU, of the library, of a table and of the service.
 
-DistilBERT (66 M weights) and EfficientNet-B0 with weights drawn by chance, a fusion trained on what they give, posts of a
-title and a JPEG of 400 × 300. Every part prints what it measures and stands alone: one that fails is told, and the next
-begins. `--device cpu --posts 64 --layers 1` rehearses all of it without a GPU."""
+DistilBERT (66 M weights) and EfficientNet-B0 with weights drawn by chance, a fusion trained on what they give, posts of
+a title and a JPEG of 400 × 300. Every part prints what it measures and stands alone: one that fails is told, and the
+next begins. `--device cpu --posts 64 --layers 1` rehearses all of it without a GPU."""
 import argparse
 import io
 import json
@@ -35,7 +35,7 @@ BEGAN = time.perf_counter()
 
 class Posts:
     "Titles, and pictures drawn once; no post is the same as another"
-    def __init__(self, n, pictures=128):
+    def __init__(self, n, pictures=64):
         rng = np.random.default_rng(7)
         self.texts = make_texts(n, 100)
         self.pictures = [small_photo(rng, i % 2) for i in range(min(n, pictures))]
@@ -120,22 +120,24 @@ def compare(asked, posts):
 
 def library(asked, posts):
     "Posts a second of each precision: prepared by all cores, judged by the networks, both in turn, both at once"
-    out = {}
-    some, size = posts.some(len(posts)), asked.batch
+    some = posts.some(len(posts))
+    out = {precision: library_rates(load(asked, precision), some, asked) for precision in asked.precisions}
+    return out | dict(batch=asked.batch, posts=len(some))
+
+def library_rates(detector, some, asked):
+    "Of one precision"
+    size = asked.batch
     batches = [some[i:i + size] for i in range(0, len(some), size)]
-    for precision in asked.precisions:
-        detector = load(asked, precision)
-        ready = detector.in_threads(detector.prepare, some[:size])
-        for _ in range(2):
-            detector.judge_ready(ready)
-        synchronised(detector)
-        out[precision] = figures = dict(
-            prepared=rate(lambda: detector.in_threads(detector.prepare, some), len(some)),
-            judged=rate(lambda: detector.judge_ready(ready), len(ready), asked.seconds / 4),
-            in_turn=rate(lambda: [detector.predict_batch(batch) for batch in batches], len(some)),
-            at_once=rate(lambda: list(detector.answers_of(batches)), len(some), asked.seconds))
-        say(f"  {precision}:", {k: round(v) for k, v in figures.items()})
-    return out | dict(batch=size, posts=len(some))
+    ready = detector.in_threads(detector.prepare, some[:size])
+    for _ in range(2):
+        detector.judge_ready(ready)
+    figures = dict(
+        prepared=rate(lambda: detector.in_threads(detector.prepare, some), len(some)),
+        judged=rate(lambda: detector.judge_ready(ready), len(ready), asked.seconds / 4),
+        in_turn=rate(lambda: [detector.predict_batch(batch) for batch in batches], len(some)),
+        at_once=rate(lambda: list(detector.answers_of(batches)), len(some), asked.seconds))
+    say(f"  {detector.precision}:", {k: round(v) for k, v in figures.items()})
+    return figures
 
 def networks(asked, posts):
     "Posts a second that the networks alone judge, from tensors that lie on the device"
@@ -180,6 +182,22 @@ def table(asked, posts):
         say(f"  {precision}: {out[precision]:,.0f}, {counts['judged']} judged, {counts['errors']} errors")
     return out
 
+def processes(asked, posts):
+    "Posts a second of `mmfakes batch --workers`: several processes on one device, the second half of the batches timed"
+    from multimodal_fakes.detect.batch import answers_by
+    detector = load(asked, asked.precisions[min(1, len(asked.precisions) - 1)])
+    some = 2 * posts.some(len(posts), seed=5)
+    batches = [some[i:i + asked.max_batch] for i in range(0, len(some), asked.max_batch)]
+    began = time.perf_counter()
+    for k, _ in enumerate(answers_by(detector, asked.workers, batches), 1):
+        if k == len(batches) // 2:
+            middle = time.perf_counter()
+    rest = sum(map(len, batches[len(batches) // 2:]))
+    figures = dict(workers=asked.workers, precision=detector.precision, steady=rest / (time.perf_counter() - middle),
+                   with_start=len(some) / (time.perf_counter() - began))
+    say("  ", figures)
+    return figures
+
 
 # ---- servers
 def as_request(post):
@@ -208,14 +226,24 @@ def asked_for(port, requests, n_posts):
         figures["refused"] = bad[:300].decode("utf-8", "replace")
     return figures
 
+RUNNING = []      # servers, to be ended where the time is over
+
 @contextmanager
 def started(host, seconds):
     "A server, given some seconds to become ready"
-    took = host.start(seconds)
+    RUNNING.append(host)
     try:
-        yield took
+        yield host.start(seconds)
     finally:
         host.stop()
+        RUNNING.remove(host)
+
+def end():
+    "Stop in the middle"
+    say("no time left, ending")
+    for host in RUNNING:
+        host.stop()
+    os._exit(3)
 
 def service(asked, posts):
     "The HTTP service of this project"
@@ -274,7 +302,8 @@ def litserve(asked, posts):
     return dict(ready_s=seconds, workers=asked.lit_workers, max_batch=asked.max_batch, singly=singly)
 
 
-PARTS = dict(compare=compare, networks=networks, library=library, table=table, service=service, litserve=litserve)
+PARTS = dict(compare=compare, library=library, processes=processes, service=service, litserve=litserve, table=table,
+             networks=networks)
 
 def measured(asked):
     "All parts, one after the other; what failed is told in its place"
@@ -304,12 +333,12 @@ def arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--device", default="cuda")
-    add("--posts", type=int, default=8192)
+    add("--posts", type=int, default=4096)
     add("--layers", type=int, default=6, help="of DistilBERT")
-    add("--known", type=int, default=256, help="posts that the fusion is trained on")
-    add("--compared", type=int, default=512, help="posts whose answers are compared with a CPU's")
+    add("--known", type=int, default=160, help="posts that the fusion is trained on")
+    add("--compared", type=int, default=400, help="posts whose answers are compared with a CPU's")
     add("--batch", type=int, default=256)
-    add("--seconds", type=float, default=6.0, help="that a rate is measured for")
+    add("--seconds", type=float, default=4.0, help="that a rate is measured for")
     add("--workers", type=int, default=max(1, len(os.sched_getaffinity(0)) - 4), help="of the service")
     add("--lit-workers", type=int, default=4)
     add("--max-batch", type=int, default=32)
@@ -323,7 +352,7 @@ def arguments(argv=None):
 def main(argv=None):
     asked = arguments(argv)
     asked.home = Path(tempfile.mkdtemp(prefix="gpu_serving"))
-    stop = threading.Timer(asked.limit, lambda: (say("no time left, ending"), os._exit(3)))
+    stop = threading.Timer(asked.limit, end)
     stop.daemon = True
     stop.start()
     results = measured(asked)

@@ -33,7 +33,7 @@ def detector(ships) -> Detector:
         train_one(folder, task, key, entry, params)
     fuse(folder, folder, task, SHIPS[ships], ["weighted"], weights=WEIGHTS)
     calibrate_all(folder, folder, TASK, task.field, task.datasets, task.experts, task.tests)
-    export_all(folder, folder, TASK, task.datasets, int8=False, n_posts=100)
+    export_all(folder, folder, TASK, task.datasets, precisions=["float32"], n_posts=100)
     return Detector.load(folder/f"models/{TASK}", runtime="onnx", threads=1)
 
 

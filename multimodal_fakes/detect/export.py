@@ -7,7 +7,8 @@ __all__ = ['WORDS', 'SIZES', 'QUANTISED', 'FLOAT', 'KEPT', 'GATES', 'WORTH', 'Fl
            'of_network', 'of_alignment', 'networks', 'free_axes', 'resized', 'write_graph', 'strip', 'parts_of',
            'difference', 'layers_of', 'to_int8', 'outputs_of', 'add_to', 'quantise', 'sensitive_first', 'Gates',
            'moved', 'too_much', 'Trial', 'kept_layers', 'milliseconds', 'variant_row', 'try_int8', 'seen_posts',
-           'some_of_each', 'in_eights', 'write_float', 'float_rows', 'export_all', 'draw_variants']
+           'some_of_each', 'in_eights', 'write_float', 'float_rows', 'half_rows', 'half_row', 'export_all',
+           'draw_variants']
 
 # %% ../../nbs/detect/06d_export.ipynb #c1545bcd
 from ..core import need
@@ -30,11 +31,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..core import FakesError, atomic_path, progress, read_sums, write_json, write_sums
+from ..core import FakesError, atomic_path, pick_device, progress, read_sums, write_json, write_sums
 from .bundles import write_manifest
 from .inference import ALONE, Graph, load_graphs
 from .posts import as_seen, open_posts, read_confidence, test_posts
-from .predict import Detector, write_golden
+from .predict import PRECISIONS, Detector, write_golden
+from ..experts.encoder import has_bf16
 from ..fuse.sync import InStep
 from ..metrics import decide, score_table
 
@@ -548,13 +550,70 @@ def float_rows(
                          "Nothing is exported.")
     return [variant_row(name, "float", graphs/f"{name}.onnx", net.batch, cost, []) for name, net in nets.items()]
 
+# %% ../../nbs/detect/06d_export.ipynb #7fdf6c16
+def half_rows(
+    trial:Trial,
+    precisions,    # asked for
+    gates:Gates,
+    device:str="auto",   # as `pick_device` takes it
+) -> list: # rows of the table, of the graph `torch`: float32, and each that could be tried
+    "The detector with torch in 16 bits"
+    asked = [p for p in precisions if p in PRECISIONS[1:]]
+    able = [p for p in asked if _can_round(p, pick_device(device))]
+    for p in asked:
+        if p not in able: print(f"{p} needs a GPU, and is left out.")
+    if not able: return []
+    served = Detector.load(trial.detector.folder, "torch", device=device, precision="float32")
+    rows = [half_row(trial, served, "float32", gates) | {"refused": ""}]
+    for p in able:
+        row = half_row(trial, served, p, gates)
+        is_faster = row["ms_32"] < WORTH * rows[0]["ms_32"]
+        rows.append(row if row["refused"] or is_faster else row | {"refused": "not faster"})
+    return rows
+
+def _can_round(precision, device):
+    "Whether a device computes in it at more than a crawl"
+    return device != "cpu" or (precision == "bfloat16" and has_bf16())
+
+# %% ../../nbs/detect/06d_export.ipynb #703c9933
+def half_row(
+    trial:Trial,
+    served:Detector,   # with torch; its precision is set
+    precision:str,
+    gates:Gates,
+) -> dict: # a line of the table
+    "One precision judged and timed"
+    served.precision = precision
+    probs = served.judge(trial.samples, trial.quality)
+    cost = moved(trial.y, probs, trial.reference, served.bundle)
+    weights = sum(path.stat().st_size for path in served.folder.rglob("*.safetensors"))
+    return dict(
+        graph="torch",
+        variant=precision,
+        mb=round(weights / 2**20, 3),
+        ms_1=round(_judging(served, trial, 1), 3),
+        ms_32=round(_judging(served, trial, 32), 3),
+        **_rounded(cost),
+        refused=", ".join(too_much(cost, gates)))
+
+def _judging(served, trial, n, repeats=3):
+    "Milliseconds of one post, n at once, median"
+    rows = [i % len(trial.samples) for i in range(n)]
+    samples, quality = [trial.samples[i] for i in rows], [trial.quality[i] for i in rows]
+    took = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        served.judge(samples, quality)
+        took.append(time.perf_counter() - began)
+    return float(np.median(took)) / n * 1000
+
 # %% ../../nbs/detect/06d_export.ipynb #8e0b7d95
 def export_all(
     home,                  # project that is read
     out,                   # folder that is written, laid out as the project
     task:str,
     datasets,
-    int8:bool=True,
+    precisions=("float32", "int8"),   # tried, of `PRECISIONS` and int8; in 16 bits the last that passes is chosen
     n_posts:int=0,         # test posts judged, all if zero
     n_fixed:int=64,        # training posts that scales are fixed on
     gates:Gates=GATES,     # what a variant may cost
@@ -562,7 +621,7 @@ def export_all(
 ) -> pd.DataFrame: # a row a variant
     "Export a bundle: graphs, the table of what was tried, the known answers, and the manifest of the whole"
     home, folder = Path(home), Path(out)/"models"/task
-    detector = Detector.load(home/"models"/task)
+    detector = Detector.load(home/"models"/task, "torch", device="cpu")
     samples, quality, y = seen_posts(home, detector, datasets, n_posts, seed)
     trial = Trial(detector, samples, quality, y)
     rows = some_of_each(samples, detector.modalities)
@@ -571,7 +630,7 @@ def export_all(
     shutil.rmtree(graphs, ignore_errors=True)
     write_float(nets, graphs, _max_tokens(detector))
     rows = float_rows(trial, nets, graphs)
-    if int8:
+    if "int8" in precisions:
         train_samples, train_quality, _ = seen_posts(home, detector, datasets, n_fixed, seed, "train")
         some_of_each(train_samples, detector.modalities)
         fixed = networks(detector, train_samples, train_quality)
@@ -579,6 +638,7 @@ def export_all(
             name = before["graph"]
             batches = in_eights(fixed[name].batch)
             rows += try_int8(name, trial, graphs, nets[name], batches, before, gates)
+    rows += half_rows(trial, precisions, gates)
     table, about = _keep(detector, folder, graphs, pd.DataFrame(rows), trial, gates)
     _write_step(Path(out)/"Step_5"/task/"export", table, about)
     experts, fusion = load_graphs(detector.folder, detector.bundle, graphs=folder/"onnx")
@@ -629,12 +689,12 @@ def _keep(detector, folder, graphs, table, trial, gates):
 # %% ../../nbs/detect/06d_export.ipynb #fb948b43
 def _write_step(step, table, about):
     "What the pipeline compares"
-    chosen = table[table.chosen]
+    chosen = table[table.chosen & (table.graph != "torch")]
     with atomic_path(step/"variants.csv") as f: table.to_csv(f, index=False)
     write_json(step/"metrics.json", {
         "n": about["n"],
         "mb": round(float(chosen.mb.sum()), 3),
-        "int8": int((chosen.variant != "float").sum()),
+        "int8": int(chosen.variant.str.startswith("int8").sum()),
         **{k: round(v, 6) for k, v in about["cost"].items()},
         "protocol": about["protocol"]})
 

@@ -659,6 +659,10 @@ class EndToEnd(Concat):
         self.history_ = pd.concat([fused, tuned], ignore_index=True)
         return self
 
+    def to(self, device):
+        for encoder in (self.encoders or {}).values(): encoder.to(device)
+        return super().to(device)
+
     def combine(self, evidence, batch_size=512):
         features = {name: _pooled(evidence, encoder, name) for name, encoder in self.encoders.items()}
         return super().combine(evidence._but(features=features), batch_size)
@@ -696,14 +700,6 @@ def tune(self:EndToEnd,
                   s["patience"], s["weight_decay"], s["seed"], bf16=has_bf16(), live=live)
     self.encoders = {name: encoder.to(pick_device()).eval() for name, encoder in encoders.items()}
     return history
-
-# %% ../../nbs/fuse/05c_fusion.ipynb #2d8c44c2
-@patch
-def to(self:EndToEnd, device) -> EndToEnd: # itself
-    "The network and its encoders compute there"
-    Concat.to(self, device)
-    for encoder in (self.encoders or {}).values(): encoder.to(device)
-    return self
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #32127813
 def _pooled(evidence, encoder, name):
