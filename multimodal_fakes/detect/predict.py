@@ -25,6 +25,7 @@ from PIL import Image
 
 from multimodal_fakes.core import (
     FakesError,
+    NotInstalled,
     atomic_path,
     check_sums,
     digest,
@@ -1000,6 +1001,7 @@ def _try_all(self:Detector, posts):
 @patch
 def _try(self:Detector, post):
     try: return self.prepare(post)
+    except NotInstalled: raise
     except FakesError as e: return e
 
 @patch
