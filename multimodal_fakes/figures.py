@@ -9,7 +9,7 @@ __all__ = ['LONGEST', 'LINES', 'caption', 'in_legend', 'PlainFigure', 'figure', 
 from .core import need
 
 # %% ../nbs/00cb_figures.ipynb #a7d879b6
-need("matplotlib", "train", "Drawing a figure")     # a sentence in place of a traceback
+need("matplotlib", "explain", "Drawing a figure")     # a sentence in place of a traceback
 
 # %% ../nbs/00cb_figures.ipynb #bea2a87b
 import contextlib

@@ -661,7 +661,7 @@ def _basis(quality, minutes, facts, confs, need, stated):
 def unplanned(need):
     "What to do where modalities have no expert, in a line"
     some = first_few([f"{task} ({', '.join(modalities)})" for task, modalities in need.items()])
-    return (f"No experts are chosen yet for {some}. `python -m multimodal_fakes.line plan` chooses them where "
+    return (f"No experts are chosen yet for {some}. `mmfakes run` chooses them where "
             f"params.yaml or the profile has `quality: {' | '.join(QUALITIES)}`; or write them under `experts`.")
 
 # %% ../nbs/00ed_quality.ipynb #7bc92bcd

@@ -155,7 +155,7 @@ class Fusion(Section):
 
 # %% ../nbs/00b_settings.ipynb #240eb242
 class Search(Section):
-    "Look for better settings of the fusion networks, by hand: python -m multimodal_fakes.line search fake_news"
+    "Look for better settings of the fusion networks, by hand: mmfakes stage search fake_news"
     n_trials:int = count("settings tried", least=1)
     seconds:float = Field(gt=0, description="after which no new trial begins")
     epochs:int = count("of a trial, at most", least=1)

@@ -64,7 +64,7 @@ class Graph:
     ):
         import onnxruntime
         if not Path(path).exists():
-            raise FakesError(f"No graph {path}. `python -m multimodal_fakes.line export <task>` writes it; "
+            raise FakesError(f"No graph {path}. `mmfakes stage export <task>` writes it; "
                              "until then use the runtime torch.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -371,7 +371,7 @@ def lacks_graphs(
     "Why a bundle has no graphs of its own"
     about = Path(folder)/"onnx/export.json"
     if not about.exists():
-        return (f"{folder} has not been exported: `python -m multimodal_fakes.line export {bundle['task']}` "
+        return (f"{folder} has not been exported: `mmfakes stage export {bundle['task']}` "
                 "writes its ONNX graphs; or use the runtime torch.")
     made_from = read_json(about)
     if made_from["protocol"] != bundle["protocol"]:
