@@ -389,16 +389,21 @@ def look(
 @patch
 def _samples(self:Detector, post, failed):
     "What each expert sees of an opened post; words in its picture that were not read are entered in `failed`"
-    from multimodal_fakes.data.ocr import ocr_text
     caption, image = post.get("text"), post.get("image")
     lines = self._read(image, failed)
-    read = ocr_text(lines)
+    read = _words(lines)
     everything = {"text": self._text(caption, read) or None, "vision": image, **(post.get("video") or {})}
     samples = {m: everything[m] for m in self.modalities if everything.get(m) is not None}
     if not samples: raise self._nothing(failed)
     n_words = len(f"{caption or ''} {read}".split())
     n_pixels = np.nan if image is None else image.n_pixels
     return samples, (n_words, ocr_confidence(lines), n_pixels)
+
+def _words(lines):
+    "What was read in a picture"
+    if not lines: return ""
+    from multimodal_fakes.data.ocr import ocr_text
+    return ocr_text(lines)
 
 # %% ../../nbs/detect/06c_predict.ipynb #a9e7cb1d
 @patch
