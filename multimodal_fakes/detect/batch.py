@@ -306,11 +306,23 @@ def answers_by(
     how = {name: getattr(detector, name) for name in ("runtime", "urls", "device", "precision")}
     begin = (detector.folder, how | {"threads": 1})
     coming:deque = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, begin) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(workers, get_context("spawn"), _begin, begin) as pool:
         for posts in batches:
             coming.append(pool.submit(_answers_here, posts))
             if len(coming) > 2 * workers: yield _result(coming.popleft())
         while coming: yield _result(coming.popleft())
+
+@contextlib.contextmanager
+def _one_thread_each():
+    "A block in which processes that begin compute with one thread: as many as cores would fight for these"
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try: yield
+    finally:
+        for name, value in before.items():
+            if value is None: del os.environ[name]
+            else: os.environ[name] = value
 
 def _result(future):
     "Its answers"
