@@ -3,7 +3,9 @@
 Directions of imports are held by nbs/00a_reach.ipynb, widths by ruff, types by mypy.
 """
 import ast
+import builtins
 import json
+import symtable
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -113,6 +115,45 @@ def untagged():
         if is_stage and tagged != 1: yield f"{path.relative_to(ROOT)}: {tagged} cells tagged `parameters`, not one"
 
 
+def without_types(source):
+    "A source without what only type checkers see"
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if not ast.unparse(node).startswith("if TYPE_CHECKING:")]
+    return ast.unparse(tree)
+
+
+def asked_of_all(table):
+    "Global names that a source, its functions and comprehensions ask for"
+    is_module = table.get_type() == "module"
+    names = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (is_module or s.is_global())}
+    return names.union(*map(asked_of_all, table.get_children()))
+
+
+def starred(source):
+    "Names that `from … import *` of our own rooms brings"
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.ImportFrom) and node.names[0].name == "*"): continue
+        room = (ROOT/node.module.replace(".", "/")).with_suffix(".py")
+        listed = next(n for n in ast.parse(room.read_text(encoding="utf-8")).body if ast.unparse(n).startswith("__all__"))
+        yield from ast.literal_eval(listed.value)
+
+
+def unknown_names():
+    "Names that a stage asks for and none of the cells that it runs defines"
+    for path in notebooks():
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        stage = "\n".join(source for source in sources if source.startswith("#| stage"))
+        if not stage: continue
+        tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        runs = [*tagged, *(s for s in sources if s.startswith("#| export")), stage]
+        defined = symtable.symtable(without_types("\n".join(runs)), str(path), "exec")
+        known = {s.get_name() for s in defined.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()}
+        asked = asked_of_all(symtable.symtable(stage, str(path), "exec"))
+        for name in sorted(asked - known - {*starred(stage), *dir(builtins)}):
+            yield f"{path.relative_to(ROOT)}: the stage asks for {name}, which no cell that it runs defines"
+
+
 def dirty():
     "Saved outputs with progress bars, warnings or paths"
     for path in notebooks():
@@ -121,5 +162,5 @@ def dirty():
 
 
 if __name__ == "__main__":
-    wrong = [*too_long(), *too_dense(), *repeated(), *untagged(), *dirty()]
+    wrong = [*too_long(), *too_dense(), *repeated(), *untagged(), *unknown_names(), *dirty()]
     if wrong: sys.exit("\n".join(wrong))
