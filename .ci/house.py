@@ -134,8 +134,9 @@ def starred(source):
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.ImportFrom) and node.names[0].name == "*"): continue
         room = (ROOT/node.module.replace(".", "/")).with_suffix(".py")
-        listed = next(n for n in ast.parse(room.read_text(encoding="utf-8")).body if ast.unparse(n).startswith("__all__"))
-        yield from ast.literal_eval(listed.value)
+        lines = ast.parse(room.read_text(encoding="utf-8")).body
+        names = next(line.value for line in lines if ast.unparse(line).startswith("__all__"))
+        yield from ast.literal_eval(names)
 
 
 def unknown_names():

@@ -185,13 +185,32 @@ METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "auroc": "roc_auc", "ece": 
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #6642439a
 def write_manifest(
-    folder,   # models/<task>, whole
+    folder,      # models/<task>
+    made=None,   # folder with what a stage has just made of it, which is newer; where the manifest is written
 ) -> dict:
     "Write manifest.json"
-    (Path(folder)/MANIFEST).unlink(missing_ok=True)        # that of an earlier run
-    manifest = make_manifest(folder)
-    write_json(Path(folder)/MANIFEST, manifest)
+    made = Path(made or folder)
+    (made/MANIFEST).unlink(missing_ok=True)        # that of an earlier run
+    with _together(Path(folder), made) as whole: manifest = make_manifest(whole)
+    write_json(made/MANIFEST, manifest)
     return manifest
+
+@contextlib.contextmanager
+def _together(folder, made):
+    "A folder of links to the files of a bundle, and to those that are newer in their place"
+    if made.resolve() == folder.resolve():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=made.parent) as d:
+        for part in (folder, made): shutil.copytree(part, d, copy_function=_link, dirs_exist_ok=True)
+        (Path(d)/MANIFEST).unlink(missing_ok=True)
+        yield Path(d)
+
+def _link(file, place):
+    "A second name of a file, a copy on another disk; in place of what stood there"
+    Path(place).unlink(missing_ok=True)
+    try: os.link(file, place)
+    except OSError: shutil.copy(file, place)
 
 def read_manifest(
     folder,   # of a bundle

@@ -644,7 +644,7 @@ def export_all(
     experts, fusion = load_graphs(detector.folder, detector.bundle, graphs=folder/"onnx")
     served = Detector(detector.bundle, experts, fusion, detector.familiar, runtime="onnx")
     write_golden([detector, served], folder)
-    write_manifest(folder)
+    write_manifest(home/"models"/task, folder)
     return table
 
 # %% ../../nbs/detect/06d_export.ipynb #4de39374
