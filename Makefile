@@ -94,8 +94,8 @@ test: setup  ## every notebook's tests
 	@rm -rf _scratch
 	nbdev_test --n_workers 2 --do_print --timing
 
-matrix: setup  ## each extra from the built wheel in an environment of its own, with the detectors of models/
-	@python .ci/matrix.py models
+matrix: setup  ## each extra from the built wheel in an environment of its own, with the detectors of models/; ONLY="base serve"
+	@python .ci/matrix.py models $(if $(ONLY),--only $(ONLY))
 
 check: setup  ## notebooks are clean, the library is what they export, and both read as they should
 	@nbdev_clean && nbdev_export && git diff --exit-code -- nbs multimodal_fakes
