@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import tomllib
+import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -246,6 +247,7 @@ def serve(environment, bundle, folder):
     finally: service.terminate()
     out, err = service.communicate(timeout=60)
     ended = service.returncode if problem is None else 0
+    if problem and f"{NAME}[" in problem: ended, err = 1, problem          # it serves, and says why not this detector
     done = subprocess.CompletedProcess(command, ended, out, err)
     return outcome(done, ("serve", *bundle.needs), environment, problem)
 
@@ -256,6 +258,10 @@ def answered(service, address, bundle):
     while time.monotonic() < until:
         if service.poll() is not None: return None
         try: urllib.request.urlopen(f"{address}/health/ready", timeout=5).close()
+        except urllib.error.HTTPError as e:
+            reasons = e.read().decode()
+            if f"{NAME}[" in reasons: return reasons
+            time.sleep(0.2)
         except OSError: time.sleep(0.2)
         else: break
     else: return "not ready in 120 s"
