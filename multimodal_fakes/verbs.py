@@ -11,6 +11,7 @@ import contextlib
 import io
 import os
 import platform
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -169,7 +170,7 @@ def init(args):
     "Make a project: settings, stages, and the data of an example or your own"
     from multimodal_fakes.workspace import make_project
     made = make_project(args.folder, profile=args.profile, data=args.data, datasets=args.datasets)
-    print(f"{made} is ready. Next: cd {made} && mmfakes run")
+    print(f"{made} is ready. Next: cd {shlex.quote(str(made))} && mmfakes run")
 
 # %% ../nbs/10b_verbs.ipynb #be5008d3
 def run(args):
