@@ -34,7 +34,7 @@ def make(strategy, project, work, task):
     with_experts(project, work, task)
     fuse(work, work, load_task(work, *asked), strategy, [strategy], **SHORT)
     calibrate_all(work, work, *asked)
-    export_all(work, work, task, about["datasets"], int8=False, n_posts=24)
+    export_all(work, work, task, about["datasets"], precisions=("float32",), n_posts=24)
 
 
 def main():
