@@ -79,6 +79,8 @@ def _batch(command):
     command.add_argument("--metrics", metavar="FILE.json", help="the same, and write the metrics to a file")
     about = "of standard input and output, and of files whose names do not tell"
     command.add_argument("--format", choices=PIPED, default="", help=about)
+    about = "processes that judge, one if left out, one a core for 0"
+    command.add_argument("--workers", type=int, default=1, metavar="N", help=about)
     _with_json(command)
 
 # %% ../nbs/11_cli.ipynb #2e1c42d7

@@ -53,7 +53,7 @@ def _detector(args):
 
 def _runs(detector):
     "With what it runs, and where"
-    return dict(runtime=detector.runtime, device=str(getattr(detector, "device", "cpu")))
+    return dict(runtime=detector.runtime, device=detector.device)
 
 # %% ../nbs/10b_verbs.ipynb #787f455c
 def _text_of(text):
@@ -77,7 +77,7 @@ def batch(args):
     label = args.label_column or ("label" if args.evaluate or args.metrics else None)
     columns = {part: getattr(args, f"{part}_column") for part in PARTS}
     measured = dict(label_column=label, metrics=_metrics_file(args.metrics))
-    read = dict(columns=columns, format=args.format, files=args.files)
+    read = dict(columns=columns, format=args.format, files=args.files, workers=args.workers)
     counts = predict_table(_detector(args), args.source, args.target, **read, **measured)
     if args.json: print(readable_json(counts), file=sys.stderr if args.target == "-" else sys.stdout)
     return 0 if counts["judged"] else 1

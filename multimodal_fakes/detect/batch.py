@@ -24,7 +24,7 @@ from pathlib import Path
 from types import UnionType
 from typing import NamedTuple, get_args, get_origin, get_type_hints
 
-from ..core import FakesError, atomic_path, nearest, need, progress, write_json
+from ..core import FakesError, atomic_path, nearest, need, progress, usable_cores, write_json
 from ..data.names import is_url
 from ..data.rows import column_names, columns_of, is_nothing, read_rows
 from .answers import Answer, answer_columns, as_row
@@ -411,9 +411,10 @@ def predict_table(
     "Judge every row of a table; a column of the answer is called `label.1` where the table has a `label`"
     _check_apart(source, target, metrics)
     kind = _kind_written(target, source, format)
-    workers = workers or len(os.sched_getaffinity(0))
+    if workers < 0: raise FakesError(f"workers: expected 0, for one a core, or more, got {workers}.")
+    workers = workers or usable_cores()
     judged = detector.answers_of if workers == 1 else partial(answers_by, detector, workers)
-    size = batch_size or (detector.at_once if workers == 1 else 32)
+    size = batch_size or detector.at_once
     with opened_table(source, format, files) as opened:
         own = columns_of(opened.path, opened.fmt)
         parts = _of_table(opened.name, part_columns, own, columns)

@@ -202,13 +202,15 @@ def _together(folder, made):
         yield folder
         return
     with tempfile.TemporaryDirectory(dir=made.parent) as d:
-        for part in (folder, made): shutil.copytree(part, d, copy_function=_link, dirs_exist_ok=True)
-        (Path(d)/MANIFEST).unlink(missing_ok=True)
-        yield Path(d)
+        whole = Path(shutil.copytree(folder, f"{d}/whole", copy_function=_link))
+        (whole/MANIFEST).unlink(missing_ok=True)
+        for part in (path for path in made.iterdir() if path.is_dir()):     # nothing of the one before stays in it
+            shutil.rmtree(whole/part.name, ignore_errors=True)
+            shutil.copytree(part, whole/part.name, copy_function=_link)
+        yield whole
 
 def _link(file, place):
-    "A second name of a file, a copy on another disk; in place of what stood there"
-    Path(place).unlink(missing_ok=True)
+    "A second name of a file, a copy on another disk"
     try: os.link(file, place)
     except OSError: shutil.copy(file, place)
 
