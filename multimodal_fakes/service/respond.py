@@ -301,6 +301,16 @@ async def in_history(
     def work(): return getattr(self.history, method)(*args, **options)
     return await asyncio.get_running_loop().run_in_executor(self.writers, work)
 
+# %% ../../nbs/service/07h_respond.ipynb #64568f60
+@patch
+async def take(
+    self:Service,
+    name:str,        # of a key, or `client_name`
+    cost:float=1,    # of a batch its length
+) -> float: # seconds to wait, 0 if allowed
+    "Take tokens of the rate limit"
+    return self.rate.take(name, cost)
+
 # %% ../../nbs/service/07h_respond.ipynb #a3392f72
 @patch
 async def judge_many(

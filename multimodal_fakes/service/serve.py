@@ -273,20 +273,20 @@ def allow(
         request.state.key = service.keys.check(presented, scope)
         address = request.client.host if request.client else "-"
         request.state.limited = request.state.key if presented else client_name(address)
-        wait = service.rate.take(request.state.limited)
+        wait = await service.take(request.state.limited)
         if not wait: return
         later = f"Wait {wait:.0f} s, then send the next." if wait >= 1 else "Wait a second."
         raise Problem(429, f"Too many requests. {later}", retry_after=wait)
     return [Depends(check)]
 
 # %% ../../nbs/service/07i_serve.ipynb #fd1cb3db
-def pay(
+async def pay(
     request,
     n:int,   # posts
 ):
     "Count the posts of a batch but the first, which `allow` has counted; raises `Problem` 429"
     if n <= 1: return
-    wait = service_of(request).rate.take(request.state.limited, n - 1)
+    wait = await service_of(request).take(request.state.limited, n - 1)
     if wait: raise Problem(429, f"Too many posts with this key. Wait {wait:.0f} s, or send fewer.", retry_after=wait)
 
 # %% ../../nbs/service/07i_serve.ipynb #b10f7c5c
@@ -378,7 +378,7 @@ async def post_predict_batch(request:Request):
     with service.intake.hold() as hold:
         parts = await service.intake.form(request, hold, BATCH_FIELDS, many=True)
         items = service.batch_items(parts)
-        pay(request, len(items))
+        await pay(request, len(items))
         answers = await while_there(request, service.judge_many(request, items))
         return json_response(answers)
 
@@ -419,7 +419,7 @@ async def post_classify_batch(request:Request):
     "Judge several texts"
     service, body = await read_json_of(request, TextsIn)
     items = service.not_too_many([(body.task, {"text": t}, ["text"], None) for t in body.texts])
-    pay(request, len(items))
+    await pay(request, len(items))
     answers = await while_there(request, service.judge_many(request, items))
     return json_response(answers)
 
