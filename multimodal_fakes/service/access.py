@@ -18,6 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal, get_args
@@ -278,6 +279,7 @@ class RateLimit:
             del self.buckets[name]
 
 # %% ../../nbs/service/07_access.ipynb #e782cc72
+@lru_cache(10_000)
 def client_name(
     address:str,   # of the client, as the socket gives it
 ) -> str: # the same for all addresses of one IPv6 network

@@ -23,14 +23,16 @@ import asyncio
 import gc
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
+import socket
 import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -637,10 +639,13 @@ class Served(uvicorn.Server):
         return self.servers[0].sockets[0].getsockname()[1]
 
     def queue_more(self):
-        "Let the system keep more new connections than are taken in a round"
-        for server in self.servers:
-            for shared in server.sockets:
-                with shared.dup() as listening: listening.listen(2048)
+        "Let the system keep more new connections than are taken in a round, and those that say nothing, for a while"
+        for shared in (shared for server in self.servers for shared in server.sockets):
+            with shared.dup() as listening:
+                listening.listen(2048)
+                if not hasattr(socket, "TCP_DEFER_ACCEPT"): continue       # Linux has it
+                seconds = math.ceil(self.service.conf.limits.header_seconds)
+                with suppress(OSError): listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
 
     def handle_exit(self, sig, frame):
         if self.service.draining:
