@@ -307,7 +307,7 @@ class Proxies:
         return any(ip in network for network in self.networks)
 
 # %% ../../nbs/service/07_access.ipynb #64cfb9b5
-_HOP = re.compile(r"([\d.]+)(?::\d+)?|\[([\da-fA-F:.]+)\](?::\d+)?|([\da-fA-F:.]+)")     # an address, with a port or without
+_HOP = re.compile(r"([\d.]+)(?::\d+)?|\[([\da-fA-F:.]+)\](?::\d+)?|([\da-fA-F:.]+)")     # address, maybe with a port
 
 @patch
 def client(self:Proxies,

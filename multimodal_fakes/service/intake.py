@@ -553,13 +553,14 @@ def files_for(
     "Raise the bound of open files as far as the system lets, and see how many connections fit"
     try: import resource
     except ImportError: return connections         # Windows has no such bound
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    want = connections + _FILES if hard == resource.RLIM_INFINITY else min(connections + _FILES, hard)
-    if soft == resource.RLIM_INFINITY or soft >= want: want = connections + _FILES if soft < 0 else soft
-    else:
-        try: resource.setrlimit(resource.RLIMIT_NOFILE, (want, hard))
-        except (OSError, ValueError): want = soft      # macOS says more than it gives
-    return max(1, min(connections, want - min(_FILES, want // 2)))
+    want = connections + _FILES
+    bounds = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = (want if bound == resource.RLIM_INFINITY else bound for bound in bounds)
+    if soft < min(want, hard):
+        soft, before = min(want, hard), soft
+        try: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, bounds[1]))
+        except (OSError, ValueError): soft = before      # macOS says more than it gives
+    return max(1, min(connections, soft - min(_FILES, soft // 2)))
 
 # %% ../../nbs/service/07a_intake.ipynb #ce47baf2
 class GuardedProtocol(HttpToolsProtocol):

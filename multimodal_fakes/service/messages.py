@@ -244,7 +244,7 @@ TITLES = {499: "Client Closed Request"}      # that are no standard
 
 # %% ../../nbs/service/07e_messages.ipynb #93f75b39
 _OF_BODY = (400, 408, 413, 415, 422)     # what may be wrong wherever a body is read
-_OF_KEY = (401, 403, 429)                # and wherever a key is needed
+_OF_KEY = (401, 403, 421, 429)           # and wherever a key is needed
 
 def described(
     *statuses:int,           # that the route may answer beside success

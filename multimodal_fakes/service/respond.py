@@ -118,9 +118,9 @@ def as_problem(
     "What is answered to an error"
     if isinstance(e, Problem): return e
     if isinstance(e, Denied): return _denied(e)
-    if isinstance(e, Busy): return Problem(503, harmless(str(e)), retry_after=e.retry_after)
-    if isinstance(e, TimeLimit): return Problem(504, harmless(str(e)))
-    if isinstance(e, UnknownPrediction): return Problem(404, harmless(str(e)))
+    if isinstance(e, Busy): return Problem(503, str(e), retry_after=e.retry_after)
+    if isinstance(e, TimeLimit): return Problem(504, str(e))
+    if isinstance(e, UnknownPrediction): return Problem(404, str(e))
     if isinstance(e, HistoryError): return Problem(503, NOT_STORED, retry_after=30)
     if isinstance(e, WorkerDied): return Problem(503, DIED, retry_after=2)
     if isinstance(e, DetectorFailed): return Problem(500, FAILED)
@@ -139,8 +139,8 @@ def _denied(e):
 def _fault(e):
     "The sender's fault; `reason` marks a file that cannot be decoded"
     reason = getattr(e, "reason", None)
-    if reason == "too_large": return Problem(413, harmless(str(e)))
-    return Problem(422, MEDIA[reason] if reason in MEDIA else harmless(str(e)))
+    if reason == "too_large": return Problem(413, str(e))
+    return Problem(422, MEDIA[reason] if reason in MEDIA else str(e))
 
 def _misfit(e):
     errors = faults(e.errors())

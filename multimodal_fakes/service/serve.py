@@ -626,10 +626,10 @@ class Served(uvicorn.Server):
     async def startup(self, sockets=None):
         self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        self.queue_more()
         gc.collect()
         gc.freeze()      # what is there now stays: looking for garbage among it took 0.1 s each time
         if not self.started: return
+        self.queue_more()
         address = f"http://{self.config.host}:{self.port}"
         print(f"multimodal_fakes listens at {address}, explained at {address}/docs", flush=True)
 
