@@ -551,7 +551,8 @@ def files_for(
     connections:int,   # that are wanted
 ) -> int: # that are possible
     "Raise the bound of open files as far as the system lets, and see how many connections fit"
-    try: import resource
+    try:
+        import resource
     except ImportError: return connections         # Windows has no such bound
     want = connections + _FILES
     bounds = resource.getrlimit(resource.RLIMIT_NOFILE)
