@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HIDDEN', 'request_id', 'log', 'is_secret', 'redact_text', 'redact', 'as_json', 'as_text', 'clean_record', 'LogConf',
-           'setup_log']
+           'Repeats', 'setup_log']
 
 # %% ../../nbs/service/07d_log.ipynb #d795260b
 from ..core import need
@@ -18,7 +18,11 @@ import logging
 import math
 import re
 import sys
+import threading
+import time
 import traceback
+from collections import Counter
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC
 from itertools import islice
@@ -216,6 +220,35 @@ class LogConf(Section):
     rotation:str = "10 MB"                       # size at which a new file is begun
     retention:int = Field(3, ge=1)               # earlier files that are kept
     enqueue:bool = True                          # write in a thread of its own, so that no request waits for the disk
+    repeats:int = Field(60, ge=1)                # warnings, errors and lines of workers of one place in a minute
+
+# %% ../../nbs/service/07d_log.ipynb #f13e2dfa
+class Repeats:
+    "Lets some lines of each place pass in a minute, and counts the others"
+    def __init__(self,
+        most:int,                        # of one place
+        clock:Callable=time.monotonic,   # → seconds
+    ):
+        self.most = most
+        self.clock = clock
+        self.seen:Counter = Counter()    # place → lines in this minute
+        self.end = clock() + 60
+        self.lock = threading.Lock()
+
+    def passes(self, place:str) -> bool:
+        "Whether one more line may be written"
+        with self.lock:
+            self.seen[place] += 1
+            return self.seen[place] <= self.most
+
+    def left_out(self) -> dict: # place → lines
+        "What was not written in a minute that has just ended"
+        if self.clock() < self.end: return {}
+        with self.lock:
+            over = {place: n - self.most for place, n in self.seen.items() if n > self.most}
+            self.seen.clear()
+            self.end = self.clock() + 60
+        return over
 
 # %% ../../nbs/service/07d_log.ipynb #92972dad
 class _Standard(logging.Handler):
@@ -234,6 +267,7 @@ def _add_sink(conf):
     "Say where loguru writes"
     options:dict[str, Any] = dict(level=conf.level, format="{extra[line]}", enqueue=conf.enqueue)
     options |= dict(colorize=False, backtrace=False, diagnose=False)
+    options["filter"] = lambda record: "line" in record["extra"]
     if conf.path: options |= dict(rotation=conf.rotation, retention=conf.retention, encoding="utf-8")
     try: logger.add(conf.path or sys.stderr, **options)
     except OSError as e:
@@ -255,6 +289,25 @@ def _lead_standard(level):
         other.propagate = True
         other.setLevel(logging.NOTSET)
 
+# %% ../../nbs/service/07d_log.ipynb #c0aa9b9a
+def _may_repeat(record) -> bool:
+    "Whether a line is written however often it comes"
+    component = record["extra"].get("component")
+    return component != "worker" and (component == "access" or record["level"].no < logger.level("WARNING").no)
+
+def _place(record) -> str:
+    place = record | record["extra"].get("_place", {})      # of `_Standard`
+    return f"{place['name']}:{place['function']}:{place['line']}"
+
+def _patcher(form, hide, repeats):
+    "Cleans each record and makes its line; a record without one is not written"
+    def patch(record):
+        for place, n in repeats.left_out().items(): log.warning("{} more lines like those of {} in a minute", n, place)
+        if not _may_repeat(record) and not repeats.passes(_place(record)): return
+        clean_record(record, hide)
+        record["extra"]["line"] = form(record)
+    return patch
+
 # %% ../../nbs/service/07d_log.ipynb #1620eefd
 def setup_log(
     conf:LogConf,
@@ -264,10 +317,7 @@ def setup_log(
 
     At the end of a process loguru writes what still waits; `log.complete()` waits for it earlier."""
     form = as_json if conf.format == "json" else as_text
-    def patch(record):
-        clean_record(record, hide)
-        record["extra"]["line"] = form(record)
     logger.remove()
-    logger.configure(extra={"component": "mmfakes"}, patcher=patch)
+    logger.configure(extra={"component": "mmfakes"}, patcher=_patcher(form, hide, Repeats(conf.repeats)))
     _add_sink(conf)
     _lead_standard(conf.level)

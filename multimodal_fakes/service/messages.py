@@ -20,6 +20,7 @@ from ..core import need
 from ..detect import answers
 from ..detect.answers import says
 from ..media import IMAGES
+from .intake import all_harmless
 
 # %% ../../nbs/service/07e_messages.ipynb #e856b9fe
 class Body(BaseModel):
@@ -158,6 +159,8 @@ class ModelsOut(Reply):
     default_task:str|None = Field(examples=["fake_news"])
 
 # %% ../../nbs/service/07e_messages.ipynb #e4590bfe
+_REASONS = ("failed", "ignored")      # fields that quote what libraries say
+
 def as_answer(
     answer:dict,         # of `Detector.predict_batch`
     positive,            # the positive class of its task, none where there is none
@@ -173,6 +176,7 @@ def as_answer(
         "label_id": answer["label"],
     }
     others = {k: v for k, v in answer.items() if k not in first}
+    for name in _REASONS: others |= {name: all_harmless(answer[name])} if answer.get(name) else {}
     return first | others | {"id": None, "request_id": request_id}
 
 # %% ../../nbs/service/07e_messages.ipynb #ddfba5fc
@@ -220,13 +224,14 @@ def json_schema(
 WHY = {  # status → when, and what to do
     400: "The request cannot be read.",
     401: "A key is needed: send it as `Authorization: Bearer …` or `X-API-Key`.",
-    403: "The key does not allow this, or it is turned off here.",
+    403: "The key does not allow this, it is turned off here, or a page of another site sent it.",
     404: "There is no such thing.",
     405: "Not with this method.",
     408: "The request arrived too slowly.",
     409: "It contradicts an earlier request.",
     413: "Too large: see the limit in `detail`.",
     415: "Not a type that is read here.",
+    421: "It was sent to a host that this service does not answer as.",
     422: "Understood, and wrong: `detail` says what to change.",
     429: "Too many requests with this key: wait for `Retry-After` seconds.",
     431: "The headers are too long.",
@@ -239,7 +244,7 @@ TITLES = {499: "Client Closed Request"}      # that are no standard
 
 # %% ../../nbs/service/07e_messages.ipynb #93f75b39
 _OF_BODY = (400, 408, 413, 415, 422)     # what may be wrong wherever a body is read
-_OF_KEY = (401, 403, 429)                # and wherever a key is needed
+_OF_KEY = (401, 403, 421, 429)           # and wherever a key is needed
 
 def described(
     *statuses:int,           # that the route may answer beside success
