@@ -309,7 +309,8 @@ def line_number() -> str:
 def tracked(run, stage, parameters, project) -> Run:
     "A stage as trackers are told of it"
     task = parameters.get("task")
-    return Run(run, stage, task or "data", line_number(), Path(project).resolve().name, parameters, origin(project, stage, task))
+    home, tags = Path(project).resolve().name, origin(project, stage, task)
+    return Run(run, stage, task or "data", line_number(), home, parameters, tags)
 
 # %% ../nbs/00f_line.ipynb #a2a71b07
 def run_stage(

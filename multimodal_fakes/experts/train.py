@@ -308,54 +308,85 @@ def _held() -> dict:
 # %% ../../nbs/experts/04d_train.ipynb #798a0212
 STEP_SECONDS = 5.0      # between two lines of the journal that say how many steps are done
 
-def _follow(live, save_seconds, title):
-    "A callback: what is done so far on screen and in the journal, checkpoints by the clock, the moving average"
+class _Following:
+    "What is done so far, on screen and in the journal; the answers of this epoch"
+    def __init__(self, live, title):
+        self.live, self.title = live, title
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.said = self.began = time.monotonic()
+        self.first = state.global_step
+        self.bar = progress(None, "training", state.max_steps) if is_main_process() else None
+        if self.bar: self.bar.update(state.global_step)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.answers = Answers()
+        self.epoch_began = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.bar: self.bar.update(1)
+        now = time.monotonic()
+        if now - self.said < STEP_SECONDS or not is_main_process(): return
+        self.said = now
+        step, steps = state.global_step, state.max_steps
+        left = (now - self.began) / (step - self.first) * (steps - step)
+        note("step", title=self.title, step=step, steps=steps, seconds_left=round(left, 1))
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.speed = self.answers.n * args.world_size / (time.monotonic() - self.epoch_began)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.bar: self.bar.close()
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        if not is_main_process(): return
+        history = history_table(state.log_history)
+        about = {"title": self.title, "epochs": int(args.num_train_epochs), "samples_per_second": round(self.speed, 2)}
+        note("epoch", **about, **history.iloc[-1].to_dict(), **_held())
+        if self.live: self.live(history)
+
+# %% ../../nbs/experts/04d_train.ipynb #292cf6de
+class _Keeping:
+    "Checkpoints by the clock, the moving average"
+    def __init__(self, save_seconds): self.save_seconds = save_seconds
+    def on_train_begin(self, args, state, control, **kwargs): self.saved = time.monotonic()
+    def on_save(self, args, state, control, **kwargs): self.saved = time.monotonic()
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if isinstance(model, Averaged): model.update()
+        if time.monotonic() - self.saved >= self.save_seconds: control.should_save = True
+
+def _callback(kind, *args):
+    "One of the two above as the Trainer takes it"
     TrainerCallback = need("transformers", "train", "Training").TrainerCallback
-    class Follow(TrainerCallback):
-        def on_train_begin(self, args, state, control, **kwargs):
-            self.saved = self.said = self.began = time.monotonic()
-            self.first = state.global_step
-            self.bar = progress(None, "training", state.max_steps) if is_main_process() else None
-            if self.bar: self.bar.update(state.global_step)
+    return type(kind.__name__, (kind, TrainerCallback), {})(*args)
 
-        def on_epoch_begin(self, args, state, control, **kwargs):
-            self.answers = Answers()
-            self.epoch_began = time.monotonic()
+# %% ../../nbs/experts/04d_train.ipynb #bd5ee22a
+class _Scored:
+    "The part of our Trainer that scores each epoch; `following` holds the answers"
+    following:_Following
 
-        def on_step_end(self, args, state, control, model=None, **kwargs):
-            if isinstance(model, Averaged): model.update()
-            if self.bar: self.bar.update(1)
-            now = time.monotonic()
-            if now - self.saved >= save_seconds: control.should_save = True
-            if now - self.said >= STEP_SECONDS: self.say_steps(state, now)
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training: self.following.answers.add(outputs["logits"], inputs["labels"])
+        return (loss, outputs) if return_outputs else loss
 
-        def say_steps(self, state, now):
-            self.said = now
-            step, steps = state.global_step, state.max_steps
-            left = (now - self.began) / (step - self.first) * (steps - step)
-            if is_main_process(): note("step", title=title, step=step, steps=steps, seconds_left=round(left, 1))
+    def log(self, logs, *args, **kwargs):
+        scores = _scores(self, self.following.answers, "train") if "loss" in logs else {}
+        super().log(logs | scores, *args, **kwargs)
 
-        def on_epoch_end(self, args, state, control, **kwargs):
-            self.speed = self.answers.n * args.world_size / (time.monotonic() - self.epoch_began)
-
-        def on_save(self, args, state, control, **kwargs): self.saved = time.monotonic()
-
-        def on_train_end(self, args, state, control, **kwargs):
-            if self.bar: self.bar.close()
-
-        def on_evaluate(self, args, state, control, **kwargs):
-            if not is_main_process(): return
-            history = history_table(state.log_history)
-            about = {"title": title, "epochs": int(args.num_train_epochs), "samples_per_second": round(self.speed, 2)}
-            note("epoch", **about, **history.iloc[-1].to_dict(), **_held())
-            if live: live(history)
-    return Follow()
+    def evaluate(self, *args, **kwargs):
+        loss, answers = _validated(self)
+        metrics = {"eval_loss": loss} | _scores(self, answers, "val")
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 # %% ../../nbs/experts/04d_train.ipynb #f6b804ad
-def _trainer(names, schedule, follow):
-    "The Trainer's class with our order, parameter groups, schedule, check and scores"
+def _trainer(names, schedule):
+    "The Trainer's class with our order, parameter groups, schedule and check"
     Trainer = need("transformers", "train", "Training").Trainer
-    class Loop(Trainer):
+    class Loop(_Scored, Trainer):
         def _get_train_sampler(self, train_dataset=None):
             size = self._train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
             lengths = getattr(self.train_dataset, "lengths", None)
@@ -380,22 +411,6 @@ def _trainer(names, schedule, follow):
             if not torch.isfinite(loss):
                 raise FakesError(_no_number(loss, self.state.global_step, rows, names, self.args.learning_rate))
             return loss
-
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-            if model.training: follow.answers.add(outputs["logits"], inputs["labels"])
-            return (loss, outputs) if return_outputs else loss
-
-        def log(self, logs, *args, **kwargs):
-            scores = _scores(self, follow.answers, "train") if "loss" in logs else {}
-            super().log(logs | scores, *args, **kwargs)
-
-        def evaluate(self, *args, **kwargs):
-            loss, answers = _validated(self)
-            metrics = {"eval_loss": loss} | _scores(self, answers, "val")
-            self.log(metrics)
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-            return metrics
     return Loop
 
 # %% ../../nbs/experts/04d_train.ipynb #bf7df0a4
@@ -546,10 +561,11 @@ def fit(
     settings = _Settings(
         epochs, lr, batch_size, weight_decay, seed, n_workers, bf16, schedule, clip, accumulate, compile)
     trained = _before_training(model, seed, ema)
-    follow = _follow(live, save_seconds, title)
-    trainer = _trainer(names, schedule, follow)(
+    following = _callback(_Following, live, title)
+    trainer = _trainer(names, schedule)(
         trained, _arguments(checkpoints, settings), data_collator=train.collate, train_dataset=train, eval_dataset=val,
-        callbacks=[EarlyStoppingCallback(patience), follow])
+        callbacks=[EarlyStoppingCallback(patience), following, _callback(_Keeping, save_seconds)])
+    trainer.following = following
     history = _run(trainer, checkpoints, lr)
     if ema: model.load_state_dict(trained.average.module.state_dict())
     trainer.accelerator.wait_for_everyone()      # no process may still read what is removed now

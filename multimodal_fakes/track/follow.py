@@ -20,7 +20,7 @@ from pathlib import Path
 from .. import __version__
 from ..core import digest, patch, read_json, write_json
 from ..experts.journal import JOURNAL, Journal
-from .trackers import TRACKERS, Run, tracker_names
+from .trackers import TRACKERS, Run
 
 # %% ../../nbs/track/08_follow.ipynb #13e4639e
 def in_words(
@@ -208,5 +208,6 @@ def _achieved(self:Follower) -> tuple: # metrics; files; bundle
     numbers = {name: float(v) for name, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     pages = [*folder.glob("*.html"), *folder.glob("*.md"), *folder.glob("metrics.json"), *folder.glob("history.csv")]
     notebooks = sorted(folder.glob("*.ipynb"))
-    pictures = [p for notebook in notebooks for p in pictures_of(notebook, self.file.parent/f"{self.run.name}_pictures")]
+    drawn = self.file.parent/f"{self.run.name}_pictures"
+    pictures = [picture for notebook in notebooks for picture in pictures_of(notebook, drawn)]
     return numbers, sorted(pages) + pictures, bundle

@@ -188,7 +188,7 @@ class TensorBoard:
     def model(self, folder): pass      # it keeps none
 
 # %% ../../nbs/track/08_trackers.ipynb #7700d137
-TRACKERS = {"mlflow": MLflow, "wandb": WandB, "dvclive": DVCLive, "tensorboard": TensorBoard}      # as `settings.TRACKERS`
+TRACKERS = {"mlflow": MLflow, "wandb": WandB, "dvclive": DVCLive, "tensorboard": TensorBoard}     # as in `settings`
 
 def tracker_names(
     asked,   # a list of `TRACKERS`, or such names joined by commas; none for no tracker
