@@ -227,7 +227,7 @@ class Whole(Section):
     "What concerns the run as a whole; all of it may be left out"
     quality:Literal["quick", "balanced", "best"]|None = text("of experts that are chosen: quick, balanced, best", None)
     minutes:float|None = Field(None, gt=0, description="that a run may take, as `quality` has it if none")
-    track:list[Tracker] = Field([], description="what is told of each stage, any of mlflow, wandb, dvclive, tensorboard")
+    track:list[Tracker] = Field([], description="told of each stage: any of mlflow, wandb, dvclive, tensorboard")
 
 def check_whole(
     params:dict,   # the whole of params.yaml
