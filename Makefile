@@ -3,6 +3,7 @@ PYTHON   ?= python3
 PROFILE  ?= pilot
 DATASETS ?= Datasets
 WEIGHTS  ?=
+TRACK    ?=
 TORCH    ?=
 VENV     := .venv
 LOCK     := $(if $(filter cpu,$(TORCH)),requirements-cpu-torch.lock,requirements.lock)
@@ -11,6 +12,9 @@ LOCK     := $(if $(filter cpu,$(TORCH)),requirements-cpu-torch.lock,requirements
 export OF_PROFILE  := $(value PROFILE)
 export OF_DATASETS := $(value DATASETS)
 export OF_WEIGHTS  := $(value WEIGHTS)
+ifdef TRACK
+export MMFAKES_TRACK := $(value TRACK)
+endif
 
 ifneq (,$(findstring :,$(CURDIR)))
 $(error The path of this folder has a colon, which separates the folders of PATH: $(CURDIR). Move or rename it)
@@ -65,7 +69,7 @@ pilot: export  ## the embedded pilot datasets and their checklists
 IN_WORK = cd "$$work" && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes report
 
 ifeq ($(OF_PROFILE),pilot)
-run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data
+run: pilot  ## raw posts to calibrated detectors; PROFILE=real DATASETS=… for other data; TRACK=mlflow to track
 	python -m multimodal_fakes.line reproduce
 	@python -m multimodal_fakes report
 else

@@ -462,7 +462,7 @@ def _fit_head(model, data:Training, home, checkpoints, recipe) -> "pd.DataFrame"
         frozen[split] = Features(features=pooled, labels=data.labels[rows])
     history = fit(
         HeadOnly(model), frozen["train"], frozen["val"], checkpoints/"frozen", recipe.frozen_epochs, recipe.frozen_lr,
-        live=live_curves("head alone"), **_fit_settings(recipe))
+        live=live_curves("head alone"), title="head alone", **_fit_settings(recipe))
     return history.assign(phase="head alone")
 
 # %% ../../nbs/experts/04h_expert.ipynb #8b70d458
@@ -476,7 +476,7 @@ def _fit_everything(model, data:Training, checkpoints, recipe) -> "pd.DataFrame"
         model, train, val, checkpoints/"full", recipe.epochs, recipe.lr,
         bf16=has_bf16(), accumulate=recipe.accumulate, compile=recipe.compile, names=data.reader.frame["id"].to_numpy(),
         n_workers=0 if model.encoder.modality == "text" else recipe.n_workers,      # texts are tokenised already
-        live=live_curves("everything"), **_fit_settings(recipe))
+        live=live_curves("everything"), title="everything", **_fit_settings(recipe))
     if recipe.lora_rank: merge_lora(model.encoder)
     return history.assign(phase="everything")
 
