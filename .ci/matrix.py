@@ -34,6 +34,7 @@ MODULES = {      # what an extra brings that no verb below asks for
     "postgres": "import psycopg, sqlalchemy",
     "track": "import dvclive, mlflow",
     "wandb": "import wandb",
+    "tensorboard": "import tensorboard",
     "app": "import streamlit",
     "lab": "import ipywidgets, jupyterlab",
 }

@@ -11,7 +11,8 @@ __all__ = ['LEAK', 'ROUTE', 'KINDS', 'FORMATS', 'harmless', 'all_harmless', 'Pro
 from ..core import need
 
 # %% ../../nbs/service/07a_intake.ipynb #615d57f0
-need("uvicorn", "serve", "The service")     # a sentence in place of a traceback
+for library in ("python_multipart", "httptools", "uvicorn"):     # a sentence in place of a traceback
+    need(library, "serve", "The service")
 
 # %% ../../nbs/service/07a_intake.ipynb #75aa37e0
 import asyncio
