@@ -4,8 +4,9 @@ At the settings that the service has by default, but where an attack names other
 posts five short texts a second and a cluster probes. What must hold: p95 of these posts at most twice the calm one, the
 probes fast, the memory back afterwards, the log short, and refused what should be. `python -m bench serve attack` runs
 all, `--only NAME` some."""
+import io
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def with_home(value, home):
 def make_keys(home):
     "The attacker's key and the bystander's; their lines are in a file"
     scopes = ("predict", "feedback", "train", "metrics")
-    keys = [make_key(name, scopes) for name in ("attacker", "bystander")]
+    with redirect_stdout(io.StringIO()):        # it prints the keys
+        keys = [make_key(name, scopes) for name in ("attacker", "bystander")]
     lines = "".join(f"{line}\n" for _, line in keys)
     (home/"keys.yaml").write_text(lines)
     return [key for key, _ in keys]

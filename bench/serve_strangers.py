@@ -407,7 +407,7 @@ def believe_nobody(scene):
     runs = [scene.send(scene.json("/train/text", body))[0] for body in ABSURD.values()]
     scene.claims["absurd settings of /train are 422"] = set(runs) == {422}
 
-@attack("strangers", train=TRAIN)
+@attack("strangers", access=dict(per_minute=600), train=TRAIN)
 def strangers(scene):
     "Damaged files, forms of other sites, other Host names, absurd settings, then posts from forged addresses"
     headlines(scene.stock.folder.parent/"training")
