@@ -20,7 +20,7 @@ from bench.serve_strangers import ATTACKS
 from multimodal_fakes.core import FakesError
 from multimodal_fakes.service.access import make_key
 
-CALM, LASTS, BACK = 6.0, 20.0, 15.0     # seconds before an attack, of it, and until memory must be back
+CALM, LASTS, BACK = 5.0, 20.0, 15.0     # seconds before an attack, of it, and until memory must be back
 LIMITS = dict(
     slower=2.0,         # p95 of the posts over the calm one
     probe=0.2,          # seconds of the slowest probe
