@@ -16,7 +16,7 @@ from bench.serve_bystander import PATIENCE, Bystander, p95, statuses
 from bench.serve_hosts import Ours, running
 from bench.serve_posts import TASK
 from bench.serve_scene import Detectors, Sampler, Scene, comes_true
-from bench.serve_strangers import ATTACKS
+from bench.serve_strangers import ATTACKS, training_project
 from multimodal_fakes.core import FakesError
 from multimodal_fakes.service.access import make_key
 
@@ -48,6 +48,8 @@ def make_keys(home):
 def host_of(attack, home, detectors):
     "The service that an attack meets, the attacker's key and the bystander's"
     sections = dict(access={}, limits={}) | with_home(attack.sections, home)
+    if "train" in sections:
+        training_project(home)
     keys = [None, None]
     if attack.keys:
         keys = make_keys(home)

@@ -19,11 +19,13 @@ from importlib.util import module_from_spec, spec_from_file_location
 import numpy as np
 import psutil
 
+from bench.serve_attack import with_home
 from bench.serve_bystander import Bystander, p95, statuses
 from bench.serve_hostile import LEAKS, say
 from bench.serve_hosts import Ours, running
 from bench.serve_scene import Detectors, Scene, comes_true, metric
 from bench.serve_soak_traffic import HONEST, HOSTILE, LONGEST
+from bench.serve_strangers import TRAIN, training_project
 from multimodal_fakes.core import FakesError, root
 
 HONEST_CLIENTS, PAUSE = 2, 0.4          # clients beside the bystander, and seconds between two requests of one
@@ -73,7 +75,8 @@ def database(home, plan):
 
 def copies_of(home, plan, detectors, url):
     "The services, each with a folder of its own"
-    training = dict(enabled=True, project=str(root()), datasets=str(home/"training"), folder=str(home/"training_runs"))
+    training_project(home)
+    training = with_home(TRAIN, home)
     hosts = []
     for i in range(plan.copies):
         folder = home/f"copy_{i}"

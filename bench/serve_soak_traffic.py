@@ -11,12 +11,13 @@ from bench.serve_scene import body_of
 from bench.serve_strangers import (
     ABSURD,
     FOREIGN,
+    MANY,
+    TOO_MANY,
     cancel,
     clip_as_job,
     damaged_posts,
     half_body,
     hang_up,
-    headlines,
     json_bodies,
     keep_open,
     locked,
@@ -100,8 +101,8 @@ HONEST = {      # name → weight, function
 
 # ---- hostile
 def one_bomb(scene, rng):
-    "A picture of thousands of scans"
-    scene.send(picture_of_scans(scene))
+    "A picture of many scans, or of too many"
+    scene.send(picture_of_scans(scene, rng.choice((TOO_MANY, MANY))))
 
 def one_long_job(scene, rng):
     "A clip of such pictures; half of them are cancelled a little later"
@@ -196,7 +197,6 @@ def absurd(scene, rng):
 
 def begin_run(scene, rng):
     "A training run that is cancelled after some seconds"
-    headlines(scene.stock.folder.parent/"training")
     _, answer = scene.send(scene.json("/train/text", {"task": "clickbait", "settings": {"epochs": 300}}))
     run = body_of(answer).get("run_id")
     if run:

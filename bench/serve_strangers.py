@@ -11,10 +11,11 @@ from functools import cache
 
 import psutil
 
-from bench.serve_hostile import LEAKS, say
+from bench.serve_hostile import LEAKS, malformed, say
 from bench.serve_scans import clip_of_scans, jpeg_of_scans
-from bench.serve_scene import Attack, body_of, comes_true, metric
+from bench.serve_scene import Attack, body_of, comes_true, metric, refused
 from multimodal_fakes.core import root
+from multimodal_fakes.workspace import link_data, profile_settings, refresh
 
 FREE = dict(per_minute=0)       # no limit of requests
 ATTACKS = {}
@@ -29,18 +30,20 @@ def attack(name, keys=False, files=None, **sections):
 
 # ---- work that does not end
 @cache
-def scans_picture():
-    "A JPEG of 260 KB that takes a minute and a half to decode"
-    return jpeg_of_scans(6300, 6300, 3000)
+def scans_picture(n):
+    "A JPEG of 90 to 260 KB that takes 0.03 s a scan to decode"
+    return jpeg_of_scans(6300, 6300, n)
 
 @cache
 def scans_clip():
     "An AVI of 4 MB whose frames take long, each"
     return clip_of_scans(3840, 2160, 5000, 30)
 
-def picture_of_scans(scene):
+TOO_MANY, MANY = 3000, 190       # scans: more than are decoded, and nearly as many
+
+def picture_of_scans(scene, n):
     "One such picture, never twice the same"
-    picture = scans_picture() + os.urandom(8)
+    picture = scans_picture(n) + os.urandom(8)
     return scene.form("/predict", {"image": ("a.jpg", "image/jpeg", picture)})
 
 def clip_as_job(scene, clip):
@@ -55,13 +58,17 @@ def cancel(scene, job):
 
 @attack("pictures of scans")
 def starve_pictures(scene):
-    "Eight clients post JPEGs of thousands of scans"
+    "Eight clients post JPEGs of 3,000 scans, and of 190, each six seconds of work"
+    seen = {TOO_MANY: [], MANY: []}
     def post():
-        status, _ = scene.send(picture_of_scans(scene))
-        if status in (429, 503):
-            time.sleep(1)
+        for n, statuses in seen.items():
+            status, _ = scene.send(picture_of_scans(scene, n))
+            statuses.append(status)
+            if status in (429, 503):
+                time.sleep(1)
     scene.together(8, post)
-    scene.all_refused()
+    scene.claims["pictures of 3,000 scans are refused"] = all(map(refused, seen[TOO_MANY]))
+    scene.claims["those of 190 are judged or refused"] = all(refused(n) or n == 200 for n in seen[MANY])
 
 def cpu_of_workers(host):
     "Seconds of processor time of all processes but the first"
@@ -330,24 +337,33 @@ def processes_of(run):
     return [process for process in psutil.process_iter() if has_mark(process, run)]
 
 @cache
-def headlines(folder):
-    "A data set to train on"
-    command = [sys.executable, "-m", "multimodal_fakes.pilots.pilot", str(folder)]
-    options = ["--dataset", "pilot_clickbait", "--scale", "0.1"]
+def training_project(home):
+    "The project of the pilot's headlines alone, in a folder of its own, with few of them"
+    datasets = home/"training"
+    command = [sys.executable, "-m", "multimodal_fakes.pilots.pilot", str(datasets)]
+    options = ["--dataset", "pilot_clickbait", "--scale", "0.3"]
     subprocess.run([*command, *options], check=True, cwd=root(), capture_output=True)
+    work = home/"training_project"
+    refresh(root(), work, profile_settings("headlines", root()))
+    link_data(work, datasets)
+    return work
 
-TRAIN = dict(enabled=True, project=str(root()), datasets="{home}/training", folder="{home}/training_runs")
+TRAIN = dict(enabled=True, project="{home}/training_project", datasets="Datasets", folder="{home}/training_runs")
+BEFORE_STAGES = ("", "workspace", "scan")       # what a run does first
+
+def step_of(scene, run):
+    "What a run is doing"
+    return body_of(say(scene.host.port, scene.get(f"/train/{run}"))[1]).get("step") or ""
 
 @attack("service killed while it trains", train=TRAIN)
 def train_orphan(scene):
     "SIGKILL of the service during a training run, and another start"
-    headlines(scene.stock.folder.parent/"training")
     _, answer = scene.send(scene.json("/train/text", {"task": "clickbait", "settings": {"epochs": 300}}))
     run = body_of(answer).get("run_id", "")
-    scene.claims["a run begins"] = comes_true(lambda: processes_of(run), 10)
     scene.wait()
     scene.stop_watching()
-    scene.claims["it trains when the service is killed"] = bool(processes_of(run))
+    comes_true(lambda: step_of(scene, run) not in BEFORE_STAGES, 60)
+    scene.claims["a stage runs when the service is killed"] = bool(processes_of(run))
     scene.host.process.kill()
     scene.host.process.wait()
     scene.claims["its processes end with the service"] = comes_true(lambda: not processes_of(run), 5)
@@ -376,8 +392,15 @@ ABSURD = {
     "without end": b'{"task":"clickbait","settings":{"lr":1e999}}',
 }
 
+@cache
+def damaged_pictures(n=60):
+    "Pictures that are none or were damaged, from a seed"
+    return [data for _, field, data in malformed(n) if field == "image"]
+
 def damaged_posts(scene):
     "Damaged files alone, and pictures beside a text"
+    for data in damaged_pictures():
+        yield scene.form("/predict", {"text": "a red car", "image": ("a.jpg", "image/jpeg", data)})
     for name, data in DAMAGED.items():
         kind = "video" if name == "AVI" else "image"
         fields = {kind: (f"a.{name.lower()}", f"{kind}/{name.lower()}", data)}
@@ -410,7 +433,6 @@ def believe_nobody(scene):
 @attack("strangers", access=dict(per_minute=600), train=TRAIN)
 def strangers(scene):
     "Damaged files, forms of other sites, other Host names, absurd settings, then posts from forged addresses"
-    headlines(scene.stock.folder.parent/"training")
     say_nothing(scene)
     believe_nobody(scene)
     forged = []
