@@ -1,8 +1,8 @@
 """One who posts short texts, and a cluster that probes, while others attack: from addresses of their own.
 
-`python -m bench.serve_bystander PORT` prints of each request its kind, number, beginning, status and seconds. A request
-is sent when its time has come, whether or not those before it were answered: a service that stands still is late for
-all of them."""
+`python -m bench.serve_bystander PORT NUMBER` prints of each request its kind, number, beginning, status and seconds. A
+request is sent when its time has come, whether or not those before it were answered: a service that stands still is
+late for all of them."""
 import asyncio
 import json
 import os
@@ -18,7 +18,7 @@ import numpy as np
 from bench.serve_load import read_answer, request
 from multimodal_fakes.core import root
 
-POSTS, PROBES = "127.0.0.2", "127.0.0.3"        # addresses from which they come
+POSTS, PROBES = "127.0.{}.2", "127.0.{}.3"      # addresses from which they come, of each bystander its own
 PATIENCE = 15.0                                 # seconds; who waits for longer was not answered
 KINDS = {"post": 0.2, "live": 0.25, "ready": 0.25}      # seconds from one to the next
 KEY = "BENCH_KEY"                               # environment variable that holds the key of the posts
@@ -71,12 +71,13 @@ async def ask_always(kind, make, port, source):
         due += KINDS[kind]
         await asyncio.sleep(due - loop.time())
 
-async def stand_by(port, key):
+async def stand_by(port, number, key):
     "Posts and both probes"
+    posts, probes = POSTS.format(number), PROBES.format(number)
     await asyncio.gather(
-        ask_always("post", lambda n: short_post(n, key), port, POSTS),
-        ask_always("live", lambda n: get("/health/live"), port, PROBES),
-        ask_always("ready", lambda n: get("/health/ready"), port, PROBES),
+        ask_always("post", lambda n: short_post(n, key), port, posts),
+        ask_always("live", lambda n: get("/health/live"), port, probes),
+        ask_always("ready", lambda n: get("/health/ready"), port, probes),
     )
 
 
@@ -91,10 +92,10 @@ class Seen:
 
 class Bystander(threading.Thread):
     "Reads what the process prints"
-    def __init__(self, host, key=""):
+    def __init__(self, host, key="", number=0):
         super().__init__(daemon=True)
         self.seen = []
-        command = [sys.executable, "-m", "bench.serve_bystander", str(host.port)]
+        command = [sys.executable, "-m", "bench.serve_bystander", str(host.port), str(number)]
         environment = os.environ | {KEY: key or ""}
         self.process = subprocess.Popen(command, cwd=root(), env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -139,4 +140,4 @@ def statuses(seen):
 
 
 if __name__ == "__main__":
-    asyncio.run(stand_by(int(sys.argv[1]), os.environ.get(KEY)))
+    asyncio.run(stand_by(int(sys.argv[1]), int(sys.argv[2]), os.environ.get(KEY)))

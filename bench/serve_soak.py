@@ -148,11 +148,24 @@ class Traffic(threading.Thread):
 
 
 # ---- watched
+@dataclass
+class Look:
+    "One process at one moment"
+    mib:float       # PSS
+    files:int
+    threads:int
+
 def look(process):
-    "PSS in MiB, open files, threads; none where it has just ended"
+    "None where it has just ended"
     with suppress(psutil.NoSuchProcess):
-        return process.memory_full_info().pss / 2**20, process.num_fds(), process.num_threads()
+        return Look(process.memory_full_info().pss / 2**20, process.num_fds(), process.num_threads())
     return None
+
+def trains(process):
+    "Whether it belongs to a training run: these come and go, and weigh what the training weighs"
+    with suppress(psutil.Error):
+        return "MMFAKES_RUN" in process.environ()
+    return False
 
 class Watch(threading.Thread):
     "Looks at all processes of all copies now and then, and writes a row each minute"
@@ -161,8 +174,9 @@ class Watch(threading.Thread):
         self.hosts, self.bystanders, self.size = hosts, bystanders, size
         self.every = max(2.0, seconds / LOOKED_AT)
         self.folder = folder
-        self.samples = []       # (minutes, MiB of the first processes, of the others)
+        self.samples = []       # (minutes, MiB of the first processes, of the workers)
         self.seen = {}          # process id → process, of all that ever were
+        self.training = set()   # process ids
         self.rows = []
         self.over = threading.Event()
         self.began = time.time()
@@ -171,34 +185,38 @@ class Watch(threading.Thread):
         while not self.over.wait(self.every):
             looks = [self.look_at(host) for host in self.hosts]
             minutes = (time.time() - self.began) / 60
-            first = sum(first[0] for first, _ in looks)
-            others = sum(each[0] for _, rest in looks for each in rest)
-            self.samples.append((minutes, first, others))
+            first = sum(each.mib for listens, _, _ in looks for each in listens)
+            workers = sum(each.mib for _, work, _ in looks for each in work)
+            self.samples.append((minutes, first, workers))
             if minutes >= len(self.rows) + 1:
                 self.write_row(looks)
 
     def look_at(self, host):
-        "Of one copy: the process that listens, and the others"
+        "Of one copy: the process that listens, the workers, and the processes that train"
         tree = host.tree()
-        for process in tree:
-            self.seen[process.pid] = process
-        looks = [seen for seen in map(look, tree) if seen]
-        return (looks[0] if looks else (0.0, 0, 0)), looks[1:]
+        new = [process for process in tree if process.pid not in self.seen]
+        self.training |= {process.pid for process in new if trains(process)}
+        self.seen |= {process.pid: process for process in new}
+        kinds = tree[:1], [], []
+        for process in tree[1:]:
+            kinds[1 + (process.pid in self.training)].append(process)
+        return [[seen for seen in map(look, kind) if seen] for kind in kinds]
 
     def write_row(self, looks):
         "What the last minute was like"
         end = time.time()
         posts = [each for by in self.bystanders for each in by.between(end - 75, end - 15, "post")]
-        rest = [each for _, others in looks for each in others]
-        everyone = [first for first, _ in looks] + rest
+        first, workers, training = ([each for copy in looks for each in copy[i]] for i in range(3))
+        everyone = first + workers + training
         held = sum(sum(metric(Scene(host, None, None), "mmfakes_upload_bytes").values()) for host in self.hosts)
         row = dict(
             minute=len(self.rows) + 1,
-            first_mib=round(sum(first[0] for first, _ in looks), 1),
-            others_mib=" ".join(f"{each[0]:.0f}" for each in rest),
+            first_mib=" ".join(f"{each.mib:.0f}" for each in first),
+            workers_mib=" ".join(f"{each.mib:.0f}" for each in workers),
+            training_mib=round(sum(each.mib for each in training)),
             processes=len(everyone),
-            files=sum(each[1] for each in everyone),
-            threads=sum(each[2] for each in everyone),
+            files=sum(each.files for each in everyone),
+            threads=sum(each.threads for each in everyone),
             held_mb=round(held / 1e6, 2),
             log_mb=round(sum((host.home/"ours.log").stat().st_size for host in self.hosts) / 1e6, 2),
             database_mb=round(self.size(), 2),
@@ -240,7 +258,7 @@ def draw(watch, path):
     figure = Figure(figsize=(9, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(samples[:, 0], samples[:, 1], label="processes that listen")
-    above.plot(samples[:, 0], samples[:, 2], label="all others")
+    above.plot(samples[:, 0], samples[:, 2], label="workers")
     above.set(ylabel="PSS, MiB", ylim=0)
     above.legend()
     below.plot([row["minute"] for row in watch.rows], [row["p95_ms"] for row in watch.rows], marker="o")
@@ -299,7 +317,7 @@ def soak_part(home, stock, entry, detectors:Detectors, plan:Plan) -> list:
         hosts = copies_of(home, plan, detectors, url)
         for host in hosts:
             stack.enter_context(running(host))
-        bystanders = [stack.enter_context(Bystander(host)) for host in hosts]
+        bystanders = [stack.enter_context(Bystander(host, number=i)) for i, host in enumerate(hosts)]
         watch = Watch(hosts, bystanders, size, plan.minutes * 60, folder)
         honest, hostile = soaked(Where(hosts, stock, detectors), watch, plan)
         for bystander in bystanders:
@@ -341,7 +359,7 @@ def entries_of(entry, plan, watch, counts, posts, ended, left, traffics):
     worst = f"{when}: p95 of the worst minute against the middle one"
     return [
         growth_entry(entry, when, about, watch.samples, 1, "the processes that listen"),
-        growth_entry(entry, when, about, watch.samples, 2, "all other processes"),
+        growth_entry(entry, when, about, watch.samples, 2, "the workers"),
         zero_entry(entry, f"{when}: processes left behind", len(left), "processes", about),
         zero_entry(entry, f"{when}: requests without an answer, or with 500", lost, "requests", json.dumps(counts)),
         zero_entry(entry, f"{when}: short posts not judged", unjudged, "posts", f"of {len(posts)}; {about}"),

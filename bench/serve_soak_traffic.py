@@ -77,7 +77,7 @@ def say_wrong(scene, rng):
     _, answer = scene.send(scene.json("/classify", {"text": text_of(rng)}))
     said = body_of(answer)
     if said.get("id"):
-        scene.send(scene.json("/feedback", {"prediction_id": said["id"], "label": said["label"]}))
+        scene.send(scene.json("/feedback", {"prediction_id": said["id"], "label": said["prediction"]}))
 
 def ask_metrics(scene, rng):
     "As Prometheus does"
