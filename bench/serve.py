@@ -537,6 +537,10 @@ def arguments(argv):
     unknown = [part for part in args.parts if part not in PARTS | WITH_OPTIONS]
     if unknown:
         parser.error(f"no part {unknown[0]!r}; there are {', '.join(ALL)} and soak")
+    from bench.serve_strangers import ATTACKS
+    for name in args.only:
+        if name not in ATTACKS:
+            parser.error(f"no attack {name!r}; there are: {'; '.join(ATTACKS)}")
     if args.copies > 1 and not args.postgres:
         parser.error("several copies need --postgres")
     return args

@@ -20,7 +20,7 @@ UNWANTED = {      # image → names that have no place in it; PyAV is built from
 }
 PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.M)
 UID = 10001
-BASE_MB = 90                                # of the process that listens
+BASE_MB = 150                               # of the process that listens, and the one that starts workers
 WORKER_MB = {"onnx": 250, "torch": 1500}    # of a worker with the pilot's five detectors, see README.md
 
 def versions(
