@@ -29,7 +29,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export settings pilot run quick own compare plots test matrix check lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-rehearse clean
+.PHONY: help setup setup-bench export settings pilot run quick own compare plots test matrix check lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-proxy deploy-rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -163,15 +163,20 @@ deploy-lint: setup-bench  ## Dockerfiles, compose and Kubernetes manifests throu
 	hadolint --failure-threshold style deploy/Dockerfile.cpu deploy/Dockerfile.cuda
 	yamllint --strict -c deploy/.yamllint deploy
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
-	kubernetes-validate --strict $(filter-out %/serve.yaml %/kustomization.yaml,$(wildcard deploy/k8s/*.yaml))
+	kubernetes-validate --strict $(filter-out %/kustomization.yaml %/copies/deployment.yaml,$(wildcard deploy/k8s/base/*.yaml deploy/k8s/copies/*.yaml))
 	@mkdir -p _scratch
-	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/gpu; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
+	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/copies deploy/k8s/gpu; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
 	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml --profile postgres --profile gpu config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
+	@if command -v promtool >/dev/null; then promtool check rules deploy/alerts.yaml; else echo "promtool is not here: alerts.yaml was held against the names of the metrics only"; fi
 	python deploy/check.py
+	python deploy/proxy.py
 
 IMAGE = cpu
 MODELS = models
 REHEARSAL = /var/tmp/mmfakes_rehearsal
+
+deploy-proxy: setup  ## nginx.conf before a service on loopback: who the client is, forged addresses, large bodies, a restart; MODELS=…
+	python deploy/proxy.py --models $(MODELS)
 
 deploy-rehearse: setup  ## build an image step by step and run its service, without Docker: IMAGE=cuda MODELS=… REHEARSAL=a folder on disk; needs root
 	python deploy/rehearse.py deploy/Dockerfile.$(IMAGE) --models $(MODELS) --scratch $(REHEARSAL) $(REHEARSE)

@@ -22,15 +22,19 @@ def main(names):
             sys.exit(f"Error: no bench {name!r}{nearest(name, ASKED)}")
     entries = read_json(RESULTS) if RESULTS.exists() else []
     kept = {e["name"]: e for e in entries}
+    broken = []
     for name in names or BENCHES:
         run = import_module(f"bench.{name}").run
         for e in run(parts) if parts else run():
+            broken += e.get("broken", [])
             kept[e["name"]] = e
         write_json(RESULTS, list(kept.values()))      # what is measured stays, also when a later bench fails
     for e in kept.values():
         ratio = "none" if e["ratio"] is None else f"{e['ratio']:.2f}"      # none where the peer has zero
         figures = f"{e['ours']:>10,.4g} {e['peer']:>10,.4g} {e['unit']:14} ratio {ratio}"
         print(f"{e['name']:52} {figures}")
+    if broken:
+        sys.exit("Limits that do not hold:\n" + "\n".join(dict.fromkeys(broken)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """The service beside the design that most projects ship, and beside BentoML and LitServe with the same graphs.
 
 Then under many users, and among strangers who mean no good. `python -m bench serve` does all of it,
-`python -m bench serve speed load hostile kill` parts. One detector of the Fakeddit recipe with random weights is made
+`python -m bench serve speed load hostile kill attack` parts; `python -m bench serve soak --minutes 30` is asked for by
+name. One detector of the Fakeddit recipe with random weights is made
 for it (`serve_made`). Everything runs on this machine: the client shares its cores with the servers, so it is made to
 cost little (`serve_load`), and is the same for all."""
+import argparse
 import csv
 import json
 import os
@@ -19,6 +21,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -88,8 +91,13 @@ def entry(name, ours, peer, unit, higher, data, digits=4):
         command="make bench-serve",
         machine=f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         data=data,
-        versions={package: version(package) for package in PACKAGES},
+        versions=versions_of(PACKAGES),
     )
+
+def versions_of(packages):
+    "Of those that are installed: only the speed needs the peers"
+    here = [package for package in packages if find_spec(package)]
+    return {package: version(package) for package in here}
 
 def processor():
     "Its name"
@@ -315,6 +323,15 @@ def over_many(host, stock, probe, many):
         entry("slowest ready probe over them, against its limit", slowest, LIMITS["probe"], "s", False, about),
     ]
 
+def at_default_settings(home, stock, users=10, seconds=15):
+    "Ten users, who must not notice that requests are limited"
+    host = Ours(home, access={})
+    with running(host):
+        counted = locust(host, stock, home, users, seconds)
+    about = f"Locust, {users} users for {seconds} s: {counted.n} requests, {counted.rate:.1f}/s; `access` as it is"
+    name = f"errors but 503 at the default settings, {users} users"
+    return entry(name, counted.failed, 0.0, "requests", False, about)
+
 def load(home, stock, many=MANY, first=FIRST, last=LAST) -> list:
     "Users by Locust, memory over many requests, the ready probe throughout"
     host = Ours(home)
@@ -323,6 +340,7 @@ def load(home, stock, many=MANY, first=FIRST, last=LAST) -> list:
         for users, seconds in (first, last):
             entries += under_users(host, stock, home, probe, users, seconds)
         entries += over_many(host, stock, probe, many)
+    entries.append(at_default_settings(home, stock))
     missed = sum(status != 200 for status in probe.statuses)
     about = f"{len(probe.statuses)} probes, four a second"
     return [*entries, entry("ready probes that did not answer 200", missed, 0.0, "probes", False, about)]
@@ -486,25 +504,67 @@ def kill(home, stock, kills=4) -> list:
     ]
 
 
+# ---- 5 attack, 6 soak
+def attack(home, stock, args) -> list:
+    "Whom strangers can keep the service from"
+    from bench.serve_attack import attack_part, detectors_of
+    return attack_part(home, stock, entry, detectors_of(home, args.models), args.only)
+
+def soak(home, stock, args) -> list:
+    "Honest and hostile traffic for a long time"
+    from bench.serve_attack import detectors_of
+    from bench.serve_soak import Plan, soak_part
+    plan = Plan(args.minutes, args.seed, args.copies, args.postgres)
+    return soak_part(home, stock, entry, detectors_of(home, args.models), plan)
+
+
 PARTS = {"speed": speed, "load": load, "hostile": hostile_part, "kill": kill}
+WITH_OPTIONS = {"attack": attack, "soak": soak}
+ALL = [*PARTS, "attack"]        # a soak takes half an hour: it is asked for by its name
 GRAPHS = ["graph", "variant", "mb", "ms_1", "ms_32", "difference", "flips", "refused", "chosen"]
 
-def run(parts=()) -> list:
-    "All parts or some, over one detector"
+def arguments(argv):
+    "What follows `python -m bench serve`"
+    parser = argparse.ArgumentParser(prog="python -m bench serve", description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(ALL)}, soak; all but soak if none")
+    parser.add_argument("--models", help="attack, soak: folder of a finished pilot's detectors, in place of made ones")
+    parser.add_argument("--only", action="append", default=[], help="attack: one of them by its name, repeatable")
+    parser.add_argument("--minutes", type=float, default=30, help="soak: for how long")
+    parser.add_argument("--seed", type=int, default=0, help="soak: of what is sent")
+    parser.add_argument("--copies", type=int, default=1, help="soak: services over one database")
+    parser.add_argument("--postgres", action="store_true", help="soak: the database is a PostgreSQL that is started")
+    args = parser.parse_args(list(argv))
+    unknown = [part for part in args.parts if part not in PARTS | WITH_OPTIONS]
+    if unknown:
+        parser.error(f"no part {unknown[0]!r}; there are {', '.join(ALL)} and soak")
+    from bench.serve_strangers import ATTACKS
+    for name in args.only:
+        if name not in ATTACKS:
+            parser.error(f"no attack {name!r}; there are: {'; '.join(ATTACKS)}")
+    if args.copies > 1 and not args.postgres:
+        parser.error("several copies need --postgres")
+    return args
+
+def make_detector(home):
+    "The one that is asked, with its graphs"
     from bench.serve_made import make_project
-    for part in parts:
-        if part not in PARTS:
-            sys.exit(f"Error: no part {part!r} of the bench serve; there are {', '.join(PARTS)}")
+    print("making the detector and its graphs")
+    _, table = make_project(home)
+    print(table[GRAPHS].to_string(index=False))
+
+def run(argv=()) -> list:
+    "All parts or some, over one detector"
+    args = arguments(argv)
+    parts = args.parts or ALL
     home = Path(tempfile.mkdtemp(prefix="bench-serve"))
     entries = []
     try:
-        print("making the detector and its graphs")
-        _, table = make_project(home)
-        print(table[GRAPHS].to_string(index=False))
+        if not args.models or set(parts) - set(WITH_OPTIONS):
+            make_detector(home)
         stock = Stock(home)
-        for part in parts or PARTS:
+        for part in parts:
             print(part)
-            entries += PARTS[part](home, stock)
+            entries += WITH_OPTIONS[part](home, stock, args) if part in WITH_OPTIONS else PARTS[part](home, stock)
     finally:
         shutil.rmtree(home)
     return entries

@@ -29,9 +29,9 @@ LEAKS = re.compile(
 CLOSE = {"Connection": "close"}
 
 
-def say(port, raw, seconds=30):
+def say(port, raw, seconds=30, source="127.0.0.1"):
     "Status and whole answer to bytes as they are; zero where the connection was only closed"
-    with socket.create_connection(("127.0.0.1", port), seconds) as s:
+    with socket.create_connection(("127.0.0.1", port), seconds, (source, 0)) as s:
         s.settimeout(seconds)
         for at in range(0, len(raw), 16384):
             answered, _, _ = select.select([s], [], [], 0)

@@ -24,6 +24,7 @@ class Host:
     ready = "/health"
     path = "/predict"
     asks = staticmethod(as_form)
+    before = ()         # of the command that starts it
 
     def __init__(self, home):
         self.home = Path(home)
@@ -35,7 +36,7 @@ class Host:
         environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
         environment |= {"BENTOML_HOME": str(self.home/"bentoml"), "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *map(str, self.arguments())],
+            [*self.before, sys.executable, "-m", *map(str, self.arguments())],
             cwd=root(),
             env=environment,
             stdout=self.log,

@@ -20,7 +20,7 @@ UNWANTED = {      # image → names that have no place in it; PyAV is built from
 }
 PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", re.M)
 UID = 10001
-BASE_MB = 90                                # of the process that listens
+BASE_MB = 150                               # of the process that listens, and the one that starts workers
 WORKER_MB = {"onnx": 250, "torch": 1500}    # of a worker with the pilot's five detectors, see README.md
 
 def versions(
@@ -67,6 +67,37 @@ class Container:
     port:int
     user:int
 
+def metric_names():
+    "A pattern of the names that the service exports, as its code spells them"
+    code = (HERE.parent/"multimodal_fakes/service/meters.py").read_text()
+    names = re.findall(r'f?"(mmfakes_[a-z_{}]+)"', code)
+    patterns = [re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(name)) for name in names]
+    return re.compile(rf"(?:{'|'.join(patterns)})(?:_total|_bucket|_count|_sum)?")
+
+def wrong_alerts():
+    "Rules without a name, and rules about metrics that are not exported"
+    known = metric_names()
+    for group in yaml.safe_load((HERE/"alerts.yaml").read_text())["groups"]:
+        for rule in group["rules"]:
+            asked = re.findall(r"\bmmfakes_\w+", rule["expr"])
+            unknown = [name for name in asked if not known.fullmatch(name)]
+            if unknown:
+                yield f"alerts.yaml, {rule['alert']}: no metric {', '.join(unknown)}"
+            if not {"summary", "description"} <= set(rule["annotations"]):
+                yield f"alerts.yaml, {rule['alert']}: summary and description are for whoever is woken"
+
+def wrong_copies():
+    "Several copies without a database that they share, or one copy with an autoscaler"
+    alone = yaml.safe_load((HERE/"k8s/base/deployment.yaml").read_text())["spec"]
+    if alone.get("replicas") != 1:
+        yield "k8s/base/deployment.yaml: more than one copy needs PostgreSQL, see k8s/copies"
+    for folder in ("k8s", "k8s/base", "k8s/gpu"):
+        if "autoscaler.yaml" in (HERE/folder/"kustomization.yaml").read_text():
+            yield f"{folder}/kustomization.yaml: an autoscaler needs PostgreSQL, see k8s/copies"
+    volumes = {volume["name"]: volume for volume in pod_of("k8s/copies/deployment.yaml")["volumes"]}
+    if "secret" not in volumes["conf"]:
+        yield "k8s/copies/deployment.yaml: the settings name the database with its password, so they lie in a secret"
+
 def compose_container(name):
     "A service of compose.yaml"
     serve = yaml.safe_load((HERE/"compose.yaml").read_text())["services"][name]
@@ -84,12 +115,12 @@ def pod_of(path):
     return yaml.safe_load((HERE/path).read_text())["spec"]["template"]["spec"]
 
 def kubernetes_container(patch=""):
-    "The first container of k8s/deployment.yaml, with the resources of a patch"
-    pod = pod_of("k8s/deployment.yaml")
+    "The first container of k8s/base/deployment.yaml, with the resources of a patch"
+    pod = pod_of("k8s/base/deployment.yaml")
     container = pod["containers"][0]
     limits = (pod_of(patch)["containers"][0] if patch else container)["resources"]["limits"]
     return Container(
-        where=patch or "k8s/deployment.yaml",
+        where=patch or "k8s/base/deployment.yaml",
         memory=mb(limits["memory"]),
         cores=float(limits["cpu"]),
         grace=pod["terminationGracePeriodSeconds"],
@@ -99,7 +130,8 @@ def kubernetes_container(patch=""):
 
 def most_memory(conf):
     "MB that the settings allow; an upload is held once as it came and once on its way to a worker"
-    workers = conf.engine.n_workers * (WORKER_MB[conf.engine.runtime] + conf.engine.memory_mb)
+    n_workers = conf.engine.n_workers + conf.engine.long_workers
+    workers = n_workers * (WORKER_MB[conf.engine.runtime] + conf.engine.memory_mb)
     return BASE_MB + 2 * conf.limits.held_mb + workers
 
 def wrong_container(box, conf):
@@ -152,9 +184,15 @@ def wrong_sizes():
 
 if __name__ == "__main__":
     try:
-        problems = [*wrong_locks(), *wrong_licences(image_locks()), *wrong_sizes()]
+        problems = [
+            *wrong_locks(),
+            *wrong_licences(image_locks()),
+            *wrong_sizes(),
+            *wrong_copies(),
+            *wrong_alerts(),
+        ]
     except FakesError as e:
         sys.exit(str(e))
     if problems:
         sys.exit("\n".join(problems))
-    print("deploy: locks, licences, settings, images and manifests agree")
+    print("deploy: locks, licences, settings, images, manifests and alerts agree")
