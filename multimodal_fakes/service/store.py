@@ -280,12 +280,12 @@ def _do(future, work):
     except BaseException as e: future.set_exception(e)
     else: future.set_result(result)
 
-# %% ../../nbs/service/07aa_store.ipynb #a317e000
+# %% ../../nbs/service/07aa_store.ipynb #94a32f9e
 class Patience:
     "Whether a database that failed should be asked again"
     def __init__(self,
         failures:int=3,                  # in a row
-        rest:float=3.,                   # seconds
+        rest:float=2.,                   # seconds
         clock:Callable=time.monotonic,
     ):
         self.most, self.rest, self.clock = failures, rest, clock
