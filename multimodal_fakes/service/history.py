@@ -150,7 +150,7 @@ def hash_text(self:History,
 def _check_key(self:History, connection):
     "Refuse a history that was begun with another key"
     ours = self.hash_text("which key this is")[:16]
-    note = self.store.insert(facts).values(name="key", value=ours)
+    note = self.store.insertion(facts).values(name="key", value=ours)
     connection.execute(note.on_conflict_do_nothing())
     theirs = connection.execute(select(facts.c.value).where(facts.c.name == "key")).scalar()
     if theirs == ours: return

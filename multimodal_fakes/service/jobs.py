@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['OPEN', 'ENDED', 'LOOK', 'BEAT', 'STALE', 'rows', 'STOPPED', 'FIXED', 'KEPT', 'BEGUN', 'OVER', 'RUN_NAME',
-           'STOPPED_RUN', 'moment', 'Job', 'Cargo', 'JobsConf', 'Jobs', 'TrainConf', 'Plan', 'expert_of', 'plan_run',
-           'run_env', 'make_run', 'Progress', 'processes_of', 'end_run', 'run_stages', 'run_metrics', 'Runs']
+           'STOPPED_RUN', 'moment', 'now', 'Job', 'Cargo', 'JobsConf', 'Jobs', 'TrainConf', 'Plan', 'expert_of',
+           'plan_run', 'run_env', 'make_run', 'Progress', 'processes_of', 'end_run', 'run_stages', 'run_metrics',
+           'Runs']
 
 # %% ../../nbs/service/07c_jobs.ipynb #7cneed00
 from ..core import need
@@ -60,7 +61,7 @@ from .store import Store, StoreError, alone, metadata
 from ..settings import Section
 from ..workspace import use_cache
 
-# %% ../../nbs/service/07c_jobs.ipynb #ccf2b475
+# %% ../../nbs/service/07c_jobs.ipynb #1620dcfd
 OPEN, ENDED = ("queued", "running"), ("done", "failed", "cancelled")
 _SHOWN = ("id", "kind", "state", "progress", "step", "result", "error", "created", "started", "ended")
 _MOMENTS = ("created", "started", "ended")
@@ -70,6 +71,10 @@ def moment(
 ) -> str:
     "A time, UTC, as ISO 8601"
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+def now() -> str:
+    "The time, as a job shows it"
+    return moment(time.time())
 
 # %% ../../nbs/service/07c_jobs.ipynb #1a887e20
 @dataclass
@@ -115,8 +120,9 @@ def end(self:Job,
     for name, value in values.items(): setattr(self, name, value)
     if state == "done": self.progress = 1.
 
-# %% ../../nbs/service/07c_jobs.ipynb #48361d8b
-LOOK, BEAT, STALE = 0.5, 2., 10.     # seconds: between looks for cancels, between signs of life, until a silent copy is gone
+# %% ../../nbs/service/07c_jobs.ipynb #2c87ec18
+LOOK, BEAT = 0.5, 2.     # seconds between looks for cancels, and between signs of life
+STALE = 10.              # seconds until a silent copy is gone
 
 rows = Table("jobs", metadata,
     Column("id", String(64), primary_key=True),
@@ -169,8 +175,9 @@ class JobsConf(Section):
     kept_hours:float = Field(72.0, gt=0) # after which these are forgotten
     seconds:float = Field(600.0, gt=0)   # of one job, then it fails
 
-# %% ../../nbs/service/07c_jobs.ipynb #aa67a7d3
+# %% ../../nbs/service/07c_jobs.ipynb #394667f9
 STOPPED = "The server was stopped during this job. Send it again."
+_NO_JOB = "No such job. Those that ended long ago are forgotten; send the request again."
 
 class Jobs:
     "Jobs of one kind, here and in other copies of the service"
@@ -194,12 +201,22 @@ class Jobs:
         self.watching:asyncio.Task|None = None
         self.closed = False
 
-# %% ../../nbs/service/07c_jobs.ipynb #3a2e49da
+    async def get(self,
+        id:str,
+        owner:str|None=None,   # whose it must be, anybody's if none
+    ) -> Job:
+        "A job of any copy; one that is not there, or not yours, is a `Problem` 404"
+        if not re.fullmatch("[0-9a-zA-Z-]{1,64}", id): raise Problem(404, _NO_JOB)
+        job = self.here.get(id) or await self.store.ask(partial(self._read, id))
+        if job is None or owner not in (None, job.owner): raise Problem(404, _NO_JOB)
+        return job
+
+# %% ../../nbs/service/07c_jobs.ipynb #322efb5b
 @patch
 def states(self:Jobs) -> dict: # state → how many, in this copy
     "Those that are open, and those that ended since the start"
-    now = Counter(job.state for job in self.here.values() if job.state in OPEN)
-    return {state: now[state] + self.ended[state] for state in (*OPEN, *ENDED)}
+    are_open = Counter(job.state for job in self.here.values() if job.state in OPEN)
+    return {state: are_open[state] + self.ended[state] for state in (*OPEN, *ENDED)}
 
 @patch
 def cargo(self:Jobs,
@@ -270,7 +287,7 @@ def _under_key(self:Jobs, connection, job, asked):
 
 def _job(row): return Job(**{name: row[name] for name in ("owner", *_SHOWN)})
 
-# %% ../../nbs/service/07c_jobs.ipynb #de4aefd8
+# %% ../../nbs/service/07c_jobs.ipynb #81d037c0
 @patch
 def _check_share(self:Jobs, connection, kind, client):
     "Refuse one more of a client that has its share in all copies"
@@ -283,15 +300,26 @@ def _check_share(self:Jobs, connection, kind, client):
 @patch
 def _give_up(self:Jobs, connection):
     "Jobs whose copy is gone have failed, and may be asked for again under the same key"
-    clock = self.store.clock()
-    is_stale = (rows.c.state.in_(OPEN), rows.c.heartbeat < clock - STALE)
-    values = dict(state="failed", error=self._stopped_error(), ended=clock, key=None)
-    connection.execute(update(rows).where(*is_stale).values(values))
+    self._fail(connection, rows.c.heartbeat < self.store.clock() - STALE)
 
 @patch
 def _stopped_error(self:Jobs): return json.loads(Problem(503, self.stopped).body())
 
-# %% ../../nbs/service/07c_jobs.ipynb #b8819fa7
+# %% ../../nbs/service/07c_jobs.ipynb #2b77a9a6
+@patch
+async def lose(self:Jobs,
+    ids:list,   # of jobs
+):
+    "Note that these have failed with the copy that ran them, where that is not known yet"
+    def work():
+        with self.store.writing() as connection: self._fail(connection, rows.c.id.in_(ids))
+    if ids: await self.store.ask(work)
+
+@patch
+def _fail(self:Jobs, connection, which):
+    values = dict(state="failed", error=self._stopped_error(), ended=self.store.clock(), key=None)
+    connection.execute(update(rows).where(rows.c.state.in_(OPEN), which).values(values))
+
 @patch
 def _forget(self:Jobs, connection, kind):
     "Drop those that ended long ago, and the oldest of too many, with their idempotency keys"
@@ -393,20 +421,7 @@ def _heed(self:Jobs, id, row, seen):
     if row["state"] in ENDED: del self.here[id]
     elif (cancel or state not in OPEN) and id in self.tasks: self.tasks[id].cancel()
 
-# %% ../../nbs/service/07c_jobs.ipynb #fd877b67
-_NO_JOB = "No such job. Those that ended long ago are forgotten; send the request again."
-
-@patch
-async def get(self:Jobs,
-    id:str,
-    owner:str|None=None,   # whose it must be, anybody's if none
-) -> Job:
-    "A job of any copy; one that is not there, or not yours, is a `Problem` 404"
-    if not re.fullmatch("[0-9a-zA-Z-]{1,64}", id): raise Problem(404, _NO_JOB)
-    job = self.here.get(id) or await self.store.ask(partial(self._read, id))
-    if job is None or owner not in (None, job.owner): raise Problem(404, _NO_JOB)
-    return job
-
+# %% ../../nbs/service/07c_jobs.ipynb #52b29b9c
 @patch
 def _read(self:Jobs, id):
     "The job of a row, none if there is none; one whose copy is gone is given up now"

@@ -450,7 +450,8 @@ async def video_job(self:Service, request) -> Job:
         raise
     asker = SimpleNamespace(**{name: getattr(request.state, name) for name in ("id", "key", "limited")})
     work = partial(self.judge_video, SimpleNamespace(state=asker), cargo, task, url, filename)
-    return await self.videos.submit("video", work, owner=asker.key, client=asker.limited, key=key, body=body, cargo=cargo)
+    whose = dict(owner=asker.key, client=asker.limited)
+    return await self.videos.submit("video", work, key=key, body=body, cargo=cargo, **whose)
 
 # %% ../../nbs/service/07h_respond.ipynb #0abde97a
 def _video_hash(task, url, data) -> str:
@@ -471,7 +472,7 @@ async def judge_video(
     if url:
         job.tell(0.05, "fetching")
         cargo.load(await asyncio.to_thread(fetch, url, self.conf.fetch))
-        self.intake.file(Part("video", None, cargo.data), "video")
+        self.intake.file(Part("video", None, bytearray(cargo.data)), "video")
     job.tell(0.3, "judging")
     post = {"text": None, "image": None, "video": cargo.data}
     return await self.judge(asker, task, post, filename, seconds=self.conf.jobs.seconds)

@@ -121,12 +121,13 @@ def _begin_sqlite(connection):
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
-# %% ../../nbs/service/07aa_store.ipynb #c69e353d
+# %% ../../nbs/service/07aa_store.ipynb #8a9e5a4b
 def _postgresql(url, seconds):
     whole, milliseconds = max(1, round(seconds)), round(1000 * seconds)
-    options = dict(connect_timeout=whole, tcp_user_timeout=milliseconds, keepalives_idle=whole, keepalives_interval=whole)
-    try:
-        engine = create_engine(url, hide_parameters=True, pool_timeout=seconds, pool_pre_ping=True, connect_args=options)
+    wait = dict(connect_timeout=whole, tcp_user_timeout=milliseconds)
+    wait |= dict(keepalives_idle=whole, keepalives_interval=whole)
+    options = dict(hide_parameters=True, pool_timeout=seconds, pool_pre_ping=True, connect_args=wait)
+    try: engine = create_engine(url, **options)
     except (ModuleNotFoundError, NoSuchModuleError):
         message = f"No driver for {url.drivername}. Install one: `pip install 'psycopg[binary]'`."
         raise FakesError(message) from None
@@ -137,10 +138,10 @@ def _postgresql(url, seconds):
         connection.commit()
     return engine
 
-# %% ../../nbs/service/07aa_store.ipynb #e383bea7
+# %% ../../nbs/service/07aa_store.ipynb #67a5e6af
 metadata = MetaData()
 
-facts = Table("history_facts", metadata,                    # about the history itself: its version, and which key it has
+facts = Table("history_facts", metadata,      # about the history itself: its version, and which key it has
     Column("name", String(50), primary_key=True),
     Column("value", Text, nullable=False))
 
@@ -228,7 +229,7 @@ def _turn(self:Store, doing):
     try: yield
     finally: self.turns.release()
 
-# %% ../../nbs/service/07aa_store.ipynb #4c3af359
+# %% ../../nbs/service/07aa_store.ipynb #664f183b
 @patch
 def clock(self:Store): # an expression of SQL
     "Seconds since 1970: those of the database where several copies share it, since their own clocks differ"
@@ -236,7 +237,7 @@ def clock(self:Store): # an expression of SQL
     return literal(time.time(), Double)
 
 @patch
-def insert(self:Store, table): # sqlalchemy.Insert
+def insertion(self:Store, table): # sqlalchemy.Insert
     "An insertion that may say what to do on conflict"
     return (postgresql if self.shared else sqlite).insert(table)
 
@@ -342,7 +343,7 @@ async def _within(self:Store, work, seconds):
         self.counts["failed"] += 1
         raise
 
-# %% ../../nbs/service/07aa_store.ipynb #442502eb
+# %% ../../nbs/service/07aa_store.ipynb #3c4b41b6
 def lease_statement(
     store:Store,
     name:str,      # of a key or client
@@ -358,10 +359,10 @@ def lease_statement(
     granted = case((there >= least, func.least(there, most)), else_=0.)
     first = dict(name=name, tokens=burst - most, granted=most, time=clock)
     again = dict(tokens=there - granted, granted=granted, time=clock)
-    taken = store.insert(limits).values(first).on_conflict_do_update(index_elements=["name"], set_=again)
+    taken = store.insertion(limits).values(first).on_conflict_do_update(index_elements=["name"], set_=again)
     return taken.returning(limits.c.granted, limits.c.tokens)
 
-# %% ../../nbs/service/07aa_store.ipynb #45c868d7
+# %% ../../nbs/service/07aa_store.ipynb #0b248996
 class Leases:
     "The rate limit of one copy among several; `take` returns how long to wait, 0 where the request may pass"
     def __init__(self,
@@ -379,8 +380,8 @@ class Leases:
     def of(self, name:str) -> "Lease":
         "What is known of a client's tokens; one of whom nothing is known may have a full bucket"
         lease = self.known.get(name)
-        is_new = lease is None or time.monotonic() - lease.then > self.burst / self.rate
-        return Lease(0., self.burst, time.monotonic()) if is_new else lease
+        if lease and time.monotonic() - lease.then <= self.burst / self.rate: return lease
+        return Lease(0., self.burst, time.monotonic())
 
 # %% ../../nbs/service/07aa_store.ipynb #ab1f6115
 @dataclass(frozen=True)

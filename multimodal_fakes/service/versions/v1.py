@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['revision', 'down_revision', 'upgrade']
 
-# %% ../../../nbs/service/versions/1_predictions.ipynb #09eb7f10
+# %% ../../../nbs/service/versions/1_predictions.ipynb #adddd002
 import sqlalchemy as sa
 from alembic import op
 
 revision = "1"
 down_revision = None
 
-_COUNTED = sa.BigInteger().with_variant(sa.Integer, "sqlite")      # SQLite counts up by itself only what it calls INTEGER
+_COUNTED = sa.BigInteger().with_variant(sa.Integer, "sqlite")      # SQLite counts up only what it calls INTEGER
 
 # %% ../../../nbs/service/versions/1_predictions.ipynb #a6097abf
 def upgrade():
