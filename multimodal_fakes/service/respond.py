@@ -471,8 +471,9 @@ async def judge_video(
     "The work of such a job"
     if url:
         job.tell(0.05, "fetching")
-        cargo.load(await asyncio.to_thread(fetch, url, self.conf.fetch))
-        self.intake.file(Part("video", None, bytearray(cargo.data)), "video")
+        fetched = await asyncio.to_thread(fetch, url, self.conf.fetch)
+        cargo.load(fetched)
+        self.intake.file(Part("video", None, bytearray(fetched)), "video")
     job.tell(0.3, "judging")
     post = {"text": None, "image": None, "video": cargo.data}
     return await self.judge(asker, task, post, filename, seconds=self.conf.jobs.seconds)
