@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from ..core import patch
-from .jobs import ENDED
+from .jobs import ENDED, OPEN
 
 # %% ../../nbs/service/07f_meters.ipynb #20ba1595
 METHODS = {"GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS"}
@@ -92,10 +92,16 @@ def collect(self:Meters) -> Iterator: # of metrics
     for name, h in engine.times.items():
         unit = "" if name == "batch_size" else "_seconds"
         yield as_histogram(f"mmfakes_engine_{name}{unit}", h)
+    bytes_held = {"held": intake.held, "jobs": self.service.videos.account.held}
     yield labelled(CounterMetricFamily, "mmfakes_refused", "Requests refused at the door", "reason", intake.refused)
     yield labelled(GaugeMetricFamily, "mmfakes_upload_bytes",
-                   "Bytes of requests under way", "where", {"held": intake.held})
-    yield labelled(GaugeMetricFamily, "mmfakes_jobs", "Jobs by state", "state", self._states())
+                   "Bytes of requests under way", "where", bytes_held)
+    yield labelled(GaugeMetricFamily, "mmfakes_jobs", "Jobs of this copy by state", "state", self._states())
+    yield labelled(CounterMetricFamily, "mmfakes_store",
+                   "What became of questions to the database", "event", self.service.store.counts)
+    leases = self.service.leases
+    if leases: yield labelled(CounterMetricFamily, "mmfakes_leases",
+                              "Leases of the rate limit, and requests counted alone", "event", leases.counts)
     ready = {task: float(problem is None) for task, problem in engine.ready().items()}
     yield labelled(GaugeMetricFamily, "mmfakes_ready",
                    "Whether a task's golden sample is answered as it should be", "task", ready)
@@ -104,7 +110,7 @@ def collect(self:Meters) -> Iterator: # of metrics
 @patch
 def _states(self:Meters):
     "Jobs and runs by state; every state is there, also with none"
-    counts = dict.fromkeys(("queued", "running", *ENDED), 0)
+    counts = dict.fromkeys((*OPEN, *ENDED), 0)
     for jobs in (self.service.videos, self.service.runs.jobs):
-        for job in jobs.jobs.values(): counts[job.state] += 1
+        for state, n in jobs.states().items(): counts[state] += n
     return counts

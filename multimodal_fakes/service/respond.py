@@ -18,7 +18,8 @@ import hashlib
 import json
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field
@@ -29,12 +30,13 @@ from ..core import FakesError, nearest, patch, read_yaml
 from ..detect.fetch import UrlPolicy, fetch
 from .access import AccessConf, Denied, Keys, RateLimit, check_signed, signing_secret
 from .engine import Busy, DetectorFailed, Engine, EngineConf, TimeLimit, WorkerDied
-from .history import History, HistoryConf, HistoryError, UnknownPrediction
+from .history import History, HistoryConf, UnknownPrediction
 from .intake import KINDS, Intake, Limits, Part, Problem, faults, harmless
-from .jobs import Job, Jobs, JobsConf, Runs, TrainConf
+from .jobs import Cargo, Job, Jobs, JobsConf, Runs, TrainConf
 from .log import LogConf, log, request_id
 from .messages import FeedbackIn, VideoUrlIn, as_answer
 from .meters import Meters
+from .store import Leases, Spared, Store, StoreError
 from ..settings import Section, check_section
 
 # %% ../../nbs/service/07h_respond.ipynb #756a82c3
@@ -101,7 +103,7 @@ MEDIA = {      # reason → what to do
     "memory": "The file takes too much memory to decode. Send a smaller one.",
     "timeout": "The file takes too long to decode. Send a smaller one.",
 }
-NOT_STORED = "The label could not be stored just now. Send it again in a minute."
+NOT_STORED = "The database of this server does not answer just now. Send it again in a minute."
 DIED = ("The post could not be judged: the process that tried ended. "
         "Try once more; if it happens again, something in this post does it.")
 FAILED = "The detector failed on this post. Tell the operator the request_id."
@@ -121,7 +123,7 @@ def as_problem(
     if isinstance(e, Busy): return Problem(503, str(e), retry_after=e.retry_after)
     if isinstance(e, TimeLimit): return Problem(504, str(e))
     if isinstance(e, UnknownPrediction): return Problem(404, str(e))
-    if isinstance(e, HistoryError): return Problem(503, NOT_STORED, retry_after=30)
+    if isinstance(e, StoreError): return Problem(503, NOT_STORED, retry_after=30)
     if isinstance(e, WorkerDied): return Problem(503, DIED, retry_after=2)
     if isinstance(e, DetectorFailed): return Problem(500, FAILED)
     if isinstance(e, FakesError): return _fault(e)
@@ -159,11 +161,12 @@ class Service:
         self.intake = Intake(conf.limits)
         self.draining = False
         self.keys = Keys.load(conf.access, conf.http.host)
+        self.store = Store(conf.history.url, conf.history.seconds)
+        self.history = History(conf.history, self.store) if conf.history.url else None
         self.rate = RateLimit(conf.access, conf.http.host)
-        self.history = History(conf.history) if conf.history.url else None
-        self.writers = ThreadPoolExecutor(4, "history")
-        self.videos = Jobs(conf.jobs, self.explain)
-        self.runs = Runs(conf.train, self.explain)
+        self.leases = Leases(self.store, self.rate) if self.store.shared else None     # with other copies
+        self.videos = Jobs(conf.jobs, self.explain, self.store)
+        self.runs = Runs(conf.train, self.explain, self.store)
         self.others = {}      # training run → its engine
         self.meters = Meters(self)
         if conf.fetch.enabled and conf.http.signed_urls: signing_secret(conf.access)      # a missing one is noticed now
@@ -189,8 +192,7 @@ async def stop(self:Service):
     await asyncio.gather(self.videos.close(), self.runs.jobs.close())
     engines = (self.engine, *self.others.values())
     await asyncio.gather(*(e.drain(self.conf.http.drain_seconds) for e in engines))
-    self.writers.shutdown()
-    if self.history: self.history.close()
+    self.store.close()
     log.info("stopped")
 
 # %% ../../nbs/service/07h_respond.ipynb #7192986a
@@ -265,25 +267,12 @@ async def judge(
 @patch
 async def keep(self:Service, answer:dict, post:dict, request) -> str|None: # the number under which it is kept
     "Write an answer down"
-    try:
-        return await self.in_history(
-            "add", answer, post, client=request.state.key, request_id=request.state.id)
-    except HistoryError as e:
+    add = partial(self.history.add, answer, post, client=request.state.key, request_id=request.state.id)
+    try: return await self.store.ask(add, self.conf.history.answer_seconds)
+    except StoreError as e:
         self.meters.lost.inc()
-        log.error("a prediction was not stored: {}", e)
+        if not isinstance(e, Spared): log.error("a prediction was not stored: {}", e)
         return None
-
-# %% ../../nbs/service/07h_respond.ipynb #37bbcefd
-@patch
-async def in_history(
-    self:Service,
-    method:str,   # of `History`
-    *args,
-    **options,
-):
-    "Something that `history` does, outside the event loop"
-    def work(): return getattr(self.history, method)(*args, **options)
-    return await asyncio.get_running_loop().run_in_executor(self.writers, work)
 
 # %% ../../nbs/service/07h_respond.ipynb #64568f60
 @patch
@@ -292,8 +281,8 @@ async def take(
     name:str,        # of a key, or `client_name`
     cost:float=1,    # of a batch its length
 ) -> float: # seconds to wait, 0 if allowed
-    "Take tokens of the rate limit"
-    return self.rate.take(name, cost)
+    "Take tokens of the rate limit, which several copies share"
+    return await self.leases.take(name, cost) if self.leases else self.rate.take(name, cost)
 
 # %% ../../nbs/service/07h_respond.ipynb #a3392f72
 @patch
@@ -376,7 +365,7 @@ async def by_run(
     "What a run_id names; raises `Problem` 404"
     for task, about in self.engine.tasks.items():
         if run_id in (task, about.get("model"), about.get("protocol")): return task, self.engine
-    try: self.runs.get(run_id, None if self.keys.may(name, "admin") else name)
+    try: await self.runs.get(run_id, None if self.keys.may(name, "admin") else name)
     except Problem: raise Problem(404, NO_RUN) from None
     folder, task = self.runs.models(run_id)
     if run_id not in self.others: await self._load(run_id, folder, task)
@@ -442,11 +431,14 @@ async def video_job(self:Service, request) -> Job:
         task = self.fit(task, ["video"])
         url = url and self.allowed(url)
         body = await asyncio.to_thread(_video_hash, task, url, data)
-        def work(job): return self.judge_video(request, job, task, data, url, filename)
-        return self.videos.submit("video", work, owner=request.state.key, key=key, body=body, then=hold.free)
+        cargo = self.videos.cargo(hold, data)
     except BaseException:
         hold.free()
         raise
+    asker = SimpleNamespace(**{name: getattr(request.state, name) for name in ("id", "key", "limited")})
+    work = partial(self.judge_video, SimpleNamespace(state=asker), cargo, task, url, filename)
+    whose = dict(owner=asker.key, client=asker.limited)
+    return await self.videos.submit("video", work, key=key, body=body, cargo=cargo, **whose)
 
 # %% ../../nbs/service/07h_respond.ipynb #0abde97a
 def _video_hash(task, url, data) -> str:
@@ -456,21 +448,22 @@ def _video_hash(task, url, data) -> str:
 @patch
 async def judge_video(
     self:Service,
-    request,
-    job:Job,
+    asker,              # whose `state` is that of the request
+    cargo:Cargo,        # the video, empty where there is a URL
     task:str,
-    data,               # bytes, none where there is a URL
     url:str|None,
     filename:str|None,
+    job:Job,
 ) -> dict: # see `Answer`
     "The work of such a job"
     if url:
         job.tell(0.05, "fetching")
-        data = await asyncio.to_thread(fetch, url, self.conf.fetch)
-        self.intake.file(Part("video", None, bytearray(data)), "video")
+        fetched = await asyncio.to_thread(fetch, url, self.conf.fetch)
+        cargo.load(fetched)
+        self.intake.file(Part("video", None, bytearray(fetched)), "video")
     job.tell(0.3, "judging")
-    post = {"text": None, "image": None, "video": data}
-    return await self.judge(request, task, post, filename, seconds=self.conf.jobs.seconds)
+    post = {"text": None, "image": None, "video": cargo.data}
+    return await self.judge(asker, task, post, filename, seconds=self.conf.jobs.seconds)
 
 # %% ../../nbs/service/07h_respond.ipynb #11605168
 NO_HISTORY = ("This server stores no predictions, so it takes no labels. "
@@ -484,5 +477,5 @@ async def label(
 ) -> dict: # see `FeedbackOut`
     "POST /feedback: what a prediction should have been"
     if not self.history: raise Problem(403, NO_HISTORY)
-    await self.in_history("label", feedback.prediction_id, feedback.label, by)
+    await self.store.ask(partial(self.history.label, feedback.prediction_id, feedback.label, by))
     return {"prediction_id": feedback.prediction_id, "label": feedback.label}

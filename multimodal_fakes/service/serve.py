@@ -463,7 +463,7 @@ async def post_predict_video(request:Request):
 @route("get", "/jobs/{id}", "predict", "jobs", 404, 422, model=JobOut)
 async def get_job(request:Request, id:str):
     "How a job stands"
-    job = service_of(request).videos.get(id, request.state.key)
+    job = await service_of(request).videos.get(id, request.state.key)
     return json_response(job.asdict())
 
 # %% ../../nbs/service/07i_serve.ipynb #4a6a8800
@@ -471,8 +471,7 @@ async def get_job(request:Request, id:str):
 async def delete_job(request:Request, id:str):
     "Cancel a job; one that has ended stays as it is"
     jobs = service_of(request).videos
-    job = jobs.get(id, request.state.key)
-    await jobs.cancel(job)
+    job = await jobs.cancel(await jobs.get(id, request.state.key))
     return json_response(job.asdict())
 
 # %% ../../nbs/service/07i_serve.ipynb #497a552b
@@ -488,14 +487,15 @@ async def post_train(request:Request, expert:str):
     "Train an expert of a task, by its name, or its modality where it is the only one, and what stands on it"
     key = idempotency(request)
     service, body = await read_json_of(request, TrainIn)
-    job = service.runs.start(body.task, expert, body.settings, owner=request.state.key, key=key)
+    whose = dict(owner=request.state.key, client=request.state.limited)
+    job = await service.runs.start(body.task, expert, body.settings, key=key, **whose)
     return json_response(job.asdict() | {"run_id": job.id}, 202, Location=f"/train/{job.id}")
 
 # %% ../../nbs/service/07i_serve.ipynb #1a7578f3
 @route("get", "/train/{run_id}", "train", "train", 404, 422, model=RunOut)
 async def get_train(request:Request, run_id:str):
     "How a training run stands, and what it achieved"
-    run = service_of(request).runs.get(run_id, request.state.key)
+    run = await service_of(request).runs.get(run_id, request.state.key)
     return json_response(run | {"run_id": run_id})
 
 # %% ../../nbs/service/07i_serve.ipynb #d0c76fd7
@@ -503,8 +503,7 @@ async def get_train(request:Request, run_id:str):
 async def delete_train(request:Request, run_id:str):
     "Cancel a training run, with every process that it started"
     jobs = service_of(request).runs.jobs
-    job = jobs.get(run_id, request.state.key)
-    await jobs.cancel(job)
+    job = await jobs.cancel(await jobs.get(run_id, request.state.key))
     return json_response(job.asdict() | {"run_id": run_id})
 
 # %% ../../nbs/service/07i_serve.ipynb #27158871
