@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import fcntl
 import json
-import os
 import logging
+import os
 import re
 import secrets
 import shutil
@@ -243,7 +243,7 @@ def plan_run(
 ) -> Plan:
     "Targets and settings of a run; raises `Problem` 422, 404 where the task has no such expert"
     tasks = params.get("tasks") or {}
-    if task not in tasks: raise Problem(422, f"No task {task!r}{nearest(task, tasks)}")
+    if task not in tasks: raise Problem(422, f"No task {task[:100]!r}{nearest(task[:100], tasks)}")
     expert = expert_of(task, asked, experts_of(task, params))
     key = expert_key(task, expert)
     not_theirs = FIXED & set(settings)
@@ -494,7 +494,7 @@ def get(self:Runs,
 def models(self:Runs,
     run_id:str,
 ) -> tuple|None: # folder of bundles, task; none where there is no such run
-    "The detector that a run made, which stays while it is the latest asked for; raises `Problem` 409 where it made none"
+    "The detector that a run made, which stays while it is the latest asked for; `Problem` 409 where it made none"
     place = self.folder(run_id)
     if place is None: return None
     task = read_json(place/"run.json")["task"]
@@ -506,7 +506,7 @@ def models(self:Runs,
 _held:dict = {}      # folder of runs → the locked file of the one that serves
 
 def _hold(place):
-    "Keep `clean_runs`, of whichever copy, from removing a run; the one before is let go, as the service has one at a time"
+    "Keep `clean_runs` of every copy from removing a run; the one before is let go, as the service has one at a time"
     earlier = _held.get(place.parent)
     if earlier and earlier.name == str(place/"serving"): return
     file = open(place/"serving", "w")
