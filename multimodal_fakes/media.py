@@ -250,7 +250,8 @@ def _check_size(image, name, max_pixels):
         if w * h > max_pixels:
             raise MediaError("too_large", f"{name}: {w} × {h} pixels, at most {max_pixels:,} are decoded")
     n_tiles = len(tags.get(324) or tags.get(273) or ())
-    if n_tiles > MAX_TILES: raise MediaError("too_large", f"{name}: {n_tiles:,} tiles, at most {MAX_TILES:,} are decoded")
+    if n_tiles <= MAX_TILES: return
+    raise MediaError("too_large", f"{name}: {n_tiles:,} tiles, at most {MAX_TILES:,} are decoded")
 
 def _check_passes(image, name, max_pixels):
     "Refuse a JPEG of very many scans, or a TIFF made of such: 100 KB would take minutes"
@@ -316,7 +317,7 @@ def _headers(data):
     length = 0
     while at <= len(data) - 4:
         marker, size = data[at:at + 2], int.from_bytes(data[at + 2:at + 4])
-        if marker == b"\xff\x93":                       # the content of a tile, which goes to the end if it does not say
+        if marker == b"\xff\x93":     # the content of a tile, to the end if it states no length
             at = max(at + 2, start + length) if length else len(data)
             continue
         yield marker, data[at + 4:at + 2 + size]

@@ -620,7 +620,8 @@ def _checked_sum(path, expected, advice):
     "SHA-256 of a file, refused where it is another than expected"
     own = sha256_file(path)
     if expected in (None, own): return own
-    raise FakesError(f"{path} is another file than the one that is meant: its SHA-256 is {own}, expected {expected}. {advice}")
+    raise FakesError(f"{path} is another file than the one that is meant: its SHA-256 is {own}, "
+                     f"expected {expected}. {advice}")
 
 # %% ../../nbs/data/01b_prepare.ipynb #752bdb1f
 MOST_BYTES = 4 * 2**30      # of a file that is downloaded
@@ -648,7 +649,7 @@ def _download(url, part, path):
             _copy(source, part, had if goes_on else 0, url)
     except urllib.error.HTTPError as e:
         if e.code == 416: part.unlink()      # it was longer than the file is now
-        raise FakesError(f"{url} could not be fetched: {e}. Run this again, or download it by hand to {path}.") from None
+        raise FakesError(f"{url} could not be fetched: {e}. Download it by hand to {path}.") from None
     except (OSError, http.client.HTTPException) as e:
         raise FakesError(f"{url} could not be fetched: {e}. Run this again, and it goes on where it ended; "
                          f"or download it by hand to {path}.") from None
