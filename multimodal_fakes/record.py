@@ -220,6 +220,7 @@ class DatasetConf(Strict):
     homepage: str = ""
     obtain: str                               # steps, in words
     download: dict[str, str] = {}             # url → file, only what may be had without an agreement
+    sha256: dict[str, str] = {}               # of these files, in hex; of others the first download decides
     files: list[Table]
     format: Format = Format()
     id: str | None = None                     # column; the row number if none
@@ -400,7 +401,7 @@ def in_one_word(
     return answer if isinstance(answer, str) else "|".join(answer) or "none"
 
 # %% ../nbs/00c_record.ipynb #9b7a5ee0
-_WORDS = {"title", "licence", "homepage", "obtain", "download"}     # for people
+_WORDS = {"title", "licence", "homepage", "obtain", "download", "sha256"}     # for people
 _LABELS = {"name", "labels", "classes"}
 
 READ = {  # stage → what it reads of the configuration of a dataset
@@ -408,7 +409,7 @@ READ = {  # stage → what it reads of the configuration of a dataset
     "ocr": {"name", "ocr"},
     "shard": _LABELS | {"tests_only"},
     "calibrate": _LABELS,
-    "report": _LABELS | _WORDS - {"download"} | {"kinds", "keep", "ocr", "derived", "files"},
+    "report": _LABELS | _WORDS - {"download", "sha256"} | {"kinds", "keep", "ocr", "derived", "files"},
 }
 
 def part_of_stage(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['OPEN', 'ENDED', 'LOOK', 'BEAT', 'STALE', 'rows', 'STOPPED', 'FIXED', 'KEPT', 'BEGUN', 'OVER', 'RUN_NAME',
            'STOPPED_RUN', 'moment', 'now', 'Job', 'Cargo', 'JobsConf', 'Jobs', 'TrainConf', 'Plan', 'expert_of',
-           'plan_run', 'run_env', 'make_run', 'Progress', 'processes_of', 'end_run', 'run_stages', 'run_metrics',
-           'Runs']
+           'plan_run', 'run_env', 'join_copies', 'make_run', 'Progress', 'run_stages', 'run_metrics', 'Runs',
+           'sweep_runs', 'clean_runs']
 
 # %% ../../nbs/service/07c_jobs.ipynb #7cneed00
 from ..core import need
@@ -17,13 +17,14 @@ need("sqlalchemy", "serve", "The service")     # a sentence in place of a traceb
 # %% ../../nbs/service/07c_jobs.ipynb #6df5c04e
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -56,6 +57,7 @@ from sqlalchemy import (
 from ..core import FakesError, nearest, overlay, patch, read_json, read_yaml, write_json
 from ..line import PER_TASK, experts_of, stage_params, task_stages
 from ..record import expert_key, expert_step
+from .guard import MARK, end_run, guard_env, guarded
 from .intake import Intake, Limits, Problem
 from .store import Store, StoreError, alone, metadata
 from ..settings import Section
@@ -478,6 +480,8 @@ class TrainConf(Section):
     running:int = Field(1, ge=1)              # at once
     queued:int = Field(4, ge=0)               # waiting
     hours:float = Field(24.0, gt=0)           # of one run, then it is ended
+    kept:int = Field(20, ge=1)                # runs whose folders are kept, the latest that ended
+    keep_gb:float = Field(50.0, ge=0)         # that their folders may take, no limit if zero; the oldest go
 
 # %% ../../nbs/service/07c_jobs.ipynb #37d62f27
 @dataclass(frozen=True)
@@ -515,7 +519,7 @@ def plan_run(
 ) -> Plan:
     "Targets and settings of a run; raises `Problem` 422, 404 where the task has no such expert"
     tasks = params.get("tasks") or {}
-    if task not in tasks: raise Problem(422, f"No task {task!r}{nearest(task, tasks)}")
+    if task not in tasks: raise Problem(422, f"No task {task[:100]!r}{nearest(task[:100], tasks)}")
     expert = expert_of(task, asked, experts_of(task, params))
     key = expert_key(task, expert)
     not_theirs = FIXED & set(settings)
@@ -541,14 +545,42 @@ def run_env(
     "The environment of a run: no key or secret of the server is in it; its own mark is"
     env = {name: os.environ[name] for name in KEPT if name in os.environ}
     return env | {
-        "MMFAKES_RUN": run_id,
+        MARK: run_id,
         "PYTHONPATH": str(work),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "WDS_SECURE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONHASHSEED": "0",
         "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(work/".dvc/site"),      # what it notes of a folder goes with the folder
     }
+
+# %% ../../nbs/service/07c_jobs.ipynb #3fc20036
+_COPIES = ".copies"      # in the folder of runs: a file for each copy of the service
+_joined:dict = {}        # that folder → the file of this copy, open and locked
+
+def join_copies(
+    folder,   # of runs
+) -> str:
+    "The name of this copy of the service among those that share a folder; held until this process ends"
+    place = Path(folder).resolve()/_COPIES
+    if place not in _joined:
+        place.mkdir(parents=True, exist_ok=True)
+        name = secrets.token_hex(8)
+        file = open(place/f".{name}", "w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.rename(place/f".{name}", place/name)      # under its name only once it is locked
+        _joined[place] = name, file
+    return _joined[place][0]
+
+# %% ../../nbs/service/07c_jobs.ipynb #c1058fb2
+def _is_free(path):
+    "Whether nobody holds a lock on a file; that of a copy which is gone may be gone as well"
+    try:
+        with open(path) as file: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError: return True
+    except BlockingIOError: return False
+    return True
 
 # %% ../../nbs/service/07c_jobs.ipynb #196d8151
 _COPIED = ("multimodal_fakes", "conf", "nbs")      # folders; chapters inside them come along
@@ -559,10 +591,23 @@ def make_run(
     run_id:str,
     plan:Plan,
 ) -> Path: # the folder, ready for `dvc repro`
-    "A copy of library, notebooks and settings in a folder of its own; datasets and weights are links"
-    project = Path(conf.project).resolve()
-    work = Path(conf.folder).resolve()/run_id
-    work.mkdir(parents=True)
+    "A copy of library, notebooks and settings in a folder of its own, whole or not at all"
+    project, folder = Path(conf.project).resolve(), Path(conf.folder).resolve()
+    copy = join_copies(folder)
+    half = folder/f".{run_id}.{copy}"
+    half.mkdir(parents=True)
+    try:
+        (half/"copy").write_text(copy)
+        _fill(half, project, conf, plan)
+        use_cache(half, project/".dvc/cache", run_env(run_id, half))
+        return half.rename(folder/run_id)
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise
+
+# %% ../../nbs/service/07c_jobs.ipynb #7af85f09
+def _fill(work, project, conf, plan):
+    "What a run needs of its project; datasets and weights are links"
     there = [name for name in _COPIED if (project/name).is_dir()]      # a project of an installed library has none
     for name in there: shutil.copytree(project/name, work/name, ignore=_LEFT_OUT)
     for name in ("dvc.yaml", "dvc.lock"):
@@ -572,8 +617,6 @@ def make_run(
     for name, folder in {"Datasets": conf.datasets, "weights": conf.weights}.items():
         if folder and (project/folder).is_dir():
             (work/name).symlink_to((project/folder).resolve(), target_is_directory=True)
-    use_cache(work, project/".dvc/cache", run_env(run_id, work))
-    return work
 
 # %% ../../nbs/service/07c_jobs.ipynb #6056716e
 BEGUN = re.compile(r"Running stage '([^']+)'")
@@ -604,43 +647,6 @@ class Progress:
     def share(self) -> float: # of the stages, in [0, 0.99]
         return min(0.99, len(self.over) / self.n)
 
-# %% ../../nbs/service/07c_jobs.ipynb #4c52de5b
-def processes_of(
-    run_id:str,
-) -> list: # of process ids
-    "Every process that carries the mark of a run"
-    mark = f"MMFAKES_RUN={run_id}"
-    if not Path("/proc/self/environ").exists(): return _marked(_listed_processes(), mark)
-    ids = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):                       # it ended, or is somebody else's
-            if f"{mark}\0".encode() in environ.read_bytes() + b"\0": ids.append(int(environ.parent.name))
-    return ids
-
-def _listed_processes():
-    "Process ids, commands and environments as macOS lists them, which has no /proc"
-    return subprocess.run(["ps", "-AEww", "-o", "pid=,command="], capture_output=True, text=True).stdout
-
-def _marked(listed, mark):
-    "The process ids of lines that have the mark as a word"
-    rows = [line.split() for line in listed.splitlines()]
-    return [int(row[0]) for row in rows if mark in row[1:]]
-
-# %% ../../nbs/service/07c_jobs.ipynb #698bcd0f
-def end_run(
-    run_id:str,
-    seconds:float=5.,   # that its processes have for ending by themselves
-):
-    "Ask every process of a run to end, then make it"
-    for sign, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 2.)):
-        until = time.monotonic() + patience
-        alive = processes_of(run_id)
-        while alive and time.monotonic() < until:
-            for pid in alive:
-                with contextlib.suppress(ProcessLookupError): os.kill(pid, sign)
-            time.sleep(0.1)
-            alive = processes_of(run_id)
-
 # %% ../../nbs/service/07c_jobs.ipynb #4e7b6ddb
 async def run_stages(
     work:Path,         # folder of the run
@@ -649,11 +655,11 @@ async def run_stages(
     command:list|None=None,   # what is started, `dvc repro` of the targets if none
     seconds:float=5.,  # that its processes have for ending by themselves
 ) -> dict: # metrics of the stages
-    "Run the stages of a plan; a cancelled one ends with everything that it started"
+    "Run the stages of a plan under a guard; a cancelled one ends with everything that it started"
     command = command or [sys.executable, "-m", "dvc", "repro", *plan.targets]
     child = await asyncio.create_subprocess_exec(
-        *command, cwd=work, env=run_env(job.id, work), start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        *guarded(job.id, command, seconds), cwd=work, env=guard_env(job.id, run_env(job.id, work)),
+        start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     progress = Progress(plan.n_stages)
     try:
         await _follow(child, progress, job, work/"log.txt")
@@ -661,10 +667,18 @@ async def run_stages(
             stage = progress.running or plan.targets[0]
             raise FakesError(f"The stage {stage} failed. The operator finds the reason in the log of this run.")
     finally:
-        ending = asyncio.create_task(asyncio.to_thread(end_run, job.id, seconds))
+        ending = asyncio.create_task(_end(child, job.id, seconds))
         await asyncio.shield(ending)       # goes on if this is cancelled again
-        await child.wait()
     return run_metrics(work, plan)
+
+# %% ../../nbs/service/07c_jobs.ipynb #9aa85cb9
+async def _end(child, run_id, seconds):
+    "Let go of the guard, which ends the run; where the guard itself was killed, end what it left"
+    child.stdin.close()
+    with contextlib.suppress(TimeoutError): await asyncio.wait_for(child.wait(), seconds + 5)
+    await asyncio.to_thread(end_run, run_id, seconds)
+    if child.returncode is None: child.kill()
+    await child.wait()
 
 # %% ../../nbs/service/07c_jobs.ipynb #f232a054
 async def _follow(child, progress, job, log_file):
@@ -724,7 +738,7 @@ async def start(self:Runs,
     plan = plan_run(read_yaml(Path(self.conf.project)/"params.yaml"), task, expert, settings)
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     body = json.dumps([task, expert, settings], sort_keys=True)
-    work, then = partial(self._train, plan), partial(self._note, plan)
+    work, then = partial(self._train, plan), partial(self._over, plan)
     return await self.jobs.submit("train", work, id=name, body=body, then=then, **options)
 
 # %% ../../nbs/service/07c_jobs.ipynb #f859ff57
@@ -733,15 +747,22 @@ async def _train(self:Runs, plan, job):
     job.tell(0, "workspace")
     work = await asyncio.to_thread(make_run, self.conf, job.id, plan)
     self._note(plan, job)
-    return _about(plan) | {"metrics": await run_stages(work, job, plan)}
+    return _asked(plan) | {"metrics": await run_stages(work, job, plan)}
 
 @patch
 def _note(self:Runs, plan, job):
     "Write down in its folder how a run stands"
     work = Path(self.conf.folder)/job.id
-    if work.is_dir(): write_json(work/"run.json", _about(plan) | dict(owner=job.owner) | job.asdict())
+    if work.is_dir(): write_json(work/"run.json", _asked(plan) | dict(owner=job.owner) | job.asdict())
 
-def _about(plan): return dict(task=plan.task, expert=plan.expert, changes=plan.changes)
+def _asked(plan): return dict(task=plan.task, expert=plan.expert, changes=plan.changes)
+
+@patch
+def _over(self:Runs, plan, job):
+    "Once a run has ended: its last state, and room for the next"
+    self._note(plan, job)
+    asyncio.get_running_loop().run_in_executor(None, clean_runs, self.conf)
+
 
 # %% ../../nbs/service/07c_jobs.ipynb #823c8cde
 @patch
@@ -762,10 +783,110 @@ async def get(self:Runs,
 def models(self:Runs,
     run_id:str,
 ) -> tuple|None: # folder of bundles, task; none where there is no such run
-    "The detector that a run made; one that made none is a `Problem` 409"
+    "The detector that a run made, which stays while it is the latest asked for; `Problem` 409 where it made none"
     place = self.folder(run_id)
     if place is None: return None
     task = read_json(place/"run.json")["task"]
     if not (place/"models"/task/"detector.json").is_file():
         raise Problem(409, "This training run has not made a detector, or not yet. Ask GET /train/{run_id}.")
+    _hold(place)
     return place/"models", task
+
+_held:dict = {}      # folder of runs → the locked file of the one that serves
+
+def _hold(place):
+    "Keep `clean_runs` of every copy from removing a run; the one before is let go, as the service has one at a time"
+    earlier = _held.get(place.parent)
+    if earlier and earlier.name == str(place/"serving"): return
+    file = open(place/"serving", "w")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    _held[place.parent] = file
+    if earlier: earlier.close()
+
+# %% ../../nbs/service/07c_jobs.ipynb #c35b6042
+_LOG = logging.getLogger("mmfakes.runs")      # leads into the log of the service
+_STOPPED = {"detail": "The server was stopped during this run, and the run was ended. Start another."}
+
+def sweep_runs(
+    conf:TrainConf,
+    spare=(),     # folders that something is served from: none of their runs is removed
+) -> list: # ids of the runs that were ended
+    "End the runs of copies of the service that are gone, remove what they half made, then `clean_runs`; takes seconds"
+    ended = []
+    for work in _folders(conf, RUN_NAME):
+        run = None if _is_lived(work) else _about(work)
+        if run is None or run["state"] in ENDED: continue
+        end_run(work.name)
+        write_json(work/"run.json", run | {"state": "failed", "error": _STOPPED, "ended": now()})
+        _LOG.warning("the training run %s was left by a server that was stopped; it was ended", work.name)
+        ended.append(work.name)
+    for work in _half_made(conf): _remove(work)
+    for file in (Path(conf.folder)/_COPIES).glob("[0-9a-f]*"):
+        if _is_free(file): file.unlink(missing_ok=True)
+    clean_runs(conf, spare)
+    return ended
+
+# %% ../../nbs/service/07c_jobs.ipynb #140aa29a
+_HALF = re.compile(rf"\.{RUN_NAME.pattern}\.([0-9a-f]{{16}})")     # begun by a copy of the service, or half removed
+
+def _folders(conf, pattern):
+    "Folders of runs whose names fit, the latest first"
+    folder = Path(conf.folder).resolve()
+    named = [p for p in folder.glob("*") if pattern.fullmatch(p.name)] if folder.is_dir() else []
+    return sorted((p for p in named if p.is_dir() and not p.is_symlink()), reverse=True)
+
+def _half_made(conf):
+    "What a copy that is gone was making or removing"
+    nameless = [work for work in _folders(conf, RUN_NAME) if (work/"copy").exists() and not (work/"run.json").exists()]
+    return [work for work in (*_folders(conf, _HALF), *nameless) if not _is_lived(work)]
+
+def _is_lived(work):
+    "Whether the copy of the service that a folder belongs to lives"
+    half = _HALF.fullmatch(work.name)
+    try: copy = half[1] if half else (work/"copy").read_text()
+    except FileNotFoundError: return False       # of a version that had no copies
+    return not _is_free(work.parent/_COPIES/copy)
+
+def _about(work):
+    "The run.json of a run, none where it has none that can be read"
+    try: return read_json(work/"run.json")
+    except FakesError: return None
+
+# %% ../../nbs/service/07c_jobs.ipynb #08011a89
+def clean_runs(
+    conf:TrainConf,
+    spare=(),     # as of `sweep_runs`
+) -> list: # ids of the runs whose folders were removed
+    "Remove the oldest folders of runs that have ended, beyond `kept` and `keep_gb`; the log says which"
+    runs = [work for work in _folders(conf, RUN_NAME) if (_about(work) or {}).get("state") in ENDED]
+    held, gone = 0., []
+    for place, work in enumerate(runs):
+        own = _own_bytes(work) / 2**30
+        held += own
+        is_over = place >= conf.kept or (conf.keep_gb and place and held > conf.keep_gb)
+        if not is_over or _serves(work, spare): continue
+        if not _remove(work): continue
+        gone.append(work.name)
+        _LOG.info("the folder of the training run %s was removed, %.2f GB: of %d runs %d are kept, up to %g GB",
+                  work.name, own, len(runs), conf.kept, conf.keep_gb)
+    return gone
+
+def _serves(work, spare):
+    "Whether somebody serves what is in a folder"
+    is_spared = any(Path(folder).resolve().is_relative_to(work) for folder in spare)
+    return is_spared or not _is_free(work/"serving")
+
+# %% ../../nbs/service/07c_jobs.ipynb #3d0daf26
+def _own_bytes(folder):
+    "Bytes on the disk that go with a folder: what is linked from elsewhere stays there"
+    files = [Path(place)/name for place, _, names in os.walk(folder) for name in names]
+    return sum(about.st_blocks * 512 for about in map(os.lstat, files) if about.st_nlink == 1)
+
+def _remove(work):
+    "Remove a folder, under another name so that nobody takes half of it for a run; whether it is gone"
+    half = work.parent/f".{work.name}.{join_copies(work.parent)}"
+    try:
+        if RUN_NAME.fullmatch(work.name): work = work.rename(half)
+        shutil.rmtree(work)
+    except OSError as e: _LOG.warning("the folder %s could not be removed: %s", work.name, e.strerror)
+    return not work.exists()
