@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAK', 'MEDIA', 'NOT_STORED', 'DIED', 'FAILED', 'OURS', 'ADDRESSES', 'LOOKS', 'NO_HISTORY', 'HttpConf', 'ServeConf',
-           'read_conf', 'harmless', 'as_problem', 'Service', 'idempotency']
+           'read_conf', 'harmless', 'as_problem', 'of_workers', 'Service', 'idempotency']
 
 # %% ../../nbs/service/07h_respond.ipynb #0ea1a9f7
 from ..core import need
@@ -164,6 +164,10 @@ def _misfit(e):
     return Problem(422, f"The request does not fit: {listed}", errors=errors)
 
 # %% ../../nbs/service/07h_respond.ipynb #09195ebf
+def of_workers(line:str):
+    "Write a line of a worker, or about one, into the log"
+    log.bind(component="worker").warning(line)
+
 class Service:
     "The parts of one running service"
     def __init__(self,
@@ -171,7 +175,7 @@ class Service:
         engine=None,   # that of `conf.engine` if none
     ):
         self.conf = conf
-        self.engine = engine or Engine(conf.engine)
+        self.engine = engine or Engine(conf.engine, tell=of_workers)
         self.intake = Intake(conf.limits)
         self.draining = False
         self.keys = Keys.load(conf.access, conf.http.host)
@@ -216,6 +220,17 @@ def ready(self:Service) -> dict: # task → none or why not
     reasons = {task: why and harmless(why) for task, why in self.engine.ready().items()}
     reasons = reasons or {"none": "no detector is there"}
     return {task: "stopping" for task in reasons} if self.draining else reasons
+
+@patch
+def blocked(self:Service) -> dict: # task, or `posts` where they wait without an answer → why; empty if it is ready
+    "What keeps the service from being ready"
+    if self.draining: return self.ready()
+    return {task: harmless(why) for task, why in self.engine.blocked().items()}
+
+@patch
+def health(self:Service) -> str: # see `Engine.health`
+    "How the service is, in a word"
+    return "stopping" if self.draining else self.engine.health()
 
 # %% ../../nbs/service/07h_respond.ipynb #6a96627c
 LOOKS = {      # part of a post → modalities of a detector that looks at it
@@ -271,7 +286,7 @@ async def judge(
 ) -> dict: # see `Answer`
     "Judge a post, and keep the answer"
     engine = engine or self.engine
-    result = await engine.predict(task, post, seconds)
+    result = await engine.predict(task, post, seconds, client=request.state.limited)
     positive = engine.tasks.get(task, {}).get("positive")
     answer = as_answer(result, positive, filename, request.state.id)
     if self.history: answer["id"] = await self.keep(answer, post, request)
@@ -403,7 +418,7 @@ async def _load(self:Service, run_id, folder, task):
     for old in list(self.others): await self.others.pop(old).drain(conf.request_seconds)
     runtime = conf.runtime if (folder/task/"onnx/export.json").exists() else "torch"
     changes = dict(models=str(folder), tasks=[task], n_workers=1, runtime=runtime)
-    engine = Engine(conf.model_copy(update=changes))
+    engine = Engine(conf.model_copy(update=changes), tell=of_workers)
     self.others[run_id] = engine
     await engine.start()
     end = time.monotonic() + conf.start_seconds
