@@ -444,10 +444,10 @@ async def start(
 # %% ../../nbs/service/07g_engine.ipynb #3096e100
 @patch
 def _spawn(self:Worker, fd): # file of what it writes
-    "Start the process; both of its outputs are one pipe"
+    "Start the process, whose outputs are one pipe; it imports what this one does, not what lies in the current folder"
     life = f"work({fd}, {os.getpid()}, {self.setup['nice']})"
     self.process = subprocess.Popen(
-        [sys.executable, "-c", f"from multimodal_fakes.service.engine import work; {life}"],
+        [sys.executable, "-P", "-c", f"from multimodal_fakes.service.engine import work; {life}"],
         pass_fds=[fd], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=worker_environment(self.setup["threads"]), start_new_session=True)
     return self.process.stdout
