@@ -48,6 +48,7 @@ class EngineConf(Section):
     runtime:Literal["onnx", "torch"] = "onnx"
     device:str = "auto"                                     # cpu, cuda, cuda:0, mps; auto: the best the runtime has
     n_workers:int = Field(0, ge=0, le=256)                  # processes, one per core that may be used if zero
+    spare_workers:int = Field(1, ge=0, le=64)               # further ones that have loaded and wait for one to end
     long_workers:int = Field(1, ge=1, le=64)                # further ones, for videos, sounds and whatever took too long
     threads:int = Field(1, ge=1, le=256)                    # of each of them, within a layer
     max_batch:int = Field(4, ge=1, le=1024)                 # posts that are judged together
@@ -843,8 +844,11 @@ class Lane:
         n_workers:int,
         setup:dict,      # of its workers
         most:int=0,      # posts of a batch, those of the settings if zero
+        spare:int=0,     # further workers, which wait for a place
     ):
         self.name, self.conf, self.n_workers, self.setup = name, conf, n_workers, setup
+        self.spare = spare
+        self.places = asyncio.Semaphore(n_workers)      # of workers that judge
         self.batcher = Batcher(conf, n_workers, most)
         self.up = {}                    # number of a worker → task → why it may not be used
         self.known = {}                 # the same of the worker that loaded last
@@ -986,7 +990,7 @@ class Engine:
         "Start the workers; `ready` tells when they are. From now on no other process reads this one's memory"
         hide()
         for lane in (self.short, self.long): lane.trouble = "loading"
-        lives = [(lane, k) for lane in (self.short, self.long) for k in range(lane.n_workers)]
+        lives = [(lane, k) for lane in (self.short, self.long) for k in range(lane.n_workers + lane.spare)]
         self.lives = [asyncio.create_task(self._life(*life)) for life in lives]
 
 # %% ../../nbs/service/07g_engine.ipynb #810d0d85
@@ -1001,7 +1005,8 @@ def _lanes(self:Engine) -> tuple:
     n_short = n_long = conf.n_workers or cores()
     if short: n_long = conf.long_workers
     else: n_short = 0
-    return (Lane("short", conf, n_short, setup | {"tasks": short, "nice": 5}),
+    spare = conf.spare_workers if short else 0
+    return (Lane("short", conf, n_short, setup | {"tasks": short, "nice": 5}, spare=spare),
             Lane("long", conf, n_long, setup | {"tasks": long, "nice": 15}, most=1))
 
 # %% ../../nbs/service/07g_engine.ipynb #5108e156
@@ -1016,7 +1021,7 @@ async def _life(self:Engine, lane, k):
             report = await worker.start(self.conf.start_seconds)
             failed = 0
             self._welcome(lane, k, worker, report)
-            await self._serve(lane, worker, report)
+            async with lane.places: await self._serve(lane, worker, report)
         except Exception as e:      # whatever it is, a worker must come
             self._note_end(lane, e, k in lane.up)
             failed += k not in lane.up
@@ -1268,7 +1273,7 @@ def _lacks_room(self:Engine, lane, post) -> bool:
 # %% ../../nbs/service/07g_engine.ipynb #48ea672a
 @patch
 def _crowd_out(self:Engine, lane, post):
-    "Refuse the last post of the client that holds more of a queue than the newcomer would; raises `Busy` where none does"
+    "Refuse the last post of the client with the most in a queue; raises `Busy` where that is the newcomer's own"
     waiting = [p for bucket in lane.batcher.buckets.values() for p in bucket.posts]
     held:Counter = Counter()      # client → share of the queue
     for p in (*waiting, post):
@@ -1329,8 +1334,8 @@ def blocked(self:Engine) -> dict: # task or `posts` → why; empty where it is r
     "What keeps the engine from being ready"
     reasons = {task: why for task, why in self.ready().items() if why}
     some = not self.conf.tasks and len(reasons) < len(self.names) and not STARTING & set(reasons.values())
-    stuck = self.short.stuck()
-    if stuck: return {"posts": f"{self.short.batcher.waiting} wait, and nothing was answered for {stuck:.0f} s"} | reasons
+    waiting, stuck = self.short.batcher.waiting, self.short.stuck()
+    if stuck: return {"posts": f"{waiting} wait, and nothing was answered for {stuck:.0f} s"} | reasons
     return {} if some else reasons
 
 @patch

@@ -417,7 +417,7 @@ async def _load(self:Service, run_id, folder, task):
     conf = self.conf.engine
     for old in list(self.others): await self.others.pop(old).drain(conf.request_seconds)
     runtime = conf.runtime if (folder/task/"onnx/export.json").exists() else "torch"
-    changes = dict(models=str(folder), tasks=[task], n_workers=1, runtime=runtime)
+    changes = dict(models=str(folder), tasks=[task], n_workers=1, spare_workers=0, runtime=runtime)
     engine = Engine(conf.model_copy(update=changes), tell=of_workers)
     self.others[run_id] = engine
     await engine.start()
