@@ -48,8 +48,8 @@ class EngineConf(Section):
     runtime:Literal["onnx", "torch"] = "onnx"
     device:str = "auto"                                     # cpu, cuda, cuda:0, mps; auto: the best the runtime has
     n_workers:int = Field(0, ge=0, le=256)                  # processes, one per core that may be used if zero
-    spare_workers:int = Field(1, ge=0, le=64)               # further ones that have loaded and wait for one to end
-    long_workers:int = Field(1, ge=1, le=64)                # further ones, for videos, sounds and whatever took too long
+    spare_workers:int = Field(1, ge=0, le=64)               # further ones, loaded, that wait for one to end
+    long_workers:int = Field(1, ge=1, le=64)                # others, for videos, sounds and whatever took too long
     threads:int = Field(1, ge=1, le=256)                    # of each of them, within a layer
     max_batch:int = Field(4, ge=1, le=1024)                 # posts that are judged together
     max_wait_ms:float = Field(5.0, ge=0, le=1000)           # that a post waits for company beside an idle worker
@@ -327,7 +327,7 @@ class Ration:
 
 # %% ../../nbs/service/07g_engine.ipynb #99133b30
 @patch
-def take(
+def hand_on(
     self:Ration,
     data:bytes,   # whole lines
     now:float,    # as `time.monotonic`
@@ -360,11 +360,11 @@ class Lines(asyncio.Protocol):
         whole, end, rest = (self.rest + data).rpartition(b"\n")
         if len(rest) > LONGEST_LINE: whole, end, rest = whole + end + rest, b"\n", b""
         self.rest = rest
-        if whole: self.ration.take(whole + end, time.monotonic())
+        if whole: self.ration.hand_on(whole + end, time.monotonic())
         if self.ration.lost[1]: self.ration.say_in_time()
 
     def connection_lost(self, exc):
-        if self.rest: self.ration.take(self.rest + b"\n", time.monotonic())
+        if self.rest: self.ration.hand_on(self.rest + b"\n", time.monotonic())
 
 # %% ../../nbs/service/07g_engine.ipynb #82cc9c1e
 def to_stderr(line:str):
@@ -873,7 +873,7 @@ class Lane:
 
 # %% ../../nbs/service/07g_engine.ipynb #d2f22f77
 @patch
-def put(self:Lane, post:Post):
+def admit(self:Lane, post:Post):
     "A post that is to be judged here"
     if not self.busy: self.asked = None
     self.asked = self.asked or time.monotonic()
@@ -881,7 +881,7 @@ def put(self:Lane, post:Post):
     self.batcher.put(post)
 
 @patch
-def done(self:Lane, batch:list, seconds:float, died):
+def release(self:Lane, batch:list, seconds:float, died):
     "A worker has finished with a batch"
     self.batcher.done(batch, seconds)
     each = seconds / len(batch)
@@ -1080,7 +1080,7 @@ def _give_back(self:Engine, lane, taken):
         taken.cancel()
         return
     lane.batcher.done(taken.result(), 0.0)
-    for post in taken.result(): lane.put(post)
+    for post in taken.result(): lane.admit(post)
 
 @patch
 def _refuse(self:Engine, lane, batch, error):
@@ -1109,7 +1109,7 @@ async def _judge(self:Engine, lane, worker, batch) -> int: # bytes that the work
     finally:
         worker.batch, worker.slow_start = [], False
         for post in batch: post.worker = None
-        lane.done(batch, time.monotonic() - start, died)
+        lane.release(batch, time.monotonic() - start, died)
     self._measure(len(batch), time.monotonic() - start)
     if died:
         self._settle(lane, batch, died)
@@ -1152,7 +1152,7 @@ def _settle(self:Engine, lane, batch, died):
         for post in batch: self._detour(post)
     for post in batch:
         if not post.waiters: self.open.pop(post.key, None)
-        elif overran and lane is self.short: self.long.put(post)
+        elif overran and lane is self.short: self.long.admit(post)
         else: self._again(lane, post, died)
 
 @patch
@@ -1162,7 +1162,7 @@ def _detour(self:Engine, post):
     for other in [p for bucket in self.short.batcher.buckets.values() for p in bucket.posts]:
         if not self.detours.hold(other.sort, time.monotonic()): continue
         self.short.batcher.remove(other)
-        self.long.put(other)
+        self.long.admit(other)
 
 # %% ../../nbs/service/07g_engine.ipynb #872af381
 @patch
@@ -1170,7 +1170,7 @@ def _again(self:Engine, lane, post, died):
     "A second chance for a post whose worker died, unless it had it"
     if not post.suspect:
         post.suspect = True
-        lane.put(post)
+        lane.admit(post)
         return
     message = (f"The process that judged this post {died}, for the second time. "
                "Nothing else was lost; do not send this post again.")
@@ -1263,7 +1263,7 @@ def _admit(self:Engine, post):
     lane = self._lane_of(post)
     while self._lacks_room(lane, post): self._crowd_out(lane, post)
     self.open[post.key] = post
-    lane.put(post)
+    lane.admit(post)
 
 @patch
 def _lacks_room(self:Engine, lane, post) -> bool:
