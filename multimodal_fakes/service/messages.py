@@ -135,13 +135,13 @@ class LiveOut(Reply):
     status:str = Field(examples=["alive"])
 
 class ReadyOut(Reply):
-    "Every detector gives the known answer to its golden sample"
+    "What must be there gives the known answer to its golden sample; of each task `ready`, or why not"
     ready:bool = Field(examples=[True])
     tasks:dict[str, str] = Field(examples=[{"fake_news": "ready"}])
 
 class HealthOut(Reply):
     "The older form of both"
-    status:str = Field(description="healthy, starting or draining", examples=["healthy"])
+    status:str = Field(description="starting, healthy, partly broken, broken, stuck or stopping", examples=["healthy"])
     model_loaded:bool = Field(examples=[True])
     models:list[str] = Field(examples=[["fake_news"]])
     version:str = Field(examples=["0.1.0"])

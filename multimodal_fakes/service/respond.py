@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MEDIA', 'NOT_STORED', 'DIED', 'FAILED', 'OURS', 'ADDRESSES', 'LOOKS', 'NO_RUN', 'NO_HISTORY', 'HttpConf', 'ServeConf',
-           'read_conf', 'as_problem', 'Service', 'idempotency']
+           'read_conf', 'as_problem', 'of_workers', 'Service', 'idempotency']
 
 # %% ../../nbs/service/07h_respond.ipynb #0ea1a9f7
 from ..core import need
@@ -32,7 +32,7 @@ from .access import AccessConf, Denied, Keys, RateLimit, check_signed, signing_s
 from .engine import Busy, DetectorFailed, Engine, EngineConf, TimeLimit, WorkerDied
 from .history import History, HistoryConf, UnknownPrediction
 from .intake import KINDS, Intake, Limits, Part, Problem, faults, harmless
-from .jobs import Cargo, Job, Jobs, JobsConf, Runs, TrainConf
+from .jobs import Cargo, Job, Jobs, JobsConf, Runs, TrainConf, sweep_runs
 from .log import LogConf, log, request_id
 from .messages import FeedbackIn, VideoUrlIn, as_answer
 from .meters import Meters
@@ -150,6 +150,10 @@ def _misfit(e):
     return Problem(422, f"The request does not fit: {listed}", errors=errors)
 
 # %% ../../nbs/service/07h_respond.ipynb #09195ebf
+def of_workers(line:str):
+    "Write a line of a worker, or about one, into the log"
+    log.bind(component="worker").warning(line)
+
 class Service:
     "The parts of one running service"
     def __init__(self,
@@ -157,7 +161,7 @@ class Service:
         engine=None,   # that of `conf.engine` if none
     ):
         self.conf = conf
-        self.engine = engine or Engine(conf.engine)
+        self.engine = engine or Engine(conf.engine, tell=of_workers)
         self.intake = Intake(conf.limits)
         self.draining = False
         self.keys = Keys.load(conf.access, conf.http.host)
@@ -182,7 +186,14 @@ class Service:
 async def start(self:Service):
     "Load the detectors; `ready` tells when they are"
     await self.engine.start()
+    if self.conf.train.enabled: await self._sweep()
     log.info("started", version=__version__)
+
+@patch
+async def _sweep(self:Service):
+    "End the training runs that copies left which are gone, and tell whoever asks for them"
+    ended = await asyncio.to_thread(sweep_runs, self.conf.train, spare=(self.conf.engine.models,))
+    await self.runs.jobs.lose(ended)
 
 # %% ../../nbs/service/07h_respond.ipynb #73c1a192
 @patch
@@ -202,6 +213,17 @@ def ready(self:Service) -> dict: # task → none or why not
     reasons = {task: why and harmless(why) for task, why in self.engine.ready().items()}
     reasons = reasons or {"none": "no detector is there"}
     return {task: "stopping" for task in reasons} if self.draining else reasons
+
+@patch
+def blocked(self:Service) -> dict: # task, or `posts` where they wait without an answer → why; empty if it is ready
+    "What keeps the service from being ready"
+    if self.draining: return self.ready()
+    return {task: harmless(why) for task, why in self.engine.blocked().items()}
+
+@patch
+def health(self:Service) -> str: # see `Engine.health`
+    "How the service is, in a word"
+    return "stopping" if self.draining else self.engine.health()
 
 # %% ../../nbs/service/07h_respond.ipynb #6a96627c
 LOOKS = {      # part of a post → modalities of a detector that looks at it
@@ -257,7 +279,7 @@ async def judge(
 ) -> dict: # see `Answer`
     "Judge a post, and keep the answer"
     engine = engine or self.engine
-    result = await engine.predict(task, post, seconds)
+    result = await engine.predict(task, post, seconds, client=request.state.limited)
     positive = engine.tasks.get(task, {}).get("positive")
     answer = as_answer(result, positive, filename, request.state.id)
     if self.history: answer["id"] = await self.keep(answer, post, request)
@@ -378,8 +400,8 @@ async def _load(self:Service, run_id, folder, task):
     conf = self.conf.engine
     for old in list(self.others): await self.others.pop(old).drain(conf.request_seconds)
     runtime = conf.runtime if (folder/task/"onnx/export.json").exists() else "torch"
-    changes = dict(models=str(folder), tasks=[task], n_workers=1, runtime=runtime)
-    engine = Engine(conf.model_copy(update=changes))
+    changes = dict(models=str(folder), tasks=[task], n_workers=1, spare_workers=0, runtime=runtime)
+    engine = Engine(conf.model_copy(update=changes), tell=of_workers)
     self.others[run_id] = engine
     await engine.start()
     end = time.monotonic() + conf.start_seconds

@@ -522,25 +522,22 @@ async def get_live(request:Request):
 # %% ../../nbs/service/07i_serve.ipynb #c8ec1737
 @route("get", "/health/ready", "", "health", 503, model=ReadyOut)
 async def get_ready(request:Request):
-    "Every detector gives the known answer to its golden sample; 503 with the reasons until then"
-    reasons = service_of(request).ready()
-    wrong = {task: why for task, why in reasons.items() if why}
+    "What must be there gives the known answer to its golden sample; 503 with the reasons until then"
+    service = service_of(request)
+    wrong = service.blocked()
     if wrong:
         listed = "; ".join(f"{task}: {why}" for task, why in wrong.items())
         raise Problem(503, f"Not ready: {listed}", retry_after=1, reasons=wrong)
-    return json_response({"ready": True, "tasks": dict.fromkeys(reasons, "ready")})
+    return json_response({"ready": True, "tasks": {task: why or "ready" for task, why in service.ready().items()}})
 
 # %% ../../nbs/service/07i_serve.ipynb #35cdfd11
 @route("get", "/health", "", "health", model=HealthOut)
 async def get_health(request:Request):
-    "The older form: always 200"
+    "How the service is, in a word: always 200"
     service = service_of(request)
-    reasons = service.ready()
-    state = "starting" if any(reasons.values()) else "healthy"
-    if service.draining: state = "draining"
-    loaded = sorted(task for task, why in reasons.items() if not why)
-    return json_response(
-        {"status": state, "model_loaded": state == "healthy", "models": loaded, "version": __version__})
+    loaded = sorted(task for task, why in service.ready().items() if not why)
+    return json_response({
+        "status": service.health(), "model_loaded": bool(loaded), "models": loaded, "version": __version__})
 
 # %% ../../nbs/service/07i_serve.ipynb #236747db
 @route("get", "/models", "predict", "predict", model=ModelsOut)
