@@ -310,7 +310,7 @@ class Ration:
         self.ends = 0.0          # when this minute does
         self.left = (0, 0)       # lines and bytes, of this minute
         self.lost = [0, 0]       # as well, that were not handed on
-        self.timer = None        # that says so at the end of the minute
+        self.timer:asyncio.TimerHandle|None = None      # that says so at the end of the minute
 
     def spent(self, now:float) -> bool:
         "Whether this minute allows no further line; says what the one before left out"
@@ -391,9 +391,9 @@ class Worker(asyncio.Protocol):
         ration:Ration,   # takes what it writes
     ):
         self.setup, self.ration = setup, ration
-        self.process = None
+        self.process:subprocess.Popen|None = None
         self.transport = None
-        self.lines = None                           # transport of what it writes
+        self.lines:asyncio.ReadTransport|None = None      # of what it writes
         self.buffer = bytearray()                   # a reply, as far as it came
         self.answer:asyncio.Future|None = None      # the reply that is waited for
         self.batch:list = []                        # of `Post`, that it judges

@@ -738,7 +738,7 @@ async def start(self:Runs,
     plan = plan_run(read_yaml(Path(self.conf.project)/"params.yaml"), task, expert, settings)
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     body = json.dumps([task, expert, settings], sort_keys=True)
-    work, then = partial(self._train, plan), partial(self._over, plan)
+    work, then = partial(self._train, plan), partial(self._after, plan)
     return await self.jobs.submit("train", work, id=name, body=body, then=then, **options)
 
 # %% ../../nbs/service/07c_jobs.ipynb #f859ff57
@@ -758,7 +758,7 @@ def _note(self:Runs, plan, job):
 def _asked(plan): return dict(task=plan.task, expert=plan.expert, changes=plan.changes)
 
 @patch
-def _over(self:Runs, plan, job):
+def _after(self:Runs, plan, job):
     "Once a run has ended: its last state, and room for the next"
     self._note(plan, job)
     asyncio.get_running_loop().run_in_executor(None, clean_runs, self.conf)
