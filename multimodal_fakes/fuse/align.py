@@ -158,7 +158,8 @@ def train(cls:Alignment,
     epochs = min(-(-steps // steps_per_epoch), MOST_EPOCHS)
     aligned = cls(words, model)
     aligned.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs,
-                           weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live)
+                           weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live,
+                           title="words in pictures")
     return aligned
 
 # %% ../../nbs/fuse/05a_align.ipynb #513e91a9

@@ -365,7 +365,7 @@ class Neural(Network, Strategy):
         folder = checkpoints or tempfile.mkdtemp()
         with threads(torch.get_num_threads() if with_tokens else 1):
             self.history_ = fit(self, *datasets, folder, s["epochs"], s["lr"], s["batch_size"],
-                                s["patience"], s["weight_decay"], s["seed"], live=live)
+                                s["patience"], s["weight_decay"], s["seed"], live=live, title=self.name)
         return self
 
     def about(self): return Strategy.about(self) | {"shape": self.shape}
@@ -697,7 +697,8 @@ def tune(self:EndToEnd,
     items = JointItems(evidence, encoders, train, s["seed"])
     val_items = JointItems(evidence, encoders, _fused(evidence, evidence.rows("val")))
     history = fit(joint, items, val_items, checkpoints, s["tune_epochs"], s["tune_lr"], s["batch_size"],
-                  s["patience"], s["weight_decay"], s["seed"], bf16=has_bf16(), live=live)
+                  s["patience"], s["weight_decay"], s["seed"], bf16=has_bf16(), live=live,
+                  title=f"{self.name} with encoders")
     self.encoders = {name: encoder.to(pick_device()).eval() for name, encoder in encoders.items()}
     return history
 

@@ -139,6 +139,7 @@ class Follower:
         self.state = self.project/".cache/track"/f"{run.name}.json"
         self.over = threading.Event()
         self.results:tuple|None = None       # folder of results, bundle; none where the stage failed
+        self.trainings:dict = {}             # title → its last epoch, and how many trainings had that title
         self.thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self):
@@ -180,8 +181,18 @@ def _follow(self:Follower):
     if self.results: self.state.unlink(missing_ok=True)
 
 @patch
+def _numbered(self:Follower, line) -> dict:
+    "The same line; a second training under the same title is told apart by its number"
+    if line["kind"] != "epoch": return line
+    title = line["title"]
+    last, n = self.trainings.get(title, (0, 1))
+    n += line["epoch"] <= last
+    self.trainings[title] = line["epoch"], n
+    return line if n == 1 else line | {"title": f"{title} {n}".strip()}
+
+@patch
 def _hand_on(self:Follower, journal, told):
-    for line in journal.new_lines():
+    for line in map(self._numbered, journal.new_lines()):
         words = in_words(line)
         if words: print(f"{self.run.name}: {words}", flush=True)
         if line["kind"] == "epoch": told.epoch(figures_of(line), int(line["epoch"]))
