@@ -778,6 +778,17 @@ async def get(self:Runs,
     if run["state"] not in ENDED: run |= {"state": "failed", "error": {"detail": STOPPED_RUN}}
     return {name: run.get(name) for name in _SHOWN}
 
+@patch
+async def cancel(self:Runs,
+    run_id:str,
+    owner:str|None=None,     # as for `get`
+) -> dict: # as `Job.asdict`
+    "End a run; one that has ended stays as it is. Raises `Problem` 404"
+    run = await self.get(run_id, owner)
+    if run["state"] in ENDED: return run
+    job = await self.jobs.cancel(await self.jobs.get(run_id, owner))
+    return job.asdict()
+
 # %% ../../nbs/service/07c_jobs.ipynb #98362cd1
 @patch
 def models(self:Runs,
