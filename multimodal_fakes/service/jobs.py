@@ -779,7 +779,7 @@ async def get(self:Runs,
     return {name: run.get(name) for name in _SHOWN}
 
 @patch
-async def cancel(self:Runs,
+async def stop(self:Runs,
     run_id:str,
     owner:str|None=None,     # as for `get`
 ) -> dict: # as `Job.asdict`

@@ -502,7 +502,7 @@ async def get_train(request:Request, run_id:str):
 @route("delete", "/train/{run_id}", "train", "train", 404, 422, model=RunOut)
 async def delete_train(request:Request, run_id:str):
     "Cancel a training run, with every process that it started"
-    run = await service_of(request).runs.cancel(run_id, request.state.key)
+    run = await service_of(request).runs.stop(run_id, request.state.key)
     return json_response(run | {"run_id": run_id})
 
 # %% ../../nbs/service/07i_serve.ipynb #27158871
