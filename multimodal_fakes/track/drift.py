@@ -83,7 +83,7 @@ def ks(
 def _orders_beyond(n, m, most, is_end):
     "Share of the orders of n and m values whose distance is somewhere at least `most` / nm"
     i = np.arange(n + 1)
-    beyond = np.zeros(n + 1)                    # of the ways to i of the n among the first s, the share that went beyond
+    beyond = np.zeros(n + 1)            # of the ways to i of the n among the first s, the share that went beyond
     for s in range(1, n + m + 1):
         from_x = np.r_[0, beyond[:-1]] * i / s
         beyond = from_x + beyond * np.maximum(s - i, 0) / s
@@ -114,7 +114,7 @@ def g_test(
     return Test(g, chi_square_tail(g, table.shape[1] - 1))
 
 def _without_rare(table):
-    "Columns that would have fewer than `LEAST` on a side put into one; the rarest of the others too, if that is still too few"
+    "The rarest columns put into one, until each has at least `LEAST` on either side"
     table = table[:, table.sum(0) > 0]
     while table.shape[1] > 2:
         expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()

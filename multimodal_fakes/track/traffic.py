@@ -71,7 +71,7 @@ class Stream(NamedTuple):
 # %% ../../nbs/track/08b_traffic.ipynb #02c0c0ff
 GOES_ROUND = 0.02     # share of contents
 MOST_COPIES = 300
-ALTERED = 0.1         # share of copies that pass for new contents
+ALTERED = 0.01        # share of copies that pass for new contents
 
 def copies(
     rng,
@@ -167,7 +167,8 @@ def _repeated(rng, contents, shift, start):
     if not shift.flood or not later.any(): return
     when = np.repeat(contents.time[later], rng.poisson(shift.flood, later.sum()))
     first = contents.row[later][0]
-    yield Stream(when + rng.random(len(when)) * 60, np.full(len(when), first), np.full(len(when), contents.group[later][0]))
+    group = contents.group[later][0]
+    yield Stream(when + rng.random(len(when)) * 60, np.full(len(when), first), np.full(len(when), group))
 
 def _ordered(streams, end):
     "Several streams as one, in order of time, until the end"
@@ -199,9 +200,10 @@ def made_cast(
     y, topic = (rng.random(n) < POSITIVE).astype(int), rng.choice(TOPICS, n, p=np.arange(TOPICS, 0, -1) / 36)
     centres = rng.normal(size=(2, TOPICS + 1, SIDE))
     base = _made(rng, y, centres[0, topic], centres[1, topic])
+    hindi = ("hi", "hi")
     versions = dict(
         new_topic=_made(rng, y, centres[0, [TOPICS] * n], centres[1, [TOPICS] * n], clear=.5, ood=(8, 1)),
-        new_language=_made(rng, y, centres[0, topic] + 1, centres[1, topic], clear=.7, ood=(4, 1), languages=["hi"] * 2),
+        new_language=_made(rng, y, centres[0, topic] + 1, centres[1, topic], clear=.7, ood=(4, 1), languages=hindi),
         no_picture=_made(rng, y, centres[0, topic], None),
         sticker=_made(rng, y, centres[0, topic], centres[1, topic] + rng.normal(size=SIDE), ood=(3, 1)),
         bad_ocr=_made(rng, y, centres[0, topic], centres[1, topic], clear=1.2, ocr=(3, 4)),
@@ -220,17 +222,21 @@ def _made(rng, y, text, picture, clear=2.0, ood=(1, 1), ocr=(20, 1), languages=(
     pictures = np.where(sees[:, None], cloud(0 if picture is None else picture), np.nan)
     numbers = dict(
         degraded=(~sees).astype(float), has_vision=sees.astype(float), ood=rng.beta(*ood, n),
-        ocr=np.where(sees, rng.beta(*ocr, n), np.nan), set_size=1.0 + (np.abs(p - .5) < .15), seconds=rng.lognormal(-2, .4, n))
+        ocr=np.where(sees, rng.beta(*ocr, n), np.nan), set_size=1.0 + (np.abs(p - .5) < .15),
+        seconds=rng.lognormal(-2, .4, n))
     numbers["abstained"] = (numbers["ood"] > .99).astype(float)
-    language = np.where(rng.random(n) < .8, *languages).astype(object)
+    kinds = dict(language=np.where(rng.random(n) < .8, *languages).astype(object))
+    vectors = dict(text=cloud(text).astype("float32"), vision=pictures.astype("float32"))
+    answered = np.c_[p <= .5, p > .5]
     return Posts(
-        np.zeros(n), ["real", "fake"], np.c_[1 - p, p], np.c_[p <= .5, p > .5], np.arange(n), numbers, {"language": language},
-        {"text": cloud(text).astype("float32"), "vision": pictures.astype("float32")}, y)
+        np.zeros(n), ["real", "fake"], np.c_[1 - p, p], answered, np.arange(n), numbers, kinds, vectors, y)
 
 def _stacked(parts):
     "Posts after one another"
-    def joined(get): return np.concatenate([get(part) for part in parts])
-    def columns(get): return {name: joined(lambda part: get(part)[name]) for name in get(parts[0])}
-    return Posts(
-        joined(lambda p: p.time), parts[0].classes, joined(lambda p: p.probs), joined(lambda p: p.answered), joined(lambda p: p.group),
-        columns(lambda p: p.numbers), columns(lambda p: p.kinds), columns(lambda p: p.vectors), joined(lambda p: p.label))
+    def joined(name): return np.concatenate([getattr(part, name) for part in parts])
+    def columns(name):
+        own = [getattr(part, name) for part in parts]
+        return {key: np.concatenate([part[key] for part in own]) for key in own[0]}
+    plain = {name: joined(name) for name in ("time", "probs", "answered", "group", "label")}
+    named = {name: columns(name) for name in ("numbers", "kinds", "vectors")}
+    return Posts(classes=parts[0].classes, **plain, **named)
