@@ -85,7 +85,7 @@ def _mean_of_windows(w, column, rows):
     values = w.numbers.values[rows, column]
     values = values[np.isfinite(values)]
     if not len(values): return Estimate(np.nan, np.nan, np.nan, 0, 0)
-    spread = np.nanstd(w.numbers.values[:w.n, column])
+    spread = max(np.nanstd(w.numbers.values[:w.n, column]), values.std())
     half = float(1.96 * spread * np.sqrt(w.restless[0, column] / len(values)))
     mean, n = float(values.mean()), int(w.numbers.posts[rows].sum())
     return Estimate(mean, mean - half, mean + half, n, len(values))
@@ -145,6 +145,7 @@ class Facts(NamedTuple):
     "What findings go by"
     alarmed:dict       # quantity → `Alarm`
     unexplained:set    # quantities that other shares of the classes do not explain
+    one_class:bool     # whether such shares were asked for
 
     def any(self, *names): return any(q in self.alarmed for q in names)
     def looks(self, part): return f"vectors of {part}" in self.unexplained
@@ -162,8 +163,8 @@ def _kind(f):
     if f.looks("vision"): return "pictures"
     if f.looks("text"): return "words"
     if unfamiliar: return "topic"
-    if answers: return "model" if f.unexplained & {"answers", "scores", "set_size"} else "shares"
-    if f.any("vectors of text", "vectors of vision"): return "shares"
+    if answers and f.one_class: return "model" if f.unexplained & {"answers", "scores", "set_size"} else "shares"
+    if f.any("vectors of text", "vectors of vision") and f.one_class: return "shares"
     return "service" if set(f.alarmed) == {"seconds"} else "other"
 
 # %% ../../nbs/track/08f_alarms.ipynb #dccbfafa
@@ -179,10 +180,11 @@ def diagnose(
     if not alarms: return None
     since = min(alarm.since for alarm in alarms)
     window = m.posts.take(m.posts.time >= since)
-    one_class = (window.answered.sum(1) == 1).all()
+    one_class = bool((m.posts.answered.sum(1) == 1).all())
     shares = class_shares(m.reference, window) if one_class else []
-    p = explained(m.reference, window, m.coordinates, n_draws) if one_class else {}
-    facts = Facts({alarm.quantity: alarm for alarm in alarms}, {q for q, value in p.items() if value < DOUBT})
+    p = explained(m.reference, window, m.coordinates, one_class, n_draws)
+    unexplained = {q for q, value in p.items() if value < DOUBT}
+    facts = Facts({alarm.quantity: alarm for alarm in alarms}, unexplained, one_class)
     kind = _kind(facts)
     return Finding(kind, _told(kind, facts, shares, window), CAUSES[kind], alarms, shares, p)
 
@@ -260,8 +262,9 @@ def drift_sections(
 ) -> list: # of `reports.page.Section`
     "What a page on drift shows"
     from multimodal_fakes.reports.page import Section
-    conf = f"at most {len(m.watch.quantities) / m.watch.limit:.0%} of such spans have any alarm while nothing changes"
-    if finding is None: short = Section("In short", f"Nothing has changed that could be told; {conf}.", _counts(m))
+    conf = m.watch.conf
+    promise = f"in {conf.weeks:g} weeks without change the chance of any alarm is {conf.false_alarms:.0%} at most"
+    if finding is None: short = Section("In short", f"Nothing has changed that could be told; {promise}.", _counts(m))
     else: short = Section("In short", finding.words, [f"To do: {finding.advice}", *_counts(m)])
     recent = m.posts.take(m.posts.time >= max(m.posts.time[-1] - latest, m.reference.time[-1]))
     sections = [short, _alarms_section(m, finding), _windows_section(recent, window), _compare_section(m, recent)]

@@ -179,6 +179,7 @@ def explained(
     reference:Posts,
     window:Posts,
     coordinates:Coordinates,   # what is looked at
+    shares:bool=True,          # whether other shares are an explanation: not where several classes may hold
     n_draws:int=200,
     seed:int=0,
 ) -> dict: # quantity → p: how often samples of nothing but other shares are as far
@@ -193,7 +194,7 @@ def explained(
         away = (_mean(numbers, np.ones(len(numbers))) - _mean(seen, before.probs @ ratio(probs, other))) / spread
         return np.add.reduceat(np.nan_to_num(away)**2, groups)
     p = np.zeros(len(quantities))
-    for other in (False, True):
+    for other in (False, True)[:1 + shares]:
         draws = _stretches(np.random.default_rng(seed), before.probs @ ratio(now.probs, other), len(now), n_draws)
         drawn = np.array([far(seen[rows], before.probs[rows], other) for rows in draws])
         p = np.maximum(p, (1 + (drawn >= far(seen_now, now.probs, other)).sum(0)) / (1 + n_draws))

@@ -140,12 +140,13 @@ def measure(
     values = coordinates.of(posts.take(new)) if watched is None else watched[new]
     n_new = np.diff(np.r_[cuts, len(new)])
     means = _means(values, cuts, n_new)
+    rhythm = _means(clock(posts.time[:ends[-1]], days), np.r_[0, ends[:-1]], n_posts)
     means[n_new < every / 2] = np.nan            # flooded by copies: too few contents to speak for themselves
     n_late = np.add.reduceat(age[:ends[-1]] > LATE, np.r_[0, ends[:-1]])
     repeats = np.log1p(np.stack([n_posts - n_new, n_late], 1) / np.maximum(n_new, 1)[:, None])
     return Numbers(
         np.array([w.start for w in windows]), np.array([w.end for w in windows]), n_posts, np.c_[means, repeats],
-        _means(clock(posts.time[new], days), cuts, n_new), [*coordinates.names, *REPEATS])
+        rhythm, [*coordinates.names, *REPEATS])
 
 def _means(values, cuts, n):
     "Means of the rows between cuts, of those that are known"
@@ -154,6 +155,10 @@ def _means(values, cuts, n):
     sums, counts = (np.add.reduceat(x.astype(float), cuts, axis=0) for x in (np.where(known, values, 0), known))
     counts[n == 0] = 0
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+
+def _usual(values):
+    "Means of the columns over what is known, 0 of those of which nothing is"
+    return np.nan_to_num(_means(values, np.array([0]), np.array([len(values)]))[0])
 
 # %% ../../nbs/track/08d_watch.ipynb #71a673d3
 def spread_out(
@@ -178,7 +183,7 @@ def without_rhythm(
 ) -> np.ndarray: # (k, columns)
     "Numbers less what the hour and the day explain"
     known = np.isfinite(values)
-    filled = np.where(known, values, np.nanmean(values[:n], 0))
+    filled = np.where(known, values, _usual(values[:n]))
     left = np.full(values.shape, np.nan)
     for start in [0, *range(n, len(values), step)]:
         seen, rows = (slice(0, n), slice(0, n)) if start == 0 else (slice(0, start), slice(start, start + step))
@@ -226,7 +231,7 @@ def restlessness(
     sure:float=0.9,  # that the factor is not larger
 ) -> np.ndarray: # (columns,) at least 1
     "How much more sums of windows vary than independent ones would"
-    scores = np.where(np.isfinite(scores), scores - np.nanmean(scores, 0), 0)
+    scores = np.where(np.isfinite(scores), scores - _usual(scores), 0)
     spread, upto = np.maximum(scores.var(0), 1e-12), np.cumsum(np.r_[np.zeros((1, scores.shape[1])), scores], 0)
     largest = np.ones(scores.shape[1])
     for b in sorted({longest, *(2**np.arange(1, 12)).tolist()}):
@@ -282,10 +287,15 @@ class Watch:
     quantities:list           # Q names
     groups:np.ndarray         # (Q,) first column of each
     evidence:np.ndarray       # (k, Q)
-    limit:float               # evidence that raises an alarm
+    conf:WatchConf
     scores:np.ndarray         # (n + k, columns)
     restless:np.ndarray       # (weeks, columns)
     step:int                  # windows for which each row of `restless` holds
+
+    @property
+    def limit(self) -> float:
+        "Evidence of a quantity that raises an alarm"
+        return len(self.quantities) / self.conf.false_alarms
 
     @property
     def chance(self) -> np.ndarray: # (k,) in [0, 1]
@@ -317,8 +327,7 @@ def watch(
         restless.append(restlessness(scores[:max(n, start - n)], step))
         logs = log_bets(scores[start:start + step], restless[-1])
         parts.append(sum_up(logs, shares[start - n:start - n + step], capital, groups))
-    limit = len(quantities) / conf.false_alarms
-    return Watch(numbers, n, quantities, groups, np.concatenate(parts), limit, scores, np.array(restless), step)
+    return Watch(numbers, n, quantities, groups, np.concatenate(parts), conf, scores, np.array(restless), step)
 
 # %% ../../nbs/track/08d_watch.ipynb #ce4d9b65
 class Moved(NamedTuple):
