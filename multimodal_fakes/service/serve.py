@@ -8,7 +8,7 @@ __all__ = ['HEADERS', 'NUMBER', 'router', 'BAD', 'POST_FIELDS', 'BATCH_FIELDS', 
            'json_response', 'problem_response', 'while_there', 'route', 'read_post', 'post_predict',
            'post_predict_batch', 'read_json_of', 'post_predict_text', 'post_classify', 'post_classify_batch',
            'post_predict_video', 'get_job', 'delete_job', 'post_predict_task', 'post_train', 'get_train',
-           'delete_train', 'post_feedback', 'get_live', 'get_ready', 'get_health', 'get_models', 'get_metrics',
+           'delete_train', 'post_feedback', 'get_live', 'get_ready', 'get_health', 'get_models', 'get_metrics', 'once',
            'get_document', 'get_docs', 'make_app', 'Served', 'connections_of', 'server_of', 'conf_of', 'secrets_of',
            'serve']
 
@@ -48,6 +48,7 @@ from ..core import FakesError, patch
 from .access import Proxies, check_host, check_origin, client_name, is_private, per_minute_of
 from .intake import KINDS, Problem, all_harmless, files_for, guarded
 from .log import is_secret, log, request_id, setup_log
+from .processes import return_memory
 
 # %% ../../nbs/service/07i_serve.ipynb #a5fb53b0
 from multimodal_fakes.service.messages import (
@@ -552,10 +553,19 @@ async def get_metrics(request:Request):
     text = service_of(request).meters.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
+def once(
+    app,             # FastAPI
+    make:Callable,   # from its document, text
+) -> bytes:
+    "What is the same for everybody, made at the first request and kept: it needs no key, so it must cost nothing"
+    pages = app.state.pages
+    if make not in pages: pages[make] = make(app.openapi()).encode()
+    return pages[make]
+
 @router.get("/openapi.json", include_in_schema=False)
 async def get_document(request:Request):
     "The document"
-    return json_response(request.app.openapi())
+    return Response(once(request.app, json.dumps), media_type="application/json")
 
 # %% ../../nbs/service/07i_serve.ipynb #cfde447e
 _STYLE_HASH = b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
@@ -564,7 +574,7 @@ _PAGE_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-anc
 @router.get("/docs", include_in_schema=False)
 async def get_docs(request:Request):
     "The document as a page"
-    page = docs_page(request.app.openapi())
+    page = once(request.app, docs_page)
     return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY})
 
 # %% ../../nbs/service/07i_serve.ipynb #0d8ac2c2
@@ -579,7 +589,7 @@ def make_app(
     app = FastAPI(
         title="multimodal_fakes", version=__version__, description=TITLE, lifespan=_lifespan_of(service),
         docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.state.service = service
+    app.state.service, app.state.pages = service, {}
     app.include_router(router)
     for kind in (FakesError, HTTPException, RequestValidationError): app.add_exception_handler(kind, problem_response)
     if service.conf.http.origins: _allow_pages(app, service.conf.http.origins)
@@ -716,5 +726,6 @@ def serve(
 ):
     "Serve until told to stop: `mmfakes serve`"
     conf = conf_of(**options)
+    return_memory()
     setup_log(conf.log, secrets_of(os.environ))
     server_of(conf).run()
