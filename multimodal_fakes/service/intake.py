@@ -332,7 +332,9 @@ async def form(
     if kind != b"multipart/form-data" or not 0 < len(boundary) <= 70:
         raise self.refuse(415, "type", _WANT_FORM)
     parts = Parts(self, boundary, fields, many)
-    async for data in self.chunks(request, hold, self.limits.request_mb): parts.feed(data)
+    try:
+        async for data in self.chunks(request, hold, self.limits.request_mb): parts.feed(data)
+    finally: del parts.parser      # it holds the form and the form it: megabytes that only the collector would free
     if not parts.ended:
         raise self.refuse(400, "form", "The form ends in the middle: its closing boundary is missing.")
     return parts.parts
