@@ -32,7 +32,7 @@ REFERENCE, QUIET, AFTER = 8, 200, 12      # weeks of reference, of quiet watchin
 PER_WEEK = 2000                           # posts
 WITHIN = 2000                             # posts within which a shift should be told
 RUNS, SEEDS = 40, 20                      # quiet runs; runs of each shift
-FIRST = 1000                              # seed; what was chosen was chosen on seeds below 200 and on other posts
+FIRST = 2000                              # seed; what was chosen was chosen on seeds below
 NAIVE = 0.2                               # PSI of a week that most services call drift
 ELSEWHERE = "es"                          # a language that the pilot does not speak
 
@@ -321,6 +321,6 @@ def run() -> list:
     plays = [
         ("fake news", news, PER_WEEK, RUNS),
         ("memes", memes, PER_WEEK, RUNS // 2),
-        ("fake news, few posts", news, 500, RUNS),
+        ("fake news, few posts", news, 500, 2 * RUNS),
     ]
     return [*entries, *quiet(plays)]

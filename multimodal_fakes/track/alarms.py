@@ -168,12 +168,12 @@ def _kind(f):
     return "service" if set(f.alarmed) == {"seconds"} else "other"
 
 # %% ../../nbs/track/08f_alarms.ipynb #dccbfafa
-DOUBT = 0.02     # p below which other shares of the classes are no explanation
+DOUBT = 0.01     # p below which other shares of the classes are no explanation
 
 def diagnose(
     m:Monitor,
     alarms=None,      # of `alarms_of`, worked out if none
-    n_draws:int=200,
+    n_draws:int=400,
 ) -> Finding|None: # none without alarms
     "What happened, in words"
     alarms = alarms_of(m) if alarms is None else alarms
@@ -229,7 +229,7 @@ def draw_alarm(
     ax.hlines(alarm.now.value, (alarm.since - start) / DAY, days[-1], linewidth=2, color="black")
     for when, style, name in ((alarm.since, ":", "began"), (alarm.raised, "-", "told")):
         ax.axvline((when - start) / DAY, linestyle=style, color="firebrick", linewidth=1.2, label=name)
-    ax.axvspan(0, days[w.n - 1], alpha=.08, hatch="//", label="reference")
+    ax.axvspan(0, days[w.n - 1], facecolor="none", edgecolor="lightgrey", hatch="//", zorder=0, label="reference")
     ax.set(xlabel=f"days from {moment(start)}", ylabel=f"{alarm.quantity} {alarm.coordinate}".strip())
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
     return fig

@@ -180,7 +180,7 @@ def explained(
     window:Posts,
     coordinates:Coordinates,   # what is looked at
     shares:bool=True,          # whether other shares are an explanation: not where several classes may hold
-    n_draws:int=200,
+    n_draws:int=400,
     seed:int=0,
 ) -> dict: # quantity → p: how often samples of nothing but other shares are as far
     "Whether the shares of the classes, as they were or other ones, explain how posts look now"

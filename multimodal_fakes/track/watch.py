@@ -228,7 +228,7 @@ def _ranks(x, u, n, chunk=128):
 def restlessness(
     scores,          # (k, columns) normal scores, of windows in order
     longest:int,     # windows of a week, or fewer
-    sure:float=0.9,  # that the factor is not larger
+    sure:float=0.95, # that the factor is not larger
 ) -> np.ndarray: # (columns,) at least 1
     "How much more sums of windows vary than independent ones would"
     scores = np.where(np.isfinite(scores), scores - _usual(scores), 0)

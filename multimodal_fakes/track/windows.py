@@ -333,11 +333,12 @@ def draw_windows(
 ): # matplotlib figure
     "Numbers of windows over time, each with its interval"
     from multimodal_fakes.figures import subplots
+    known = {row["quantity"] for row in rows}
+    for q in quantities:
+        if q not in known: raise FakesError(f"No window has the quantity {q!r}{nearest(q, known)}")
     size = 7, 1.5 * len(quantities)
     fig, axes = subplots(len(quantities), 1, figsize=size, sharex=True, squeeze=False, layout="constrained")
-    known = {row["quantity"] for row in rows}
     for ax, quantity in zip(axes[:, 0], quantities):
-        if quantity not in known: raise FakesError(f"No window has the quantity {quantity!r}{nearest(quantity, known)}")
         own = [row for row in rows if row["quantity"] == quantity]
         days = [(row["start"] + row["end"]) / 2 / DAY for row in own]
         days = np.array(days) - rows[0]["start"] / DAY
