@@ -383,7 +383,7 @@ DAMAGED = {     # what a decoder trips over
     "AVIF": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + b"\0\0\0\x20meta" + b"\xff" * 300,
     "AVI": b"RIFF\x10\0\0\0AVI " + bytes(300),
 }
-FOREIGN = ("evil.test", "127.0.0.1.evil.test", "evil.test:80", "localhost.evil.test", "10.0.0.1", "")
+FOREIGN = ("evil.test", "127.0.0.1.evil.test", "evil.test:80", "localhost.evil.test", "10.0.0.1")
 ABSURD = {
     "epochs of 4,000 digits": b'{"task":"clickbait","settings":{"epochs":1' + b"0" * 4000 + b"}}",
     "a million million epochs": b'{"task":"clickbait","settings":{"epochs":1000000000000}}',
