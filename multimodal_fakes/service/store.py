@@ -30,7 +30,21 @@ from pathlib import Path
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Double, MetaData, String, Table, Text, case, create_engine, event, func, literal, select
+from sqlalchemy import (
+    Column,
+    Double,
+    MetaData,
+    String,
+    Table,
+    Text,
+    case,
+    create_engine,
+    delete,
+    event,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -205,6 +219,8 @@ class Store:
         self.patience = Patience()
         self.counts:Counter = Counter()     # of `ask`: answered, failed, late, spared
         self.under_way = 0                  # of `ask`
+        self.trial:Future|asyncio.Future = Future()        # the latest one of a database that failed
+        self.trial.set_result(None)
 
 # %% ../../nbs/service/07aa_store.ipynb #caf988f1
 @patch
@@ -294,11 +310,14 @@ class Patience:
         self.until = 0.      # on the clock, when the rest is over
 
     def resting(self) -> bool:
-        "Whether it is left alone; the first who asks after a rest tries for all"
-        if self.failures < self.most: return False
-        if self.clock() < self.until: return True
+        "Whether it is left alone"
+        return self.failures >= self.most
+
+    def due(self) -> bool:
+        "Whether it should be tried again now: once a rest"
+        if self.clock() < self.until: return False
         self.until = self.clock() + self.rest
-        return False
+        return True
 
     def note(self, well:bool):
         "How it went"
@@ -316,7 +335,9 @@ async def ask(self:Store,
     seconds:float|None=None,   # for all of it, the wait for a thread included; those of the store if none
 ): # what it returns
     "Ask the database from the event loop; raises `StoreError` where it fails, is late, or has failed too often"
-    if self.under_way >= _MOST or self.patience.resting():
+    resting = self.patience.resting()
+    if resting and self.patience.due() and self.trial.done(): self.trial = asyncio.ensure_future(self._try())
+    if resting or self.under_way >= _MOST:
         self.counts["spared"] += 1
         raise Spared(_REST)
     self.under_way += 1
@@ -342,6 +363,15 @@ async def _within(self:Store, work, seconds):
     except StoreError:
         self.counts["failed"] += 1
         raise
+
+@patch
+async def _try(self:Store):
+    "See whether a database that failed can be written to again"
+    def touch():
+        with self.writing() as connection: connection.execute(delete(limits).where(limits.c.name == ""))
+    try: await self._within(touch, self.seconds)
+    except StoreError: self.patience.note(False)
+    else: self.patience.note(True)
 
 # %% ../../nbs/service/07aa_store.ipynb #3c4b41b6
 def lease_statement(
