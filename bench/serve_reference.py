@@ -19,7 +19,7 @@ from multimodal_fakes.detect.predict import Detector
 class Reference:
     "The chain of a bundle, as a training script would write it"
     def __init__(self, folder):
-        detector = Detector.load(folder)
+        detector = Detector.load(folder, "torch", device="cpu")
         self.classes = detector.classes
         self.threshold = detector.bundle["threshold"]
         self.text = detector.experts["text"].encoder
