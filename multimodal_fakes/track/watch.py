@@ -192,6 +192,8 @@ def without_rhythm(
         leverage = np.einsum("ij,jk,ik->i", rhythm[rows], squares, rhythm[rows])
         spread = np.maximum(1 - leverage, 0.1) if start == 0 else 1 + leverage
         left[rows] = error / np.sqrt(spread)[:, None]
+    flat = np.ptp(filled[:n], axis=0) < 1e-5
+    left[:, flat] = values[:, flat]
     return np.where(known, left, np.nan)
 
 # %% ../../nbs/track/08d_watch.ipynb #917df98e
