@@ -6,17 +6,15 @@ late for all of them."""
 import asyncio
 import json
 import os
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
+from bench.serve_hosts import Beside
 from bench.serve_load import read_answer, request
-from multimodal_fakes.core import root
 
 POSTS, PROBES = "127.0.{}.2", "127.0.{}.3"      # addresses from which they come, of each bystander its own
 PATIENCE = 15.0                                 # seconds; who waits for longer was not answered
@@ -90,19 +88,14 @@ class Seen:
     status:int      # zero where no answer came
     seconds:float
 
-class Bystander(threading.Thread):
-    "Reads what the process prints"
+class Bystander(Beside):
+    "What the process of this module saw"
     def __init__(self, host, key="", number=0):
-        super().__init__(daemon=True)
         self.seen = []
-        command = [sys.executable, "-m", "bench.serve_bystander", str(host.port), str(number)]
-        environment = os.environ | {KEY: key or ""}
-        self.process = subprocess.Popen(command, cwd=root(), env=environment, stdout=subprocess.PIPE, text=True)
+        super().__init__("bench.serve_bystander", host.port, number, **{KEY: key or ""})
 
-    def run(self):
-        for line in self.process.stdout:
-            kind, n, began, status, seconds = line.split()
-            self.seen.append(Seen(kind, int(n), float(began), int(status), float(seconds)))
+    def take(self, kind, n, began, status, seconds):
+        self.seen.append(Seen(kind, int(n), float(began), int(status), float(seconds)))
 
     def between(self, start, end, *kinds):
         "What was sent in that time; the answers to the last of it are waited for by `settle`"
@@ -119,15 +112,6 @@ class Bystander(threading.Thread):
         posts = {each.n: each.began for each in list(self.seen) if each.kind == "post"}
         later = [n for n, began in posts.items() if began >= now]
         return not later or sum(n < min(later) for n in posts) < min(later)
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
-        self.join()
 
 def p95(seen):
     "Seconds; who got no judgement counts as one who waited in vain"

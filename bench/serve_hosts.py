@@ -166,23 +166,21 @@ def running(host):
         host.stop()
 
 
-class Probe(threading.Thread):
-    """Asks /health/ready four times a second and remembers how long each answer took.
-
-    From a process of its own, as a cluster does."""
-    def __init__(self, host, path="/health/ready", every=0.25):
+class Beside(threading.Thread):
+    "Measures from a process of its own, whose lines are read as they come"
+    def __init__(self, *words, **environment):
         super().__init__(daemon=True)
-        self.seconds = []
-        self.statuses = []
-        url = f"http://127.0.0.1:{host.port}{path}"
-        command = [sys.executable, "-m", "bench.serve_probe", url, str(every)]
-        self.process = subprocess.Popen(command, cwd=root(), stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", *map(str, words)]
+        env = os.environ | environment
+        self.process = subprocess.Popen(command, cwd=root(), env=env, stdout=subprocess.PIPE, text=True)
+
+    def take(self, *words):
+        "The words of a line"
+        raise NotImplementedError
 
     def run(self):
         for line in self.process.stdout:
-            status, seconds = line.split()
-            self.statuses.append(int(status))
-            self.seconds.append(float(seconds))
+            self.take(*line.split())
 
     def __enter__(self):
         self.start()
@@ -192,3 +190,17 @@ class Probe(threading.Thread):
         self.process.terminate()
         self.process.wait()
         self.join()
+
+
+class Probe(Beside):
+    """Asks /health/ready four times a second and remembers how long each answer took.
+
+    From a process of its own, as a cluster does."""
+    def __init__(self, host, path="/health/ready", every=0.25):
+        self.seconds = []
+        self.statuses = []
+        super().__init__("bench.serve_probe", f"http://127.0.0.1:{host.port}{path}", every)
+
+    def take(self, status, seconds):
+        self.statuses.append(int(status))
+        self.seconds.append(float(seconds))

@@ -288,13 +288,21 @@ def _scans_in_tiff(tags, data):
     return max(data.count(_SCAN, at, at + size) for at, size in parts)
 
 # %% ../nbs/00d_media.ipynb #8c6a1c2c
+_SIZE, _STYLE, _STYLE_OF_ONE = b"\xff\x51", b"\xff\x52", b"\xff\x53"      # SIZ; COD, of all channels; COC, of one
+
 def _check_pieces(data, name, max_pixels):
     "Refuse a JPEG 2000 that is cut into very many pieces"
-    most, n, size = int(MAX_PIECES * max_pixels), 0, None
+    most, n = int(MAX_PIECES * max_pixels), 0
+    area, channels = None, 0
     for kind, content in itertools.islice(_headers(data), MAX_TILES):
-        if kind == b"\xff\x51": size = struct.unpack(">8I", content[2:34]), int.from_bytes(content[34:36])
-        if size and kind == b"\xff\x52": n = max(n, _pieces(*size, int.from_bytes(content[2:4]), content[5:]))
-        if size and kind == b"\xff\x53": n = max(n, _pieces(*size, 1, content[2 + (size[1] > 256):]))
+        if kind == _SIZE: area, channels = struct.unpack(">8I", content[2:34]), int.from_bytes(content[34:36])
+        if area is None: continue
+        if kind == _STYLE:
+            layers = int.from_bytes(content[2:4])
+            n = max(n, _pieces(area, channels, layers, content[5:]))
+        if kind == _STYLE_OF_ONE:
+            after_number = 2 + (channels > 256)
+            n = max(n, _pieces(area, channels, 1, content[after_number:]))
     if n > most: raise MediaError("too_large", f"{name}: a JPEG 2000 of {n:,} pieces, at most {most:,} are decoded")
 
 def _pieces(area, channels, layers, style):

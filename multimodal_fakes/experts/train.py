@@ -220,7 +220,7 @@ def last_complete(
 
 # %% ../../nbs/experts/04d_train.ipynb #751866f4
 SCORES = ("accuracy", "precision", "recall", "macro_f1", "auroc")      # of `metrics.score_table`; the mean over classes
-MOST_ANSWERS = 20_000_000     # logits of an epoch that are kept, further ones are not scored
+MOST_ANSWERS = 20_000_000     # logits of an epoch that are kept, those of later batches are not scored
 
 class Answers:
     "Logits and labels of an epoch, where they were computed"
@@ -231,8 +231,8 @@ class Answers:
 
     def add(self, logits, labels):      # (B, C), (B,) or (B, C)
         self.n += len(logits)
+        if self.kept >= MOST_ANSWERS: return
         self.kept += logits.numel()
-        if self.kept > MOST_ANSWERS: return
         self.logits.append(logits.detach().float())
         self.labels.append(labels.detach())
 

@@ -217,11 +217,15 @@ def compare(
 
 def _of_numbers(before, now):
     "Rows of numbers and of the probability of each class but the first"
-    columns = {name: (before.numbers[name], now.numbers[name]) for name in before.numbers if name in now.numbers}
+    columns = _shared(before.numbers, now.numbers)
     for c, name in enumerate(before.classes[1:], 1): columns[f"p_{name}"] = before.probs[:, c], now.probs[:, c]
-    for name, (x, y) in columns.items():
-        x, y = x[~np.isnan(x)], y[~np.isnan(y)]
+    for name, samples in columns.items():
+        x, y = (sample[~np.isnan(sample)] for sample in samples)
         if len(x) and len(y): yield dict(quantity=name, **_row_of_number(x, y))
+
+def _shared(before, now) -> dict: # name → both samples
+    "What both sides have"
+    return {name: (before[name], now[name]) for name in before if name in now}
 
 # %% ../../nbs/track/08c_drift.ipynb #feade2f9
 def _row_of_number(x, y):
@@ -233,14 +237,15 @@ def _row_of_number(x, y):
 
 def _of_kinds(before, now):
     "Rows of categories: what is said is the share of the one that changed most"
-    kinds = {name: (before.kinds[name], now.kinds[name]) for name in before.kinds if name in now.kinds}
+    kinds = _shared(before.kinds, now.kinds)
     kinds["answered"] = _answers(before), _answers(now)
     for name, (x, y) in kinds.items():
         names = np.unique(np.r_[x, y].astype(str))
-        a, b = (np.array([(v == n).sum() for n in names]) for v in (x, y))
-        most = int(np.abs(b / b.sum() - a / a.sum()).argmax())
-        about = dict(before=float(a[most] / a.sum()), now=float(b[most] / b.sum()), size=np.nan)
-        yield dict(quantity=f"{name} {names[most]}".strip(), test="G", **about, **g_test(a, b)._asdict())
+        counts = [np.array([(sample == n).sum() for n in names]) for sample in (x, y)]
+        shares = [count / count.sum() for count in counts]
+        most = int(np.abs(shares[1] - shares[0]).argmax())
+        about = dict(before=float(shares[0][most]), now=float(shares[1][most]), size=np.nan)
+        yield dict(quantity=f"{name} {names[most]}".strip(), test="G", **about, **g_test(*counts)._asdict())
 
 def _answers(posts):
     "The answer of each post as a text"

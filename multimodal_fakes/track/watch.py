@@ -106,8 +106,11 @@ def clock(
 ) -> np.ndarray: # (n, waves), the first column 1
     "Waves of a day and of a week"
     waves = [(DAY, k) for k in (1, 2) if days >= 2] + [(WEEK, k) for k in (1, 2) if days >= 14]
-    angles = [2 * np.pi * k * np.asarray(time) / period for period, k in waves]
-    return np.stack([np.ones(len(time)), *(f(angle) for angle in angles for f in (np.cos, np.sin))], 1)
+    columns = [np.ones(len(time))]
+    for period, k in waves:
+        angle = 2 * np.pi * k * np.asarray(time) / period
+        columns += [np.cos(angle), np.sin(angle)]
+    return np.stack(columns, 1)
 
 class Numbers(NamedTuple):
     "Means of k windows in order of time"
