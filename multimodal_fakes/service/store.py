@@ -19,12 +19,14 @@ import contextlib
 import os
 import queue
 import re
+import sqlite3
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from alembic.migration import MigrationContext
@@ -108,7 +110,7 @@ def store_url(
     return address.set(drivername="postgresql+psycopg") if address.drivername == "postgresql" else address
 
 # %% ../../nbs/service/07aa_store.ipynb #46f26d77
-_PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON")
+_PRAGMAS = ("synchronous=NORMAL", "foreign_keys=ON", "secure_delete=ON")
 
 def _connect(url, seconds):
     "An engine; no connection is made yet"
@@ -122,14 +124,24 @@ def _sqlite(url, seconds):
         options["pool_timeout"] = seconds
     else: options["poolclass"] = StaticPool       # in memory: another connection would be another database
     engine = create_engine(url, **options)
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", partial(_prepare_sqlite, seconds))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 # %% ../../nbs/service/07aa_store.ipynb #f66bcb70
-def _prepare_sqlite(connection, _):
+def _prepare_sqlite(seconds, connection, _):
     connection.isolation_level = None      # transactions begin as `_begin_sqlite` says, not as the driver thinks
+    _write_ahead(connection, seconds)
     for pragma in _PRAGMAS: connection.execute(f"PRAGMA {pragma}")
+
+def _write_ahead(connection, seconds):
+    "Write to a log beside the file; SQLite does not wait by itself while another connection changes to it"
+    last = time.monotonic() + seconds
+    while True:
+        try: return connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as e:
+            if "locked" not in str(e) or time.monotonic() > last: raise
+            time.sleep(.01)
 
 def _begin_sqlite(connection):
     writes = connection.get_execution_options().get("writes")
