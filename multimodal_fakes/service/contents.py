@@ -54,19 +54,22 @@ def cipher_of(
 ): # `Fernet`, or none where contents lie as they are
     "What encrypts contents; raises `FakesError` where its key is missing"
     if not conf.key_env: return None
-    try: from cryptography.fernet import Fernet
+    try:
+        from cryptography.fernet import Fernet
     except ImportError: raise FakesError("contents.key_env needs a library: `pip install cryptography`.") from None
     try: return Fernet(os.environ.get(conf.key_env, ""))
     except ValueError:
         raise FakesError(f"{conf.key_env} should hold a key of contents. `{_MAKE_KEY}` makes one.") from None
 
 # %% ../../nbs/service/07ba_contents.ipynb #919bc282
+_log = logging.getLogger(__name__)
+
 class Contents:
     "Contents of posts by their hashes: `Contents(ContentsConf(tasks=['fake_news']), history)`; its methods block"
     def __init__(self,
         conf:ContentsConf,
         history:History|None,         # that keeps the posts themselves
-        tell:Callable=logging.getLogger(__name__).error,    # takes each trouble
+        tell:Callable=_log.error,      # takes each trouble
     ):
         if history is None: raise FakesError("contents.tasks needs a history: set history.url.")
         self.conf, self.history, self.tell = conf, history, tell

@@ -29,8 +29,8 @@ from .. import __version__
 from ..core import FakesError, nearest, patch, read_yaml
 from ..detect.fetch import UrlPolicy, fetch
 from .access import AccessConf, Denied, Keys, RateLimit, check_signed, signing_secret
-from .engine import Busy, DetectorFailed, Engine, EngineConf, TimeLimit, WorkerDied
 from .contents import Contents, ContentsConf
+from .engine import Busy, DetectorFailed, Engine, EngineConf, TimeLimit, WorkerDied
 from .history import History, HistoryConf, UnknownPrediction
 from .intake import KINDS, Intake, Limits, Part, Problem, faults, harmless
 from .jobs import Cargo, Job, Jobs, JobsConf, Runs, TrainConf, sweep_runs

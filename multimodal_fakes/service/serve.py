@@ -516,12 +516,12 @@ async def post_feedback(request:Request):
     return json_response(await service.label(body, request.state.key))
 
 # %% ../../nbs/service/07i_serve.ipynb #8ac5444b
-@route("get", "/predictions/{id}", "admin", "feedback", 404, 503, model=PredictionOut)
+@route("get", "/predictions/{id}", "admin", "feedback", 404, 422, 503, model=PredictionOut)
 async def get_prediction(request:Request, id:str):
     "What is kept of a prediction"
     return json_response(await service_of(request).prediction(id))
 
-@route("delete", "/predictions/{id}", "admin", "feedback", 404, 503, model=ErasedOut)
+@route("delete", "/predictions/{id}", "admin", "feedback", 404, 422, 503, model=ErasedOut)
 async def delete_prediction(request:Request, id:str):
     "Remove a prediction with its labels and its content, for whoever is in it and asks for that"
     return json_response(await service_of(request).erase(id))
