@@ -75,7 +75,7 @@ class Contents:
         self.conf, self.history, self.tell = conf, history, tell
         self.folder, self.cipher = own_folder(conf.folder), cipher_of(conf)
         self.most = int(conf.keep_gb * 2**30)       # bytes
-        self.counts:Counter = Counter()             # kept, dropped, failed, removed
+        self.counts = Counter(kept=0, dropped=0, failed=0, removed=0)      # the first three of posts
         self.bytes, self.swept = 0, 0.0             # of what lies there; seconds since 1970, when that was counted
         self.queue:queue.SimpleQueue = queue.SimpleQueue()
         self.waiting = 0                            # bytes in the queue

@@ -453,13 +453,14 @@ _FILTERS = (
     "limit", "after", "since", "until", "labelled", "label", "abstained",
     # columns, to be equal to
     "task", "prediction", "client", "model", "protocol", "request_id", "text_hash", "image_sha256", "video_sha256",
+    "version", "language",
 )
 
 @patch
 def find(self:History,
     text:str|None=None,   # of the post
     **filters,            # of `find_statement`; its columns are task, prediction, client, model, protocol, request_id,
-                          # text_hash, image_sha256, video_sha256
+                          # text_hash, image_sha256, video_sha256, version, language
 ): # pandas.DataFrame, in order of arrival; `time` and `label_time` with time zone
     "Predictions that pass all filters, with the latest label of each"
     pd = need("pandas", "train", "A table of predictions")

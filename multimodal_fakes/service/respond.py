@@ -189,6 +189,8 @@ class Service:
 async def start(self:Service):
     "Load the detectors; `ready` tells when they are"
     await self.engine.start()
+    for task in set(self.conf.contents.tasks) - set(self.engine.ready()):
+        log.warning("contents.tasks names {}, which no detector here answers: nothing is kept of it", task)
     if self.conf.train.enabled: await self._sweep()
     log.info("started", version=__version__)
 
