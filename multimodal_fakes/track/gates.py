@@ -6,7 +6,7 @@
 __all__ = ['CORRUPTED', 'AT_ONCE', 'Limits', 'Gate', 'Exam', 'of_run', 'of_table', 'Sitting', 'sit', 'Compared', 'not_worse',
            'calibrated', 'not_worse_calibrated', 'functionality', 'same_as_torch', 'known_post', 'schema',
            'small_enough', 'quick_enough', 'examine', 'enough', 'Decision', 'promote', 'forced', 'rollback',
-           'former_champion']
+           'former_champion', 'draw_versions']
 
 # %% ../../nbs/track/08h_gates.ipynb #2d336660
 from ..core import need
@@ -29,7 +29,6 @@ from ..data.rows import read_rows
 from ..detect.batch import opened_table
 from ..detect.bundles import is_slim, read_manifest
 from ..detect.evaluate import read_labels
-from ..detect.inference import lacks_graphs
 from ..detect.posts import open_posts, read_confidence, test_posts
 from ..detect.predict import Detector, as_posts, given
 from ..detect.robustness import Block
@@ -136,7 +135,7 @@ def _read(source):
                 if given(row, part): row[part] = str(Path(opened.folder)/str(row[part]))
     return pd.DataFrame(rows)
 
-def _name(source): return "The table" if isinstance(source, pd.DataFrame) else str(source)
+def _name(source): return "the table" if isinstance(source, pd.DataFrame) else str(source)
 
 # %% ../../nbs/track/08h_gates.ipynb #eadc428c
 def _column(frame, name, otherwise):
@@ -150,7 +149,7 @@ def _rows(frame, y, kinds, rows, name):
     own = np.array([f"row {row}" for row in rows], object)
     groups = _column(frame.iloc[rows], "group", "")
     def opened(detector, some): return [_looked(detector, posts[i], own[i]) for i in some]
-    return Exam(y[rows], np.where(groups == "", own, groups), kinds[rows], opened, name)
+    return Exam(y[rows], np.where(groups == "", own, groups), kinds[rows], opened, f"rows of {name}")
 
 def _looked(detector, post, id):
     "A post as `open_posts` takes it apart, none where there is nothing to see"
@@ -228,7 +227,7 @@ def not_worse(
     except FakesError as e: return Gate(name, True, None, None, f"{name}: not measured. {e}")
     limit = min(d - high, 0.0)
     words = f"{name}: {100 * abs(d):.1f} points {'less' if d < 0 else 'more'} than the champion's"
-    return Gate(name, bool(d >= limit), d, limit, f"{words}; {-100 * limit:.1f} less may be chance.")
+    return Gate(name, bool(d >= limit), d, limit, f"{words}; {100 * abs(limit):.1f} less may be chance.")
 
 # %% ../../nbs/track/08h_gates.ipynb #40a089f8
 def calibrated(
@@ -255,7 +254,7 @@ def not_worse_calibrated(
     positive=None,
 ) -> Gate:
     "Whether the candidate's probabilities are off by more than the champion's, beyond chance"
-    asked = ("ece_adaptive", groups, limits.n_boot, limits.seed, positive)
+    asked = ("ece_debiased", groups, limits.n_boot, limits.seed, positive)
     d, low, _ = paired_bootstrap(y, mine, theirs, *asked)
     limit = limits.worse_ece + d - low
     words = f"calibration beside the champion: off by {abs(d):.3f} {'more' if d > 0 else 'less'}; {limit:.3f} more is allowed."
@@ -284,7 +283,7 @@ def same_as_torch(
 ) -> Gate:
     "Whether ONNX answers as torch; where torch cannot be asked, what the stage export measured"
     folder, name = Path(detector.folder), "onnx"
-    if detector.runtime != "onnx": return Gate(name, True, None, None, f"onnx: not exported. {lacks_graphs(folder, detector.bundle)}")
+    if detector.runtime != "onnx": return Gate(name, True, None, None, "onnx: no graphs, it is served with torch.")
     if is_slim(folder) or not _has_torch():
         about = read_json(folder/"onnx/export.json")
         value, where = about["cost"]["difference"], f"by the stage export, on {about['n']} posts"
@@ -435,11 +434,17 @@ class Decision(NamedTuple):
     gates:list                # of Gate
 
     def words(self) -> str:
-        "The decision, and each gate that stood in the way"
-        closed = [gate for gate in self.gates if not gate.open]
-        forced = [f"  {gate.name} did not count: {gate.forced}" for gate in self.gates if gate.forced and not gate.passed]
-        if self.promoted: return "\n".join([f"{self.version} is champion of {self.version.task}.", *forced])
-        return "\n".join([f"{self.version} is refused.", *(f"  {gate.words}" for gate in closed)])
+        "The decision, and each gate, those that stood in the way first"
+        states = {gate.name: "passed" if gate.passed else "forced" if gate.forced else "closed" for gate in self.gates}
+        lines = [f"  {states[gate.name]}  {gate.words} {gate.forced}".rstrip() for gate in self.gates]
+        end = f"champion of {self.version.task}" if self.promoted else "refused"
+        return "\n".join([f"{self.version} is {end}.", *sorted(lines)])
+
+    def as_dict(self) -> dict:
+        "The same for machines"
+        former = asdict(self.champion) if self.champion else None
+        gates = [asdict(gate) for gate in self.gates]
+        return dict(promoted=self.promoted, version=asdict(self.version), champion=former, gates=gates)
 
 def promote(
     registry:Registry,
@@ -462,8 +467,10 @@ def promote(
     gates = forced(examine(folder, former, exam, checklist, limits), force or {})
     promoted = all(gate.open for gate in gates)
     told = dict(by=by, why=why, gates=[asdict(gate) for gate in gates])
-    if promoted: registry.point(version, "champion", event="promote", **told)
-    else: registry.write("refuse", version, **told)
+    if not promoted: registry.write("refuse", version, **told)
+    else:
+        registry.point(version, "champion", event="promote", **told)
+        if "candidate" in version.aliases: registry.drop(task, "candidate")
     return Decision(promoted, registry.at(task, version.number), champion, gates)
 
 # %% ../../nbs/track/08h_gates.ipynb #346aa323
@@ -516,3 +523,23 @@ def former_champion(
             if not served: served = [entry.number]
     if len(served) > 1: return served[-2]
     raise FakesError(f"{task} had no champion before this one.")
+
+# %% ../../nbs/track/08h_gates.ipynb #99a70bb6
+def draw_versions(
+    log:list,     # of Entry, of one task
+): # figure
+    "Events in their order: the line is the champion"
+    from multimodal_fakes.figures import subplots
+    looks = {"register": ("o", "silver"), "promote": ("^", "seagreen"), "refuse": ("x", "firebrick"), "rollback": ("v", "darkorange")}
+    fig, ax = subplots(figsize=(8, 2.4), dpi=110)
+    served = pd.Series([e.number if e.event in ("promote", "rollback") else np.nan for e in log]).ffill()
+    ax.step(range(len(log)), served, where="post", color="seagreen", lw=1)
+    for event, (marker, colour) in looks.items():
+        rows = [i for i, entry in enumerate(log) if entry.event == event]
+        ax.plot(rows, [log[i].number for i in rows], marker, color=colour, ls="", label=event)
+    names = {entry.number: f"{entry.number} {entry.name}" for entry in log}
+    ax.set_yticks(list(names), list(names.values()))
+    ax.set(xlabel="entries of the log", xticks=range(len(log)))
+    ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2))
+    fig.tight_layout()
+    return fig
