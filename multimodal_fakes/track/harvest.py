@@ -7,7 +7,7 @@ __all__ = ['KEPT', 'PARTS', 'CALLED', 'TABLE', 'classes_in', 'Verdict', 'verdict
            'Left', 'labelled_row', 'Training', 'read_training', 'deal', 'dataset_conf', 'write_conf', 'check_conf',
            'harvest', 'in_words']
 
-# %% ../../nbs/track/08i_harvest.ipynb #214ce3d4
+# %% ../../nbs/track/08i_harvest.ipynb #04542df6
 import contextlib
 import fcntl
 import hashlib
@@ -26,7 +26,7 @@ from ..media import format_of
 from ..record import FIELDS, SPLITS, DatasetConf, load_dataset_conf, unify_labels
 from .labelled import HEAVIEST
 
-# %% ../../nbs/track/08i_harvest.ipynb #d7898864
+# %% ../../nbs/track/08i_harvest.ipynb #c30dac2a
 def classes_in(
     label:str,   # as a history keeps it; empty where none of several classes holds
     classes,     # names
@@ -41,7 +41,7 @@ def classes_in(
         rest = rest[ends[0]:]
     return named
 
-# %% ../../nbs/track/08i_harvest.ipynb #8158d8d5
+# %% ../../nbs/track/08i_harvest.ipynb #a18c7516
 class Verdict(NamedTuple):
     "What the labels of a post come to"
     label:list|None     # classes; none without a majority
@@ -63,7 +63,7 @@ def verdict(
     agreement = answers.count(answers[-1] if chosen is None else chosen) / len(answers)
     return Verdict(None if chosen is None else list(chosen), round(agreement, 4), given)
 
-# %% ../../nbs/track/08i_harvest.ipynb #02f9d01c
+# %% ../../nbs/track/08i_harvest.ipynb #8873254d
 def _given(row, classes):
     held = set(classes_in(row["label"], classes))
     ordered = [c for c in classes if c in held]
@@ -82,7 +82,7 @@ def seconds_of(moment): return float(moment.timestamp() if hasattr(moment, "time
 
 def as_date(moment): return datetime.fromtimestamp(seconds_of(moment), UTC).isoformat(timespec="seconds")
 
-# %% ../../nbs/track/08i_harvest.ipynb #92e810d9
+# %% ../../nbs/track/08i_harvest.ipynb #9c951b7d
 def labelled_posts(
     history,      # with the methods `find` and `labels_of` of `service.history.History`
     task:str,
@@ -101,7 +101,7 @@ def labelled_posts(
         for label in history.labels_of(ids[start:start + page]): labels[label["prediction_id"]].append(label)
     return rows, dict(labels)
 
-# %% ../../nbs/track/08i_harvest.ipynb #18a10165
+# %% ../../nbs/track/08i_harvest.ipynb #a5d75db3
 class Left:
     "Reason → ids of the posts that were left out"
     def __init__(self): self.ids = defaultdict(list)
@@ -111,7 +111,7 @@ class Left:
     def as_dict(self) -> dict: # reason → count, first ids
         return {reason: dict(count=len(ids), first=ids[:5]) for reason, ids in sorted(self.ids.items())}
 
-# %% ../../nbs/track/08i_harvest.ipynb #a63ec602
+# %% ../../nbs/track/08i_harvest.ipynb #5bfaef7c
 KEPT = ("labels", "labelled_by", "agreement", "source", "date", "answered", "model", "chance", "weight", "copy_of")
 PARTS = {"text": "text_hash", "image": "image_sha256", "video": "video_sha256"}   # what a post may have → its mark
 CALLED = {"text": "text", "image": "picture", "video": "video"}
@@ -139,7 +139,7 @@ def labelled_row(
         chance=chance,
         weight=1 / max(chance, 1e-6) if chance else None)
 
-# %% ../../nbs/track/08i_harvest.ipynb #8f9df13f
+# %% ../../nbs/track/08i_harvest.ipynb #07f6a054
 def _judged(posts, labels, classes, several, by, undecided, left):
     "A row for each post whose labels say something, without its content; label none where its labellers disagree"
     for row in posts:
@@ -150,7 +150,7 @@ def _judged(posts, labels, classes, several, by, undecided, left):
         if said.label is None and undecided == "keep": said = said._replace(label=said.given[-1]["label"])
         yield row, labelled_row(row, said, several)
 
-# %% ../../nbs/track/08i_harvest.ipynb #27aaaa39
+# %% ../../nbs/track/08i_harvest.ipynb #0d034ad8
 def _store(data, folder):
     "A file of the dataset with this content, relative to the folder; its kind, empty where it is none that is read"
     kinds, name = format_of(data)
@@ -182,10 +182,11 @@ def _check_whole(row, kept):
     lacking = [CALLED[part] for part in had if not kept.get(part)]
     if lacking: raise FakesError(f"{' and '.join(lacking)} not kept")
 
-# %% ../../nbs/track/08i_harvest.ipynb #407cea8e
+# %% ../../nbs/track/08i_harvest.ipynb #a618d98d
 class Training(NamedTuple):
     "What the detector was trained, chosen and tested on"
     examples:list    # rows of Step_1/examples.jsonl
+    published:dict   # id → split as published; of a group in several that which holds it back: test, then val
     split:dict       # id → train, val, test, or unsplit: where its group goes
     label:dict       # id → classes in the task's field, of those that answer it
     folder:Path      # that holds the datasets
@@ -203,20 +204,29 @@ def read_training(
     dealt = project/"Step_3/splits.json"
     dealt = read_json(dealt) if dealt.exists() else {}
     confs = {name: load_dataset_conf(name, conf_folder) for name in dict.fromkeys(e["dataset"] for e in examples)}
-    split = {e["id"]: _split_of(e, confs[e["dataset"]], dealt.get(e["id"])) for e in examples}
+    published = _published(examples, confs)
+    split = {id: _split_of(own, dealt.get(id)) for id, own in published.items()}
     answers = {e["id"]: unify_labels(e["labels_raw"], confs[e["dataset"]]).get(field) for e in examples}
     label = {id: [a] if isinstance(a, str) else a for id, a in answers.items() if a is not None}
-    return Training(examples, split, label, project/"Datasets")
+    return Training(examples, published, split, label, project/"Datasets")
 
-# %% ../../nbs/track/08i_harvest.ipynb #dcb850e6
-def _split_of(e, conf, dealt):
+# %% ../../nbs/track/08i_harvest.ipynb #9e776fb8
+def _published(examples, confs):
+    "id → split as published, the same for a whole group"
+    order, of_group = ("unsplit", "train", "val", "test"), {}
+    own = {e["id"]: "test" if confs[e["dataset"]].tests_only else e["split"] for e in examples}
+    group = {e["id"]: e["group"] or e["id"] for e in examples}
+    for id, split in own.items():
+        of_group[group[id]] = max(split, of_group.get(group[id], split), key=order.index)
+    return {id: of_group[name] for id, name in group.items()}
+
+def _split_of(published, dealt):
     "Where a copy of an example goes: its own split where that is certain"
-    published = "test" if conf.tests_only else e["split"]
     if published in ("val", "test"): return published
     if published == "train": return "train" if dealt == "train" else "unsplit"
     return dealt if dealt in SPLITS else "unsplit"
 
-# %% ../../nbs/track/08i_harvest.ipynb #17f2ca01
+# %% ../../nbs/track/08i_harvest.ipynb #ddac679a
 def _probed(rows, folder, max_pixels, left):
     "Rows whose picture can be opened, their examples as `find_groups` takes them, and thumbnails by SHA-256"
     paths = list(dict.fromkeys(row["image"] for row in rows if row["image"]))
@@ -233,7 +243,7 @@ def _probed(rows, folder, max_pixels, left):
         examples.append(dict(id=row["id"], text_raw=row["text"], image_path=row["image"], meta=meta))
     return kept, examples, thumbnails
 
-# %% ../../nbs/track/08i_harvest.ipynb #e41471dc
+# %% ../../nbs/track/08i_harvest.ipynb #8a31bccd
 def _near_ours(training, ours, distance):
     "Training examples whose picture may be nearly one of ours"
     theirs = [e for e in training.examples if e["image_path"] and "phash" in e["meta"]]
@@ -255,27 +265,45 @@ def _training_examples(training, ours, thumbnails, distance, max_pixels):
         examples.append(dict(id=e["id"], text_raw=e["text_raw"], image_path=e["image_path"], meta=meta))
     return examples
 
-# %% ../../nbs/track/08i_harvest.ipynb #65e7a7cf
-def _clip_tie(path): return [f"clip={Path(path).stem}"] if path else []
+# %% ../../nbs/track/08i_harvest.ipynb #714b6125
+class _Alike(NamedTuple):
+    "What is compared: training examples, then rows"
+    examples:list       # as `find_groups` takes them
+    ties:list           # of each
+    thumbnails:dict     # sha256 → 192 bytes
+    image_distance:int
+    text_similarity:float
 
-def _components(rows, ours, training, thumbnails, image_distance, text_similarity, max_pixels):
-    "The name of the group of each of our rows, and that of each training example"
+    def groups(self, which=None) -> list: # the name of the group of each, or of some
+        which = range(len(self.examples)) if which is None else which
+        some = [dict(self.examples[i]) for i in which]
+        find_groups(some, [self.ties[i] for i in which], self.thumbnails, self.image_distance, self.text_similarity)
+        return [e["group"] for e in some]
+
+def _alike(rows, ours, training, thumbnails, alike):
+    "What is to be compared"
+    image_distance, text_similarity, max_pixels = alike
     theirs = _training_examples(training, ours, thumbnails, image_distance, max_pixels) if training else []
     ties = [_ties_of(e) for e in (training.examples if training else [])]
-    own_ties = [[f"row={row['group']}"] * bool(row.get("group")) + _clip_tie(row["video"] or row["audio"]) for row in rows]
+    own_ties = [_ties_of_row(row) for row in rows]
     shared = find_placeholders(ours, own_ties, text_similarity)
     for e in ours:
         if e["meta"].get("sha256") in shared: e["meta"], e["image_path"] = {}, None
-    both = [*theirs, *ours]
-    find_groups(both, [*ties, *own_ties], thumbnails, image_distance, text_similarity)
-    names = [e["group"] for e in both]
-    return names[len(theirs):], names[:len(theirs)]
+    return _Alike([*theirs, *ours], [*ties, *own_ties], thumbnails, image_distance, text_similarity)
+
+# %% ../../nbs/track/08i_harvest.ipynb #1ecff8e8
+def _clip_tie(path): return [f"clip={Path(path).stem}"] if path else []
+
+def _ties_of_row(row):
+    own = [f"row={row['group']}"] if "group" in row else []
+    return [*own, *_clip_tie(row["video"] or row["audio"])]
 
 def _ties_of(e):
+    "A prepared example is tied to those of its group, and to its clip"
     clip = e["meta"]["sha256"] if e["video_path"] or e["audio_path"] else ""
     return [f"group={e['group'] or e['id']}", *_clip_tie(clip[:40])]
 
-# %% ../../nbs/track/08i_harvest.ipynb #8c890aba
+# %% ../../nbs/track/08i_harvest.ipynb #b58bd680
 def _content_key(text, picture, clip): return normalise(text), picture or "", clip or ""
 
 def _training_by_content(training):
@@ -302,7 +330,7 @@ def _copies(rows, training, left):
         kept.append(row)
     return kept, contradictions
 
-# %% ../../nbs/track/08i_harvest.ipynb #825f1929
+# %% ../../nbs/track/08i_harvest.ipynb #5ebe2ab9
 def deal(
     sizes:list,        # posts of each new group; the last go to test first
     taken:dict,        # split → posts that it has already
@@ -320,36 +348,50 @@ def deal(
         dealt.append(split)
     return dealt[::-1]
 
-# %% ../../nbs/track/08i_harvest.ipynb #8411d9b8
-def _fate(kinds):
-    "Where a group goes that has these splits: none where that is open, `conflict` where they exclude each other"
-    fixed = kinds - {"unsplit"}
-    if len(fixed) > 1: return "conflict"
-    if "unsplit" in kinds and fixed <= {"train"}: return "unsplit"
-    return next(iter(fixed), None)
+# %% ../../nbs/track/08i_harvest.ipynb #68075d49
+def _bridges(alike, names, published, new):
+    "Those of the new ones that would join groups of different splits"
+    members, bridges = defaultdict(list), set()
+    for i, name in enumerate(names): members[name].append(i)
+    for own in members.values():
+        if not _joins([names[i] for i in own], [published[i] for i in own]): continue
+        held = [i for i in own if i not in new]
+        for i in (i for i in own if i in new):
+            both = [*held, i]
+            if _joins(alike.groups(both), [published[i] for i in both]): bridges.add(i)
+            else: held = both
+    return bridges
 
-def _placed(new, names, known, settings, left):
-    "New rows with their group and split"
-    fates = {name: _fate(kinds) for name, kinds in known["splits"].items()}
+def _joins(names, published):
+    "Whether a group has members of different splits"
+    splits = defaultdict(set)
+    for name, split in zip(names, published): splits[name] |= {split} - {"unsplit", None}
+    return any(len(own) > 1 for own in splits.values())
+
+# %% ../../nbs/track/08i_harvest.ipynb #5c0eb9ae
+def _fate(kinds):
+    "Where a group of such splits goes"
+    if "unsplit" in kinds and kinds <= {"train", "unsplit"}: return "unsplit"
+    return next(iter(kinds - {"unsplit"}))
+
+def _place(new, names, known, settings):
+    "Write group and split into new rows: with what they copy, or dealt out"
     open_groups = defaultdict(list)
     for row, name in zip(new, names):
-        fate = fates.get(name)
         row["group"], row["copy_of"] = known["group"].get(name, name), known["copied"].get(name)
-        row["split"] = fate
-        if fate == "conflict": left.add("would join two splits", row["id"])
-        elif fate is None: open_groups[name].append(row)
+        if name in known["splits"]: row["split"] = _fate(known["splits"][name])
+        else: open_groups[name].append(row)
     groups = sorted(open_groups.values(), key=lambda rows: _turn(rows, settings))
     dealt = deal([len(rows) for rows in groups], known["taken"], settings["val_share"], settings["test_share"])
     for rows, split in zip(groups, dealt):
         for row in rows: row["split"] = split
-    return [row for row in new if row["split"] != "conflict"]
 
 def _turn(rows, settings):
     "What groups are sorted by before they are dealt"
     latest = max(row["date"] for row in rows)
     return latest if settings["order"] == "date" else digest([settings["seed"], min(row["id"] for row in rows)])
 
-# %% ../../nbs/track/08i_harvest.ipynb #35d07202
+# %% ../../nbs/track/08i_harvest.ipynb #9d93cdbd
 def _known_groups(old, old_names, training, their_names):
     "Of each group: its splits, the name that it goes by, and the training example that it copies; posts of each split"
     splits, group, copied = defaultdict(set), {}, {}
@@ -361,10 +403,10 @@ def _known_groups(old, old_names, training, their_names):
     for row, name in zip(old, old_names):
         splits[name].add(row["split"])
         of_old.setdefault(name, row["group"])
-    taken = Counter(row["split"] for row in old)
+    taken = Counter(row["split"] for row in old if not row["copy_of"])
     return dict(splits=splits, group=group | of_old, copied=copied, taken=taken)
 
-# %% ../../nbs/track/08i_harvest.ipynb #8289624e
+# %% ../../nbs/track/08i_harvest.ipynb #9020c9ef
 def dataset_conf(
     name:str,
     task:str,
@@ -394,7 +436,7 @@ def dataset_conf(
 
 TABLE = "posts.jsonl"
 
-# %% ../../nbs/track/08i_harvest.ipynb #d10050b3
+# %% ../../nbs/track/08i_harvest.ipynb #73717ff0
 _WRITTEN = "# written by `mmfakes harvest`, which writes it anew with every harvest\n"
 
 def write_conf(
@@ -414,7 +456,7 @@ def check_conf(path):
     if not path.exists() or path.read_text(encoding="utf-8").startswith(_WRITTEN): return
     raise FakesError(f"{path} is a configuration of another dataset. Give the harvest's folder another name.")
 
-# %% ../../nbs/track/08i_harvest.ipynb #11af5071
+# %% ../../nbs/track/08i_harvest.ipynb #9ef05475
 @contextlib.contextmanager
 def _alone(folder):
     "Hold a folder against a second harvest, and leave no file behind that the table does not name"
@@ -434,7 +476,7 @@ def _clean(folder):
         if f"media/{path.name}" not in named: path.unlink()
     for path in folder.glob(f".{TABLE}.*"): path.unlink()
 
-# %% ../../nbs/track/08i_harvest.ipynb #4cab5988
+# %% ../../nbs/track/08i_harvest.ipynb #cb4b76fe
 def harvest(
     posts:list,              # rows of `History.find` of one task, as dicts: all that have a label
     labels:dict,             # id → dicts of `History.labels_of`
@@ -476,7 +518,7 @@ def harvest(
         write_json(folder/"harvest.json", report)
     return report
 
-# %% ../../nbs/track/08i_harvest.ipynb #e977c2d1
+# %% ../../nbs/track/08i_harvest.ipynb #7849d65e
 _CHOICES = dict(by=("majority", "latest"), undecided=("leave_out", "keep"), order=("date", "chance"))
 
 def _check_choices(**given):
@@ -500,7 +542,7 @@ def _check_any(rows, folder, left):
     why = "; ".join(f"{len(ids)} {reason}" for reason, ids in left.ids.items())
     raise FakesError(f"Nothing is left for {folder}: {why or 'no post came in'}.")
 
-# %% ../../nbs/track/08i_harvest.ipynb #2ded431b
+# %% ../../nbs/track/08i_harvest.ipynb #9075fb55
 def _with_content(judged, before, content, folder, since, left):
     "Rows of earlier harvests with the labels of now, and new rows"
     old, new = [], []
@@ -519,16 +561,23 @@ def _renewed(earlier, row, post):
     if not any(_known(post.get(mark)) for mark in PARTS.values()): raise FakesError("erased")
     return earlier | {key: row[key] for key in ("label", "labels", "labelled_by", "agreement", "chance", "weight")}
 
-# %% ../../nbs/track/08i_harvest.ipynb #81750120
+# %% ../../nbs/track/08i_harvest.ipynb #d6d95c17
 def _grouped(old, new, folder, training, settings, alike, left):
     "All rows, the new ones with group and split, in order of the harvests and then of time; how many are new"
-    image_distance, text_similarity, max_pixels = alike
     new = sorted(new, key=lambda row: (row["date"], row["id"]))
-    rows, ours, thumbnails = _probed([*old, *new], folder, max_pixels, left)
-    names, their_names = _components(rows, ours, training, thumbnails, image_distance, text_similarity, max_pixels)
-    n_old = sum("split" in row for row in rows)
-    known = _known_groups(rows[:n_old], names[:n_old], training, their_names)
-    placed = _placed(rows[n_old:], names[n_old:], known, settings, left)
+    rows, ours, thumbnails = _probed([*old, *new], folder, alike[2], left)
+    compared = _alike(rows, ours, training, thumbnails, alike)
+    n_old, n_theirs = sum("split" in row for row in rows), len(compared.examples) - len(rows)
+    published = [training.published[e["id"]] for e in training.examples] if training else []
+    published += [row.get("split") for row in rows]
+    begin = n_theirs + n_old
+    bridges = _bridges(compared, compared.groups(), published, set(range(begin, len(published))))
+    for i in sorted(bridges): left.add("would join two splits", rows[i - n_theirs]["id"])
+    kept = [i for i in range(len(published)) if i not in bridges]
+    names = compared.groups(kept)
+    known = _known_groups(rows[:n_old], names[n_theirs:begin], training, names[:n_theirs])
+    placed = [rows[i - n_theirs] for i in kept if i >= begin]
+    _place(placed, names[begin:], known, settings)
     return [*rows[:n_old], *placed], len(placed)
 
 def _report(task, field, rows, n_new, gone, left, contradictions):
@@ -544,7 +593,7 @@ def _report(task, field, rows, n_new, gone, left, contradictions):
         disagreed=sum(row["agreement"] < 1 for row in rows),
         left_out=left.as_dict(), contradictions=contradictions)
 
-# %% ../../nbs/track/08i_harvest.ipynb #293725f1
+# %% ../../nbs/track/08i_harvest.ipynb #e8f1c8a9
 def in_words(
     report:dict,   # of `harvest`
     folder,
@@ -552,8 +601,8 @@ def in_words(
     "What a harvest came to, a fact a line"
     splits = ", ".join(f"{n} {split}" for split, n in report["splits"].items())
     lines = [f"{report['posts']} posts in {folder}: {splits} ({report['new']} new, {report['gone']} gone)",
-             f"  {report['groups']} groups; {report['disagreed']} posts whose labellers disagree; "
-             f"{report['copies']} copies of training examples, in the split of these"]
+             f"  {report['groups']} groups; labellers disagree on {report['disagreed']}; "
+             f"copies of training examples, in the split of these: {report['copies']}"]
     for reason, about in report["left_out"].items(): lines.append(f"  left out: {about['count']} {reason}")
     for one in report["contradictions"][:5]:
         label, holds = ("|".join(one[key]) or "none" for key in ("label", "holds"))
