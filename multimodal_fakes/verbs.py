@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENVIRONMENT', 'named_detector', 'predict', 'batch', 'explain', 'why_in_words', 'serve', 'key', 'init', 'run', 'stage',
-           'train', 'experts_named', 'obtain', 'report', 'pack', 'push', 'pull', 'doctor', 'version']
+           'train', 'experts_named', 'obtain', 'report', 'pack', 'push', 'pull', 'kept_posts', 'review', 'labels',
+           'harvest', 'doctor', 'version']
 
 # %% ../nbs/10b_verbs.ipynb #9d42c8b4
 import contextlib
@@ -243,6 +244,117 @@ def pull(args):
     from multimodal_fakes.detect.bundles import pull as pull_bundle
     folder = pull_bundle(args.address, args.folder)
     print(f"{folder}: {name_of(folder)}")
+
+# %% ../nbs/10b_verbs.ipynb #c5f82be0
+def kept_posts(
+    args,    # conf, history, contents, task
+) -> tuple: # `History`, and a function: row → its content
+    "What a service kept of its posts"
+    from multimodal_fakes.service.contents import Contents
+    from multimodal_fakes.service.history import History
+    from multimodal_fakes.service.respond import read_conf
+    named = {"history": {"url": args.history}} if args.history else {}
+    if getattr(args, "contents", None): named["contents"] = {"folder": args.contents, "tasks": [args.task]}
+    usual = Path("conf/serve.yaml")
+    conf = read_conf(args.conf or (usual if usual.exists() else None), **named)
+    _check_kept(conf.history.url, conf.contents)
+    history = History(conf.history)
+    if not conf.contents.tasks: return history, lambda row: {}
+    return history, Contents(conf.contents, history).get
+
+def _check_kept(url, contents):
+    "Raise where there is no history, or no folder of contents"
+    from multimodal_fakes.service.store import store_url
+    if not url: raise FakesError("Name the history: --history sqlite:///history.db, or `history.url` in conf/serve.yaml.")
+    address = store_url(url)
+    if address.get_backend_name() == "sqlite" and not Path(address.database).exists():
+        raise FakesError(f"There is no history {address.database}.")
+    if contents.tasks and not Path(contents.folder).is_dir():
+        raise FakesError(f"There is no folder of contents {contents.folder}.")
+
+# %% ../nbs/10b_verbs.ipynb #933c568b
+def review(args):
+    "Choose the posts whose labels would teach most, and some by chance"
+    from multimodal_fakes.track.review import posts_in, queue, write_queue
+    history, content = kept_posts(args)
+    table = posts_in(history, args.task, **_given(args, "since", "until"))
+    rows = queue(table, **_given(args, "n", "share", "alarm", "seed"))
+    if args.labelstudio: rows = _as_tasks(args, rows, table, content)
+    else: write_queue(args.out, [row | _words_of(row, table, content) for row in rows])
+    history.choose([row["id"] for row in rows], [row["chance"] for row in rows])
+    n_drawn = sum("by chance" in row["why"] for row in rows)
+    print(f"{args.out}: {len(rows)} posts, {n_drawn} of them by chance")
+
+def _row_of(table):
+    "A function: row of a queue → row of the history"
+    rows = table.set_index("id", drop=False)
+    return lambda row: rows.loc[row["id"]]
+
+def _words_of(row, table, content):
+    "The words of a post, where they are kept"
+    kept = _row_of(table)(row)
+    text = content(kept).get("text") or kept["text"]
+    return {"text": text.decode("utf-8", "replace") if isinstance(text, bytes) else text} if text else {}
+
+def _as_tasks(args, rows, table, content):
+    "Write tasks for Label Studio; the rows of which something can be shown"
+    from multimodal_fakes.track.labelstudio import write_tasks
+    row_of, last = _row_of(table), table.iloc[-1]
+    shown = lambda row: content(row_of(row)) | _words_of(row, table, content)
+    asked = dict(pictures=args.pictures, answers=args.answers)
+    blank = write_tasks(args.out, rows, shown, list(last["probabilities"]), bool(last["multi_label"]), **asked)
+    if blank: print(f"Of {len(blank)} posts nothing is kept that could be shown: they are left out.")
+    return [row for row in rows if row["id"] not in set(blank)]
+
+# %% ../nbs/10b_verbs.ipynb #4ac8069a
+def labels(args):
+    "Take labels from a table or from Label Studio into the history"
+    from multimodal_fakes.service.history import UnknownPrediction
+    from multimodal_fakes.track.labelstudio import add_labels, labels_in_words, read_labels
+    heard = read_labels(args.file)
+    history, _ = kept_posts(args)
+    report = add_labels(history, heard, args.by or "", UnknownPrediction)
+    _print(args, report, labels_in_words(report, args.file))
+
+def harvest(args):
+    "Make a dataset of labelled posts, whose copies of training examples stay in the split of these"
+    from multimodal_fakes.track.harvest import harvest as harvest_posts
+    from multimodal_fakes.track.harvest import in_words, labelled_posts, read_training, write_conf
+    history, content = kept_posts(args)
+    project, name = _prepared(args.train), Path(args.folder).resolve().name
+    params = read_yaml(project/"params.yaml") if project else {}
+    field = args.field or _field_of(args.task, params)
+    training = read_training(project, field, name) if project else None
+    asked = _given(args, "positive", "since", "by", "undecided", "order", "seed", "val_share", "test_share")
+    posts, said = labelled_posts(history, args.task)
+    options = _as_prepared(params) | asked
+    report = harvest_posts(posts, said, content, args.folder, args.task, field, training, **options)
+    conf = write_conf(args.to or (project or Path())/"conf/dataset", name, report["conf"])
+    _print(args, report, f"{in_words(report, args.folder)}\n  read by prepare as {name}: {conf}")
+
+# %% ../nbs/10b_verbs.ipynb #3f363e3f
+def _prepared(train):
+    "The project whose examples copies are looked for in; none where it is `none`"
+    if train == "none": return None
+    project = Path(train)
+    project = project.parent if project.name == "Step_1" else project
+    if (project/"Step_1/examples.jsonl").is_file(): return project
+    raise FakesError(f"Nothing is prepared in {project.resolve()}: there is no Step_1/examples.jsonl. Name the project that "
+                     "the detector was trained in, --train FOLDER; or --train none, and copies are not looked for.")
+
+def _field_of(task, params):
+    "The question of a task"
+    tasks = params.get("tasks") or {}
+    if task in tasks: return tasks[task]["field"]
+    raise FakesError(f"The project has no task {task!r}{nearest(task, tasks)} Name its question: --field fake.")
+
+def _as_prepared(params):
+    "What counts as a copy, and the shares of splits, as a project has them"
+    given = {name: (params.get(section) or {}).get(name) for section, name in (
+        ("prepare", "image_distance"), ("prepare", "text_similarity"), ("shard", "val_share"), ("shard", "test_share"))}
+    pixels = (params.get("prepare") or {}).get("max_megapixels")
+    if pixels: given["max_pixels"] = int(1e6 * pixels)
+    return {name: value for name, value in given.items() if value is not None}
 
 # %% ../nbs/10b_verbs.ipynb #21f346c7
 def doctor(args):

@@ -23,7 +23,7 @@ from ..core import FakesError, atomic_path, digest, nearest, read_json, read_jso
 from ..data.duplicates import find_groups, find_placeholders, normalise, probe_images
 from ..data.rows import is_gap
 from ..media import format_of
-from ..record import FIELDS, SPLITS, DatasetConf, load_dataset_conf, unify_labels
+from ..record import FIELDS, SPLITS, DatasetConf, label_field, load_dataset_conf, unify_labels
 from .labelled import HEAVIEST
 
 # %% ../../nbs/track/08i_harvest.ipynb #c30dac2a
@@ -78,7 +78,14 @@ def _majority(answers, classes, several):
     if any(2 * n == len(answers) for n in votes.values()): return None
     return tuple(c for c, n in votes.items() if 2 * n > len(answers))
 
-def seconds_of(moment): return float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
+def seconds_of(
+    moment,   # seconds since 1970, a datetime, or a text such as 2026-05-01T00:00:00Z
+) -> float: # seconds since 1970; raises `FakesError` for a text that is no time
+    "A moment as a number"
+    try: moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    except ValueError: raise FakesError(f"{moment!r} is no time. Write it as 2026-05-01T00:00:00Z.") from None
+    if hasattr(moment, "tzinfo") and moment.tzinfo is None: moment = moment.replace(tzinfo=UTC)
+    return float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
 
 def as_date(moment): return datetime.fromtimestamp(seconds_of(moment), UTC).isoformat(timespec="seconds")
 
@@ -190,6 +197,7 @@ class Training(NamedTuple):
     split:dict       # id → train, val, test, or unsplit: where its group goes
     label:dict       # id → classes in the task's field, of those that answer it
     folder:Path      # that holds the datasets
+    positive:str|None=None   # of the field's classes, where there are two
 
 def read_training(
     project,           # folder with Step_1, perhaps Step_3, and Datasets
@@ -208,7 +216,8 @@ def read_training(
     split = {id: _split_of(own, dealt.get(id)) for id, own in published.items()}
     answers = {e["id"]: unify_labels(e["labels_raw"], confs[e["dataset"]]).get(field) for e in examples}
     label = {id: [a] if isinstance(a, str) else a for id, a in answers.items() if a is not None}
-    return Training(examples, published, split, label, project/"Datasets")
+    positive = label_field(field, list(confs.values())).positive if any(field in c.labels for c in confs.values()) else None
+    return Training(examples, published, split, label, project/"Datasets", positive)
 
 # %% ../../nbs/track/08i_harvest.ipynb #9e776fb8
 def _published(examples, confs):
@@ -485,8 +494,8 @@ def harvest(
     task:str,
     field:str,               # of the task
     training:Training|None=None,   # of `read_training`; without it copies are not looked for
-    positive=None,           # see `dataset_conf`
-    since:float=0,           # seconds since 1970: earlier posts do not come in; those of earlier harvests stay
+    positive=None,           # see `dataset_conf`; that of training if none
+    since=0,                 # see `seconds_of`: earlier posts do not come in; those of earlier harvests stay
     by:str="majority",       # or `latest`: which label a post gets
     undecided:str="leave_out",   # or `keep`, with the latest label: posts without a majority
     order:str="date",        # or `chance`: how new groups are dealt
@@ -500,6 +509,7 @@ def harvest(
     "Write labelled posts as a dataset: posts.jsonl, media/, harvest.json; raises where nothing is left"
     folder, left = Path(folder), Left()
     _check_choices(by=by, undecided=undecided, order=order)
+    since, positive = seconds_of(since), positive or (training and training.positive)
     classes, several = _classes(posts, task), any(row.get("multi_label") for row in posts)
     judged = [*_judged(posts, labels, classes, several, by, undecided, left)]
     settings = dict(order=order, val_share=val_share, test_share=test_share, seed=seed)

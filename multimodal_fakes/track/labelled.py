@@ -42,7 +42,12 @@ def labels_of(
     own = own.take(np.sort(np.unique(own.group, return_index=True)[1]))
     at_random = bool(np.any(chosen))
     weights = 1 / own.chance if at_random else np.ones(len(own))
-    return Labels(own, np.minimum(weights, HEAVIEST * weights.mean()), at_random)
+    return Labels(own, _capped(weights), at_random)
+
+def _capped(weights):
+    "None above `HEAVIEST` times the mean; a cap lowers the mean, so several times"
+    for _ in range(100): weights = np.minimum(weights, HEAVIEST * weights.mean())
+    return weights
 
 # %% ../../nbs/track/08e_labelled.ipynb #2b784db1
 N_BINS = 15     # of the calibration error, as on the card
