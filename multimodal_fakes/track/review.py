@@ -160,7 +160,8 @@ def queue(
     "Posts to be labelled, in the order in which to do it; raises where there are none"
     if not len(table): raise FakesError("No posts to choose from. Widen `since` and `until`.")
     table = table.sort_values("time", kind="stable").reset_index(drop=True)
-    posts = join_near(posts_of(table)) if "vectors" in table else posts_of(table)
+    posts = posts_of(table)
+    if posts.vectors: posts = join_near(posts)
     several = "multi_label" in table and bool(table["multi_label"].any())
     why = interest(posts, table["experts"] if "experts" in table else None,
                    None if alarm is None else seconds_of(alarm), several)
