@@ -164,20 +164,20 @@ def _version(command): _with_json(command)
 def _with_history(command):
     "Arguments about what a service kept"
     command.add_argument("--task", metavar="NAME", required=True, help="whose posts")
-    command.add_argument("--history", metavar="URL", help="sqlite:///history.db or postgresql://…; that of --conf if none")
+    command.add_argument("--history", metavar="URL", help="sqlite:///history.db, postgresql://…; as in --conf if none")
     command.add_argument("--contents", metavar="FOLDER", help="in which contents are kept; that of --conf if none")
     command.add_argument("--conf", metavar="FILE", help="settings of the service, conf/serve.yaml if it is there")
 
 def _review(command):
     _with_history(command)
     command.add_argument("--n", type=int, default=200, help="posts, 200 if not said")
-    command.add_argument("--out", metavar="FILE", required=True, help="queue.csv or queue.json; tasks.json for Label Studio")
+    command.add_argument("--out", metavar="FILE", required=True, help="queue.csv, queue.json, or tasks.json")
     command.add_argument("--share", type=float, help="of the queue that is drawn by chance, 0.3 if not said")
     command.add_argument("--since", metavar="TIME", help="posts of this moment and later, as 2026-05-01T00:00:00Z")
     command.add_argument("--until", metavar="TIME", help="posts before this moment")
     command.add_argument("--alarm", metavar="TIME", help="when what an alarm is about began: later posts come first")
     command.add_argument("--seed", type=int, help="of the draw, 0 if not said")
-    command.add_argument("--labelstudio", action="store_true", help="write tasks, and the configuration beside them as .xml")
+    command.add_argument("--labelstudio", action="store_true", help="write tasks, and beside them their configuration")
     about = "how pictures reach Label Studio: base64, files, or the address at which you publish them"
     command.add_argument("--pictures", default="base64", help=about)
     command.add_argument("--answers", action="store_true", help="show people what the detector answered")
@@ -186,22 +186,23 @@ def _review(command):
 def _labels(command):
     about = "CSV with the columns id, label, by; or JSON as Label Studio exports it, whole or minimal"
     command.add_argument("file", metavar="FILE", help=about)
-    command.add_argument("--history", metavar="URL", help="sqlite:///history.db or postgresql://…; that of --conf if none")
+    command.add_argument("--history", metavar="URL", help="sqlite:///history.db, postgresql://…; as in --conf if none")
     command.add_argument("--conf", metavar="FILE", help="settings of the service, conf/serve.yaml if it is there")
     command.add_argument("--by", metavar="NAME", help="who labelled, where the file does not say it")
     _with_json(command)
 
 def _harvest(command):
-    command.add_argument("folder", metavar="FOLDER", help="of the dataset, such as Datasets/served; its name is the dataset's")
+    command.add_argument("folder", metavar="FOLDER", help="of the dataset, whose name it is, such as Datasets/served")
     _with_history(command)
-    about = "project whose prepared examples copies are looked for in, this one if none is named; `none`: they are not"
+    about = "project whose examples copies are looked for in, this one if none is named; `none`: they are not"
     command.add_argument("--train", metavar="PROJECT", default=".", help=about)
     command.add_argument("--field", help="the task's question, such as fake; that of the project if none")
     command.add_argument("--positive", metavar="CLASS", help="of two classes, where the question is one of your own")
     command.add_argument("--since", metavar="TIME", help="new posts of this moment and later, as 2026-05-01T00:00:00Z")
     command.add_argument("--by", choices=("majority", "latest"), help="which label a post gets, `majority` if not said")
-    command.add_argument("--undecided", choices=("leave_out", "keep"), help="posts without a majority: keep the latest label")
-    command.add_argument("--order", choices=("date", "chance"), help="the latest posts are for testing, or any; `date`")
+    about = "posts without a majority: `keep` gives them the latest label"
+    command.add_argument("--undecided", choices=("leave_out", "keep"), help=about)
+    command.add_argument("--order", choices=("date", "chance"), help="latest posts test, or any; `date` if not said")
     command.add_argument("--val-share", type=float, help="of new groups, for validation; shard's if not said")
     command.add_argument("--test-share", type=float, help="of new groups, for testing; shard's if not said")
     command.add_argument("--seed", type=int, help="of an order by chance, 0 if not said")

@@ -265,7 +265,7 @@ def kept_posts(
 def _check_kept(url, contents):
     "Raise where there is no history, or no folder of contents"
     from multimodal_fakes.service.store import store_url
-    if not url: raise FakesError("Name the history: --history sqlite:///history.db, or `history.url` in conf/serve.yaml.")
+    if not url: raise FakesError("Name the history: --history sqlite:///history.db, or history.url in conf/serve.yaml.")
     address = store_url(url)
     if address.get_backend_name() == "sqlite" and not Path(address.database).exists():
         raise FakesError(f"There is no history {address.database}.")
@@ -339,8 +339,8 @@ def _prepared(train):
     project = Path(train)
     project = project.parent if project.name == "Step_1" else project
     if (project/"Step_1/examples.jsonl").is_file(): return project
-    raise FakesError(f"Nothing is prepared in {project.resolve()}: there is no Step_1/examples.jsonl. Name the project that "
-                     "the detector was trained in, --train FOLDER; or --train none, and copies are not looked for.")
+    raise FakesError(f"Nothing is prepared in {project.resolve()}: there is no Step_1/examples.jsonl. Name the project "
+                     "that the detector was trained in, --train FOLDER; or --train none: copies are not looked for.")
 
 def _field_of(task, params):
     "The question of a task"

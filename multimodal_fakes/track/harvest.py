@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['KEPT', 'PARTS', 'CALLED', 'TABLE', 'classes_in', 'Verdict', 'verdict', 'seconds_of', 'as_date', 'labelled_posts',
            'Left', 'labelled_row', 'Training', 'read_training', 'deal', 'dataset_conf', 'write_conf', 'check_conf',
-           'harvest', 'in_words']
+           'Rules', 'harvest', 'in_words']
 
 # %% ../../nbs/track/08i_harvest.ipynb #04542df6
 import contextlib
 import fcntl
 import hashlib
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +20,20 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from ..core import FakesError, atomic_path, digest, nearest, read_json, read_jsonl, write_json, write_jsonl
+from multimodal_fakes.core import (
+    FakesError,
+    atomic_path,
+    digest,
+    nearest,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 from ..data.duplicates import find_groups, find_placeholders, normalise, probe_images
 from ..data.rows import is_gap
 from ..media import format_of
 from ..record import FIELDS, SPLITS, DatasetConf, label_field, load_dataset_conf, unify_labels
-from .labelled import HEAVIEST
 
 # %% ../../nbs/track/08i_harvest.ipynb #c30dac2a
 def classes_in(
@@ -147,14 +156,14 @@ def labelled_row(
         weight=1 / max(chance, 1e-6) if chance else None)
 
 # %% ../../nbs/track/08i_harvest.ipynb #07f6a054
-def _judged(posts, labels, classes, several, by, undecided, left):
+def _judged(posts, labels, classes, several, rules, left):
     "A row for each post whose labels say something, without its content; label none where its labellers disagree"
     for row in posts:
-        try: said = verdict(labels[row["id"]], classes, several, by)
+        try: said = verdict(labels[row["id"]], classes, several, rules.by)
         except FakesError:
             left.add("unknown class", row["id"])
             continue
-        if said.label is None and undecided == "keep": said = said._replace(label=said.given[-1]["label"])
+        if said.label is None and rules.undecided == "keep": said = said._replace(label=said.given[-1]["label"])
         yield row, labelled_row(row, said, several)
 
 # %% ../../nbs/track/08i_harvest.ipynb #0d034ad8
@@ -216,7 +225,8 @@ def read_training(
     split = {id: _split_of(own, dealt.get(id)) for id, own in published.items()}
     answers = {e["id"]: unify_labels(e["labels_raw"], confs[e["dataset"]]).get(field) for e in examples}
     label = {id: [a] if isinstance(a, str) else a for id, a in answers.items() if a is not None}
-    positive = label_field(field, list(confs.values())).positive if any(field in c.labels for c in confs.values()) else None
+    answering = [conf for conf in confs.values() if field in conf.labels]
+    positive = label_field(field, answering).positive if answering else None
     return Training(examples, published, split, label, project/"Datasets", positive)
 
 # %% ../../nbs/track/08i_harvest.ipynb #9e776fb8
@@ -262,11 +272,11 @@ def _near_ours(training, ours, distance):
         near |= np.bitwise_count(hashes ^ np.uint64(one)) <= distance
     return [e for e, is_near in zip(theirs, near) if is_near]
 
-def _training_examples(training, ours, thumbnails, distance, max_pixels):
+def _training_examples(training, ours, thumbnails, rules):
     "The training examples as `find_groups` takes them; thumbnails of the pictures that may be ours are added"
-    near = _near_ours(training, ours, distance)
+    near = _near_ours(training, ours, rules.image_distance)
     paths = {e["image_path"]: e["meta"]["sha256"] for e in near if e["meta"]["sha256"] not in thumbnails}
-    for probe in probe_images([training.folder/path for path in paths], max_pixels):
+    for probe in probe_images([training.folder/path for path in paths], rules.max_pixels):
         if len(probe) > 2: thumbnails[probe[2]] = probe[4]
     examples = []
     for e in training.examples:
@@ -289,16 +299,15 @@ class _Alike(NamedTuple):
         find_groups(some, [self.ties[i] for i in which], self.thumbnails, self.image_distance, self.text_similarity)
         return [e["group"] for e in some]
 
-def _alike(rows, ours, training, thumbnails, alike):
+def _alike(rows, ours, training, thumbnails, rules):
     "What is to be compared"
-    image_distance, text_similarity, max_pixels = alike
-    theirs = _training_examples(training, ours, thumbnails, image_distance, max_pixels) if training else []
+    theirs = _training_examples(training, ours, thumbnails, rules) if training else []
     ties = [_ties_of(e) for e in (training.examples if training else [])]
     own_ties = [_ties_of_row(row) for row in rows]
-    shared = find_placeholders(ours, own_ties, text_similarity)
+    shared = find_placeholders(ours, own_ties, rules.text_similarity)
     for e in ours:
         if e["meta"].get("sha256") in shared: e["meta"], e["image_path"] = {}, None
-    return _Alike([*theirs, *ours], [*ties, *own_ties], thumbnails, image_distance, text_similarity)
+    return _Alike([*theirs, *ours], [*ties, *own_ties], thumbnails, rules.image_distance, rules.text_similarity)
 
 # %% ../../nbs/track/08i_harvest.ipynb #1ecff8e8
 def _clip_tie(path): return [f"clip={Path(path).stem}"] if path else []
@@ -324,18 +333,19 @@ def _training_by_content(training):
         by_content[_content_key(e["text_raw"], sha * bool(e["image_path"]), sha * is_clip)].append(e["id"])
     return by_content
 
+def _stem(path): return Path(path).stem if path else ""
+
 def _copies(rows, training, left):
     "New rows without those that training holds with the same label; of the others, those that contradict it"
     held, kept, contradictions = _training_by_content(training), [], []
     for row in rows:
-        stem = lambda part: Path(row[part]).stem if row[part] else ""
-        same = held.get(_content_key(row["text"], stem("image"), stem("video") or stem("audio")), [])
+        same = held.get(_content_key(row["text"], _stem(row["image"]), _stem(row["video"] or row["audio"])), [])
         answers = {id: training.label[id] for id in same if id in training.label}
         label = [row["label"]] if isinstance(row["label"], str) else row["label"]
         if label in answers.values():
             left.add("training holds it already", row["id"])
             continue
-        for id, answer in answers.items(): contradictions.append(dict(id=row["id"], label=label, training=id, holds=answer))
+        contradictions += [dict(id=row["id"], label=label, training=id, holds=answer) for id, answer in answers.items()]
         kept.append(row)
     return kept, contradictions
 
@@ -383,22 +393,22 @@ def _fate(kinds):
     if "unsplit" in kinds and kinds <= {"train", "unsplit"}: return "unsplit"
     return next(iter(kinds - {"unsplit"}))
 
-def _place(new, names, known, settings):
+def _place(new, names, known, rules):
     "Write group and split into new rows: with what they copy, or dealt out"
     open_groups = defaultdict(list)
     for row, name in zip(new, names):
         row["group"], row["copy_of"] = known["group"].get(name, name), known["copied"].get(name)
         if name in known["splits"]: row["split"] = _fate(known["splits"][name])
         else: open_groups[name].append(row)
-    groups = sorted(open_groups.values(), key=lambda rows: _turn(rows, settings))
-    dealt = deal([len(rows) for rows in groups], known["taken"], settings["val_share"], settings["test_share"])
+    groups = sorted(open_groups.values(), key=lambda rows: _turn(rows, rules))
+    dealt = deal([len(rows) for rows in groups], known["taken"], rules.val_share, rules.test_share)
     for rows, split in zip(groups, dealt):
         for row in rows: row["split"] = split
 
-def _turn(rows, settings):
+def _turn(rows, rules):
     "What groups are sorted by before they are dealt"
     latest = max(row["date"] for row in rows)
-    return latest if settings["order"] == "date" else digest([settings["seed"], min(row["id"] for row in rows)])
+    return latest if rules.order == "date" else digest([rules.seed, min(row["id"] for row in rows)])
 
 # %% ../../nbs/track/08i_harvest.ipynb #9d93cdbd
 def _known_groups(old, old_names, training, their_names):
@@ -486,40 +496,49 @@ def _clean(folder):
     for path in folder.glob(f".{TABLE}.*"): path.unlink()
 
 # %% ../../nbs/track/08i_harvest.ipynb #cb4b76fe
+@dataclass
+class Rules:
+    "How labelled posts become a dataset"
+    by:str="majority"            # or `latest`: which label a post gets
+    undecided:str="leave_out"    # or `keep`, with the latest label: posts without a majority
+    order:str="date"             # or `chance`: how new groups are dealt
+    val_share:float=0.15         # of new groups
+    test_share:float=0.25
+    seed:int=0
+    image_distance:int=4         # see `near_pairs`; as in prepare
+    text_similarity:float=0.9    # see `similar_texts`; as in prepare
+    max_pixels:int=40_000_000    # of a picture
+
+    def __post_init__(self):
+        choices = dict(by=("majority", "latest"), undecided=("leave_out", "keep"), order=("date", "chance"))
+        for name, known in choices.items():
+            if getattr(self, name) in known: continue
+            raise FakesError(f"{name}: expected {' or '.join(known)}, not {getattr(self, name)!r}.")
+
+# %% ../../nbs/track/08i_harvest.ipynb #7849d65e
 def harvest(
-    posts:list,              # rows of `History.find` of one task, as dicts: all that have a label
-    labels:dict,             # id → dicts of `History.labels_of`
-    content,                 # function: row → dict of text, image, video as bytes, none where nothing is kept
-    folder,                  # of the dataset, whose name it takes
+    posts:list,      # rows of `History.find` of one task, as dicts: all that have a label
+    labels:dict,     # id → dicts of `History.labels_of`
+    content,         # function: row → dict of text, image, video as bytes, none where nothing is kept
+    folder,          # of the dataset, whose name it takes
     task:str,
-    field:str,               # of the task
+    field:str,       # of the task
     training:Training|None=None,   # of `read_training`; without it copies are not looked for
-    positive=None,           # see `dataset_conf`; that of training if none
-    since=0,                 # see `seconds_of`: earlier posts do not come in; those of earlier harvests stay
-    by:str="majority",       # or `latest`: which label a post gets
-    undecided:str="leave_out",   # or `keep`, with the latest label: posts without a majority
-    order:str="date",        # or `chance`: how new groups are dealt
-    val_share:float=0.15,
-    test_share:float=0.25,
-    seed:int=0,
-    image_distance:int=4,    # see `near_pairs`; as in prepare
-    text_similarity:float=0.9,   # see `similar_texts`; as in prepare
-    max_pixels:int=40_000_000,
+    positive=None,   # see `dataset_conf`; that of training if none
+    since=0,         # see `seconds_of`: earlier posts do not come in; those of earlier harvests stay
+    **rules,         # of `Rules`
 ) -> dict: # the report; see `in_words`
     "Write labelled posts as a dataset: posts.jsonl, media/, harvest.json; raises where nothing is left"
-    folder, left = Path(folder), Left()
-    _check_choices(by=by, undecided=undecided, order=order)
+    folder, left, rules = Path(folder), Left(), Rules(**rules)
     since, positive = seconds_of(since), positive or (training and training.positive)
     classes, several = _classes(posts, task), any(row.get("multi_label") for row in posts)
-    judged = [*_judged(posts, labels, classes, several, by, undecided, left)]
-    settings = dict(order=order, val_share=val_share, test_share=test_share, seed=seed)
-    alike = image_distance, text_similarity, max_pixels
+    judged = [*_judged(posts, labels, classes, several, rules, left)]
     with _alone(folder):
         before = {row["id"]: row for row in _harvested(folder)}
         old, new = _with_content(judged, before, content, folder, since, left)
         contradictions = []
         if training: new, contradictions = _copies(new, training, left)
-        rows, n_new = _grouped(old, new, folder, training, settings, alike, left)
+        rows, n_new = _grouped(old, new, folder, training, rules, left)
         _check_any(rows, folder, left)
         conf = dataset_conf(folder.name, task, field, rows, classes, several, positive)
         gone = len(before.keys() - {row["id"] for row in rows})
@@ -528,13 +547,7 @@ def harvest(
         write_json(folder/"harvest.json", report)
     return report
 
-# %% ../../nbs/track/08i_harvest.ipynb #7849d65e
-_CHOICES = dict(by=("majority", "latest"), undecided=("leave_out", "keep"), order=("date", "chance"))
-
-def _check_choices(**given):
-    for name, value in given.items():
-        if value not in _CHOICES[name]: raise FakesError(f"{name}: expected {' or '.join(_CHOICES[name])}, not {value!r}.")
-
+# %% ../../nbs/track/08i_harvest.ipynb #11d15f90
 def _classes(posts, task):
     "Every class that a detector of the task has known"
     if not posts: raise FakesError(f"No post of {task!r} has a label yet: there is nothing to harvest.")
@@ -572,11 +585,11 @@ def _renewed(earlier, row, post):
     return earlier | {key: row[key] for key in ("label", "labels", "labelled_by", "agreement", "chance", "weight")}
 
 # %% ../../nbs/track/08i_harvest.ipynb #d6d95c17
-def _grouped(old, new, folder, training, settings, alike, left):
+def _grouped(old, new, folder, training, rules, left):
     "All rows, the new ones with group and split, in order of the harvests and then of time; how many are new"
     new = sorted(new, key=lambda row: (row["date"], row["id"]))
-    rows, ours, thumbnails = _probed([*old, *new], folder, alike[2], left)
-    compared = _alike(rows, ours, training, thumbnails, alike)
+    rows, ours, thumbnails = _probed([*old, *new], folder, rules.max_pixels, left)
+    compared = _alike(rows, ours, training, thumbnails, rules)
     n_old, n_theirs = sum("split" in row for row in rows), len(compared.examples) - len(rows)
     published = [training.published[e["id"]] for e in training.examples] if training else []
     published += [row.get("split") for row in rows]
@@ -587,7 +600,7 @@ def _grouped(old, new, folder, training, settings, alike, left):
     names = compared.groups(kept)
     known = _known_groups(rows[:n_old], names[n_theirs:begin], training, names[:n_theirs])
     placed = [rows[i - n_theirs] for i in kept if i >= begin]
-    _place(placed, names[begin:], known, settings)
+    _place(placed, names[begin:], known, rules)
     return [*rows[:n_old], *placed], len(placed)
 
 def _report(task, field, rows, n_new, gone, left, contradictions):

@@ -10,8 +10,6 @@ __all__ = ['QUESTION', 'ELEMENTS', 'labelling_config', 'Pictures', 'tasks_of', '
 import base64
 import csv
 import hashlib
-import json
-from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
@@ -35,7 +33,8 @@ def labelling_config(
     shown = [f"  <{ELEMENTS[part]} name={quoteattr(part)} value={quoteattr('$' + part)}/>" for part in parts]
     kind = "multiple" if several else "single"
     needed = "false" if several else "true"      # where several may hold, none of them is an answer
-    asked = f'  <Choices name="{QUESTION}" toName={quoteattr(parts[0])} choice="{kind}" required="{needed}" showInline="true">'
+    rules = f'choice="{kind}" required="{needed}" showInline="true"'
+    asked = f'  <Choices name="{QUESTION}" toName={quoteattr(parts[0])} {rules}>'
     choices = [f"    <Choice value={quoteattr(c)}/>" for c in classes]
     lines = ["<View>", f"  <Header value={quoteattr(title)}/>", *shown, asked, *choices, "  </Choices>", "</View>"]
     return "\n".join(lines) + "\n"
@@ -45,7 +44,7 @@ class Pictures:
     "How pictures, videos and sounds reach Label Studio: `base64`, `files`, or an address that begins with http"
     def __init__(self, how:str, folder):
         if how not in ("base64", "files") and not how.startswith(("http://", "https://")):
-            raise FakesError(f"Pictures travel as base64, as files, or from an address such as https://…, not as {how!r}.")
+            raise FakesError(f"Pictures travel as base64, as files, or from an address https://…, not as {how!r}.")
         self.how, self.folder = how, Path(folder)
 
     def put(self, data:bytes) -> tuple: # part (image, video or audio, empty where it is none that is read), its address
@@ -117,8 +116,8 @@ def write_tasks(
     to = Pictures(pictures, path.with_name(f"{path.stem}_media"))
     tasks, parts, blank = tasks_of(rows, content, to, answers)
     if not tasks:
-        raise FakesError(f"Of none of the {len(rows)} posts is anything kept that could be shown. Name the folder of contents "
-                         "(--contents), or let the history keep texts (`keep_text`).")
+        raise FakesError(f"Of none of the {len(rows)} posts is anything kept that could be shown. Name the folder of "
+                         "contents (--contents), or let the history keep texts (`keep_text`).")
     config = labelling_config(classes, parts, several, title)
     with atomic_path(path.with_suffix(".xml")) as temporary: temporary.write_text(config, encoding="utf-8")
     write_json(path, tasks)
@@ -153,8 +152,8 @@ def _note(annotation, id):
 # %% ../../nbs/track/08k_labelstudio.ipynb #a9041714
 def _choices(result):
     "Classes that an annotation chose; none where its answer is to another question"
-    own = [one["value"]["choices"] for one in result if one.get("from_name") == QUESTION and "choices" in one.get("value", {})]
-    return [c for choices in own for c in choices]
+    own = [one.get("value", {}) for one in result if one.get("from_name") == QUESTION]
+    return [c for value in own for c in value.get("choices", [])]
 
 def _of_export(tasks, where):
     "What the tasks of an export say"
@@ -177,8 +176,9 @@ def _of_minimal(rows, where):
     for i, row in enumerate(rows):
         place = f"{where}, task {row.get('id', i)}"
         classes = _flat(row.get(QUESTION, []))
+        who, note = _person(row.get("annotator")), _note(row, "annotation_id")
         if not row.get("post"): heard.strange.append(place)
-        else: heard.labels.append(Said(row["post"], classes, _person(row.get("annotator")), _note(row, "annotation_id"), place))
+        else: heard.labels.append(Said(row["post"], classes, who, note, place))
     return heard
 
 def _flat(answer):
@@ -196,10 +196,9 @@ def _of_table(path):
     for name in ("id", "label", "by"):
         if rows and name not in rows[0]: raise FakesError(f"{path}: no column {name!r}{nearest(name, rows[0])}")
     for line, row in enumerate(rows, 2):
-        if is_nothing(row["label"]) and (row["label"] or "").strip().lower() != "none":
-            heard = heard._replace(skipped=heard.skipped + 1)
-        else: heard.labels.append(Said((row["id"] or "").strip(), _cell_classes(row["label"]), (row["by"] or "").strip(),
-                                       (row.get("note") or "").strip(), f"{path.name}, row {line}"))
+        post, label, by, note = ((row.get(name) or "").strip() for name in ("id", "label", "by", "note"))
+        if is_nothing(label) and label.lower() != "none": heard = heard._replace(skipped=heard.skipped + 1)
+        else: heard.labels.append(Said(post, _cell_classes(label), by, note, f"{path.name}, row {line}"))
     return heard
 
 def _cell_classes(cell):
@@ -262,9 +261,11 @@ def labels_in_words(
     path,          # of the file
 ) -> str:
     "What an import came to, a fact a line"
-    lines = [f"{report['added']} labels of {path} are new, {report['known']} were known, {report['skipped']} have no answer"]
-    called = dict(unknown_posts="of posts that the history does not know", unknown_classes="with a class that nobody knows",
-                  nameless="of nobody: name them with --by", strange="of tasks without the id of a post")
+    counts = f"{report['added']} labels of {path} are new, {report['known']} were known"
+    lines = [f"{counts}, {report['skipped']} have no answer"]
+    called = dict(unknown_posts="of posts that the history does not know",
+                  unknown_classes="with a class that nobody knows", nameless="of nobody: name them with --by",
+                  strange="of tasks without the id of a post")
     for key, words in called.items():
         if report[key]: lines.append(f"  not taken, {words}: {len(report[key])}, such as {first_few(report[key], 3)}")
     return "\n".join(lines)

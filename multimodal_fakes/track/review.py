@@ -53,7 +53,7 @@ REASONS = {        # name → its weight in the order of the queue
     "abstained": 1.0,
     "unfamiliar": 1.0,            # farther from the training data than nine in ten known posts; 1: than all of them
     "near the threshold": 1.0,
-    "experts disagree": 1.0,      # half of the sum of differences between their probabilities, of the two that differ most
+    "experts disagree": 1.0,      # distance between the probabilities of the two that differ most
     "since an alarm": 0.5,
 }
 
@@ -108,7 +108,8 @@ def choose(
     closed=(),             # rows of posts whose content is not to be chosen
 ) -> Choice:
     "Choose posts for review"
-    if not 0 < share <= 1: raise FakesError(f"share should be above 0 and at most 1, not {share}: accuracy would not be known.")
+    if not 0 < share <= 1:
+        raise FakesError(f"share should be above 0 and at most 1, not {share}: accuracy would not be known.")
     rng = np.random.default_rng(seed)
     latest = len(posts) - 1 - np.unique(posts.group[::-1], return_index=True)[1]
     open_rows = np.sort(latest[~np.isin(posts.group[latest], posts.group[list(closed)])])
@@ -180,7 +181,7 @@ def _queued(row, place, why, about):
     chance, score = map(float, about)
     strong = sorted(((values[place], reason) for reason, values in why.items() if values[place] >= .5), reverse=True)
     reasons = [reason for _, reason in strong] if chance == 1 else ["by chance"]
-    shown = {name: row[name] for name in SHOWN if name in row and (isinstance(row[name], list) or not is_gap(row[name]))}
+    shown = {name: row[name] for name in SHOWN if name in row and not is_gap(row[name])}
     return shown | dict(why=reasons, score=round(score, 4), chance=chance)
 
 # %% ../../nbs/track/08j_review.ipynb #e6579c3b
