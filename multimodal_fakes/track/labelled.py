@@ -17,12 +17,12 @@ from .watch import Coordinates, sum_up
 from .windows import Estimate, Posts, fresh
 
 # %% ../../nbs/track/08e_labelled.ipynb #7aa24fef
-HEAVIEST = 20.0     # weight of a label, at most
+HEAVIEST = 20.0     # times the mean weight that a label weighs, at most
 
 class Labels(NamedTuple):
     "Labelled posts and what each label stands for"
     posts:Posts           # n of them, one of each content
-    weights:np.ndarray    # (n,) at most `HEAVIEST`
+    weights:np.ndarray    # (n,) at most `HEAVIEST` times their mean
     at_random:bool        # whether the chances are known, so that weights make up for the choice
 
     @property
@@ -37,10 +37,17 @@ def labels_of(
     known = np.flatnonzero(posts.label.reshape(len(posts), -1)[:, 0] >= 0)
     if not len(known): raise FakesError("None of these posts has a label yet.")
     own = posts.take(known)
+    chosen = own.chance is not None and own.chance > 0
+    if np.any(chosen): own = own.take(chosen)             # what nobody drew stands for nothing else
     own = own.take(np.sort(np.unique(own.group, return_index=True)[1]))
-    at_random = own.chance is not None and bool(np.isfinite(own.chance).all())
-    weights = 1 / np.maximum(own.chance, 1 / HEAVIEST) if at_random else np.ones(len(own))
-    return Labels(own, weights, at_random)
+    at_random = bool(np.any(chosen))
+    weights = 1 / own.chance if at_random else np.ones(len(own))
+    return Labels(own, _capped(weights), at_random)
+
+def _capped(weights):
+    "None above `HEAVIEST` times the mean; a cap lowers the mean, so several times"
+    for _ in range(100): weights = np.minimum(weights, HEAVIEST * weights.mean())
+    return weights
 
 # %% ../../nbs/track/08e_labelled.ipynb #2b784db1
 N_BINS = 15     # of the calibration error, as on the card
