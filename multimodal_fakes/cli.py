@@ -160,6 +160,28 @@ def _doctor(command):
 
 def _version(command): _with_json(command)
 
+_URL = "sqlite:///posts.db, or postgresql://user@host/name; ${VARIABLE} in it is read from the environment"
+
+def _load_sql(command):
+    about = "a table (CSV, TSV, JSON lines, Parquet, …), or a dataset that `prepare` has read, by its name"
+    command.add_argument("source", metavar="SOURCE", help=about)
+    command.add_argument("url", metavar="URL", help=_URL)
+    command.add_argument("--name", metavar="NAME", help="of the dataset, that of the file if none is named")
+    command.add_argument("--id", metavar="COLUMN", help="that names a row, one called `id` if none is named")
+    about = "write what is new or has changed; otherwise the dataset is replaced"
+    command.add_argument("--incremental", action="store_true", help=about)
+    about = "with --incremental: remove the rows that SOURCE no longer has"
+    command.add_argument("--remove", action="store_true", help=about)
+    _with_json(command)
+
+def _read_sql(command):
+    command.add_argument("url", metavar="URL", help=_URL)
+    command.add_argument("target", metavar="TARGET", help="file: .csv, .tsv, .jsonl or .parquet")
+    meant = command.add_mutually_exclusive_group(required=True)
+    meant.add_argument("--query", metavar="SQL", help="one that begins with `select`; nothing can be changed by it")
+    meant.add_argument("--name", metavar="NAME", help="of a dataset that load-sql wrote, of a table or a view")
+    _with_json(command)
+
 # %% ../nbs/11_cli.ipynb #2720cfa9
 VERBS = {      # name → what it takes, an example
     "init": (_init, "mmfakes init demo && cd demo && mmfakes run"),
@@ -176,6 +198,8 @@ VERBS = {      # name → what it takes, an example
     "pack": (_pack, "mmfakes pack models/fake_news fake_news.tar.gz --number 3"),
     "push": (_push, "mmfakes push models/fake_news hf://me/fake_news"),
     "pull": (_pull, "mmfakes pull hf://me/fake_news models/fake_news"),
+    "load-sql": (_load_sql, "mmfakes load-sql posts.csv sqlite:///posts.db --incremental"),
+    "read-sql": (_read_sql, "mmfakes read-sql sqlite:///posts.db posts.jsonl --name posts"),
     "doctor": (_doctor, "mmfakes doctor"),
     "version": (_version, "mmfakes version --json"),
 }
@@ -189,12 +213,13 @@ _PLAIN = "where all went well, 1 on an error, which is one line on stderr"
 def _add(commands, name):
     "A verb, with its help"
     takes, example = VERBS[name]
-    about = getattr(verbs, name).__doc__
+    verb = getattr(verbs, name.replace("-", "_"))
+    about = verb.__doc__
     status = f"Exit status: 0 {STATUS.get(name, _PLAIN)}, 2 where the command is not understood, 130 after Ctrl-C."
     command = commands.add_parser(
         name, help=about, description=about, epilog=f"Example:\n  {example}\n\n{textwrap.fill(status, 100)}",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.set_defaults(run=getattr(verbs, name))
+    command.set_defaults(run=verb)
     takes(command)
 
 def make_parser() -> argparse.ArgumentParser:

@@ -108,6 +108,13 @@ class Asked(Strict):
         self.format = own
         return self
 
+    def located(self,
+        folder,   # from which a relative path of SQLite starts
+    ) -> str|None:
+        "The address of the database, an SQLite file named in full"
+        begins = re.match(r"sqlite(\+\w+)?:///(?![/$])", self.sql or "")
+        return f"{begins[0]}{Path(folder).resolve()}/{self.sql[begins.end():]}" if begins else self.sql
+
 _FETCHED = {      # ending of a file that the rows of a query are written to → how it is written
     ".csv": Format(sep=","),
     ".tsv": Format(sep="\t"),

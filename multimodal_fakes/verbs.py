@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENVIRONMENT', 'named_detector', 'predict', 'batch', 'explain', 'why_in_words', 'serve', 'key', 'init', 'run', 'stage',
-           'train', 'experts_named', 'obtain', 'report', 'pack', 'push', 'pull', 'doctor', 'version']
+           'train', 'experts_named', 'obtain', 'report', 'pack', 'push', 'pull', 'load_sql', 'read_sql',
+           'loaded_in_words', 'doctor', 'version']
 
 # %% ../nbs/10b_verbs.ipynb #9d42c8b4
 import contextlib
@@ -243,6 +244,38 @@ def pull(args):
     from multimodal_fakes.detect.bundles import pull as pull_bundle
     folder = pull_bundle(args.address, args.folder)
     print(f"{folder}: {name_of(folder)}")
+
+# %% ../nbs/10b_verbs.ipynb #5e1a0b62
+def load_sql(args):
+    "Write a table, or a dataset that was prepared, into SQLite or PostgreSQL"
+    from multimodal_fakes.data.sql import load_sql as load
+    given = _given(args, "name", "id", "incremental", "remove")
+    loaded = load(args.source, args.url, **given)
+    problems = {reason: found["count"] for reason, found in loaded.problems.as_dict().items()}
+    answer = dict(dataset=loaded.name, table=loaded.table, **loaded.counts, problems=problems)
+    _print(args, answer, "\n".join(loaded_in_words(loaded)))
+
+def read_sql(args):
+    "Write a query, a table or a dataset of SQLite or PostgreSQL as a file"
+    from multimodal_fakes.data.sql import read_sql as read
+    n = read(args.url, args.query or args.name, args.target)
+    _print(args, {"rows": n, "file": args.target}, f"{args.target}: {n:,} rows")
+
+# %% ../nbs/10b_verbs.ipynb #5e1a0b63
+def loaded_in_words(
+    loaded,   # `data.sql.Loaded`
+) -> list: # lines
+    "What a load did, and the first row of each problem"
+    counts = loaded.counts
+    done = ", ".join(f"{counts[name]:,} {name}" for name in ("new", "changed", "unchanged", "removed") if counts[name])
+    lines = [f"{loaded.name}: {counts['rows']:,} rows in table {loaded.table}; {done or 'nothing to do'}"]
+    if counts["gone"]: lines.append(f"  {counts['gone']:,} rows are no longer in the source and stay; --remove removes them")
+    if counts["replaced"]: lines.append(f"  {counts['replaced']:,} cells held NUL or half a character: U+FFFD stands there")
+    for reason, about in loaded.problems.as_dict().items():
+        first = about["examples"][0]
+        lines.append(f"  {about['count']:,} × {reason}, left out or read with a doubt; first in line {first['row']}: "
+                     f"{on_one_line(first['what'])}")
+    return lines
 
 # %% ../nbs/10b_verbs.ipynb #21f346c7
 def doctor(args):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['metadata', 'datasets', 'columns', 'EXAMPLE', 'VERSIONS', 'VERSION_TABLE', 'SECONDS', 'WRITTEN', 'Named', 'table_of',
-           'sql_names', 'kind_of', 'common_kind', 'Source', 'source_of', 'Looked', 'look_at', 'id_column', 'located',
+           'sql_names', 'kind_of', 'common_kind', 'Source', 'source_of', 'Looked', 'look_at', 'id_column',
            'engine_to_write', 'engine_to_read', 'writing', 'storable', 'digest_of', 'Load', 'Given', 'Kept',
            'kept_dataset', 'Loaded', 'load_sql', 'Reading', 'opened_query', 'kind_written', 'read_sql', 'fetch_tables']
 
@@ -246,14 +246,6 @@ VERSIONS = str(Path(multimodal_fakes.__path__[0])/"data/versions")
 VERSION_TABLE = "mmfakes_version"
 SECONDS = 60.      # to wait for a database that another program holds
 _URL = "The database's address"
-
-def located(
-    url:str,    # as written in a file
-    folder,     # from which a relative path of SQLite starts
-) -> str:
-    "An address whose SQLite file is named in full"
-    begins = re.match(r"sqlite(\+\w+)?:///(?![/$])", url)
-    return f"{begins[0]}{Path(folder).resolve()}/{url[begins.end():]}" if begins else url
 
 def engine_to_write(url:str): # sqlalchemy.Engine
     "For a transaction that writes; an SQLite file is made where there is none"
@@ -717,7 +709,7 @@ def _fetch(entry, folder, name):
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _write(located(entry.sql, folder), entry.query, temporary, kind_written(path), folder)
+        _write(entry.located(folder), entry.query, temporary, kind_written(path), folder)
         is_new = not path.is_file() or not filecmp.cmp(temporary, path, shallow=False)
         if is_new: os.replace(temporary, path)
         return is_new
