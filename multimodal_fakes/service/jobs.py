@@ -128,7 +128,7 @@ def end(self:Job,
 LOOK, BEAT = 0.5, 2.     # seconds between looks for cancels, and between signs of life
 STALE = 10.              # seconds until a silent copy is gone
 
-rows = Table("jobs", MetaData(),
+rows = Table("service_jobs", MetaData(),
     Column("id", String(64), primary_key=True),
     Column("kind", String(20), nullable=False),
     Column("owner", String(200), nullable=False),           # name of a key
