@@ -32,6 +32,7 @@ MODULES = {      # what an extra brings that no verb below asks for
     "torchcodec": "import torchcodec",
     "hub": "import fsspec, huggingface_hub",
     "postgres": "import psycopg, sqlalchemy",
+    "sql": "import multimodal_fakes.data.sql, psycopg",
     "track": "import dvclive, mlflow",
     "wandb": "import wandb",
     "tensorboard": "import tensorboard",

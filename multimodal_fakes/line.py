@@ -7,8 +7,8 @@ __all__ = ['EXPERT', 'MODELS', 'STAGES', 'TRACK', 'LINE', 'PAGE', 'FUSED', 'PLAN
            'stage_params', 'experts_of', 'parameters_cell', 'declared_parameters', 'write_settings', 'publish',
            'stage_cells', 'run_notebook', 'trackers_asked', 'line_number', 'tracked', 'run_stage', 'restore_results',
            'restored', 'stage_room', 'stage_source', 'unstated', 'stage_code', 'scan_datasets', 'keep_lock',
-           'write_template', 'stage_confs', 'write_facts', 'check_chosen', 'scan', 'task_stages', 'check_settings',
-           'check_run', 'make_workspace', 'plan_experts', 'reproduce', 'carry_out', 'main']
+           'write_template', 'stage_confs', 'write_facts', 'check_chosen', 'ask_databases', 'scan', 'task_stages',
+           'check_settings', 'check_run', 'make_workspace', 'plan_experts', 'reproduce', 'carry_out', 'main']
 
 # %% ../nbs/00f_line.ipynb #21260631
 import argparse
@@ -42,6 +42,7 @@ from multimodal_fakes.core import (
     sha256_file,
     write_json,
 )
+from .data.tables import fetch
 from .experts.confs import load_encoder_conf
 from .plan import check_plan, named_models
 from multimodal_fakes.quality import (
@@ -569,6 +570,17 @@ def check_chosen(
     need = lacking(params)
     if need and not os.environ.get(PLANNING): raise FakesError(unplanned(need))
 
+# %% ../nbs/00f_line.ipynb #5e1a0b42
+def ask_databases(
+    confs:list,   # record.DatasetConf of the datasets in use
+    project,      # the folder that holds Datasets/
+):
+    "Write the rows of queries as files, where they are others than before"
+    asked, line = Path(project)/".cache/asked.json", os.environ.get(LINE)
+    once = line and asked.is_file() and read_json(asked) == line
+    for conf in confs: fetch(conf, Path(project)/"Datasets"/conf.home, again=not once)
+    if line: write_json(asked, line)
+
 # %% ../nbs/00f_line.ipynb #dad26c21
 def scan(
     project,   # the folder that holds params.yaml
@@ -579,7 +591,9 @@ def scan(
     keep_lock(project)
     write_template(project)
     params, step = read_yaml(project/"params.yaml"), project/"Step_1"
-    homes = {name: load_dataset_conf(name, project/"conf/dataset").home for name in params["prepare"]["datasets"]}
+    confs = [load_dataset_conf(name, project/"conf/dataset") for name in params["prepare"]["datasets"]]
+    ask_databases(confs, project)
+    homes = {conf.name: conf.home for conf in confs}
     write_json(step/"files.json", scan_datasets(project/"Datasets", homes))
     write_json(step/"code.json", stage_code(project))
     write_json(step/"confs.json", {"conf": stage_confs(params, project)})

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'Split', 'SPLITS', 'UNPACKED', 'READ', 'TAKEN', 'Words', 'UNWRITTEN', 'LabelField', 'Example', 'Strict',
-           'Format', 'Join', 'Table', 'Label', 'Check', 'Derived', 'DatasetConf', 'label_field', 'all_classes',
+           'Format', 'Asked', 'Join', 'Table', 'Label', 'Check', 'Derived', 'DatasetConf', 'label_field', 'all_classes',
            'unify_labels', 'list_in', 'in_one_word', 'part_of_stage', 'load_dataset_conf', 'read_confs', 'text_field',
            'split_text_field', 'language_in', 'Task', 'expert_key', 'expert_name', 'expert_step', 'expert_model',
            'TaskWords', 'load_words', 'unwritten', 'words_gaps']
@@ -13,10 +13,19 @@ __all__ = ['FIELDS', 'Split', 'SPLITS', 'UNPACKED', 'READ', 'TAKEN', 'Words', 'U
 import json
 import re
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from .core import FakesError, first_few, nearest, overlay, read_yaml, root
 
@@ -81,7 +90,50 @@ class Format(Strict):
     reader: str | None = None                 # for `python`: name in `tables.READERS`
 
 # %% ../nbs/00c_record.ipynb #5d57eb3e
-class Join(Strict):
+class Asked(Strict):
+    "A file whose rows may come from a database, see `data.sql`"
+    path: str | list[str]                     # relative to the dataset's folder
+    # sqlite:///posts.db, relative to the dataset's folder, or postgresql://user:${VARIABLE}@host/name
+    sql: str | None = None
+    query: str | None = None                  # a query, or the name of a dataset, a table or a view there
+
+    @model_validator(mode="after")
+    def _says_both(self):
+        "A query needs its database and an end of the path that says how it is written; no password stands in a file"
+        if bool(self.sql) != bool(self.query): raise ValueError("`sql` and `query` go together")
+        if not self.sql: return self
+        if not _without_password(self.sql): raise ValueError(_NO_PASSWORD)
+        own = _FETCHED.get(PurePath(f"{self.path}").suffix)
+        if own is None: raise ValueError(f"`path` is where the rows are written to: a file that ends with {_ENDS}")
+        self.format = own
+        return self
+
+    def located(self,
+        folder,   # from which a relative path of SQLite starts
+    ) -> str|None:
+        "The address of the database, an SQLite file named in full"
+        begins = re.match(r"sqlite(\+\w+)?:///(?![/$])", self.sql or "")
+        return f"{begins[0]}{Path(folder).resolve()}/{self.sql[begins.end():]}" if begins else self.sql
+
+_FETCHED = {      # ending of a file that the rows of a query are written to → how it is written
+    ".csv": Format(sep=","),
+    ".tsv": Format(sep="\t"),
+    ".jsonl": Format(kind="jsonl"),
+    ".parquet": Format(kind="parquet"),
+}
+_ENDS = ", ".join(_FETCHED)
+
+_NO_PASSWORD = ("a file of settings is copied, so no password stands in it: name a variable in its place, as in "
+                "postgresql://user:${my_variable}@host/name, or leave it to ~/.pgpass")
+
+def _without_password(url):
+    "Whether an address has no password but the name of a variable"
+    said = urlsplit(url).password
+    named = said is None or re.fullmatch(r"\$\{\w+\}", said)
+    return bool(named) and not re.search(r"[?&]password=(?!\$\{)", url)
+
+# %% ../nbs/00c_record.ipynb #5e1a0b11
+class Join(Asked):
     "A second table with more columns for the same rows"
     path: str                                 # relative to the dataset's folder
     by: str                                   # column that both tables have; an empty header is `Unnamed: 0`
@@ -89,7 +141,7 @@ class Join(Strict):
     optional: bool = False                    # may be absent without an error
 
 # %% ../nbs/00c_record.ipynb #1cd818bc
-class Table(Strict):
+class Table(Asked):
     "Files with one example a row"
     path: str | list[str]                     # in the dataset's folder; the first that exists is read, `*` allowed
     split: Split = "unsplit"                  # split of its rows, where no column says

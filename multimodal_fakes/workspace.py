@@ -438,6 +438,9 @@ def _new_settings(profile, data):
 
 def _of_table(params, data, source):
     "`with_own_data` for a table that gives the dataset and the task their name"
+    if "://" in str(data):
+        raise FakesError("A project starts from a file: `mmfakes read-sql URL --name posts posts.jsonl`, then "
+                         "`mmfakes init … --data posts.jsonl`; or write `data:` with `sql` and `query` into a profile.")
     stated = dict(data) if isinstance(data, dict) else {"table": str(data)}
     table = Path(str(stated.get("table"))).expanduser().absolute()
     if "table" in stated: stated["table"] = str(table)

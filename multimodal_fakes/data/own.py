@@ -13,9 +13,12 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from ..core import FakesError, first_few, nearest
 from .rows import columns_of, files_of, is_nothing, read_rows
-from ..record import FIELDS, DatasetConf, Format, Label, list_in, unify_labels
+from .tables import fetch
+from ..record import FIELDS, DatasetConf, Format, Label, Table, list_in, unify_labels
 
 # %% ../../nbs/data/01ab_own.ipynb #f77f3999
 SEEN = {          # column, or entry of `data`, → modality
@@ -29,14 +32,19 @@ BESIDE = ("id", "split", "lang", "group")     # columns that are taken where the
 
 _FOLLOWS = {"name", "folder", "files", "labels", "classes", "also"}      # the table says it; more needs a conf/dataset
 
+def _mapping(data):
+    "`data` as a mapping, where it is one string: a path, or an address of a database and what is read there, behind a #"
+    url, _, query = data.partition("#")
+    return {"sql": url, "query": query} if "://" in url else {"table": data}
+
 def _stated(data, where):
     "What `data` says, as a mapping"
-    said = {"table": data} if isinstance(data, str) else data
-    if not isinstance(said, dict) or not isinstance(said.get("table"), str):
+    said = _mapping(data) if isinstance(data, str) else data
+    if not isinstance(said, dict) or not isinstance(said.get("sql" if "sql" in said else "table"), str):
         raise FakesError(f"{where}: data: expected the path of a table, or `{{table: path, text: column, …}}`, "
                          f"not {data!r:.80}.")
     further = [key for key in DatasetConf.model_fields if key not in _FOLLOWS]
-    known = ["table", ANSWER, "positive", *SEEN, *further]
+    known = ["table", "sql", "query", ANSWER, "positive", *SEEN, *further]
     for key in said:
         if key not in known: raise FakesError(f"{where}: data: nothing reads {key!r}{nearest(key, known)}")
     return said
@@ -243,8 +251,10 @@ def own_data(
     "What a table of one's own says by itself, as a configuration and a task; raises where it does not say enough"
     where = f"conf/profile/{name}.yaml"
     said = _stated(data, where)
+    asked = _asked(said, name, home, where)
+    said = {"table": asked.path} | said
     path = _table(said["table"], home, where)
-    fmt = Format(**said.get("format") or {})
+    fmt = asked.format or Format(**said.get("format") or {})
     columns = columns_of(files_of(path)[0], fmt)
     seen = seen_columns(said, columns, where)
     split = _column("split", said, columns)
@@ -254,7 +264,7 @@ def own_data(
     seen, notes = _without_empty(seen, cells)
     if not seen and "text_file" not in said: raise FakesError(f"{where}: data: {', '.join(looked)} are empty.")
     conf:dict = {"title": f"{path.name}, a table of one's own", "licence": "that of the table's owner"}
-    conf |= {"obtain": f"The table is {path}.", "files": [{"path": path.name}]}
+    conf |= {"obtain": f"The table is {path}.", "files": [_entry(asked, path)]}
     conf |= _beside(said, columns, cells, where) | _parts(seen, cells, path, where)
     field, label, sentences = _question(said, answer, cells, name)
     further = {k: v for k, v in said.items() if k in DatasetConf.model_fields and k not in conf}
@@ -271,6 +281,23 @@ def _answer_column(said, columns, where):
         return answer
     raise FakesError(f"{where}: data: no column is called {ANSWER}. The table has {first_few(columns, 12)}. "
                      f"Write `data: {{table: {said['table']}, {ANSWER}: <column>}}`.")
+
+# %% ../../nbs/data/01ab_own.ipynb #5e1a0b32
+def _asked(said, name, home, where):
+    "The entry of the table; the rows of a query are asked for"
+    stated = {key: said[key] for key in ("sql", "query") if said.get(key)}
+    path = said.get("table") or f"Datasets/{name}/{name}.jsonl"
+    if "sql" not in said: return Table(path=path)
+    try: entry = Table(path=path, **stated)
+    except ValidationError as e: raise FakesError(f"{where}: data: {e.errors()[0]['msg']}.") from None
+    entry.sql, file = entry.located(home), Path(home)/Path(path).expanduser()
+    own = entry.model_copy(update={"path": file.name})
+    fetch(DatasetConf(name=name, title="", licence="", obtain="", files=[own]), file.parent, again=True)
+    return entry
+
+def _entry(asked, path):
+    "The entry of the table as a configuration holds it"
+    return {"path": path.name} | ({"sql": asked.sql, "query": asked.query} if asked.sql else {})
 
 # %% ../../nbs/data/01ab_own.ipynb #389b8cdf
 def _without_empty(seen, cells):

@@ -57,10 +57,11 @@ from sqlalchemy import (
 
 from ..core import FakesError, nearest, overlay, patch, read_json, read_yaml, write_json
 from ..line import PER_TASK, experts_of, stage_params, task_stages
+from ..data.databases import alone
 from ..record import expert_key, expert_step
 from .guard import MARK, end_run, guard_env, guarded
 from .intake import Intake, Limits, Problem
-from .store import Store, StoreError, alone
+from .store import Store, StoreError
 from ..settings import Section
 from ..workspace import use_cache
 
@@ -127,7 +128,7 @@ def end(self:Job,
 LOOK, BEAT = 0.5, 2.     # seconds between looks for cancels, and between signs of life
 STALE = 10.              # seconds until a silent copy is gone
 
-rows = Table("jobs", MetaData(),
+rows = Table("service_jobs", MetaData(),
     Column("id", String(64), primary_key=True),
     Column("kind", String(20), nullable=False),
     Column("owner", String(200), nullable=False),           # name of a key

@@ -15,8 +15,8 @@ down_revision = "1"
 # %% ../../../nbs/service/versions/2_jobs.ipynb #71ac59f8
 def upgrade():
     "From version 1 to version 2"
-    op.create_table("jobs", *_of_job(), *_of_progress(), sa.UniqueConstraint("kind", "owner", "key"))
-    for name in ("state", "created"): op.create_index(f"ix_jobs_{name}", "jobs", [name])
+    op.create_table("service_jobs", *_of_job(), *_of_progress(), sa.UniqueConstraint("kind", "owner", "key"))
+    for name in ("state", "created"): op.create_index(f"ix_service_jobs_{name}", "service_jobs", [name])
     op.create_table(
         "limits",
         sa.Column("name", sa.String(200), primary_key=True),
