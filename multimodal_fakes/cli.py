@@ -101,6 +101,20 @@ def _key(command):
     command.add_argument("--scopes", metavar="SCOPE", nargs="+", default=["predict"], help=about)
     _with_json(command)
 
+# %% ../nbs/11_cli.ipynb #aa6fdbc8
+def _drift(command):
+    about = "sqlite:///history.db or postgresql://user@host/name; the password from there, ~/.pgpass or PGPASSWORD"
+    command.add_argument("--history", metavar="URL", help=about)
+    about = ("in place of a history CSV or Parquet with time, prediction and probabilities (JSON: class → probability), "
+             "and any of task, abstained, degraded, ood, set_size, ocr, seconds, language, modalities, vectors, label, …")
+    command.add_argument("--table", metavar="FILE", help=about)
+    command.add_argument("--task", metavar="NAME", nargs="+", help="all if left out")
+    about = "where the reference ends, when all was well: 2026-05-01, 2026-05-01T12:00Z, '28 days' or '5000 posts'"
+    command.add_argument("--until", metavar="MOMENT", required=True, help=about)
+    command.add_argument("--since", metavar="MOMENT", help="where the reference begins, with the first post if left out")
+    command.add_argument("--page", metavar="FILE.html", default="drift.html", help="written, drift.html if left out")
+    _with_json(command)
+
 # %% ../nbs/11_cli.ipynb #814f1ec1
 def _init(command):
     command.add_argument("folder", metavar="FOLDER", help="is made, or is empty")
@@ -173,6 +187,7 @@ VERBS = {      # name → what it takes, an example
     "explain": (_explain, 'mmfakes explain --task fake_news --text "A headline" --picture why.png'),
     "serve": (_serve, "mmfakes serve --models models --port 8000"),
     "key": (_key, "mmfakes key newsroom --scopes predict feedback >> keys.txt"),
+    "drift": (_drift, "mmfakes drift --history sqlite:///history.db --task fake_news --until 2026-05-01"),
     "pack": (_pack, "mmfakes pack models/fake_news fake_news.tar.gz --number 3"),
     "push": (_push, "mmfakes push models/fake_news hf://me/fake_news"),
     "pull": (_pull, "mmfakes pull hf://me/fake_news models/fake_news"),
@@ -182,6 +197,7 @@ VERBS = {      # name → what it takes, an example
 STATUS = {     # verb → when its exit status is 0, where that is not plain
     "batch": "where a row was judged, 1 where none was or there is none",
     "run": "where every stage went well, 1 where one failed",
+    "drift": "where nothing has changed, 1 where something has, 2 where a task could not be watched",
 }
 _PLAIN = "where all went well, 1 on an error, which is one line on stderr"
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TASK', 'WEIGHTS', 'FIELDS', 'FILES', 'LISTS', 'WHY', 'TITLES', 'STYLE', 'Body', 'TextIn', 'TextsIn', 'RunTextIn',
            'VideoUrlIn', 'TrainIn', 'FeedbackIn', 'Reply', 'ProblemOut', 'Answer', 'BatchOut', 'FeedbackOut', 'JobOut',
-           'RunOut', 'LiveOut', 'ReadyOut', 'HealthOut', 'ModelsOut', 'as_answer', 'form_schema', 'json_schema',
-           'described', 'openapi', 'curl', 'docs_page']
+           'RunOut', 'LiveOut', 'ReadyOut', 'HealthOut', 'ModelsOut', 'DriftOut', 'as_answer', 'form_schema',
+           'json_schema', 'described', 'openapi', 'curl', 'docs_page']
 
 # %% ../../nbs/service/07e_messages.ipynb #5d22b869
 import html
@@ -157,6 +157,17 @@ class ModelsOut(Reply):
     models:list[dict] = Field(
         description=_DETECTOR, examples=[[_MODEL]])
     default_task:str|None = Field(examples=["fake_news"])
+
+# %% ../../nbs/service/07e_messages.ipynb #01e28b77
+_LOOK = ("task, changed, kind, `words`: what was found, `advice`: what to do, `alarms`: which quantities moved, since when, by how much, "
+         "evidence and limit by quantity, `now`: numbers of the last days with their intervals, notes; "
+         "`problem` where the task cannot be watched, `at`: seconds since 1970")
+_FOUND = {"task": "fake_news", "changed": False, "words": "Nothing has changed that could be told", "alarms": [], "now": []}
+
+class DriftOut(Reply):
+    "What the watch over the history found, task by task"
+    looks:list[dict] = Field(description=_LOOK, examples=[[_FOUND]])
+    failed:str = Field(description="Why the last look of this copy failed, if it did", examples=[""])
 
 # %% ../../nbs/service/07e_messages.ipynb #e4590bfe
 _REASONS = ("failed", "ignored")      # fields that quote what libraries say

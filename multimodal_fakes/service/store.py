@@ -120,7 +120,9 @@ def _sqlite(url, seconds):
     options = dict(hide_parameters=True, connect_args={"timeout": seconds, "check_same_thread": False})
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
+        # only where there is none: closing the file of an open database lets go of this process's locks on it
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         options["pool_timeout"] = seconds
     else: options["poolclass"] = StaticPool       # in memory: another connection would be another database
     engine = create_engine(url, **options)

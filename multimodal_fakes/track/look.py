@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SHORT', 'KEPT', 'OF_MODEL', 'UNFAMILIAR', 'until_of', 'seconds_of', 'shortened', 'numbers_of_contents', 'Part',
            'Reading', 'joined', 'chosen', 'Look', 'look_at', 'numbers_now', 'as_json', 'in_short', 'look_in_words',
-           'DriftPage', 'draw_heights', 'write_page_of', 'read_table']
+           'DriftPage', 'draw_heights', 'write_page_of', 'read_table', 'since_moment']
 
-# %% ../../nbs/track/08fa_look.ipynb #24f18718
+# %% ../../nbs/track/08fa_look.ipynb #d5b9e0b2
 import hashlib
 import json
 import re
@@ -22,7 +22,7 @@ from .labelled import labels_of, of_labels
 from .watch import USUAL, WatchConf
 from .windows import CONTENT, DAY, MEASURED, WEEK, Posts, Window, describe, estimate, join_near, posts_of
 
-# %% ../../nbs/track/08fa_look.ipynb #5c3c8a9c
+# %% ../../nbs/track/08fa_look.ipynb #eb87c37d
 def until_of(
     text,          # moment as 2026-05-01T00:00Z or a date, of UTC where it names no zone; "28 days"; "5000 posts"
     time=(),       # (n,) seconds of the posts, in order
@@ -49,7 +49,7 @@ def seconds_of(
                          "counted from the first post.") from None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
-# %% ../../nbs/track/08fa_look.ipynb #03cfe206
+# %% ../../nbs/track/08fa_look.ipynb #79a74d12
 SHORT = 128     # numbers of a vector that are kept
 
 def shortened(
@@ -73,7 +73,7 @@ def numbers_of_contents(
     digests = [hashlib.blake2b(repr(key).encode(), digest_size=8).digest() for key in keys]
     return np.frombuffer(b"".join(digests), "int64")
 
-# %% ../../nbs/track/08fa_look.ipynb #2a0baaea
+# %% ../../nbs/track/08fa_look.ipynb #099fbe07
 KEPT = ("time", "probabilities", "prediction", "multi_label", "modalities", "language", "vectors", "label", "chance",
         "model", "protocol", *MEASURED, *CONTENT)     # columns that a look reads
 
@@ -85,9 +85,13 @@ class Part:
 
 class Reading:
     "What a look reads of a task, table by table, in any order"
-    def __init__(self):
+    def __init__(self,
+        one_in:int=1,    # contents that one is looked at of, with all its copies
+    ):
+        self.one_in = one_in
         self.parts = []
-        self.n = 0       # posts
+        self.times = []
+        self.n = 0       # posts that came by
 
     def add(self,
         table,       # DataFrame or dict of columns, as a history has them; see `KEPT`
@@ -107,10 +111,22 @@ class Reading:
         posts = posts_of(columns, known[0] if known else None)
         posts.group = numbers_of_contents(columns, self.n)
         posts.vectors = {name: shortened(x) for name, x in posts.vectors.items()}
-        self.parts.append(Part(posts, _models(columns)))
+        self.times.append(posts.time)
         self.n += len(posts)
+        kept = posts.group % self.one_in == 0
+        if kept.any(): self.parts.append(Part(posts.take(kept), _models(columns)[kept]))
 
-# %% ../../nbs/track/08fa_look.ipynb #731c66cc
+    def added(self, table):
+        "The same, with a table read"
+        self.add(table)
+        return self
+
+    @property
+    def time(self) -> np.ndarray: # (n,) seconds
+        "When posts came, in order, those that are not kept too"
+        return np.sort(np.concatenate([np.empty(0), *self.times]))
+
+# %% ../../nbs/track/08fa_look.ipynb #56a98069
 def _when(moment): return float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
 
 def _models(columns):
@@ -136,7 +152,7 @@ def joined(
         label=whole(map(label, parts)) if any(part.label is not None for part in parts) else None,
         chance=whole(map(chance, parts)) if any(part.chance is not None for part in parts) else None)
 
-# %% ../../nbs/track/08fa_look.ipynb #3ed187cd
+# %% ../../nbs/track/08fa_look.ipynb #d212e3a6
 def _names(parts, columns): return list(dict.fromkeys(name for part in parts for name in getattr(part, columns)))
 
 def _all_numbers(parts):
@@ -160,7 +176,7 @@ def _all_vectors(parts):
             start += len(part)
     return arrays
 
-# %% ../../nbs/track/08fa_look.ipynb #643f6143
+# %% ../../nbs/track/08fa_look.ipynb #8e4925b0
 OF_MODEL = ("abstained", "degraded", "ood", "set_size", "seconds")     # numbers that the model decides
 
 def chosen(
@@ -168,7 +184,7 @@ def chosen(
     until,           # of `until_of`
 ) -> tuple: # `Posts`, seconds of `until`, name of the model, notes
     "The posts that can be watched, in order of time; raises `FakesError` where none is before `until`"
-    time = np.sort(np.concatenate([part.posts.time for part in reading.parts])) if reading.parts else []
+    time = reading.time
     end = until_of(until, time)
     before = [(part.posts.time[part.posts.time < end].max(initial=-np.inf), i) for i, part in enumerate(reading.parts)]
     latest, i = max(before, default=(-np.inf, 0))
@@ -183,9 +199,10 @@ def chosen(
     order = np.argsort(posts.time, kind="stable")
     posts = _of_model(posts.take(order), models[order] == model)
     notes = [*_others(reading, last), *_swaps(posts, models[order], model)]
+    if reading.one_in > 1: notes.append(f"Of {reading.n:,} posts one content of {reading.one_in} is looked at.")
     return join_near(posts) if _have_vectors(posts) else posts, end, model, notes
 
-# %% ../../nbs/track/08fa_look.ipynb #f5805459
+# %% ../../nbs/track/08fa_look.ipynb #773c5fac
 def _of_model(posts, own):
     "Nothing is known of what other models answered"
     if own.all(): return posts
@@ -218,7 +235,7 @@ def _swaps(posts, models, model):
             f"{moment(posts.time[other][-1])}: of these only what posts are like is watched, not what was answered. "
             f"Choose an `until` after which one model judges to watch its answers. The one watched is {model}."]
 
-# %% ../../nbs/track/08fa_look.ipynb #3307d9ab
+# %% ../../nbs/track/08fa_look.ipynb #2dbd27c0
 @dataclass
 class Look:
     "What a look at a task found"
@@ -250,7 +267,7 @@ def _silent(m):
     came = len(m.posts) - len(m.reference)
     return [*notes, f"Since the reference {came:,} posts came, not a whole window of {m.watch.conf.every} new contents."]
 
-# %% ../../nbs/track/08fa_look.ipynb #97e8f0f5
+# %% ../../nbs/track/08fa_look.ipynb #099877b8
 UNFAMILIAR = 0.99      # share of known posts that are nearer: `decision.familiar` of params.yaml, unless it says otherwise
 
 def numbers_now(
@@ -274,7 +291,7 @@ def _of_labels(posts):
     try: return of_labels(labels_of(posts))
     except FakesError: return {}
 
-# %% ../../nbs/track/08fa_look.ipynb #f21e6106
+# %% ../../nbs/track/08fa_look.ipynb #d8c4f818
 def as_json(
     look:Look,
     days:float=7,             # of `numbers_now`
@@ -308,7 +325,7 @@ def _plain(value):
     if isinstance(value, np.generic): value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
-# %% ../../nbs/track/08fa_look.ipynb #08c629ef
+# %% ../../nbs/track/08fa_look.ipynb #2e01500a
 def in_short(
     look:Look,
 ) -> str:
@@ -333,7 +350,7 @@ def look_in_words(
         lines.append(f"  {name} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] on {row['n']:,} labels of four weeks")
     return "\n".join([*lines, *(f"  Note: {note}" for note in look.notes)])
 
-# %% ../../nbs/track/08fa_look.ipynb #4b1c5910
+# %% ../../nbs/track/08fa_look.ipynb #b95c32a7
 @dataclass
 class DriftPage:
     "drift.html, a task at a time"
@@ -356,7 +373,7 @@ class DriftPage:
             self.heights[look.task] = m.watch.numbers.start[m.watch.n:], m.watch.evidence.max(1) / m.watch.limit
         self.last = max(self.last, m.posts.time[-1])
 
-# %% ../../nbs/track/08fa_look.ipynb #de7c0d41
+# %% ../../nbs/track/08fa_look.ipynb #df6420a2
 def draw_heights(
     heights:dict,    # of `DriftPage`
 ): # matplotlib figure
@@ -374,7 +391,7 @@ def draw_heights(
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
     return fig
 
-# %% ../../nbs/track/08fa_look.ipynb #d55bb888
+# %% ../../nbs/track/08fa_look.ipynb #11f43418
 def write_page_of(
     path,              # drift.html
     page:DriftPage,
@@ -394,7 +411,7 @@ def write_page_of(
         title, sections = "Drift", [Section("All tasks", words, blocks), *sections]
     return write_page(path, title, sections, f"until {moment(page.last)}", most=20_000_000)
 
-# %% ../../nbs/track/08fa_look.ipynb #46d38bae
+# %% ../../nbs/track/08fa_look.ipynb #336d925b
 def read_table(
     path,                 # CSV or Parquet
     task:str|None=None,   # of the column `task`, all if none; where there is no such column the name of them all
@@ -412,7 +429,14 @@ def read_table(
     if task and task not in tasks: raise FakesError(f"{path} has no task {task!r}{nearest(task, tasks)}")
     return {name: own for name, own in tasks.items() if task in (None, name)}
 
-# %% ../../nbs/track/08fa_look.ipynb #e1ea197e
+# %% ../../nbs/track/08fa_look.ipynb #eae3b472
+def since_moment(
+    table,         # of `read_table`
+    since=None,    # moment, of `seconds_of`; all if none
+): # the same without earlier rows
+    "The rows from a moment on"
+    return table if since is None else table[[when >= seconds_of(since) for when in table["time"]]]
+
 def _column_of(values, name, path):
     "A column of a file as a history has it"
     read, meant = _READ.get(name, (str, "a text"))
