@@ -124,6 +124,7 @@ WATCHED = {      # name → what it is; by task, the first five by quantity too
     "mmfakes_watch_high": "Upper end of the interval of such a number",
     "mmfakes_drift_evidence": "Evidence that a quantity has changed since the reference",
     "mmfakes_drift_alarm": "Whether that evidence has reached the limit at any time",
+    "mmfakes_watch_model_posts": "Posts of the last days by the model and protocol that judged them",
     "mmfakes_drift_limit": "Evidence that raises an alarm",
     "mmfakes_watch_unwatched": "Whether a task cannot be watched; GET /drift says why",
     "mmfakes_watch_age_seconds": "Since a task was last looked at",
@@ -133,10 +134,10 @@ def of_watch(
     lookout,   # `Lookout`
 ) -> list: # of metrics
     "What the watch of the history found"
-    def family(name): return GaugeMetricFamily(name, WATCHED[name], labels=["task", "quantity"][:2 if name in by_quantity else 1])
-    by_quantity = list(WATCHED)[:5]
-    families = {name: family(name) for name in WATCHED}
+    second = dict.fromkeys(list(WATCHED)[:5], ["quantity"]) | {"mmfakes_watch_model_posts": ["model"]}
+    families = {name: GaugeMetricFamily(name, about, labels=["task", *second.get(name, [])]) for name, about in WATCHED.items()}
     for task, look in lookout.looks.items():
+        for model, n in look.get("models", {}).items(): families["mmfakes_watch_model_posts"].add_metric([task, model], n)
         for name, number in _by_quantity(look): families[name[0]].add_metric([task, name[1]], number)
         if look.get("limit"): families["mmfakes_drift_limit"].add_metric([task], look["limit"])
         families["mmfakes_watch_unwatched"].add_metric([task], float("problem" in look))

@@ -7,7 +7,7 @@ __all__ = ['SHORT', 'KEPT', 'OF_MODEL', 'UNFAMILIAR', 'until_of', 'seconds_of', 
            'Reading', 'joined', 'chosen', 'Look', 'look_at', 'numbers_now', 'as_json', 'in_short', 'look_in_words',
            'DriftPage', 'draw_heights', 'write_page_of', 'read_table', 'since_moment']
 
-# %% ../../nbs/track/08fa_look.ipynb #d5b9e0b2
+# %% ../../nbs/track/08fa_look.ipynb #b14d890a
 import hashlib
 import json
 import re
@@ -16,13 +16,13 @@ from datetime import UTC, date, datetime
 
 import numpy as np
 
-from ..core import FakesError, nearest
+from ..core import FakesError, nearest, need
 from .alarms import Finding, Monitor, diagnose, drift_sections, in_words, moment, monitor
 from .labelled import labels_of, of_labels
 from .watch import USUAL, WatchConf
 from .windows import CONTENT, DAY, MEASURED, WEEK, Posts, Window, describe, estimate, join_near, posts_of
 
-# %% ../../nbs/track/08fa_look.ipynb #eb87c37d
+# %% ../../nbs/track/08fa_look.ipynb #bd81dd8b
 def until_of(
     text,          # moment as 2026-05-01T00:00Z or a date, of UTC where it names no zone; "28 days"; "5000 posts"
     time=(),       # (n,) seconds of the posts, in order
@@ -49,7 +49,7 @@ def seconds_of(
                          "counted from the first post.") from None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
-# %% ../../nbs/track/08fa_look.ipynb #79a74d12
+# %% ../../nbs/track/08fa_look.ipynb #3ed9aede
 SHORT = 128     # numbers of a vector that are kept
 
 def shortened(
@@ -73,7 +73,7 @@ def numbers_of_contents(
     digests = [hashlib.blake2b(repr(key).encode(), digest_size=8).digest() for key in keys]
     return np.frombuffer(b"".join(digests), "int64")
 
-# %% ../../nbs/track/08fa_look.ipynb #099fbe07
+# %% ../../nbs/track/08fa_look.ipynb #d38f3058
 KEPT = ("time", "probabilities", "prediction", "multi_label", "modalities", "language", "vectors", "label", "chance",
         "model", "protocol", *MEASURED, *CONTENT)     # columns that a look reads
 
@@ -126,7 +126,7 @@ class Reading:
         "When posts came, in order, those that are not kept too"
         return np.sort(np.concatenate([np.empty(0), *self.times]))
 
-# %% ../../nbs/track/08fa_look.ipynb #56a98069
+# %% ../../nbs/track/08fa_look.ipynb #4f40eb77
 def _when(moment): return float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
 
 def _models(columns):
@@ -152,7 +152,7 @@ def joined(
         label=whole(map(label, parts)) if any(part.label is not None for part in parts) else None,
         chance=whole(map(chance, parts)) if any(part.chance is not None for part in parts) else None)
 
-# %% ../../nbs/track/08fa_look.ipynb #d212e3a6
+# %% ../../nbs/track/08fa_look.ipynb #6c3b410e
 def _names(parts, columns): return list(dict.fromkeys(name for part in parts for name in getattr(part, columns)))
 
 def _all_numbers(parts):
@@ -176,13 +176,13 @@ def _all_vectors(parts):
             start += len(part)
     return arrays
 
-# %% ../../nbs/track/08fa_look.ipynb #8e4925b0
+# %% ../../nbs/track/08fa_look.ipynb #b0177054
 OF_MODEL = ("abstained", "degraded", "ood", "set_size", "seconds")     # numbers that the model decides
 
 def chosen(
     reading:Reading,
     until,           # of `until_of`
-) -> tuple: # `Posts`, seconds of `until`, name of the model, notes
+) -> tuple: # `Posts`, seconds of `until`, model of each post, name of the one that is watched, notes
     "The posts that can be watched, in order of time; raises `FakesError` where none is before `until`"
     time = reading.time
     end = until_of(until, time)
@@ -197,12 +197,13 @@ def chosen(
     same = [part for part in reading.parts if part.posts.classes == last.posts.classes]
     posts, models = joined([part.posts for part in same]), np.concatenate([part.model for part in same])
     order = np.argsort(posts.time, kind="stable")
-    posts = _of_model(posts.take(order), models[order] == model)
-    notes = [*_others(reading, last), *_swaps(posts, models[order], model)]
+    models = models[order]
+    posts = _of_model(posts.take(order), models == model)
+    notes = [*_others(reading, last), *_swaps(posts, models, model)]
     if reading.one_in > 1: notes.append(f"Of {reading.n:,} posts one content of {reading.one_in} is looked at.")
-    return join_near(posts) if _have_vectors(posts) else posts, end, model, notes
+    return join_near(posts) if _have_vectors(posts) else posts, end, models, model, notes
 
-# %% ../../nbs/track/08fa_look.ipynb #773c5fac
+# %% ../../nbs/track/08fa_look.ipynb #67096a55
 def _of_model(posts, own):
     "Nothing is known of what other models answered"
     if own.all(): return posts
@@ -235,13 +236,14 @@ def _swaps(posts, models, model):
             f"{moment(posts.time[other][-1])}: of these only what posts are like is watched, not what was answered. "
             f"Choose an `until` after which one model judges to watch its answers. The one watched is {model}."]
 
-# %% ../../nbs/track/08fa_look.ipynb #2dbd27c0
+# %% ../../nbs/track/08fa_look.ipynb #e5c35f0d
 @dataclass
 class Look:
     "What a look at a task found"
     task:str
     until:float               # seconds since 1970
-    model:str
+    model:str                 # the one whose answers are watched
+    models:np.ndarray         # (n,) model and protocol of each post
     monitor:Monitor
     finding:Finding|None      # none where nothing has changed
     notes:list                # sentences on what could not be watched
@@ -254,10 +256,10 @@ def look_at(
 ) -> Look:
     "Watch a task's posts after its reference; raises `FakesError` where that cannot be done"
     try:
-        posts, end, model, notes = chosen(reading, until)
+        posts, end, models, model, notes = chosen(reading, until)
         m = monitor(posts, end, conf)
     except FakesError as e: raise FakesError(f"{task}: {e}") from None
-    return Look(task, end, model, m, diagnose(m), notes + _silent(m))
+    return Look(task, end, model, models, m, diagnose(m), notes + _silent(m))
 
 def _silent(m):
     "What is said of quantities that are not watched, and of a stream that has not begun"
@@ -267,7 +269,7 @@ def _silent(m):
     came = len(m.posts) - len(m.reference)
     return [*notes, f"Since the reference {came:,} posts came, not a whole window of {m.watch.conf.every} new contents."]
 
-# %% ../../nbs/track/08fa_look.ipynb #099877b8
+# %% ../../nbs/track/08fa_look.ipynb #3b1feb90
 UNFAMILIAR = 0.99      # share of known posts that are nearer: `decision.familiar` of params.yaml, unless it says otherwise
 
 def numbers_now(
@@ -291,7 +293,7 @@ def _of_labels(posts):
     try: return of_labels(labels_of(posts))
     except FakesError: return {}
 
-# %% ../../nbs/track/08fa_look.ipynb #d8c4f818
+# %% ../../nbs/track/08fa_look.ipynb #b81cf84a
 def as_json(
     look:Look,
     days:float=7,             # of `numbers_now`
@@ -311,7 +313,13 @@ def as_json(
         evidence=dict(zip(w.quantities, last)),
         alarms=[asdict(alarm) | _words_of(alarm) for alarm in alarms],
         shares=[] if finding is None else finding.shares,
-        now=numbers_now(m, days, now)))
+        models=_models_now(look, days, now), now=numbers_now(m, days, now)))
+
+def _models_now(look, days, now):
+    "How many posts of the last days each model judged"
+    time = look.monitor.posts.time
+    names, counts = np.unique(look.models[time > (time[-1] if now is None else now) - days * DAY].astype(str), return_counts=True)
+    return dict(zip(names.tolist(), counts.tolist()))
 
 def _words_of(alarm):
     "What is easier to read than to work out"
@@ -325,7 +333,7 @@ def _plain(value):
     if isinstance(value, np.generic): value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
-# %% ../../nbs/track/08fa_look.ipynb #2e01500a
+# %% ../../nbs/track/08fa_look.ipynb #f93583ec
 def in_short(
     look:Look,
 ) -> str:
@@ -350,7 +358,7 @@ def look_in_words(
         lines.append(f"  {name} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] on {row['n']:,} labels of four weeks")
     return "\n".join([*lines, *(f"  Note: {note}" for note in look.notes)])
 
-# %% ../../nbs/track/08fa_look.ipynb #b95c32a7
+# %% ../../nbs/track/08fa_look.ipynb #43c0445e
 @dataclass
 class DriftPage:
     "drift.html, a task at a time"
@@ -373,7 +381,7 @@ class DriftPage:
             self.heights[look.task] = m.watch.numbers.start[m.watch.n:], m.watch.evidence.max(1) / m.watch.limit
         self.last = max(self.last, m.posts.time[-1])
 
-# %% ../../nbs/track/08fa_look.ipynb #df6420a2
+# %% ../../nbs/track/08fa_look.ipynb #3d6e472b
 def draw_heights(
     heights:dict,    # of `DriftPage`
 ): # matplotlib figure
@@ -391,15 +399,14 @@ def draw_heights(
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
     return fig
 
-# %% ../../nbs/track/08fa_look.ipynb #11f43418
+# %% ../../nbs/track/08fa_look.ipynb #7a11efa1
 def write_page_of(
     path,              # drift.html
     page:DriftPage,
 ) -> int: # bytes
     "Write the page of one task or several"
-    import pandas as pd
-
     from multimodal_fakes.reports.page import Section, picture, write_page
+    pd = need("pandas", "train", "A page on drift")
     title, sections = f"{', '.join(page.sections)}: drift", [s for own in page.sections.values() for s in own]
     if len(page.sections) > 1:
         for task, own in page.sections.items():
@@ -411,13 +418,13 @@ def write_page_of(
         title, sections = "Drift", [Section("All tasks", words, blocks), *sections]
     return write_page(path, title, sections, f"until {moment(page.last)}", most=20_000_000)
 
-# %% ../../nbs/track/08fa_look.ipynb #336d925b
+# %% ../../nbs/track/08fa_look.ipynb #8373fdae
 def read_table(
     path,                 # CSV or Parquet
     task:str|None=None,   # of the column `task`, all if none; where there is no such column the name of them all
 ) -> dict: # task → dict of columns
     "The posts of a file; raises `FakesError` that names the row and column that cannot be read"
-    import pandas as pd
+    pd = need("pandas", "train", "A table of posts")
     kind = "Parquet" if str(path).endswith(".parquet") else "CSV"
     try: frame = pd.read_parquet(path) if kind == "Parquet" else pd.read_csv(path)
     except FileNotFoundError: raise FakesError(f"{path}: no such file") from None
@@ -429,7 +436,7 @@ def read_table(
     if task and task not in tasks: raise FakesError(f"{path} has no task {task!r}{nearest(task, tasks)}")
     return {name: own for name, own in tasks.items() if task in (None, name)}
 
-# %% ../../nbs/track/08fa_look.ipynb #eae3b472
+# %% ../../nbs/track/08fa_look.ipynb #1c637529
 def since_moment(
     table,         # of `read_table`
     since=None,    # moment, of `seconds_of`; all if none
