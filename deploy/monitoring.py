@@ -1,7 +1,8 @@
 """Whether alerts.yaml and grafana.json ask for what a service really exports, in PromQL that can be read.
 
-What no file here can tell: whether a Grafana shows the dashboard as it should, and whether the limits of the rules suit anybody. PromQL is parsed by `promql_parser` where that is installed
-(`pip install promql-parser`), and alerts.yaml by promtool in `make deploy-lint`; without them brackets, names of metrics, labels and functions are looked at."""
+What no file here can tell: whether a Grafana shows the dashboard as it should, and whether the limits of the rules
+suit anybody. PromQL is parsed by `promql_parser` where that is installed (`pip install promql-parser`), and alerts.yaml
+by promtool in `make deploy-lint`; without them brackets, names of metrics, labels and functions are looked at."""
 import contextlib
 import json
 import re
@@ -35,7 +36,8 @@ def a_look():
     rows = describe(posts, [Window(0, 1, slice(None))])
     names = [row["quantity"] for row in rows] + ["unfamiliar", "accuracy", "brier", "ece"]
     now = [dict(quantity=name, value=.5, low=.4, high=.6) for name in names]
-    return dict(task="fake_news", at=0.0, limit=90.0, models={"v1 p1": 1}, evidence={"has_vision": 1.0}, alarms=[], now=now)
+    found = dict(limit=90.0, models={"v1 p1": 1}, evidence={"has_vision": 1.0}, alarms=[], now=now)
+    return dict(task="fake_news", at=0.0) | found
 
 def exported():
     "name → label → values, of everything that /metrics of a service with a watch can show"

@@ -105,14 +105,15 @@ def _key(command):
 def _drift(command):
     about = "sqlite:///history.db or postgresql://user@host/name; the password from there, ~/.pgpass or PGPASSWORD"
     command.add_argument("--history", metavar="URL", help=about)
-    about = ("in place of a history CSV or Parquet with time, prediction and probabilities (JSON: class → probability), "
-             "and any of task, abstained, degraded, ood, set_size, ocr, seconds, language, modalities, vectors, label, …")
+    about = ("in place of a history CSV or Parquet with time, prediction, probabilities (JSON: class → probability), "
+             "and any other column of a history: task, abstained, ood, language, modalities, vectors, label, …")
     command.add_argument("--table", metavar="FILE", help=about)
     command.add_argument("--task", metavar="NAME", nargs="+", help="all if left out")
-    about = "where the reference ends, when all was well: 2026-05-01, 2026-05-01T12:00Z, '28 days' or '5000 posts'"
+    about = "end of the reference, until when all was well: 2026-05-01, 2026-05-01T12:00Z, '28 days', '5000 posts'"
     command.add_argument("--until", metavar="MOMENT", required=True, help=about)
-    command.add_argument("--since", metavar="MOMENT", help="where the reference begins, with the first post if left out")
-    command.add_argument("--page", metavar="FILE.html", default="drift.html", help="written, drift.html if left out")
+    command.add_argument("--since", metavar="MOMENT", help="begin of the reference, the first post if left out")
+    about = "written, drift.html if left out"
+    command.add_argument("--page", metavar="FILE.html", default="drift.html", help=about)
     _with_json(command)
 
 # %% ../nbs/11_cli.ipynb #814f1ec1

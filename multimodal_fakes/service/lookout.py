@@ -6,13 +6,13 @@
 __all__ = ['PAGE', 'DUE', 'FOUND', 'LookoutConf', 'tasks_in', 'read_history', 'open_history', 'looks', 'work', 'look_once',
            'Lookout']
 
-# %% ../../nbs/service/07ga_lookout.ipynb #a607b62f
+# %% ../../nbs/service/07ga_lookout.ipynb #f4bf90d3
 from ..core import need
 
-# %% ../../nbs/service/07ga_lookout.ipynb #70f0019d
+# %% ../../nbs/service/07ga_lookout.ipynb #61b9c2a3
 need("sqlalchemy", "serve", "The service")     # a sentence in place of a traceback
 
-# %% ../../nbs/service/07ga_lookout.ipynb #45a401e2
+# %% ../../nbs/service/07ga_lookout.ipynb #97155566
 import asyncio
 import contextlib
 import hashlib
@@ -37,13 +37,12 @@ from .store import Store, StoreError, alone, facts, store_url
 from ..settings import Section
 from ..track.look import KEPT, Reading, as_json, look_at, seconds_of, until_of
 from ..track.watch import WatchConf
-from ..track.windows import DAY
 
-# %% ../../nbs/service/07ga_lookout.ipynb #58f579c6
+# %% ../../nbs/service/07ga_lookout.ipynb #bbf4051f
 class LookoutConf(Section):
     "Whether posts still look as they did when all was well"
     enabled:bool = False                              # needs `history.url`
-    until:str = "28 days"                             # end of the reference: 2026-05-01T00:00Z, or from the first post on
+    until:str = "28 days"                             # end of the reference: 2026-05-01T00:00Z, or from the first post
     tasks:dict[str, str] = {}                         # task → the same, where it is another
     every:float = Field(3600.0, ge=1)                 # seconds between two looks
     seconds:float = Field(600.0, gt=0)                # that a look may take
@@ -63,14 +62,15 @@ class LookoutConf(Section):
             except FakesError as e: raise ValueError(str(e)) from None
         return value
 
-# %% ../../nbs/service/07ga_lookout.ipynb #0b1a9fff
+# %% ../../nbs/service/07ga_lookout.ipynb #c08a0a93
 PAGE = 5000      # rows
 
 def tasks_in(
     store:Store,
 ) -> list: # of names
     "The tasks that a history has posts of"
-    with store.reading() as connection: return sorted(connection.execute(select(predictions.c.task).distinct()).scalars())
+    names = select(predictions.c.task).distinct()
+    with store.reading() as connection: return sorted(connection.execute(names).scalars())
 
 def read_history(
     store:Store,
@@ -97,7 +97,7 @@ def _page(store, task, since, after):
     columns = [column for column in query.selected_columns if column.name in ("n", *KEPT)]
     with store.reading() as connection: return connection.execute(query.with_only_columns(*columns)).mappings().all()
 
-# %% ../../nbs/service/07ga_lookout.ipynb #e21f0692
+# %% ../../nbs/service/07ga_lookout.ipynb #aa8599b3
 def open_history(
     url:str,             # sqlite:///history.db or postgresql://user:password@host/name
     seconds:float=5.0,   # to wait for a database that is busy
@@ -108,7 +108,7 @@ def open_history(
         raise FakesError(f"{address.database}: no such file. A history is made by a service with `history.url`.")
     return Store(url, seconds)
 
-# %% ../../nbs/service/07ga_lookout.ipynb #e666dddc
+# %% ../../nbs/service/07ga_lookout.ipynb #533b6aa5
 def looks(
     store:Store,
     conf:LookoutConf,
@@ -123,7 +123,8 @@ def _one_look(store, conf, task, now):
         reading = read_history(store, task, most=conf.posts)
         look = look_at(reading, task, conf.tasks.get(task, conf.until), watched)
     except StoreError: raise
-    except FakesError as e: return dict(task=task, changed=False, problem=str(e), alarms=[], evidence={}, now=[])
+    except FakesError as e:
+        return dict(task=task, changed=False, problem=str(e), alarms=[], evidence={}, now=[])
     return as_json(look, conf.days, now)
 
 def work(
@@ -137,7 +138,7 @@ def work(
     store = Store(asked["url"], asked["seconds"])
     print(json.dumps(looks(store, LookoutConf(**asked["conf"]), asked["now"])))
 
-# %% ../../nbs/service/07ga_lookout.ipynb #58c1b058
+# %% ../../nbs/service/07ga_lookout.ipynb #9a3ee43d
 async def look_once(
     conf:LookoutConf,
     url:str,
@@ -153,7 +154,8 @@ async def look_once(
     try:
         async with asyncio.timeout(conf.seconds): said, wrong = await child.communicate(asked)
     except TimeoutError:
-        raise FakesError(f"A look did not end within {conf.seconds:g} s. Raise `watch.seconds` or lower `watch.posts`.") from None
+        late = f"A look did not end within {conf.seconds:g} s. Raise `watch.seconds` or lower `watch.posts`."
+        raise FakesError(late) from None
     finally:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError): child.kill()
@@ -161,9 +163,11 @@ async def look_once(
     if child.returncode: raise FakesError(f"A look ended with {child.returncode}: {_last_line(wrong)}")
     return json.loads(said)
 
-def _last_line(written): return (written.decode("utf-8", "replace").strip().splitlines() or ["it wrote nothing"])[-1][:500]
+def _last_line(written):
+    lines = written.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:500] if lines else "it wrote nothing"
 
-# %% ../../nbs/service/07ga_lookout.ipynb #f67c0d05
+# %% ../../nbs/service/07ga_lookout.ipynb #5b13d648
 DUE, FOUND = "watch", "watch "       # names of facts: when the next look is due; before the name of a task
 
 def _fact_of(task):
@@ -177,7 +181,8 @@ class Lookout:
         history,          # `HistoryConf`
         store:Store,
     ):
-        if not history.url: raise FakesError("A watch looks at the history. Set `history.url`, or watch.enabled: false.")
+        if not history.url:
+            raise FakesError("A watch looks at the history. Set `history.url`, or `watch.enabled: false`.")
         self.conf, self.url, self.store = conf, history.url, store
         self.looks = {}          # task → `as_json` of its look, with `at`: seconds since 1970
         self.failed = ""         # why the last look of this copy failed
@@ -207,7 +212,7 @@ class Lookout:
         "For how long a task has not been looked at"
         return max(0.0, self.now - self.looks[task]["at"]) + time.monotonic() - self.read
 
-# %% ../../nbs/service/07ga_lookout.ipynb #650c6e9d
+# %% ../../nbs/service/07ga_lookout.ipynb #bce2072a
 @patch
 async def turn(self:Lookout):
     "Look, if that is due and no other copy does; then show what was found by any"
@@ -228,7 +233,7 @@ async def _show(self:Lookout):
     self.now, self.looks = await self.store.ask(self._stored)
     self.read = time.monotonic()
 
-# %% ../../nbs/service/07ga_lookout.ipynb #64af07f1
+# %% ../../nbs/service/07ga_lookout.ipynb #07af7b2c
 def _tell(task, look, before):
     "Say in the log what is new: an alarm once, and why a task is not watched"
     known = {alarm["quantity"] for alarm in before.get("alarms", [])}
@@ -247,7 +252,7 @@ def _stored(self:Lookout):
         kept = [json.loads(value) for value in connection.execute(rows).scalars()]
     return now, {look["task"]: look for look in sorted(kept, key=lambda look: look["task"])}
 
-# %% ../../nbs/service/07ga_lookout.ipynb #fe5b5d50
+# %% ../../nbs/service/07ga_lookout.ipynb #971660e0
 @patch
 def _take(self:Lookout) -> bool: # whether this copy should look now
     "Take the next look, if it is due"

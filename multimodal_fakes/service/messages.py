@@ -159,10 +159,10 @@ class ModelsOut(Reply):
     default_task:str|None = Field(examples=["fake_news"])
 
 # %% ../../nbs/service/07e_messages.ipynb #01e28b77
-_LOOK = ("task, changed, kind, `words`: what was found, `advice`: what to do, `alarms`: which quantities moved, since when, by how much, "
-         "evidence and limit by quantity, `now`: numbers of the last days with their intervals, notes; "
+_LOOK = ("task, changed, kind, `words`: what was found, `advice`: what to do, `alarms`: which quantities moved, since "
+         "when, by how much, evidence and limit, `now`: numbers of the last days with their intervals, notes; "
          "`problem` where the task cannot be watched, `at`: seconds since 1970")
-_FOUND = {"task": "fake_news", "changed": False, "words": "Nothing has changed that could be told", "alarms": [], "now": []}
+_FOUND = {"task": "fake_news", "changed": False, "words": "Nothing has changed that could be told", "alarms": []}
 
 class DriftOut(Reply):
     "What the watch over the history found, task by task"

@@ -119,7 +119,7 @@ def collect(self:Meters) -> Iterator: # of metrics
 
 # %% ../../nbs/service/07f_meters.ipynb #14c9be64
 WATCHED = {      # name → what it is; by task, the first five by quantity too
-    "mmfakes_watch_value": "The last days in numbers, such as posts, abstained, degraded, has_vision, set_size, accuracy, ece",
+    "mmfakes_watch_value": "The last days in numbers, such as posts, abstained, has_vision, set_size, accuracy, ece",
     "mmfakes_watch_low": "Lower end of the interval of such a number",
     "mmfakes_watch_high": "Upper end of the interval of such a number",
     "mmfakes_drift_evidence": "Evidence that a quantity has changed since the reference",
@@ -135,9 +135,11 @@ def of_watch(
 ) -> list: # of metrics
     "What the watch of the history found"
     second = dict.fromkeys(list(WATCHED)[:5], ["quantity"]) | {"mmfakes_watch_model_posts": ["model"]}
-    families = {name: GaugeMetricFamily(name, about, labels=["task", *second.get(name, [])]) for name, about in WATCHED.items()}
+    def family(name): return GaugeMetricFamily(name, WATCHED[name], labels=["task", *second.get(name, [])])
+    families = {name: family(name) for name in WATCHED}
     for task, look in lookout.looks.items():
-        for model, n in look.get("models", {}).items(): families["mmfakes_watch_model_posts"].add_metric([task, model], n)
+        judged = families["mmfakes_watch_model_posts"]
+        for model, n in look.get("models", {}).items(): judged.add_metric([task, model], n)
         for name, number in _by_quantity(look): families[name[0]].add_metric([task, name[1]], number)
         if look.get("limit"): families["mmfakes_drift_limit"].add_metric([task], look["limit"])
         families["mmfakes_watch_unwatched"].add_metric([task], float("problem" in look))

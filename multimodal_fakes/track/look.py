@@ -7,7 +7,7 @@ __all__ = ['SHORT', 'KEPT', 'OF_MODEL', 'UNFAMILIAR', 'until_of', 'seconds_of', 
            'Reading', 'joined', 'chosen', 'Look', 'look_at', 'numbers_now', 'as_json', 'in_short', 'look_in_words',
            'DriftPage', 'draw_heights', 'write_page_of', 'read_table', 'since_moment']
 
-# %% ../../nbs/track/08fa_look.ipynb #b14d890a
+# %% ../../nbs/track/08fa_look.ipynb #dbb0e57a
 import hashlib
 import json
 import re
@@ -20,9 +20,20 @@ from ..core import FakesError, nearest, need
 from .alarms import Finding, Monitor, diagnose, drift_sections, in_words, moment, monitor
 from .labelled import labels_of, of_labels
 from .watch import USUAL, WatchConf
-from .windows import CONTENT, DAY, MEASURED, WEEK, Posts, Window, describe, estimate, join_near, posts_of
+from multimodal_fakes.track.windows import (
+    CONTENT,
+    DAY,
+    MEASURED,
+    WEEK,
+    Posts,
+    Window,
+    describe,
+    estimate,
+    join_near,
+    posts_of,
+)
 
-# %% ../../nbs/track/08fa_look.ipynb #bd81dd8b
+# %% ../../nbs/track/08fa_look.ipynb #58843c11
 def until_of(
     text,          # moment as 2026-05-01T00:00Z or a date, of UTC where it names no zone; "28 days"; "5000 posts"
     time=(),       # (n,) seconds of the posts, in order
@@ -49,7 +60,7 @@ def seconds_of(
                          "counted from the first post.") from None
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
-# %% ../../nbs/track/08fa_look.ipynb #3ed9aede
+# %% ../../nbs/track/08fa_look.ipynb #ea6afdcd
 SHORT = 128     # numbers of a vector that are kept
 
 def shortened(
@@ -73,7 +84,7 @@ def numbers_of_contents(
     digests = [hashlib.blake2b(repr(key).encode(), digest_size=8).digest() for key in keys]
     return np.frombuffer(b"".join(digests), "int64")
 
-# %% ../../nbs/track/08fa_look.ipynb #d38f3058
+# %% ../../nbs/track/08fa_look.ipynb #0f0a6994
 KEPT = ("time", "probabilities", "prediction", "multi_label", "modalities", "language", "vectors", "label", "chance",
         "model", "protocol", *MEASURED, *CONTENT)     # columns that a look reads
 
@@ -126,7 +137,7 @@ class Reading:
         "When posts came, in order, those that are not kept too"
         return np.sort(np.concatenate([np.empty(0), *self.times]))
 
-# %% ../../nbs/track/08fa_look.ipynb #4f40eb77
+# %% ../../nbs/track/08fa_look.ipynb #822c6bf2
 def _when(moment): return float(moment.timestamp() if hasattr(moment, "timestamp") else moment)
 
 def _models(columns):
@@ -141,7 +152,7 @@ def joined(
     "Posts of several tables after one another; what one of them lacks is not known of its posts"
     def whole(values): return np.concatenate(list(values))
     several = any(part.label is not None and part.label.ndim == 2 for part in parts)
-    shape = (len(parts[0].classes),) if several else ()
+    shape = [len(parts[0].classes)] if several else []
     def label(part): return np.full((len(part), *shape), -1) if part.label is None else part.label
     def chance(part): return np.full(len(part), np.nan) if part.chance is None else part.chance
     plain = {name: whole(getattr(part, name) for part in parts) for name in ("time", "probs", "answered", "group")}
@@ -152,7 +163,7 @@ def joined(
         label=whole(map(label, parts)) if any(part.label is not None for part in parts) else None,
         chance=whole(map(chance, parts)) if any(part.chance is not None for part in parts) else None)
 
-# %% ../../nbs/track/08fa_look.ipynb #6c3b410e
+# %% ../../nbs/track/08fa_look.ipynb #c7a96ad5
 def _names(parts, columns): return list(dict.fromkeys(name for part in parts for name in getattr(part, columns)))
 
 def _all_numbers(parts):
@@ -176,7 +187,7 @@ def _all_vectors(parts):
             start += len(part)
     return arrays
 
-# %% ../../nbs/track/08fa_look.ipynb #b0177054
+# %% ../../nbs/track/08fa_look.ipynb #cbd91d69
 OF_MODEL = ("abstained", "degraded", "ood", "set_size", "seconds")     # numbers that the model decides
 
 def chosen(
@@ -186,13 +197,7 @@ def chosen(
     "The posts that can be watched, in order of time; raises `FakesError` where none is before `until`"
     time = reading.time
     end = until_of(until, time)
-    before = [(part.posts.time[part.posts.time < end].max(initial=-np.inf), i) for i, part in enumerate(reading.parts)]
-    latest, i = max(before, default=(-np.inf, 0))
-    if latest == -np.inf:
-        first = f"the first is of {moment(time[0])}" if len(time) else "there are none at all"
-        raise FakesError(f"There are no posts before {moment(end)}, so nothing to compare with: {first}. "
-                         "Choose a later moment.")
-    last = reading.parts[i]
+    last = _last_before(reading, end, time)
     model = last.model[last.posts.time < end][-1]
     same = [part for part in reading.parts if part.posts.classes == last.posts.classes]
     posts, models = joined([part.posts for part in same]), np.concatenate([part.model for part in same])
@@ -203,17 +208,27 @@ def chosen(
     if reading.one_in > 1: notes.append(f"Of {reading.n:,} posts one content of {reading.one_in} is looked at.")
     return join_near(posts) if _have_vectors(posts) else posts, end, models, model, notes
 
-# %% ../../nbs/track/08fa_look.ipynb #67096a55
+# %% ../../nbs/track/08fa_look.ipynb #4b7742b3
+def _last_before(reading, end, time):
+    "The part with the last post of the reference"
+    def latest(part): return part.posts.time[part.posts.time < end].max(initial=-np.inf)
+    last = max(reading.parts, key=latest, default=None)
+    if last is not None and latest(last) > -np.inf: return last
+    first = f"the first is of {moment(time[0])}" if len(time) else "there are none at all"
+    raise FakesError(f"There are no posts before {moment(end)}, so nothing to compare with: {first}. "
+                     "Choose a later moment.")
+
 def _of_model(posts, own):
     "Nothing is known of what other models answered"
     if own.all(): return posts
     def known(x): return np.where(own.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan)
     numbers = {name: known(x) if name in OF_MODEL else x for name, x in posts.numbers.items()}
     vectors = {name: known(x).astype("float32") for name, x in posts.vectors.items()}
-    return replace(posts, probs=known(posts.probs), answered=posts.answered & own[:, None], numbers=numbers, vectors=vectors)
+    answered = posts.answered & own[:, None]
+    return replace(posts, probs=known(posts.probs), answered=answered, numbers=numbers, vectors=vectors)
 
 def _have_vectors(posts):
-    "Whether nearly all posts have one: where only later ones do, copies would be recognised since then, and seem a flood"
+    "Whether nearly all posts have one: were it only later ones, copies recognised since then would seem a flood"
     if not posts.vectors: return False
     bare = np.all([np.isnan(x).any(1) for x in posts.vectors.values()], axis=0)
     return bare.mean() < 0.01
@@ -224,8 +239,8 @@ def _others(reading, last):
     if not other: return []
     n, names = sum(map(len, other)), ", ".join(other[-1].classes)
     since = max(part.time[0] for part in other)
-    return [f"{n:,} posts were judged into other classes ({names}), the latest of them from {moment(since)} on. They are "
-            "left out. Choose a later `until` to watch them."]
+    return [f"{n:,} posts were judged into other classes ({names}), the latest of them from {moment(since)} on. "
+            "They are left out. Choose a later `until` to watch them."]
 
 def _swaps(posts, models, model):
     "What is said of other models"
@@ -236,7 +251,7 @@ def _swaps(posts, models, model):
             f"{moment(posts.time[other][-1])}: of these only what posts are like is watched, not what was answered. "
             f"Choose an `until` after which one model judges to watch its answers. The one watched is {model}."]
 
-# %% ../../nbs/track/08fa_look.ipynb #e5c35f0d
+# %% ../../nbs/track/08fa_look.ipynb #4e71e5b8
 @dataclass
 class Look:
     "What a look at a task found"
@@ -263,14 +278,16 @@ def look_at(
 
 def _silent(m):
     "What is said of quantities that are not watched, and of a stream that has not begun"
-    silent = [*m.watch.unwatched, *(f"vectors of {name}" for name in m.posts.vectors if name not in m.coordinates.maps)]
+    bare = [f"vectors of {name}" for name in m.posts.vectors if name not in m.coordinates.maps]
+    silent = [*m.watch.unwatched, *bare]
     notes = [f"Not watched, since too few posts of the reference have it: {', '.join(silent)}."] if silent else []
     if len(m.watch.evidence): return notes
     came = len(m.posts) - len(m.reference)
-    return [*notes, f"Since the reference {came:,} posts came, not a whole window of {m.watch.conf.every} new contents."]
+    window = f"a whole window of {m.watch.conf.every} new contents"
+    return [*notes, f"Since the reference {came:,} posts came, not {window}."]
 
-# %% ../../nbs/track/08fa_look.ipynb #3b1feb90
-UNFAMILIAR = 0.99      # share of known posts that are nearer: `decision.familiar` of params.yaml, unless it says otherwise
+# %% ../../nbs/track/08fa_look.ipynb #882f948e
+UNFAMILIAR = 0.99      # share of known posts that are nearer: `familiar` of params.yaml, unless it says otherwise
 
 def numbers_now(
     m:Monitor,
@@ -293,7 +310,7 @@ def _of_labels(posts):
     try: return of_labels(labels_of(posts))
     except FakesError: return {}
 
-# %% ../../nbs/track/08fa_look.ipynb #b81cf84a
+# %% ../../nbs/track/08fa_look.ipynb #0d11112e
 def as_json(
     look:Look,
     days:float=7,             # of `numbers_now`
@@ -318,7 +335,8 @@ def as_json(
 def _models_now(look, days, now):
     "How many posts of the last days each model judged"
     time = look.monitor.posts.time
-    names, counts = np.unique(look.models[time > (time[-1] if now is None else now) - days * DAY].astype(str), return_counts=True)
+    since = (time[-1] if now is None else now) - days * DAY
+    names, counts = np.unique(look.models[time > since].astype(str), return_counts=True)
     return dict(zip(names.tolist(), counts.tolist()))
 
 def _words_of(alarm):
@@ -333,7 +351,7 @@ def _plain(value):
     if isinstance(value, np.generic): value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
-# %% ../../nbs/track/08fa_look.ipynb #f93583ec
+# %% ../../nbs/track/08fa_look.ipynb #ca6840b1
 def in_short(
     look:Look,
 ) -> str:
@@ -352,13 +370,15 @@ def look_in_words(
     lines = [f"{look.task}: {in_short(look)}"]
     if finding is not None:
         lines += [f"  To do: {finding.advice}", *(f"  - {in_words(alarm)}" for alarm in finding.alarms)]
-    lines.append(f"  {stream:,} posts to {moment(m.posts.time[-1])} against {len(m.reference):,} before {moment(look.until)}")
+    before = f"{len(m.reference):,} before {moment(look.until)}"
+    lines.append(f"  {stream:,} posts to {moment(m.posts.time[-1])} against {before}")
     labels = {row["quantity"]: row for row in numbers_now(m, 28) if row["quantity"] in ("accuracy", "ece")}
     for name, row in labels.items():
-        lines.append(f"  {name} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] on {row['n']:,} labels of four weeks")
+        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        lines.append(f"  {name} {row['value']:.3f} {interval} on {row['n']:,} labels of four weeks")
     return "\n".join([*lines, *(f"  Note: {note}" for note in look.notes)])
 
-# %% ../../nbs/track/08fa_look.ipynb #43c0445e
+# %% ../../nbs/track/08fa_look.ipynb #89c90492
 @dataclass
 class DriftPage:
     "drift.html, a task at a time"
@@ -381,7 +401,7 @@ class DriftPage:
             self.heights[look.task] = m.watch.numbers.start[m.watch.n:], m.watch.evidence.max(1) / m.watch.limit
         self.last = max(self.last, m.posts.time[-1])
 
-# %% ../../nbs/track/08fa_look.ipynb #3d6e472b
+# %% ../../nbs/track/08fa_look.ipynb #0581a92f
 def draw_heights(
     heights:dict,    # of `DriftPage`
 ): # matplotlib figure
@@ -399,7 +419,7 @@ def draw_heights(
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, .5))
     return fig
 
-# %% ../../nbs/track/08fa_look.ipynb #7a11efa1
+# %% ../../nbs/track/08fa_look.ipynb #e2bb4493
 def write_page_of(
     path,              # drift.html
     page:DriftPage,
@@ -418,7 +438,7 @@ def write_page_of(
         title, sections = "Drift", [Section("All tasks", words, blocks), *sections]
     return write_page(path, title, sections, f"until {moment(page.last)}", most=20_000_000)
 
-# %% ../../nbs/track/08fa_look.ipynb #8373fdae
+# %% ../../nbs/track/08fa_look.ipynb #406b7e45
 def read_table(
     path,                 # CSV or Parquet
     task:str|None=None,   # of the column `task`, all if none; where there is no such column the name of them all
@@ -436,7 +456,7 @@ def read_table(
     if task and task not in tasks: raise FakesError(f"{path} has no task {task!r}{nearest(task, tasks)}")
     return {name: own for name, own in tasks.items() if task in (None, name)}
 
-# %% ../../nbs/track/08fa_look.ipynb #1c637529
+# %% ../../nbs/track/08fa_look.ipynb #353040c2
 def since_moment(
     table,         # of `read_table`
     since=None,    # moment, of `seconds_of`; all if none
