@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from licences import wrong_licences
+from monitoring import exported, wrong_alerts, wrong_dashboard
 
 from multimodal_fakes.core import FakesError
 from multimodal_fakes.service.respond import read_conf
@@ -66,25 +67,6 @@ class Container:
     grace:float     # seconds between the request to stop and the end
     port:int
     user:int
-
-def metric_names():
-    "A pattern of the names that the service exports, as its code spells them"
-    code = (HERE.parent/"multimodal_fakes/service/meters.py").read_text()
-    names = re.findall(r'f?"(mmfakes_[a-z_{}]+)"', code)
-    patterns = [re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(name)) for name in names]
-    return re.compile(rf"(?:{'|'.join(patterns)})(?:_total|_bucket|_count|_sum)?")
-
-def wrong_alerts():
-    "Rules without a name, and rules about metrics that are not exported"
-    known = metric_names()
-    for group in yaml.safe_load((HERE/"alerts.yaml").read_text())["groups"]:
-        for rule in group["rules"]:
-            asked = re.findall(r"\bmmfakes_\w+", rule["expr"])
-            unknown = [name for name in asked if not known.fullmatch(name)]
-            if unknown:
-                yield f"alerts.yaml, {rule['alert']}: no metric {', '.join(unknown)}"
-            if not {"summary", "description"} <= set(rule["annotations"]):
-                yield f"alerts.yaml, {rule['alert']}: summary and description are for whoever is woken"
 
 def wrong_copies():
     "Several copies without a database that they share, or one copy with an autoscaler"
@@ -184,15 +166,17 @@ def wrong_sizes():
 
 if __name__ == "__main__":
     try:
+        known = exported()
         problems = [
             *wrong_locks(),
             *wrong_licences(image_locks()),
             *wrong_sizes(),
             *wrong_copies(),
-            *wrong_alerts(),
+            *wrong_alerts(known),
+            *wrong_dashboard(known),
         ]
     except FakesError as e:
         sys.exit(str(e))
     if problems:
         sys.exit("\n".join(problems))
-    print("deploy: locks, licences, settings, images, manifests and alerts agree")
+    print("deploy: locks, licences, settings, images, manifests, alerts and dashboard agree")

@@ -180,7 +180,8 @@ def diagnose(
     if not alarms: return None
     since = min(alarm.since for alarm in alarms)
     window = m.posts.take(m.posts.time >= since)
-    one_class = bool((m.posts.answered.sum(1) == 1).all())
+    known = ~np.isnan(m.posts.probs).any(1)
+    one_class = bool((m.posts.answered[known].sum(1) == 1).all() and known[m.posts.time >= since].any())
     shares = class_shares(m.reference, window) if one_class else []
     p = explained(m.reference, window, m.coordinates, one_class, n_draws)
     unexplained = {q for q, value in p.items() if value < DOUBT}

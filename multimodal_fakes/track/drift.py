@@ -240,6 +240,7 @@ def _of_kinds(before, now):
     kinds = _shared(before.kinds, now.kinds)
     kinds["answered"] = _answers(before), _answers(now)
     for name, (x, y) in kinds.items():
+        if not len(x) or not len(y): continue
         names = np.unique(np.r_[x, y].astype(str))
         counts = [np.array([(sample == n).sum() for n in names]) for sample in (x, y)]
         shares = [count / count.sum() for count in counts]
@@ -248,8 +249,9 @@ def _of_kinds(before, now):
         yield dict(quantity=f"{name} {names[most]}".strip(), test="G", **about, **g_test(*counts)._asdict())
 
 def _answers(posts):
-    "The answer of each post as a text"
-    return np.array([", ".join(np.asarray(posts.classes)[row]) for row in posts.answered], object)
+    "The answer of each post as a text, where it is known"
+    known = posts.answered[~np.isnan(posts.probs).any(1)]
+    return np.array([", ".join(np.asarray(posts.classes)[row]) for row in known], object)
 
 def _of_vectors(before, now, seed):
     "Rows of vectors, of posts that have them"

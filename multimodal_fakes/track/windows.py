@@ -23,7 +23,7 @@ class Posts:
     "n posts in order of time; what is not known is NaN, an empty text or -1"
     time:np.ndarray       # (n,) seconds since 1970
     classes:list          # C names
-    probs:np.ndarray      # (n, C) calibrated
+    probs:np.ndarray      # (n, C) calibrated; NaN where they are not known, and then the answer is not either
     answered:np.ndarray   # (n, C) whether the class was answered
     group:np.ndarray      # (n,) whole numbers, the same for the same content
     numbers:dict = field(default_factory=dict)   # name → (n,)
@@ -95,9 +95,11 @@ def _column(table, name):
 def _matrix(answers, classes):
     "Which classes answers name (n, C): one name, or several joined by commas"
     held = np.zeros((len(answers), len(classes)), int)
-    for row, answer in zip(held, answers):
+    for i, (row, answer) in enumerate(zip(held, answers)):
         names = [answer] if answer in classes else [part for part in answer.split(", ") if part]
-        for name in names: row[classes.index(name)] = 1
+        for name in names:
+            if name not in classes: raise FakesError(f"Row {i} has the class {name!r}{nearest(name, classes)}")
+            row[classes.index(name)] = 1
     return held
 
 # %% ../../nbs/track/08a_windows.ipynb #bb64db5a
@@ -125,7 +127,8 @@ def _vectors(table):
     sizes = {name: len(vector) for row in rows for name, vector in row.items()}
     arrays = {name: np.full((len(rows), size), np.nan, "float32") for name, size in sizes.items()}
     for i, row in enumerate(rows):
-        for name, vector in row.items(): arrays[name][i] = vector
+        for name, vector in row.items():
+            if len(vector) == sizes[name]: arrays[name][i] = vector      # an earlier model had other vectors
     return arrays
 
 def _labels(table, classes):
@@ -322,7 +325,7 @@ def _measured(own, names, level):
         for q in QUANTILES.get(name, ()): yield f"{name} {q:.0%}", estimate(values, own.group, level, quantile=q)
     for kind, known in names.items():
         for name in known: yield f"{kind} {name}", estimate((own.kinds[kind] == name).astype(float), own.group, level)
-    answered = own.answered.astype(float)
+    answered = np.where(np.isnan(own.probs), np.nan, own.answered)
     for c, column in zip(own.classes, answered.T): yield f"answered {c}", estimate(column, own.group, level)
     yield "confidence", estimate(own.probs.max(1), own.group, level)
 
