@@ -6,8 +6,8 @@
 __all__ = ['FIELDS', 'Split', 'SPLITS', 'UNPACKED', 'READ', 'TAKEN', 'Words', 'UNWRITTEN', 'LabelField', 'Example', 'Strict',
            'Format', 'Join', 'Table', 'Label', 'Check', 'Derived', 'DatasetConf', 'label_field', 'all_classes',
            'unify_labels', 'list_in', 'in_one_word', 'part_of_stage', 'load_dataset_conf', 'read_confs', 'text_field',
-           'split_text_field', 'Task', 'expert_key', 'expert_name', 'expert_step', 'expert_model', 'TaskWords',
-           'load_words', 'unwritten', 'words_gaps']
+           'split_text_field', 'language_in', 'Task', 'expert_key', 'expert_name', 'expert_step', 'expert_model',
+           'TaskWords', 'load_words', 'unwritten', 'words_gaps']
 
 # %% ../nbs/00c_record.ipynb #4e3c2a37
 import json
@@ -595,6 +595,14 @@ def _between(text, tag):
     "What stands between two markers, empty without them"
     marked = re.search(rf"\[{tag}\] (.*) \[/{tag}\]", text)
     return marked[1] if marked else ""
+
+# %% ../nbs/00c_record.ipynb #26c7a792
+def language_in(
+    text:str|None,   # of `text_field`
+) -> str|None: # code such as en, none where there is none
+    "The language that stands at the end of the text field"
+    marked = re.search(r" <lang=([^<>]+)>$", text or "")
+    return marked[1] if marked else None
 
 # %% ../nbs/00c_record.ipynb #53fd6275
 class Task(Strict):

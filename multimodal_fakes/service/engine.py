@@ -31,6 +31,7 @@ from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -175,13 +176,15 @@ def describe(
 def judge(
     detector,     # with `predict_batch`
     posts:list,   # of dicts with text, image, video
+    traits=(),    # that should stand beside answers, of `detect.answers.TRAITS`
 ) -> list: # for each post its answer, or an exception
     "Answers of a batch in which any post may fail, alone"
-    try: return list(detector.predict_batch(posts))
+    answer = partial(detector.predict_batch, traits=traits) if traits else detector.predict_batch
+    try: return list(answer(posts))
     except Exception as e: failed = e
     half = len(posts) // 2
     if not half: return [failed]
-    return judge(detector, posts[:half]) + judge(detector, posts[half:])
+    return judge(detector, posts[:half], traits) + judge(detector, posts[half:], traits)
 
 # %% ../../nbs/service/07g_engine.ipynb #6e2f39c7
 def as_reply(
@@ -246,7 +249,7 @@ def work(
         while message := read_frame(stream):
             head, blobs = message
             signal.alarm(math.ceil(head["seconds"]) + 5)
-            results = judge(detectors[head["task"]], posts_of(head, blobs))
+            results = judge(detectors[head["task"]], posts_of(head, blobs), head.get("traits"))
             kinds, replies = zip(*map(as_reply, results))
             signal.alarm(0)
             pipe.sendall(b"".join(frame({"kinds": kinds, "resident": process_memory()[1]}, replies)))
@@ -511,10 +514,11 @@ class Post:
         seconds:float,   # until it must be answered
         key=None,        # of `post_key`
         client:str="",   # that sent it
+        traits=(),       # that should stand beside its answer
     ):
         self.task, self.parts = task, parts
         self.seconds, self.key = seconds, key
-        self.client = client
+        self.client, self.traits = client, traits
         self.worker:Worker|None = None      # that judges it
         self.since = time.monotonic()
         self.deadline = self.since + seconds
@@ -528,7 +532,7 @@ class Post:
         "Posts of the same kind are judged together"
         if self.suspect: return "suspect"
         length = len(self.parts.get("text", ""))
-        return self.task, tuple(sorted(self.parts)), bisect_left(LENGTHS, length)
+        return self.task, tuple(sorted(self.parts)), bisect_left(LENGTHS, length), *self.traits
 
     @property
     def sort(self) -> tuple: # client, what it sent beside text
@@ -571,7 +575,8 @@ def batch_frame(
             entry[name] = len(blobs)
             blobs.append(post.parts[name])
         posts.append(entry)
-    return frame({"task": batch[0].task, "seconds": seconds, "posts": posts}, blobs)
+    asked = {"traits": batch[0].traits} if batch[0].traits else {}
+    return frame({"task": batch[0].task, "seconds": seconds, "posts": posts} | asked, blobs)
 
 # %% ../../nbs/service/07g_engine.ipynb #22895834
 class Shares:
@@ -1246,11 +1251,12 @@ async def predict(
     post:dict,                # text (str), image and video (bytes), any may be None
     seconds:float|None=None,  # until it must be answered, `request_seconds` if none
     client:str="",            # who asks; workers are shared out among clients
+    traits=(),                # that should stand beside it, of `detect.answers.TRAITS`
 ) -> dict: # the detector's answer
     """Judge a post; raises `Busy`, `NotReady`, `TimeLimit`, `WorkerDied`, `DetectorFailed`,
     and where the post is at fault `FakesError` or `MediaError`"""
     try:
-        answer = await self._predict(task, post, seconds or self.conf.request_seconds, client)
+        answer = await self._predict(task, post, seconds or self.conf.request_seconds, client, tuple(traits))
         self.counts["answers"] += 1
         return answer
     except asyncio.CancelledError:
@@ -1263,14 +1269,14 @@ async def predict(
 
 # %% ../../nbs/service/07g_engine.ipynb #e868fc18
 @patch
-async def _predict(self:Engine, task, post, seconds, client):
+async def _predict(self:Engine, task, post, seconds, client, traits):
     name = self._detector_of(task)
     parts = checked_parts(post)
-    key = await self._key(name, parts)
+    key = await self._key(name, parts, traits)
     cached = self.cache.get(key)
     if cached: self.counts["cache_hits"] += 1
     elif key in self.open: self.counts["shared"] += 1
-    else: self._admit(Post(name, parts, seconds, key, client))
+    else: self._admit(Post(name, parts, seconds, key, client, traits))
     kind, blob = ("answer", cached) if cached else await self._wait(self.open[key], seconds)
     if kind == "error": raise as_error(blob)
     return json.loads(blob) | self.versions.get(name, {})
@@ -1286,10 +1292,10 @@ def _detector_of(self:Engine, task) -> str:
     return name
 
 @patch
-async def _key(self:Engine, name, parts):
+async def _key(self:Engine, name, parts, traits):
     "What the answer is remembered by; unique where none is"
     if not self.conf.cache_entries: return object()
-    version = [self.about[name].get(k) for k in ("model", "protocol")]
+    version = [*(self.about[name].get(k) for k in ("model", "protocol")), *traits]
     if sum(map(len, parts.values())) < 2**18: return post_key(name, version, parts)
     return await asyncio.to_thread(post_key, name, version, parts)
 

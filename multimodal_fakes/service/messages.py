@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..core import need
 from ..detect import answers
-from ..detect.answers import says
+from ..detect.answers import TRAITS, says
 from ..media import IMAGES
 from .intake import all_harmless
 
@@ -175,7 +175,7 @@ def as_answer(
         "confidence": answer["confidence"],
         "label_id": answer["label"],
     }
-    others = {k: v for k, v in answer.items() if k not in first}
+    others = {k: v for k, v in answer.items() if k not in first and k not in TRAITS}
     for name in _REASONS: others |= {name: all_harmless(answer[name])} if answer.get(name) else {}
     return first | others | {"id": None, "request_id": request_id}
 

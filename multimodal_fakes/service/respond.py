@@ -279,10 +279,13 @@ async def judge(
 ) -> dict: # see `Answer`
     "Judge a post, and keep the answer"
     engine = engine or self.engine
-    result = await engine.predict(task, post, seconds, client=request.state.limited)
+    asked = {"traits": self.history.traits} if self.history else {}
+    began = time.monotonic()
+    result = await engine.predict(task, post, seconds, client=request.state.limited, **asked)
+    took = time.monotonic() - began
     positive = engine.tasks.get(task, {}).get("positive")
     answer = as_answer(result, positive, filename, request.state.id)
-    if self.history: answer["id"] = await self.keep(answer, post, request)
+    if self.history: answer["id"] = await self.keep(result | {"seconds": took}, post, request)
     return answer
 
 # %% ../../nbs/service/07h_respond.ipynb #247f2da3
