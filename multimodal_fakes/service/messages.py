@@ -89,6 +89,7 @@ class ProblemOut(Reply):
 
 # %% ../../nbs/service/07e_messages.ipynb #ea40bfbd
 _FAKE = "The same as `probability`, where a class is the positive one, such as fake or hateful; none where no class is"
+_VERSION = "Of the detector in the registry: task, number and name; none where detectors lie in a folder"
 _ID = "For `POST /feedback`; none where predictions are not stored"
 
 class Answer(answers.Answer):
@@ -96,6 +97,7 @@ class Answer(answers.Answer):
     filename:Annotated[str|None, says("Of the file that was sent, without folders", "photo.jpg")]
     label_id:Annotated[int|list[int], says("The same as `label`", 1)]
     probability_fake:Annotated[float|None, says(_FAKE, 0.91)]
+    version:Annotated[str|None, says(_VERSION, "fake_news@3 quiet-heron")]
     id:Annotated[str|None, says(_ID, None)]
     request_id:Annotated[str, says("Also in the header X-Request-ID and in the log", "5f2b7c")]
 
@@ -148,7 +150,7 @@ class HealthOut(Reply):
 
 _DETECTOR = ("Task, name for people, classes, positive class, modalities that what ships looks at, thresholds, "
              "`decision`: how they are used, `refused`: class → why it has none of its own, version, protocol, "
-             "runtime, device: where it really computes, precision")
+             "runtime, device: where it really computes, precision; of a detector of the registry its `version` there")
 _NAME = "fake_news 3 · distilbert+efficientnet_b0 · aligned"
 _MODEL = {"task": "fake_news", "name": _NAME, "classes": ["real", "fake"], "modalities": ["text", "vision"]}
 
@@ -177,7 +179,7 @@ def as_answer(
     }
     others = {k: v for k, v in answer.items() if k not in first and k not in TRAITS}
     for name in _REASONS: others |= {name: all_harmless(answer[name])} if answer.get(name) else {}
-    return first | others | {"id": None, "request_id": request_id}
+    return first | others | {"version": answer.get("version"), "id": None, "request_id": request_id}
 
 # %% ../../nbs/service/07e_messages.ipynb #ddfba5fc
 FIELDS = {  # of forms: name → description

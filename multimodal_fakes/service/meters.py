@@ -115,6 +115,7 @@ def collect(self:Meters) -> Iterator: # of metrics
     ready = {task: float(problem is None) for task, problem in engine.ready().items()}
     yield labelled(GaugeMetricFamily, "mmfakes_ready",
                    "Whether a task's golden sample is answered as it should be", "task", ready)
+    yield from self._of_models()
 
 # %% ../../nbs/service/07f_meters.ipynb #2959e04b
 @patch
@@ -124,3 +125,31 @@ def _states(self:Meters):
     for jobs in (self.service.videos, self.service.runs.jobs):
         for state, n in jobs.states().items(): counts[state] += n
     return counts
+
+# %% ../../nbs/service/07f_meters.ipynb #5ed5e6ea
+@patch
+def _of_models(self:Meters) -> Iterator:
+    "Which detector judges each task, and what following a registry has come to"
+    info = GaugeMetricFamily(
+        "mmfakes_model_info", "The detector of a task: version of the registry, model", labels=["task", "version", "model"])
+    for task, about in self.service.engine.tasks.items():
+        info.add_metric([task, about.get("version") or "", about.get("model") or ""], 1)
+    yield info
+    if self.service.champions: yield from _of_champions(self.service.champions)
+
+def _of_champions(champions):
+    "Of a registry that is followed"
+    followers = [follower for follower in (champions.champions, champions.candidates) if follower]
+    changes = CounterMetricFamily(
+        "mmfakes_model_changes", "What became of versions that an alias named", labels=["alias", "task", "event"])
+    for follower in followers:
+        for (task, event), n in follower.counts.items(): changes.add_metric([follower.alias, task, event], n)
+    yield changes
+    serving, wanted = champions.champions.engine.serving, champions.champions.wanted
+    behind = {task: float(serving.get(task) != name) for task, name in wanted.items()}
+    yield labelled(GaugeMetricFamily, "mmfakes_model_behind",
+                   "Whether a task is judged by another version than the champion of the registry", "task", behind)
+    yield labelled(CounterMetricFamily, "mmfakes_registry_looks",
+                   "Looks at the aliases of the registry", "event", champions.counts)
+    if champions.shadows: yield labelled(CounterMetricFamily, "mmfakes_shadow_posts",
+                                         "What became of posts for candidates", "event", champions.shadows.counts)

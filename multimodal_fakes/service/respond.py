@@ -29,6 +29,7 @@ from .. import __version__
 from ..core import FakesError, nearest, patch, read_yaml
 from ..detect.fetch import UrlPolicy, fetch
 from .access import AccessConf, Denied, Keys, RateLimit, check_signed, signing_secret
+from .champions import Champions, RegistryConf, Shadows, check_registry, is_registry
 from .engine import Busy, DetectorFailed, Engine, EngineConf, TimeLimit, WorkerDied
 from .history import History, HistoryConf, UnknownPrediction
 from .intake import KINDS, Intake, Limits, Part, Problem, faults, harmless
@@ -58,6 +59,7 @@ class ServeConf(Section):
     http:HttpConf = HttpConf()
     limits:Limits = Limits()
     engine:EngineConf = EngineConf()
+    registry:RegistryConf = RegistryConf()
     access:AccessConf = AccessConf()
     fetch:UrlPolicy = UrlPolicy()
     jobs:JobsConf = JobsConf()
@@ -161,7 +163,8 @@ class Service:
         engine=None,   # that of `conf.engine` if none
     ):
         self.conf = conf
-        self.engine = engine or Engine(conf.engine, tell=of_workers)
+        folders:dict|None = {} if is_registry(conf.engine.models) else None      # the registry names them
+        self.engine = engine or Engine(conf.engine, tell=of_workers, folders=folders)
         self.intake = Intake(conf.limits)
         self.draining = False
         self.keys = Keys.load(conf.access, conf.http.host)
@@ -172,6 +175,8 @@ class Service:
         self.videos = Jobs(conf.jobs, self.explain, self.store)
         self.runs = Runs(conf.train, self.explain, self.store)
         self.others = {}      # training run → its engine
+        self.champions = self._champions()
+        self.shadows = self.champions and self.champions.shadows
         self.meters = Meters(self)
         if conf.fetch.enabled and conf.http.signed_urls: signing_secret(conf.access)      # a missing one is noticed now
 
@@ -181,11 +186,32 @@ class Service:
         if problem.status >= 500: log.opt(exception=e).error("a job failed")
         return json.loads(problem.body(request_id.get() or ""))
 
+# %% ../../nbs/service/07h_respond.ipynb #ed9a28fc
+@patch
+def _champions(self:Service) -> Champions|None:
+    "What follows the registry, where detectors come from one"
+    engine, registry = self.conf.engine, self.conf.registry
+    if not is_registry(engine.models):
+        if registry.shadow: raise FakesError("registry.shadow needs a registry: set engine.models to registry:")
+        return None
+    if registry.shadow and not self.history:
+        raise FakesError("registry.shadow stores what candidates say beside each answer: set history.url as well.")
+    check_registry(engine.models)
+    shadows = Shadows(registry, engine, self._keep_shadow, of_workers) if registry.shadow else None
+    return Champions(engine.models, registry, self.engine, engine.tasks, shadows)
+
+@patch
+async def _keep_shadow(self:Service, id, answer, model, seconds):
+    "Store what a candidate said"
+    await self.store.ask(partial(self.history.add_shadow, id, answer, model, seconds))
+
 # %% ../../nbs/service/07h_respond.ipynb #295df8bd
 @patch
 async def start(self:Service):
     "Load the detectors; `ready` tells when they are"
     await self.engine.start()
+    if self.shadows: await self.shadows.engine.start()
+    if self.champions: self.champions.start()
     if self.conf.train.enabled: await self._sweep()
     log.info("started", version=__version__)
 
@@ -200,6 +226,8 @@ async def _sweep(self:Service):
 async def stop(self:Service):
     "Finish what is under way, then end"
     self.draining = True
+    if self.champions: await self.champions.close()
+    if self.shadows: await self.shadows.close()
     await asyncio.gather(self.videos.close(), self.runs.jobs.close())
     engines = (self.engine, *self.others.values())
     await asyncio.gather(*(e.drain(self.conf.http.drain_seconds) for e in engines))
@@ -286,6 +314,7 @@ async def judge(
     positive = engine.tasks.get(task, {}).get("positive")
     answer = as_answer(result, positive, filename, request.state.id)
     if self.history: answer["id"] = await self.keep(result | {"seconds": took}, post, request)
+    if self.shadows and engine is self.engine: self.shadows.offer(task, post, answer["id"])
     return answer
 
 # %% ../../nbs/service/07h_respond.ipynb #247f2da3

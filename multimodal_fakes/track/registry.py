@@ -111,6 +111,18 @@ def _plain(task):
     if task.replace("_", "").replace("-", "").replace(".", "").isalnum(): return task
     raise FakesError(f"{on_one_line(task)} is no name of a task.")
 
+# %% ../../nbs/track/08g_registry.ipynb #7962bda8
+@patch
+def named(self:Registry) -> dict: # task → alias → number
+    "Whom the aliases of all tasks name"
+    aliases, token = {}, None
+    with mlflow_answers(self.uri):
+        while True:
+            page = self.client.search_registered_models("tags.mmfakes = 'detector'", page_token=token)
+            for model in page: aliases[model.name] = {alias: int(n) for alias, n in model.aliases.items()}
+            token = page.token
+            if not token: return aliases
+
 # %% ../../nbs/track/08g_registry.ipynb #8d387194
 @patch
 def _search(self:Registry, asked) -> list: # of MLflow's versions that are ours, all pages
