@@ -63,9 +63,10 @@ class Follower:
         engine:Engine,
         fetch:Callable,          # task, number → version and folder of its bundle; awaited
         like:Engine|None=None,   # whose detector of a task has the classes that another must have, `engine` if none
+        before:Callable|None=None,   # task → number of the version before, which is loaded too; awaited
         ends:bool=False,         # whether a task is not judged any more when its alias is removed
     ):
-        self.alias, self.engine, self.fetch = alias, engine, fetch
+        self.alias, self.engine, self.fetch, self.before = alias, engine, fetch, before
         self.like, self.ends = like or engine, ends
         self.wanted:dict[str, str] = {}       # task → name of a detector
         self.former:dict[str, str] = {}       # task → the one before
@@ -74,7 +75,7 @@ class Follower:
         self.refused:dict[str, str] = {}      # name → why
         self.rests:dict[str, tuple] = {}      # name → when it is fetched again, seconds of that pause
         self.counts:Counter = Counter()       # task, what happened → how often
-        self.begun = False
+        self.begun = self.warm = False        # whether first detectors were loaded, and those before them
         self.work:asyncio.Task|None = None
 
     def behind(self) -> list: # of tasks
@@ -95,12 +96,17 @@ def want(
     self.refused = {name: why for name, why in self.refused.items() if name in self.wanted.values()}
     for task, name in self.wanted.items():
         if name != self.engine.serving.get(task) and self.engine.holds(name): self._switch(task, name)
-    if self.behind() and (self.work is None or self.work.done()): self.work = asyncio.create_task(self._catch_up())
+    if self._is_behind() and (self.work is None or self.work.done()): self.work = asyncio.create_task(self._catch_up())
+
+@patch
+def _is_behind(self:Follower) -> bool:
+    "Whether something is to be loaded"
+    return bool(self.behind()) or bool(self.begun and self.before and not self.warm)
 
 @patch
 def _lost(self:Follower, task):
     "An alias was removed"
-    self.counts[task, "alias_removed"] += 1
+    self.counts[task, "ended" if self.ends else "alias_removed"] += 1
     name = self.engine.serving.get(task)
     if not self.ends: log.warning("{} has no {} any more in the registry; {} goes on", task, self.alias, name)
     elif name:
@@ -152,6 +158,7 @@ async def _catch_up(self:Follower):
     while behind := self.behind():
         if self.begun: await self._take(behind[0])
         else: await self._begin(behind)
+    if self.begun and self.before and not self.warm: await self._load_former()
 
 @patch
 async def _begin(self:Follower, tasks):
@@ -185,11 +192,26 @@ async def _take(self:Follower, task):
     if is_still_wanted: self._switch(task, name)
 
 @patch
-def _held(self:Follower, task, name) -> dict: # name → folder
-    "What workers should hold: of each task its detector and the one before, of this task the next one in its place"
+def _held(self:Follower, task=None, name=None) -> dict: # name → folder
+    "What workers should hold: of each task its detector and the one before, of one task the next in place of that"
     serving = {t: n for t, n in self.engine.serving.items() if n}
-    former = {t: n for t, n in self.former.items() if t in serving and t != task}
-    return {n: self.folders[n] for n in (*serving.values(), *former.values(), name)}
+    others = {t: n for t, n in self.former.items() if t in serving} | ({task: name} if task else {})
+    return {n: self.folders[n] for n in (*serving.values(), *others.values())}
+
+# %% ../../nbs/service/07ga_champions.ipynb #559c9bcb
+@patch
+async def _load_former(self:Follower):
+    "The detectors before the present ones"
+    self.warm = True
+    for task, name in list(self.engine.serving.items()):
+        number = await self.before(task)
+        former = f"{task}@{number}"
+        if number is None or former == name or not await self._fetched(task, former): continue
+        try: self._check_like(task, await self.engine.try_out(former, self.folders[former]))
+        except FakesError as e: log.warning("{} would not serve again after a rollback: {}", former, e)
+        else: self.former.setdefault(task, former)
+    try: await self.engine.hold(self._held(), self.versions)
+    except FakesError as e: log.warning("champions before the present ones are not loaded: {}", e)
 
 # %% ../../nbs/service/07ga_champions.ipynb #81fcef35
 SAME = ("classes", "multi_label", "positive")
@@ -199,8 +221,9 @@ def _check_like(self:Follower, task, about):
     "Raise where a detector decides something else than the one that serves"
     known = self.like.tasks.get(task)
     for name in SAME if known else ():
-        if about.get(name) != known.get(name):
-            raise FakesError(f"its {name} is {about.get(name)}, the present champion's {known.get(name)}. Give it a task of its own.")
+        if about.get(name) == known.get(name): continue
+        raise FakesError(f"its {name} is {about.get(name)}, the present champion's {known.get(name)}. "
+                         "Give it a task of its own.")
 
 # %% ../../nbs/service/07ga_champions.ipynb #063e4fc5
 class Champions:
@@ -216,7 +239,7 @@ class Champions:
         self.conf, self.tasks, self.shadows = conf, set(tasks), shadows
         self.open = partial(open, models)
         self.registry:Any = None
-        self.champions = Follower("champion", engine, self.fetch)
+        self.champions = Follower("champion", engine, self.fetch, before=self.former)
         self.candidates = shadows and Follower("candidate", shadows.engine, self.fetch, like=engine, ends=True)
         self.looking, self.fetching = Threads(1), Threads(2)
         self.asked:asyncio.Future|None = None      # a look under way
@@ -279,11 +302,22 @@ async def fetch(self:Champions, task:str, number:int) -> tuple: # `Version`, fol
         if version is None: raise FakesError(f"the registry has no version {number} of {task} any more")
         return version, self.registry.fetch(version)
     try:
-        async with asyncio.timeout(self.conf.fetch_seconds): return await asyncio.wrap_future(self.fetching.do(obtain))
+        async with asyncio.timeout(self.conf.fetch_seconds):
+            return await asyncio.wrap_future(self.fetching.do(obtain))
     except TimeoutError: raise FakesError(f"it did not arrive within {self.conf.fetch_seconds:g} s") from None
     except FakesError: raise
     except Exception as e:      # of MLflow, of the network, of the disk
         raise FakesError(f"it could not be fetched ({type(e).__name__}: {e})"[:300]) from None
+
+@patch
+async def former(self:Champions, task:str) -> int|None:
+    "Number of the champion before, none where the log knows none"
+    try:
+        async with asyncio.timeout(self.conf.fetch_seconds):
+            return await asyncio.wrap_future(self.fetching.do(partial(self.registry.former, task)))
+    except Exception as e:
+        log.warning("the champion of {} before the present one is not known: {}", task, str(e) or type(e).__name__)
+        return None
 
 @patch
 async def close(self:Champions):

@@ -888,11 +888,10 @@ class Life:
     at_work:bool = False          # its worker gets posts
     task:asyncio.Task|None = field(default=None, repr=False)
 
-@patch
-def end(self:Life):
-    "Let it leave: at once, or when its worker has answered"
-    if not self.at_work: self.task.cancel()
-    elif not self.leave.done(): self.leave.set_result(None)
+    def end(self):
+        "Let it leave: at once, or when its worker has answered"
+        if not self.at_work: self.task.cancel()
+        elif not self.leave.done(): self.leave.set_result(None)
 
 @patch
 def grow(self:Lane, n:int, spare:int):
@@ -1472,12 +1471,12 @@ async def try_out(
 async def hold(
     self:Engine,
     folders:dict,   # name of a detector → its folder; all that workers should hold
-    versions={},    # name → what answers and `tasks` say of it beside what it says itself
+    versions=None,  # name → what answers and `tasks` say of it beside what it says itself
 ):
-    "Exchange the workers, one after the other, for such as hold these detectors; raises `FakesError` if they do not load"
+    "Exchange the workers, one after the other, for such as hold these; raises `FakesError` if they do not load"
     before = {lane: lane.setup["tasks"] for lane in (self.short, self.long)}
     self.folders |= {name: str(folder) for name, folder in folders.items()}
-    self.versions |= versions
+    self.versions |= versions or {}
     shares, sizes = share_tasks(folders), self._sizes(folders)
     for lane, names, size in zip(before, shares, sizes):
         lane.setup["tasks"] = {name: self.folders[name] for name in names}

@@ -130,8 +130,8 @@ def _states(self:Meters):
 @patch
 def _of_models(self:Meters) -> Iterator:
     "Which detector judges each task, and what following a registry has come to"
-    info = GaugeMetricFamily(
-        "mmfakes_model_info", "The detector of a task: version of the registry, model", labels=["task", "version", "model"])
+    info = GaugeMetricFamily("mmfakes_model_info", "The detector of a task: its version in the registry, its model",
+                             labels=["task", "version", "model"])
     for task, about in self.service.engine.tasks.items():
         info.add_metric([task, about.get("version") or "", about.get("model") or ""], 1)
     yield info
