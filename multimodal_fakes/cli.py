@@ -89,7 +89,7 @@ def _serve(command):
     command.add_argument("--host", help="address to listen at, 0.0.0.0 for all; these need keys, or --open")
     command.add_argument("--port", type=int, help="any free one if zero")
     command.add_argument("--model", metavar="SOURCE", help="one detector, from wherever `predict` takes one")
-    command.add_argument("--models", metavar="FOLDER", help="folder of detectors")
+    command.add_argument("--models", metavar="FOLDER", help="folder of detectors; registry: follows its champions")
     about = "folders in it, all if left out"
     command.add_argument("--tasks", "--task", metavar="NAME", nargs="+", help=about)
     _with_runtime(command)

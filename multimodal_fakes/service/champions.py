@@ -75,7 +75,7 @@ class Follower:
         self.refused:dict[str, str] = {}      # name → why
         self.rests:dict[str, tuple] = {}      # name → when it is fetched again, seconds of that pause
         self.counts:Counter = Counter()       # task, what happened → how often
-        self.begun = self.warm = False        # whether first detectors were loaded, and those before them
+        self.begun, self.warm = like is not None, False      # whether the first ones were loaded, and those before
         self.work:asyncio.Task|None = None
 
     def behind(self) -> list: # of tasks
@@ -341,7 +341,8 @@ class Shadows:
     ):
         self.conf, self.keep = conf, keep
         changes = dict(n_workers=1, spare_workers=0, cache_entries=0, request_seconds=SHADOW_SECONDS)
-        changes |= dict(short_seconds=SHADOW_SECONDS, max_queue=conf.shadow_posts, max_queue_mb=conf.shadow_mb, tasks=[])
+        changes |= dict(max_queue=conf.shadow_posts, max_queue_mb=conf.shadow_mb, short_seconds=SHADOW_SECONDS, tasks=[])
+        changes |= dict(start_seconds=5 * engine.start_seconds)      # it gets what processor others leave
         own = engine.model_copy(update=changes)
         self.engine = Engine(own, tell=tell, folders={}, nice=(19, 19), **options)
         self.counts:Counter = Counter(scored=0, left_out=0, failed=0, lost=0)

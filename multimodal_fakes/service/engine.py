@@ -1397,7 +1397,7 @@ def blocked(self:Engine) -> dict: # task or `posts` → why; empty where it is r
     some = not self.conf.tasks and len(reasons) < len(self.serving) and not STARTING & set(reasons.values())
     waiting, stuck = self.short.batcher.waiting, self.short.stuck()
     if stuck: return {"posts": f"{waiting} wait, and nothing was answered for {stuck:.0f} s"} | reasons
-    if not self.serving: return {"none": NO_DETECTOR}
+    if not self.serving: return {"none": "no detector is there"}
     return {} if some else reasons
 
 @patch

@@ -246,7 +246,10 @@ def ready(self:Service) -> dict: # task → none or why not
 def blocked(self:Service) -> dict: # task, or `posts` where they wait without an answer → why; empty if it is ready
     "What keeps the service from being ready"
     if self.draining: return self.ready()
-    return {task: harmless(why) for task, why in self.engine.blocked().items()}
+    reasons = self.engine.blocked()
+    trouble = self.champions and self.champions.trouble
+    if reasons and trouble: reasons = reasons | {"registry": trouble}
+    return {task: harmless(why) for task, why in reasons.items()}
 
 @patch
 def health(self:Service) -> str: # see `Engine.health`
