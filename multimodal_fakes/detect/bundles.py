@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['MANIFEST', 'CARD', 'MANIFEST_FORM', 'HEX', 'METRICS', 'PIPELINES', 'LICENCES', 'BODY', 'ENDS', 'MOST_FILES',
-           'MOST_BYTES', 'MOST_OF_MANIFEST', 'encoders_of', 'number_of', 'written_manifest', 'name_of', 'check_parts',
-           'shipped', 'make_manifest', 'is_slim', 'refuse_slim', 'write_manifest', 'read_manifest', 'checked_manifest',
-           'is_plain', 'verify', 'front_matter', 'card_of', 'contents', 'save', 'new_folder', 'pack', 'unpack',
-           'cache_folder', 'is_address', 'shown', 'hub_id', 'from_hub', 'to_hub', 'registry_place', 'releases',
-           'release_of', 'shown_place', 'release', 'find_bundle', 'push', 'pull']
+           'MOST_BYTES', 'MOST_OF_MANIFEST', 'MLFLOW', 'QUIET', 'KEY', 'SPOKEN', 'BUNDLE', 'encoders_of', 'number_of',
+           'written_manifest', 'name_of', 'check_parts', 'shipped', 'make_manifest', 'is_slim', 'refuse_slim',
+           'write_manifest', 'read_manifest', 'checked_manifest', 'is_plain', 'verify', 'front_matter', 'card_of',
+           'contents', 'save', 'new_folder', 'pack', 'unpack', 'cache_folder', 'is_address', 'shown', 'hub_id',
+           'from_hub', 'to_hub', 'registry_place', 'releases', 'release_of', 'shown_place', 'release', 'mlflow_uri',
+           'mlflow_client', 'mlflow_answers', 'mlflow_version', 'content_key', 'fetch_version', 'find_bundle', 'push',
+           'pull']
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #c55983de
 import contextlib
@@ -37,6 +39,7 @@ from multimodal_fakes.core import (
     atomic_path,
     check_sums,
     digest,
+    in_project,
     nearest,
     need,
     read_json,
@@ -695,7 +698,7 @@ def to_hub(
         except (OSError, ValueError) as e: raise FakesError(f"hf://{repo_id}: {_first_line(e)}") from None
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #9a4f4ae2
-_NAME = re.compile(r"([\w.-]*\w)(?:@([1-9]\d*))?")      # fake_news, fake_news@3
+_NAME = re.compile(r"([\w.-]*\w)(?:@([1-9]\d*|[a-z][\w-]*))?")      # fake_news, fake_news@3, fake_news@champion
 
 def registry_place(
     registry=None,   # folder or address, that of MMFAKES_REGISTRY if none
@@ -735,6 +738,8 @@ def release_of(
 ) -> str: # its address
     "A release by its name"
     task, number = _NAME.fullmatch(name).groups()
+    if number and not number.isdecimal(): raise FakesError(
+        f"{name}: releases in {shown_place(registry)} have numbers only. A registry of MLflow has names for versions.")
     there = releases(task, registry)
     if not there:
         tasks = [t for t in _listed(registry_place(registry)) if releases(t, registry)]
@@ -779,9 +784,138 @@ def _place(folder, target, number, slim):
     try: os.link(packed, target)
     finally: packed.unlink()
 
+# %% ../../nbs/detect/06ba_bundles.ipynb #d2787baa
+MLFLOW = "mlflow:"      # before the address, in MMFAKES_REGISTRY
+QUIET = {      # a server that is down must not hold up anybody for minutes; no bars in a log
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+def mlflow_uri(
+    registry=None,   # mlflow:<uri> or that uri, the one of MMFAKES_REGISTRY if none
+) -> str:
+    "Where MLflow's registry is: as named, else MLFLOW_TRACKING_URI, else mlflow.db of the project"
+    named = str(registry or "") or os.environ.get("MMFAKES_REGISTRY", "")
+    if not (registry or named.startswith(MLFLOW)): named = ""
+    uri = named.removeprefix(MLFLOW) or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    uri = uri or f"sqlite:///{in_project('mlflow.db').resolve()}"
+    scheme, mark, rest = uri.partition("://")
+    if mark: return f"postgresql+psycopg://{rest}" if scheme in ("postgresql", "postgres") else uri
+    raise FakesError(f"{on_one_line(uri)} is no address of MLflow: expected http://…, sqlite:///… or postgresql://…")
+
+# %% ../../nbs/detect/06ba_bundles.ipynb #7ea5639e
+def mlflow_client(
+    uri:str,   # of `mlflow_uri`
+): # mlflow.MlflowClient
+    "A client of MLflow; raises `FakesError` where its database does not answer"
+    for name, value in QUIET.items(): os.environ.setdefault(name, value)
+    for name in ("mlflow", "alembic"): logging.getLogger(name).setLevel(logging.WARNING)
+    mlflow = need("mlflow", "track", "A registry of MLflow")
+    if uri.startswith("postgresql"): _knock(uri)      # MLflow itself would try for minutes
+    with mlflow_answers(uri): return mlflow.MlflowClient(uri, registry_uri=uri)
+
+def _knock(uri):
+    "Raise where a PostgreSQL cannot be reached"
+    sqlalchemy = need("sqlalchemy", "track", "A registry of MLflow")
+    engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 10})
+    try: engine.connect().close()
+    except sqlalchemy.exc.SQLAlchemyError as e:
+        raise FakesError(f"{shown(uri)} does not answer: {_first_line(e)}") from None
+    finally: engine.dispose()
+
+# %% ../../nbs/detect/06ba_bundles.ipynb #0003d960
+@contextlib.contextmanager
+def mlflow_answers(
+    uri:str,   # that is asked in the block
+):
+    "What MLflow says against it, in a sentence"
+    errors = need("mlflow.exceptions", "track", "A registry of MLflow")
+    sqlalchemy = need("sqlalchemy", "track", "A registry of MLflow")
+    try: yield
+    except (errors.MlflowException, sqlalchemy.exc.SQLAlchemyError) as e:
+        down = "Max retries exceeded" in str(e) or "timed out" in str(e)
+        raise FakesError(f"{shown(uri)} {'does not answer' if down else 'says'}: {_first_line(e)[:300]}") from None
+
+def _is_none(e):
+    "Whether MLflow says that there is no such thing"
+    return e.error_code == "RESOURCE_DOES_NOT_EXIST" or "not found" in e.message
+
+# %% ../../nbs/detect/06ba_bundles.ipynb #5506c396
+KEY, SPOKEN = "mmfakes.key", "mmfakes.name"      # tags of a version: what it holds; how people call it
+
+def mlflow_version(
+    client,
+    task:str,
+    which,      # "champion", "candidate" or another alias; a number; a name such as "quiet-heron"
+): # ModelVersion, none where there is none
+    "A version of a task, by one question"
+    MlflowException = need("mlflow.exceptions", "track", "A registry of MLflow").MlflowException
+    which = str(which)
+    try:
+        if which.isdecimal(): return client.get_model_version(task, which)
+        if "-" not in which: return client.get_model_version_by_alias(task, which)
+    except MlflowException as e:
+        if _is_none(e): return None
+        raise
+    asked = f"name = '{task}' and tags.`{SPOKEN}` = '{which}'"
+    return max(client.search_model_versions(asked), key=lambda version: int(version.version), default=None)
+
+# %% ../../nbs/detect/06ba_bundles.ipynb #20f18ed1
+BUNDLE = "artifacts/bundle"      # where the bundle lies in a model of MLflow
+
+def content_key(
+    manifest:dict,   # of a bundle
+) -> str: # 64 hex digits
+    "What a bundle holds, whatever its number and its card"
+    return hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+
+def fetch_version(
+    client,
+    version,      # ModelVersion
+    cache=None,   # folder of copies, that of `cache_folder` if none
+) -> Path: # folder, its files read only
+    "The bundle of a version, compared with its manifest, with the version's number in its name"
+    key = version.tags.get(KEY, "")
+    download = lambda folder: _download(client, version, folder)
+    if HEX.fullmatch(key): return _kept(cache, f"{key}.{version.version}", download)
+    raise FakesError(f"{version.name}@{version.version} was not registered by multimodal_fakes: it has no tag {KEY}.")
+
+# %% ../../nbs/detect/06ba_bundles.ipynb #a9220e7a
+def _download(client, version, folder):
+    "Copy the bundle of a version into a folder"
+    artifacts = need("mlflow.artifacts", "track", "A registry of MLflow")
+    name, uri = f"{version.name}@{version.version} of {shown(client.tracking_uri)}", client.tracking_uri
+    with mlflow_answers(uri), tempfile.TemporaryDirectory() as d:
+        place = client.get_model_version_download_uri(version.name, version.version)
+        try: got = artifacts.download_artifacts(artifact_uri=f"{place}/{BUNDLE}", dst_path=d, tracking_uri=uri)
+        except OSError as e: raise FakesError(f"{name} is not where it was kept: {_first_line(e)}") from None
+        manifest = verify(got, name)
+        if content_key(manifest) != version.tags[KEY]: raise FakesError(f"{name} is not the bundle that was registered.")
+        save(got, folder, number=int(version.version))
+    for path in Path(folder).rglob("*"):
+        if path.is_file(): path.chmod(0o444)
+
+# %% ../../nbs/detect/06ba_bundles.ipynb #9687396c
+def _has_registry(name):
+    "Whether a registry can know a name: one that is set, or for a version also MLflow's of the project"
+    if os.environ.get("MMFAKES_REGISTRY"): return True
+    return "@" in name and (bool(os.environ.get("MLFLOW_TRACKING_URI")) or in_project("mlflow.db").is_file())
+
+def _of_registry(name, cache):
+    "The bundle that a name means in the registry: a folder of releases, or MLflow's"
+    named = os.environ.get("MMFAKES_REGISTRY", "")
+    if named and not named.startswith(MLFLOW): return find_bundle(release_of(name), cache)
+    uri, (task, which) = mlflow_uri(), _NAME.fullmatch(name).groups()
+    client = mlflow_client(uri)
+    with mlflow_answers(uri): version = mlflow_version(client, task, which or "champion")
+    if version: return fetch_version(client, version, cache)
+    raise FakesError(f"No {task}@{which or 'champion'} in the registry {shown(uri)}. "
+                     f"`mmfakes models {task}` lists the versions.")
+
 # %% ../../nbs/detect/06ba_bundles.ipynb #e0b94832
 def find_bundle(
-    source,       # folder, archive, hf://user/name[@revision], address of an archive or a folder, fake_news[@3]
+    source,       # folder, archive, hf://user/name[@revision], address of an archive or a folder, fake_news[@3|@champion]
     cache=None,   # folder of copies, that of `cache_folder` if none
 ) -> Path: # folder
     "Where a bundle lies, fetched and unpacked if need be; raises with what was tried"
@@ -793,8 +927,7 @@ def find_bundle(
     path = Path(text)
     if (path/"detector.json").is_file(): return path
     if path.is_file(): return _of_archive(path, cache)
-    if _NAME.fullmatch(str(source)) and os.environ.get("MMFAKES_REGISTRY"):
-        return find_bundle(release_of(str(source)), cache)
+    if _NAME.fullmatch(str(source)) and _has_registry(str(source)): return _of_registry(str(source), cache)
     raise FakesError(_nowhere(path, source))
 
 def _nowhere(path, source):
