@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PILOT', 'COPIED', 'ALONE', 'WRITTEN', 'BY_CONTENT', 'CARRIED', 'MAKERS', 'profile_settings', 'with_own_data',
            'copied_files', 'stated_settings', 'refresh', 'note_params', 'link_data', 'use_cache', 'cache_of',
-           'share_results', 'of_task', 'with_dataset', 'own_dataset', 'project_files', 'library_of', 'make_pilots',
-           'start_dvc', 'make_project']
+           'share_results', 'of_task', 'with_dataset', 'own_dataset', 'keep_splits', 'dataset_file', 'project_files',
+           'library_of', 'make_pilots', 'start_dvc', 'make_project']
 
 # %% ../nbs/00eb_workspace.ipynb #bd232a7d
 import hashlib
@@ -33,7 +33,7 @@ from multimodal_fakes.core import (
     sha256_file,
     write_json,
 )
-from .data.own import own_data, read_cells
+from .data.own import OwnData, own_data, read_cells
 from .plan import check_plan
 from .reach import PACKAGE
 from .record import FIELDS, DatasetConf, label_field, load_dataset_conf, unify_labels
@@ -374,7 +374,7 @@ def own_dataset(
     task:str,      # whose question it answers
     params:dict,   # the whole of params.yaml
     project,       # whose conf/dataset describes the task's datasets
-) -> tuple: # as conf/dataset/<name>.yaml holds it; folder of the table
+) -> OwnData:
     "A table of one's own as a further dataset of a task; raises where it answers another question"
     own = own_data(data, name, project)
     field = params["tasks"][task]["field"]
@@ -388,7 +388,7 @@ def own_dataset(
                          f"{nearest(foreign[0], about.classes)} The task {task} asks for {', '.join(about.classes)}.")
     kept = {key: value for key, value in label.items() if key != "positive"}
     if field not in FIELDS and about.positive: kept["positive"] = about.positive
-    return own.conf | {"labels": {field: kept}}, own.folder
+    return own._replace(conf=own.conf | {"labels": {field: kept}})
 
 def _answers_of(own, label):
     "The classes that a table answers with"
@@ -398,6 +398,23 @@ def _answers_of(own, label):
     said = [unify_labels({column: list(cell) if isinstance(cell, tuple) else cell}, conf) for cell in rows]
     classes = [answer for labels in said for answer in labels.values() if answer]
     return [c for answer in classes for c in ([answer] if isinstance(answer, str) else answer)]
+
+# %% ../nbs/00eb_workspace.ipynb #dadbf03f
+def keep_splits(
+    home,   # a project whose stage shard has run, or not yet
+) -> tuple: # settings to lay over others; path → text of files that a workspace gets
+    "What keeps the posts of an earlier run in their splits; nothing where there was none"
+    earlier = Path(home)/"Step_3/splits.json"
+    if not earlier.is_file(): return {}, {}
+    name = f"conf/splits/{sha256_file(earlier)[:16]}.json"
+    return {"shard": {"keep": name}}, {name: earlier.read_text(encoding="utf-8")}
+
+def dataset_file(
+    name:str,
+    conf:dict,   # of the dataset
+) -> dict: # path → text
+    "The configuration of a dataset as a file of a workspace"
+    return {f"conf/dataset/{name}.yaml": yaml.safe_dump(conf, sort_keys=False, allow_unicode=True)}
 
 # %% ../nbs/00eb_workspace.ipynb #e8fd2929
 CARRIED = "project"      # folder of the installed package

@@ -65,6 +65,8 @@ class TrainIn(Body):
     settings:dict[str, Any] = Field(
         default_factory=dict, max_length=30, examples=[{"epochs": 3}],
         description="Of the expert's recipe, laid over those of params.yaml")
+    table:str = Field("", max_length=300, examples=["reviewed/2026-11.csv"], description=
+        "A table of your own, in the operator's folder of tables, whose posts are trained on as well")
 
 # %% ../../nbs/service/07e_messages.ipynb #a0b571d1
 class FeedbackIn(Body):

@@ -489,7 +489,7 @@ async def post_train(request:Request, expert:str):
     key = idempotency(request)
     service, body = await read_json_of(request, TrainIn)
     whose = dict(owner=request.state.key, client=request.state.limited)
-    job = await service.runs.start(body.task, expert, body.settings, key=key, **whose)
+    job = await service.runs.start(body.task, expert, body.settings, body.table, key=key, **whose)
     return json_response(job.asdict() | {"run_id": job.id}, 202, Location=f"/train/{job.id}")
 
 # %% ../../nbs/service/07i_serve.ipynb #1a7578f3
