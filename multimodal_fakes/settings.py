@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BATCH', 'ROWS', 'SEED', 'LOSSES', 'SCHEDULES', 'PRECISIONS', 'MODALITY', 'SECTIONS', 'Tracker', 'WIDTH', 'AT',
            'Section', 'share', 'count', 'text', 'Prepare', 'Ocr', 'Clip', 'Shard', 'Recipe', 'Fusion', 'Search',
-           'Calibrate', 'Report', 'Export', 'Robustness', 'TaskParams', 'Whole', 'check_whole', 'check_section',
-           'meaning', 'write_comments', 'comment_cell', 'editor_schema']
+           'Calibrate', 'Report', 'Export', 'Robustness', 'TaskParams', 'Gates', 'Whole', 'check_whole',
+           'check_section', 'meaning', 'write_comments', 'comment_cell', 'editor_schema']
 
 # %% ../nbs/00b_settings.ipynb #252ac5b8
 import ast
@@ -227,6 +227,23 @@ SECTIONS = dict(  # section of params.yaml: its schema; `expert` has one a modal
     prepare=Prepare, ocr=Ocr, shard=Shard, expert=Recipe, fusion=Fusion, search=Search,
     calibrate=Calibrate, report=Report, export=Export, robustness=Robustness, tasks=TaskParams)
 
+# %% ../nbs/00b_settings.ipynb #ef33628d
+class Gates(Section):
+    "What a candidate may cost that becomes champion"
+    least_posts:int = count("labelled posts that are judged, fewest", 100, most=ROWS)
+    n_posts:int = count("labelled posts drawn, all if zero", 1000, most=ROWS)
+    n_corrupted:int = count("of them judged once more with each corruption, and with torch", 64, least=1, most=ROWS)
+    severity:int = count("of the corruptions, from 1 to 5", 3, least=1, most=5)
+    ece:float = share("calibration error, or what chance leaves where that is more", 0.05)
+    worse_ece:float = share("by which calibration may be worse than the champion's, beyond the interval", 0.02)
+    fall:float = share("share of right answers that a functionality of the checklist may lose", 0.25)
+    difference:float = share("of a probability between ONNX and torch", 0.05)
+    size:float = Field(2.0, gt=0, le=1e6, description="times the champion's bytes")
+    latency:float = Field(1.5, gt=0, le=1e6, description="times the champion's time for a post")
+    n_timed:int = count("posts that are timed", 30, least=1, most=ROWS)
+    n_boot:int = count("bootstrap resamples", 1000, least=100, most=10**6)
+    seed:int = count("of the draw, the corruptions and the bootstrap", 0, most=SEED)
+
 # %% ../nbs/00b_settings.ipynb #e6027f85
 Tracker = Literal["mlflow", "wandb", "dvclive", "tensorboard"]
 
@@ -235,6 +252,7 @@ class Whole(Section):
     quality:Literal["quick", "balanced", "best"]|None = text("of experts that are chosen: quick, balanced, best", None)
     minutes:float|None = Field(None, gt=0, le=1e6, description="that a run may take, as `quality` has it if none")
     track:list[Tracker] = Field([], description="told of each stage: any of mlflow, wandb, dvclive, tensorboard")
+    gates:Gates = Field(Gates(), description="what a candidate may cost that becomes champion")
 
 def check_whole(
     params:dict,   # the whole of params.yaml
@@ -292,7 +310,7 @@ def meaning(
     section, *keys = path
     if section in Whole.model_fields and not keys: return Whole.model_fields[section].description
     if section in ("expert", "tasks"): keys = keys[1:]
-    schema = SECTIONS.get(section)
+    schema = Gates if section == "gates" else SECTIONS.get(section)
     for key in keys:
         if schema is None or key not in schema.model_fields: return None
         field = schema.model_fields[key]
@@ -376,5 +394,6 @@ def editor_schema() -> dict: # JSON schema of params.yaml
     one_expert = {"type": "object", "required": list(names), "properties": recipe}
     sections["experts"] = {"type": "object", "additionalProperties": one_expert}
     top = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "params.yaml", "type": "object"}
-    sections = Whole.model_json_schema()["properties"] | sections
+    whole = Whole.model_json_schema()
+    sections, definitions = whole["properties"] | sections, definitions | whole["$defs"]
     return top | {"properties": sections, "additionalProperties": False, "$defs": definitions}

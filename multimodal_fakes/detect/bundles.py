@@ -810,8 +810,8 @@ def mlflow_client(
 ): # mlflow.MlflowClient
     "A client of MLflow; raises `FakesError` where its database does not answer"
     for name, value in QUIET.items(): os.environ.setdefault(name, value)
-    for name in ("mlflow", "alembic"): logging.getLogger(name).setLevel(logging.WARNING)
     mlflow = need("mlflow", "track", "A registry of MLflow")
+    for name in ("mlflow", "alembic"): logging.getLogger(name).setLevel(logging.ERROR)     # how it makes its tables
     if uri.startswith("postgresql"): _knock(uri)      # MLflow itself would try for minutes
     with mlflow_answers(uri): return mlflow.MlflowClient(uri, registry_uri=uri)
 
@@ -821,7 +821,7 @@ def _knock(uri):
     engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 10})
     try: engine.connect().close()
     except sqlalchemy.exc.SQLAlchemyError as e:
-        raise FakesError(f"{shown(uri)} does not answer: {_first_line(e)}") from None
+        raise FakesError(f"{shown(uri)}: no answer ({_first_line(e)})") from None
     finally: engine.dispose()
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #0003d960
@@ -834,8 +834,9 @@ def mlflow_answers(
     sqlalchemy = need("sqlalchemy", "track", "A registry of MLflow")
     try: yield
     except (errors.MlflowException, sqlalchemy.exc.SQLAlchemyError) as e:
-        down = "Max retries exceeded" in str(e) or "timed out" in str(e)
-        raise FakesError(f"{shown(uri)} {'does not answer' if down else 'says'}: {_first_line(e)[:300]}") from None
+        said = _first_line(e)
+        if "failed with exception" in said: said = f"no answer ({str(e).rpartition(': ')[2].strip(')')})"
+        raise FakesError(f"{shown(uri)}: {said[:300]}") from None
 
 def _is_none(e):
     "Whether MLflow says that there is no such thing"

@@ -14,6 +14,7 @@ need("mlflow.pyfunc", "track", "A model of MLflow")     # a sentence in place of
 # %% ../../nbs/track/08_pyfunc.ipynb #8824f5c1
 from pathlib import Path
 
+import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel
 from mlflow.types import ColSpec, Schema
@@ -30,7 +31,7 @@ class Judge(PythonModel):
         from multimodal_fakes.detect.predict import Detector
         self.detector = Detector.load(context.artifacts["bundle"])
 
-    def predict(self, context, model_input, params=None):     # DataFrame of posts → DataFrame of answers
+    def predict(self, context, model_input:pd.DataFrame, params=None):     # posts → their answers
         answers = self.detector.predict_frame(model_input)
         return answers[["prediction", "probability", "confidence", "error"]].astype({"prediction": str})
 
@@ -39,7 +40,6 @@ def signature_of(
     folder,   # of a bundle
 ) -> tuple: # ModelSignature; DataFrame with the bundle's known post
     "What a detector takes and gives, and an example of it"
-    pd = need("pandas", "train", "A model of MLflow")
     bundle = read_json(Path(folder)/"detector.json")
     columns = list(dict.fromkeys(SEEN[m] for m in bundle["modalities"]))
     takes = Schema([ColSpec(KINDS[name], name, required=False) for name in columns])

@@ -65,11 +65,11 @@ class Version:
 
     def __str__(self): return f"{self.task}@{self.number} {self.name}"
 
-def _version(known) -> Version: # of MLflow's ModelVersion
+def _version(known, aliases) -> Version: # of MLflow's ModelVersion
     made = datetime.fromtimestamp(known.creation_timestamp / 1000, UTC).isoformat(timespec="seconds")
     about = {name: known.tags.get(f"mmfakes.{name}", "") for name in ("name", "model", "by", "key")}
     return Version(
-        task=known.name, number=int(known.version), aliases=tuple(sorted(known.aliases)), made=made,
+        task=known.name, number=int(known.version), aliases=tuple(sorted(aliases)), made=made,
         note=known.description or "", **about)
 
 def somebody() -> str: # MMFAKES_USER, or the user of this machine
@@ -94,12 +94,12 @@ class Registry:
 
     def versions(self, task) -> list: # of Version, the first one first
         "Versions of a task"
-        return sorted(map(_version, self._search(f"name = '{_plain(task)}'")), key=lambda version: version.number)
+        with mlflow_answers(self.uri): return self._search(task)
 
     def at(self, task, which) -> Version|None:
         "Who is champion, candidate, number 3 or quiet-heron"
         with mlflow_answers(self.uri): known = mlflow_version(self.client, _plain(task), which)
-        return _version(known) if known and KEY in known.tags else None
+        return _version(known, known.aliases) if known and KEY in known.tags else None
 
     def fetch(self, version, cache=None) -> Path: # folder, read only
         "The bundle of a version, verified, in the cache"
@@ -113,20 +113,16 @@ def _plain(task):
 
 # %% ../../nbs/track/08g_registry.ipynb #8d387194
 @patch
-def _search(self:Registry, asked) -> list: # of MLflow's versions that are ours, all pages
-    "Versions by a question"
+def _search(self:Registry, task, more="") -> list: # of Version, the first one first; all pages
+    "Versions of a task that are ours; MLflow's search tells no aliases"
     versions, token = [], None
-    with mlflow_answers(self.uri):
-        while True:
-            page = self.client.search_model_versions(asked, page_token=token)
-            versions += [version for version in page if KEY in version.tags]
-            token = page.token
-            if not token: break
-        champions = {name: self.client.get_registered_model(name).aliases for name in {v.name for v in versions}}
-    for version in versions:
-        pointing = champions[version.name].items()
-        version._aliases = [alias for alias, number in pointing if str(number) == str(version.version)]
-    return versions
+    while True:
+        page = self.client.search_model_versions(f"name = '{_plain(task)}'{more}", page_token=token)
+        versions, token = [*versions, *(version for version in page if KEY in version.tags)], page.token
+        if not token: break
+    pointing = self.client.get_registered_model(task).aliases.items() if versions else ()
+    aliases = {n: [alias for alias, number in pointing if str(number) == n] for n in {str(v.version) for v in versions}}
+    return sorted((_version(v, aliases[str(v.version)]) for v in versions), key=lambda version: version.number)
 
 # %% ../../nbs/track/08g_registry.ipynb #c0b0ca89
 @patch
@@ -147,8 +143,7 @@ def register(self:Registry,
 @patch
 def _same(self:Registry, task, key) -> Version|None: # the first one
     "The version that holds this"
-    same = [_version(known) for known in self._search(f"name = '{_plain(task)}' and tags.`{KEY}` = '{key}'")]
-    return min(same, key=lambda version: version.number, default=None)
+    with mlflow_answers(self.uri): return next(iter(self._search(task, f" and tags.`{KEY}` = '{key}'")), None)
 
 # %% ../../nbs/track/08g_registry.ipynb #30020768
 @patch

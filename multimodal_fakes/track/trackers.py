@@ -120,8 +120,8 @@ def log_bundle(
 ): # LoggedModel
     "Keep a bundle as a model of MLflow, with what goes in and comes out of it, marked by what it holds"
     pyfunc, entities = (need(f"mlflow.{name}", "track", "Tracking") for name in ("pyfunc", "entities"))
-    from multimodal_fakes.track.pyfunc import Judge, signature_of
     with tempfile.TemporaryDirectory() as d, warnings.catch_warnings(action="ignore"):
+        from multimodal_fakes.track.pyfunc import Judge, signature_of
         bundle = save(folder, Path(d)/"bundle")
         signature, example = signature_of(bundle)
         pyfunc.save_model(
