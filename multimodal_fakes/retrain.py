@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from .detect.inference import read_bundle
 from .experts.confs import load_encoder_conf
 from .line import TRACK, check_settings, reproduce, trackers_asked
 from .record import expert_key, expert_model, expert_name, load_dataset_conf
-from .track.gates import Limits, examine, of_run, promote
+from .track.gates import Gate, Limits, examine, of_run, promote
 from .track.registry import Registry, Version
 from .track.trackers import told_as
 from multimodal_fakes.workspace import (
@@ -198,11 +199,12 @@ def retrain(
     work = workspace_for(project, asked, day or time.strftime("%Y%m%d"))
     home = former and home_of(project, task, models_of(read_bundle(former)))
     models = _models(home, task, former) if start == "champion" else None
-    with _noted(work, asked, why):
+    with _noted(work, asked, why) as noted:
         prepare_workspace(work, project, home or project, task, own, models)
         _run(work, project)
         version = registry.register(work/"models"/task, note=why or f"retrained with {own.name}")
         gates, promoted = _through_gates(registry, version, former, work, to_promote, why)
+        noted |= dict(version=str(version), champion=str(champion or ""), promoted=promoted, gates=[*map(asdict, gates)])
     return Retrained(work, version, champion, gates, promoted, time.monotonic() - began)
 
 def _models(home, task, former):
@@ -215,13 +217,14 @@ def _noted(work, asked, why):
     "Write down in the workspace how it stands, so that the same request goes on with it"
     about = dict(asked=asked, why=why, begun=time.strftime("%Y-%m-%d %H:%M:%S"))
     write_json(work/STATE, about | dict(state="running"))
-    try: yield
+    outcome:dict = {}
+    try: yield outcome
     except BaseException as e:
         write_json(work/STATE, about | dict(state="failed", error=f"{e}"))
         if not isinstance(e, FakesError): raise
         raise FakesError(f"{e}\nThe workspace {work} is left as it is. Once the reason is mended, the same command goes "
                          "on there.") from None
-    write_json(work/STATE, about | dict(state="done"))
+    write_json(work/STATE, about | dict(state="done") | outcome)
 
 def _run(work, project):
     "The line in a workspace; raises where a stage fails"

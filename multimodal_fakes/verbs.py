@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENVIRONMENT', 'named_detector', 'predict', 'batch', 'explain', 'why_in_words', 'serve', 'key', 'init', 'run', 'stage',
-           'train', 'experts_named', 'obtain', 'report', 'pack', 'push', 'pull', 'doctor', 'version']
+           'train', 'experts_named', 'retrain', 'recalibrate', 'obtain', 'report', 'pack', 'push', 'pull', 'doctor',
+           'version']
 
 # %% ../nbs/10b_verbs.ipynb #9d42c8b4
 import contextlib
@@ -209,6 +210,33 @@ def experts_named(
     if of_task: return of_task
     names = [*experts, *(params.get("tasks") or {})]
     raise FakesError(f"params.yaml has no expert and no task {name!r}{nearest(name, names)}")
+
+# %% ../nbs/10b_verbs.ipynb #b71d828e
+def retrain(args):
+    "Train the next detector of a task with a dataset more, as a candidate, and ask the gates"
+    _prepare_stages("mmfakes retrain")
+    from multimodal_fakes.retrain import retrain as retrain_task
+    done = retrain_task(args.task, args.data, to_promote=args.promote, **_given(args, "start", "why"))
+    print(done.words())
+    return 1 if args.promote and not done.promoted else 0
+
+def recalibrate(args):
+    "Fit a detector's probabilities to labelled posts, without training"
+    from multimodal_fakes.track.recalibrate import in_words, of_posts
+    from multimodal_fakes.track.recalibrate import recalibrate as recalibrated
+    detector = _detector(args)
+    if args.history: labelled = _labelled_answers(args.history, detector.bundle)
+    else: labelled = of_posts(detector, args.posts, **_given(args, "column"))
+    about = recalibrated(detector.folder, labelled, args.target, **_given(args, "risk"))
+    _print(args, about, in_words(about, args.target))
+
+def _labelled_answers(url, bundle):
+    "The labelled posts of a history"
+    from multimodal_fakes.service.history import History, HistoryConf
+    from multimodal_fakes.track.recalibrate import of_history
+    history = History(HistoryConf(url=url))
+    try: return of_history(history.find(task=bundle["task"]), bundle)
+    finally: history.close()
 
 # %% ../nbs/10b_verbs.ipynb #a7bf59b7
 def obtain(args):

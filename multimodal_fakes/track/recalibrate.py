@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST', 'TIMES', 'MOST_ROWS', 'AGREE', 'Labelled', 'of_history', 'of_posts', 'Shift', 'fit_shift', 'Choice',
-           'choose_shift', 'shifts_of', 'shifted_map', 'decisions_of', 'recalibrate']
+           'choose_shift', 'shifts_of', 'shifted_map', 'decisions_of', 'recalibrate', 'in_words']
 
 # %% ../../nbs/track/08l_recalibrate.ipynb #52fe3316
 from ..core import need
@@ -346,3 +346,18 @@ def _ask_again(target):
     if apart <= AGREE: return
     raise FakesError(f"The runtimes {', '.join(runtimes)} differ by {apart:.3f} on the known post of the new detector, "
                      f"{AGREE:g} is allowed. Export it again from a project (`mmfakes stage export`).")
+
+# %% ../../nbs/track/08l_recalibrate.ipynb #e2c09784
+def in_words(
+    about:dict,   # of `recalibrate`
+    place,        # of the new detector
+) -> str: # lines
+    "What was changed, and what that gained"
+    maps = ", ".join(name or "unchanged" for name in about["maps"])
+    lines = [f"{place}: calibrated on {about['labels']} labels, worth {about['worth']:.0f}; over the map of before: {maps}"]
+    for row in about["nll"]:
+        lines.append(f"  NLL {row['before']:.3f} → {row['after']:.3f} on labels that the map had not seen, "
+                     f"{row['low']:.3f} to {row['high']:.3f} less")
+    lines += [f"  {n} {reason}: left out" for reason, n in about["left_out"].items() if n]
+    lines += [f"  {name} stays as it was: {why}" for name, why in about["kept"].items()]
+    return "\n".join(lines)
