@@ -15,12 +15,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from .core import FakesError, digest, nearest, overlay, read_json, read_yaml, root, sha256_file, write_json
+from multimodal_fakes.core import (
+    FakesError,
+    digest,
+    nearest,
+    overlay,
+    read_json,
+    read_yaml,
+    root,
+    sha256_file,
+    write_json,
+)
 from .data.own import OwnData
 from .detect.inference import read_bundle
 from .experts.confs import load_encoder_conf
 from .line import TRACK, check_settings, reproduce, trackers_asked
-from .record import expert_key, expert_model, expert_name, load_dataset_conf
+from .record import expert_model, expert_name, load_dataset_conf
 from .track.gates import Gate, Limits, examine, of_run, promote
 from .track.registry import Registry, Version
 from .track.trackers import told_as
@@ -41,7 +51,7 @@ def dataset_of(
     task:str,
     project,     # its folder
 ) -> OwnData:
-    "A dataset that answers the question of a task; raises `FakesError` where it does not, or nothing says how it is read"
+    "A dataset that answers a task's question; raises `FakesError` where it does not, or nothing says how it is read"
     source, params = Path(source).expanduser().absolute(), read_yaml(Path(project)/"params.yaml")
     of_task(params, task)                                            # raises where there is none
     if source.is_file(): return own_dataset(str(source), _plain(source.name.split(".")[0]), task, params, project)
@@ -94,8 +104,8 @@ def warm_starts(
     for key, entry in params["experts"].items():
         recipe = params["expert"][entry["modality"]] | entry
         earlier = Path(models)/expert_model(task, expert_name(task, key)).name
-        is_trained = recipe.get("head", "trained") == "trained" and not load_encoder_conf(recipe["encoder"], confs).fixed
-        if not is_trained or not (earlier/"expert.json").is_file(): continue
+        is_fixed = load_encoder_conf(recipe["encoder"], confs).fixed or recipe.get("head", "trained") != "trained"
+        if is_fixed or not (earlier/"expert.json").is_file(): continue
         if read_json(earlier/"expert.json")["encoder"] == recipe["encoder"]: starts[key] = earlier
     return starts
 
@@ -204,7 +214,8 @@ def retrain(
         _run(work, project)
         version = registry.register(work/"models"/task, note=why or f"retrained with {own.name}")
         gates, promoted = _through_gates(registry, version, former, work, to_promote, why)
-        noted |= dict(version=str(version), champion=str(champion or ""), promoted=promoted, gates=[*map(asdict, gates)])
+        noted |= dict(version=str(version), champion=str(champion or ""), promoted=promoted)
+        noted["gates"] = [asdict(gate) for gate in gates]
     return Retrained(work, version, champion, gates, promoted, time.monotonic() - began)
 
 def _models(home, task, former):
@@ -222,8 +233,8 @@ def _noted(work, asked, why):
     except BaseException as e:
         write_json(work/STATE, about | dict(state="failed", error=f"{e}"))
         if not isinstance(e, FakesError): raise
-        raise FakesError(f"{e}\nThe workspace {work} is left as it is. Once the reason is mended, the same command goes "
-                         "on there.") from None
+        raise FakesError(f"{e}\nThe workspace {work} is left as it is. Once the reason is mended, the same command "
+                         "goes on there.") from None
     write_json(work/STATE, about | dict(state="done") | outcome)
 
 def _run(work, project):

@@ -677,8 +677,8 @@ def _fill(work, project, conf, plan):
         (work/name).parent.mkdir(parents=True, exist_ok=True)
         (work/name).write_text(text)
     (work/"params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
-    named = {name: project/folder for name, folder in (("Datasets", conf.datasets), ("weights", conf.weights)) if folder}
-    links = {name: folder.resolve() for name, folder in named.items() if folder.is_dir()}
+    named = {"Datasets": conf.datasets, "weights": conf.weights}
+    links = {name: (project/folder).resolve() for name, folder in named.items() if folder and (project/folder).is_dir()}
     if plan.own: return link_data(work, links["Datasets"], links.get("weights"), {plan.own.name: plan.own.folder})
     for name, folder in links.items(): (work/name).symlink_to(folder, target_is_directory=True)
 

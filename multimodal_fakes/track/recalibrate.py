@@ -21,13 +21,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core import FakesError, digest, nearest, need, read_json, read_sums, write_json, write_sums
+from ..data.rows import columns_of, is_nothing
 from ..detect.answers import answer_columns
 from ..detect.batch import opened_table, predict_table
 from ..detect.bundles import MANIFEST, find_bundle, is_slim, save
 from ..detect.evaluate import read_labels
 from ..detect.inference import lacks_graphs, read_bundle
 from ..detect.predict import Detector, write_golden
-from ..data.rows import columns_of, is_nothing
 from ..metrics import ece, softmax, yes_no
 from .labelled import HEAVIEST, labels_of
 from .windows import posts_of
@@ -102,8 +102,8 @@ def _weights(chances, source):
     return 1 / np.maximum(numbers, 1 / HEAVIEST)
 
 # %% ../../nbs/track/08l_recalibrate.ipynb #1ed92b9e
-LEAST = {"prior": 10, "slope": 40}     # labels of the rarest class from which it is tried; ten a parameter are the least
-                                       # for a logistic fit (Peduzzi et al. 1996, doi 10.1016/S0895-4356(96)00236-3)
+LEAST = {"prior": 10, "slope": 40}     # labels of the rarest class from which it is tried; ten a parameter are the
+                                       # least for a logistic fit (Peduzzi et al. 1996, see `PER_PARAMETER`)
 
 class Shift(NamedTuple):
     "softmax(slope · log p + bias)"
@@ -158,8 +158,8 @@ def choose_shift(
     "The shift that the labels are for; raises `FakesError` where they are too few for any"
     rarest = int(np.bincount(y, minlength=probs.shape[1]).min())
     if rarest < min(LEAST.values()):
-        raise FakesError(f"{len(y)} labels, of which {rarest} are of the rarest class, are too few: recalibration needs "
-                         f"{min(LEAST.values())} of each class. Label more posts.")
+        raise FakesError(f"{len(y)} labels, of which {rarest} are of the rarest class, are too few: recalibration "
+                         f"needs {min(LEAST.values())} of each class. Label more posts.")
     fold = cut_folds(y, seed=seed)
     before = lost = losses(y, probs)
     best, table = None, [dict(kind="none", nll=_mean(before, weights))]
@@ -200,8 +200,8 @@ def shifts_of(
             few.append(e)
     if any(choices): return choices
     if len(few) == len(choices): raise few[0]
-    raise FakesError(f"{len(y)} labels, worth {labelled.worth:.0f}, do not show that another calibration would be better: "
-                     "the interval of what it would gain reaches zero. The detector stays as it is.")
+    raise FakesError(f"{len(y)} labels, worth {labelled.worth:.0f}, do not show that another calibration would be "
+                     "better: the interval of what it would gain reaches zero. The detector stays as it is.")
 
 def _questions(probs, y):
     "(probabilities, labels) of exclusive classes: one question, or yes and no of each class"
@@ -332,7 +332,8 @@ def _rewritten(folder, bundle, target):
     own = write_sums(target, "calibrate", ["detector.json", "ood.safetensors"], parts=parts)
     if graphs:
         about = read_json(target/"onnx/export.json")
-        write_json(target/"onnx/export.json", about | dict(protocol=bundle["protocol"], bundle=own, model=digest(bundle)))
+        about |= dict(protocol=bundle["protocol"], bundle=own, model=digest(bundle))
+        write_json(target/"onnx/export.json", about)
         write_sums(target/"onnx", "export")
     if (target/"golden").is_dir(): _ask_again(target)
     return target
@@ -354,7 +355,7 @@ def in_words(
 ) -> str: # lines
     "What was changed, and what that gained"
     maps = ", ".join(name or "unchanged" for name in about["maps"])
-    lines = [f"{place}: calibrated on {about['labels']} labels, worth {about['worth']:.0f}; over the map of before: {maps}"]
+    lines = [f"{place}: {about['labels']} labels, worth {about['worth']:.0f}; over the map of before: {maps}"]
     for row in about["nll"]:
         lines.append(f"  NLL {row['before']:.3f} → {row['after']:.3f} on labels that the map had not seen, "
                      f"{row['low']:.3f} to {row['high']:.3f} less")
