@@ -42,6 +42,7 @@ from multimodal_fakes.core import (
     nearest,
     patch,
     progress,
+    read_json,
     read_jsonl,
     sha256_file,
     write_json,
