@@ -30,8 +30,8 @@ from .data.own import OwnData
 from .detect.inference import read_bundle
 from .experts.confs import load_encoder_conf
 from .line import TRACK, check_settings, reproduce, trackers_asked
-from .record import expert_model, expert_name, load_dataset_conf
-from .track.gates import Gate, Limits, examine, of_run, promote
+from .record import FIELDS, expert_model, expert_name, label_field, load_dataset_conf
+from .track.gates import Limits, examine, of_run, promote
 from .track.registry import Registry, Version
 from .track.trackers import told_as
 from multimodal_fakes.workspace import (
@@ -57,8 +57,16 @@ def dataset_of(
     if source.is_file(): return own_dataset(str(source), _plain(source.name.split(".")[0]), task, params, project)
     if not source.is_dir(): raise FakesError(f"{source} is neither the folder of a dataset nor a table.")
     conf, field = _conf_of(source, Path(project)/"conf/dataset"), params["tasks"][task]["field"]
-    if field in conf["labels"]: return OwnData(source.name, conf, {}, source, [])
+    if field in conf["labels"]: return OwnData(source.name, _as_asked(conf, field, task, project), {}, source, [])
     raise FakesError(f"{source} answers {', '.join(conf['labels'])}, and the task {task} asks for {field}.")
+
+def _as_asked(conf, field, task, project):
+    "With the positive class of the task, where the dataset leaves it open"
+    names = read_yaml(Path(project)/"params.yaml")["tasks"][task]["datasets"]
+    about = label_field(field, [load_dataset_conf(name, Path(project)/"conf/dataset") for name in names])
+    label = conf["labels"][field]
+    if field in FIELDS or about.positive is None or label.get("positive"): return conf
+    return conf | {"labels": conf["labels"] | {field: label | {"positive": about.positive}}}
 
 def _plain(name): return "".join(c if c.isalnum() else "_" for c in name).strip("_").lower() or "own"
 

@@ -28,7 +28,7 @@ from ..detect.bundles import MANIFEST, find_bundle, is_slim, save
 from ..detect.evaluate import read_labels
 from ..detect.inference import lacks_graphs, read_bundle
 from ..detect.predict import Detector, write_golden
-from ..metrics import ece, softmax, yes_no
+from ..metrics import softmax, yes_no
 from .labelled import HEAVIEST, labels_of
 from .windows import posts_of
 from ..trust.calibrate import Part, answers_out_of_fold, decision_in_words, one_class, threshold_of
