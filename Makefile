@@ -163,9 +163,9 @@ deploy-lint: setup-bench  ## Dockerfiles, compose and Kubernetes manifests throu
 	hadolint --failure-threshold style deploy/Dockerfile.cpu deploy/Dockerfile.cuda
 	yamllint --strict -c deploy/.yamllint deploy
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
-	kubernetes-validate --strict $(filter-out %/kustomization.yaml %/copies/deployment.yaml,$(wildcard deploy/k8s/base/*.yaml deploy/k8s/copies/*.yaml))
+	kubernetes-validate --strict $(filter-out %/kustomization.yaml %/copies/deployment.yaml,$(wildcard deploy/k8s/base/*.yaml deploy/k8s/copies/*.yaml deploy/k8s/retrain/*.yaml))
 	@mkdir -p _scratch
-	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/copies deploy/k8s/gpu; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
+	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/copies deploy/k8s/gpu deploy/k8s/retrain; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
 	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml --profile postgres --profile gpu config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
 	@if command -v promtool >/dev/null; then promtool check rules deploy/alerts.yaml; else echo "promtool is not here: alerts.yaml was held against the names of the metrics only"; fi
 	python deploy/check.py

@@ -1,6 +1,8 @@
 """What no linter sees: that the files in this folder agree with each other, with requirements.lock and the service.
 
 Run by `make deploy-lint`."""
+import contextlib
+import io
 import re
 import sys
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import yaml
 from licences import wrong_licences
 from monitoring import exported, wrong_alerts, wrong_dashboard
 
+from multimodal_fakes.cli import VERBS, make_parser
 from multimodal_fakes.core import FakesError
 from multimodal_fakes.service.respond import read_conf
 
@@ -79,6 +82,38 @@ def wrong_copies():
     volumes = {volume["name"]: volume for volume in pod_of("k8s/copies/deployment.yaml")["volumes"]}
     if "secret" not in volumes["conf"]:
         yield "k8s/copies/deployment.yaml: the settings name the database with its password, so they lie in a secret"
+
+def wrong_retraining():
+    "A schedule that could run twice at once, promote by itself, or do what the service may not"
+    where, cron = "k8s/retrain/cronjob.yaml", yaml.safe_load((HERE/"k8s/retrain/cronjob.yaml").read_text())["spec"]
+    pod, serve = cron["jobTemplate"]["spec"]["template"]["spec"], pod_of("k8s/base/deployment.yaml")
+    if cron["concurrencyPolicy"] != "Forbid":
+        yield f"{where}: two retrainings at once would write one project"
+    for name in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
+        if pod[name] != serve[name]:
+            yield f"{where}: {name} is not that of k8s/base/deployment.yaml"
+    for box in (*pod["initContainers"], *pod["containers"]):
+        if box["securityContext"] != serve["containers"][0]["securityContext"]:
+            yield f"{where}: the securityContext of {box['name']} is not that of k8s/base/deployment.yaml"
+        yield from wrong_command(where, box["args"])
+    listed = set(yaml.safe_load((HERE/"k8s/retrain/kustomization.yaml").read_text())["resources"])
+    there = {path.name for path in (HERE/"k8s/retrain").glob("*.yaml")} - {"kustomization.yaml"}
+    if listed != there:
+        yield f"k8s/retrain/kustomization.yaml: lists {', '.join(sorted(listed ^ there))} differently from the folder"
+
+def wrong_command(where, args):
+    "A command that `mmfakes` does not understand, or that promotes"
+    if args[0] != "mmfakes" or args[1] not in VERBS:
+        yield f"{where}: {' '.join(args[:2])} is no verb of mmfakes"
+        return
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            asked = make_parser().parse_args(args[1:])
+    except SystemExit:
+        yield f"{where}: {' '.join(args)}: {said.getvalue().strip().splitlines()[-1]}"
+        return
+    if getattr(asked, "promote", False):
+        yield f"{where}: a schedule promotes nothing: leave --promote out"
 
 def compose_container(name):
     "A service of compose.yaml"
@@ -174,6 +209,7 @@ if __name__ == "__main__":
             *wrong_copies(),
             *wrong_alerts(known),
             *wrong_dashboard(known),
+            *wrong_retraining(),
         ]
     except FakesError as e:
         sys.exit(str(e))

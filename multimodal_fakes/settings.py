@@ -98,6 +98,7 @@ class Shard(Section):
     val_share:float = share("validation, of the examples without a published split")
     test_share:float = share("test, of the examples without a published split")
     split_by:Literal["published", "group"] = text("keep published splits, or make new ones by group")
+    keep:str = text("splits.json of an earlier run, whose posts stay in their splits; none if empty", "")
     shard_mb:float = Field(gt=0, le=1e6, description="megabytes at which a new tar is begun")
     error_budget:float = share("share of examples that may fail to pack")
     clip:Clip = text("what of each video is looked at")

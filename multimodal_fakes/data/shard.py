@@ -42,6 +42,7 @@ from multimodal_fakes.core import (
     nearest,
     patch,
     progress,
+    read_json,
     read_jsonl,
     sha256_file,
     write_json,
@@ -379,9 +380,10 @@ def make_splits(
     test_share:float=0.2,
     split_by:str="published", # or `group`: published splits are ignored, but for datasets that are only tested on
     seed:int=0,
+    kept=None,                # id → split of an earlier run, which stays
 ) -> tuple[dict, dict]: # {id: split}, {dataset: report}
     "The splits of every dataset, stratified by the first field of its configuration, no class of any lost, and checked"
-    table = _split_table(examples, labels, confs, split_by)
+    table = _split_table(examples, labels, confs, split_by, kept or {})
     fate = published_fate(table)
     parts = dict(list(table.groupby("dataset", sort=False)))
     whole = {name: {"train", "test"} <= set(part.split) for name, part in parts.items()}
@@ -393,20 +395,22 @@ def make_splits(
         fate |= {g: s for g, s in zip(part.group, split) if s != "dropped"}
         split_of |= dict(zip(part.id, split))
         repeated = int(part.group.duplicated(keep=False).sum())
+        if kept and part.id.isin(kept).all(): report["how"] = "as in the earlier run"
         reports[name] = report | dict(groups=part.group.nunique(), repeated=repeated)
     splits = {e.id: split_of[e.id] for e in examples if e.id in split_of}
     check_no_leak(splits, examples)
     return splits, reports
 
 # %% ../../nbs/data/03_shard.ipynb #dd600fea
-def _split_table(examples, labels, confs, split_by):
+def _split_table(examples, labels, confs, split_by, kept):
     "What splitting looks at: dataset, split as published, group, class"
     y = first_label(labels, confs, examples)
     rows = []
     for e in examples:
         if e.id not in labels: continue
         every = "|".join(f"{field} {c}" for field, c in _all_answers(labels[e.id]))
-        rows.append((e.id, e.dataset, _published(e, confs, split_by), group_or_id(e), y.get(e.id, ""), every))
+        split = kept.get(e.id) or _published(e, confs, split_by)
+        rows.append((e.id, e.dataset, split, group_or_id(e), y.get(e.id, ""), every))
     return pd.DataFrame(rows, columns=["id", "dataset", "split", "group", "y", "every"])
 
 def _all_answers(labels):
@@ -957,6 +961,7 @@ def shard_all(
     val_share:float=0.15,     # of a dataset that publishes no validation split
     test_share:float=0.2,     # likewise, test split
     split_by:str="published", # or `group`
+    keep:str="",              # splits.json of an earlier run, whose posts stay in their splits
     shard_mb:float=64.0,      # megabytes at which a new tar is begun
     error_budget:float=0.005, # share of a dataset's examples that may fail, in [0,1]
     clip:dict|None=None,      # settings of a clip, needed where there are videos
@@ -969,7 +974,8 @@ def shard_all(
     confs = read_confs(home, [e.dataset for e in examples], "shard")
     labels, failed = label_all(examples, confs)
     taxonomy = make_taxonomy(confs, labels, examples)
-    splits, reports = make_splits(examples, labels, confs, val_share, test_share, split_by, seed)
+    kept = read_json(Path(home)/keep) if keep else {}
+    splits, reports = make_splits(examples, labels, confs, val_share, test_share, split_by, seed, kept)
     shutil.rmtree(step/"shards", ignore_errors=True)
     clips, not_extracted = _extract(examples, splits, home, clip)
     usable = [e for e in examples if e.id not in not_extracted]
