@@ -116,6 +116,12 @@ def _run(command):
     about = "of a profile; `Datasets` if none is named"
     command.add_argument("--datasets", metavar="FOLDER", default="Datasets", help=about)
     command.add_argument("--weights", metavar="FOLDER", help="of a profile: pretrained weights")
+    _with_debug(command)
+
+def _with_debug(command):
+    "An argument for a run before the one that counts"
+    about = "one epoch on a handful of posts, on the CPU, in runs/debug: to see that all stages end"
+    command.add_argument("--debug", action="store_true", help=about)
 
 def _stage(command):
     command.add_argument("name", metavar="STAGE", help="prepare, ocr, shard, fusion, calibrate, export, report, …")
@@ -123,6 +129,8 @@ def _stage(command):
 
 def _train(command):
     command.add_argument("name", metavar="NAME", help="an expert of params.yaml, or a task: all its experts")
+    _with_debug(command)
+    command.add_argument("--profile", action="store_true", help="tell where the time of the first steps goes")
 
 def _report(command):
     command.add_argument("projects", metavar="PROJECT", nargs="*", help="this one if none is named")

@@ -176,6 +176,7 @@ def init(args):
 def run(args):
     "Raw posts to calibrated detectors: whatever is not up to date; then the table of results"
     _prepare_stages("mmfakes run")
+    if args.debug: return _debug(profile=args.profile, datasets=args.datasets, weights=args.weights)
     from multimodal_fakes.line import check_run, make_workspace, reproduce
     profile = [args.profile, args.datasets, args.weights]
     project = Path(make_workspace(*profile)) if args.profile else root()
@@ -194,8 +195,24 @@ def train(args):
     "Train one expert, or all of a task"
     _prepare_stages("mmfakes train")
     from multimodal_fakes.line import carry_out
-    params = read_yaml(root()/"params.yaml")
-    for name in experts_named(args.name, params): carry_out("expert", [name])
+    names = experts_named(args.name, read_yaml(root()/"params.yaml"))
+    if args.debug: return _debug(experts=names)
+    for name in names: carry_out("expert", [name], **{"profile": True} if args.profile else {})
+    if args.profile: _print_profiles(names)
+
+# %% ../nbs/10b_verbs.ipynb #327bfcde
+def _debug(**where):
+    "A debug run"
+    from multimodal_fakes.debug import debug_run
+    debug_run(**where)
+
+def _print_profiles(names):
+    "Where the time of training went"
+    from multimodal_fakes.experts.expert import training_folder
+    from multimodal_fakes.experts.requests import profile_text
+    for name in names:
+        head_is_fitted = f"{name} was not trained in steps: its head is fitted at once."
+        print(profile_text(training_folder(root(), name)) or head_is_fitted)
 
 # %% ../nbs/10b_verbs.ipynb #fd5dde8a
 def experts_named(
