@@ -265,8 +265,15 @@ def pull(args):
 def doctor(args):
     "What is installed, which device, which detectors, and what is missing for which verb"
     from multimodal_fakes.doctor import examine, in_words
+    if args.sizes: return _print_sizes(args)
     examined = examine(args.models)
     _print(args, examined, in_words(examined))
+
+def _print_sizes(args):
+    "Parameters, megabytes and memory of the detectors here"
+    from multimodal_fakes.reports.sizes import detector_sizes, sizes_in_words
+    sizes = detector_sizes(args.models)
+    _print(args, sizes, sizes_in_words(sizes))
 
 def version(args):
     "The version of the library, with --json of all that matters for an answer"
