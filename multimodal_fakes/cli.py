@@ -164,7 +164,8 @@ def _pull(command):
 
 def _doctor(command):
     command.add_argument("--models", metavar="FOLDER", default="models", help="folder of trained detectors, `models`")
-    command.add_argument("--sizes", action="store_true", help="parameters, megabytes and memory of each detector instead")
+    about = "parameters, megabytes and memory of each detector instead"
+    command.add_argument("--sizes", action="store_true", help=about)
     _with_json(command)
 
 def _version(command): _with_json(command)

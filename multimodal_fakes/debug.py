@@ -130,12 +130,14 @@ def only_experts(
     named = {name for about in tasks.values() for name in (*about["datasets"], *about["tests"])}
     rest = {name: _of_tasks(section, tasks) for name, section in params.items()}
     rest["prepare"]["datasets"] = [name for name in params["prepare"]["datasets"] if name in named]
-    rest["fusion"] = _without(rest["fusion"], ("strategies", "weights", "per_task")) | {"strategy": "auto", "strategies": []}
+    own_choice = {"strategy": "auto", "strategies": []}
+    rest["fusion"] = _without(rest["fusion"], ("strategies", "weights", "per_task")) | own_choice
     return rest | {"tasks": tasks, "experts": experts}
 
 def _of_tasks(section, tasks):
     "A section without what it says of other tasks"
-    if not isinstance(section, dict) or "per_task" not in section: return dict(section) if isinstance(section, dict) else section
+    if not isinstance(section, dict): return section
+    if "per_task" not in section: return dict(section)
     return section | {"per_task": {task: about for task, about in section["per_task"].items() if task in tasks}}
 
 # %% ../nbs/00fa_debug.ipynb #56e20201
@@ -152,13 +154,13 @@ def _said_in_titles(project, tasks):
     "conf/task with that sentence in the title, so that report and cards begin with it"
     files = {f"conf/task/{task}.yaml": project/"conf/task"/f"{task}.yaml" for task in tasks}
     words = {name: read_yaml(path) for name, path in files.items() if path.exists()}
-    titled = {name: about | {"title": f"Debug run, figures mean nothing: {about['title']}"} for name, about in words.items()}
-    return {name: yaml.safe_dump(about, sort_keys=False, allow_unicode=True) for name, about in titled.items()}
+    for about in words.values(): about["title"] = f"Debug run, figures mean nothing: {about['title']}"
+    return {name: yaml.safe_dump(about, sort_keys=False, allow_unicode=True) for name, about in words.items()}
 
 def _vacant(work):
     "The folder of a debug run, without what an earlier one left"
     if work.exists() and not (work/NOTE).exists():
-        raise FakesError(f"{work} is not of a debug run (it has no {NOTE}), and a debug run would overwrite it. Rename it.")
+        raise FakesError(f"{work} is not of a debug run (it has no {NOTE}), and one would overwrite it. Rename it.")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     (work/NOTE).write_text(SAID + "\n", encoding="utf-8")

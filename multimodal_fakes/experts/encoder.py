@@ -671,5 +671,5 @@ def pick_precision(
     if asked == "auto": return "bf16" if bf16 else "fp16" if "fp16" in possible else "fp32"
     if asked in possible: return asked
     needs = {"fp16": "a GPU of NVIDIA, where the loss can be scaled", "bf16": "a GPU of 2020 or later, or a CPU"}
-    raise FakesError(f"precision {asked}: this {device} trains in {' or '.join(possible)}; {asked} needs {needs[asked]}. "
-                     "Set precision to one of these, or to auto.")
+    raise FakesError(f"precision {asked}: this {device} trains in {' or '.join(possible)}; {asked} needs "
+                     f"{needs[asked]}. Set precision to one of these, or to auto.")

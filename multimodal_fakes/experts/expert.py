@@ -207,7 +207,7 @@ def save_expert(
     task:Task,
     name:str,         # in the task
     recipe,           # how it was trained
-    version:dict,     # its number, its parameters, the kind of its head, how that was fitted, the key of an earlier encoder
+    version:dict,     # its number and parameters, the kind of its head, how that was fitted, an earlier encoder's key
 ) -> str: # digest of the sums of its files
     "Write expert.json, the head, the files of the encoder, and their sums"
     from safetensors.torch import save_file
@@ -610,7 +610,8 @@ def expert_metrics(
 ) -> dict: # accuracy and macro-F1 per split
     "The few numbers for `dvc metrics show`"
     best = history.loc[best_row(history, stop_on)]
-    metrics = {"best_epoch": int(best["epoch"])} | {c: round(float(best[c]), 5) for c in dict.fromkeys(["val_loss", stop_on])}
+    metrics:dict = {"best_epoch": int(best["epoch"])}
+    for name in ("val_loss", stop_on): metrics[name] = round(float(best[name]), 5)
     for split in ("val", "test"):
         metrics |= {f"expert_{split}_{k}": v for k, v in _split_metrics(table, split, task).items()}
     return metrics

@@ -97,6 +97,7 @@ def put_back(
     shutil.copytree(checkpoint, place, ignore=shutil.ignore_patterns(ABOUT, "trainer_state.json"), dirs_exist_ok=True)
     best = {"best_metric": about["metrics"][stop_on], "best_model_checkpoint": str(place)}
     best |= {"best_global_step": state["global_step"]}
+    best["log_history"] = [entry for entry in state["log_history"] if round(entry["epoch"]) >= about["epoch"]]
     with atomic_path(place/"trainer_state.json") as temporary: temporary.write_text(json.dumps(state | best))
 
 # %% ../../nbs/experts/04cb_requests.ipynb #d2682e7f

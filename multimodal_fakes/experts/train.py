@@ -6,7 +6,7 @@
 __all__ = ['LOSSES', 'SCHEDULES', 'SCHEDULE_SETTINGS', 'SCORES', 'MOST_ANSWERS', 'COLUMNS', 'STOP_ON', 'STEP_SECONDS',
            'OPTIMIZERS', 'ClassLoss', 'LabelLoss', 'make_loss', 'Classifier', 'Features', 'Order', 'generator_of',
            'Averaged', 'keep_memory', 'is_main_process', 'last_complete', 'Answers', 'epoch_scores', 'history_table',
-           'is_higher_better', 'best_row', 'live_curves', 'fit']
+           'is_higher_better', 'best_row', 'epochs_since_best', 'live_curves', 'fit']
 
 # %% ../../nbs/experts/04d_train.ipynb #4797f8e9
 from ..core import need
@@ -284,13 +284,18 @@ def best_row(
     "Where the metric is best"
     return history[stop_on].idxmax() if is_higher_better(stop_on) else history[stop_on].idxmin()
 
+def epochs_since_best(history, stop_on:str="val_loss") -> int:
+    "How many epochs did not beat the best; all where none has a value"
+    if history[stop_on].isna().all(): return len(history)
+    return len(history) - 1 - history.index.get_loc(best_row(history, stop_on))
+
 def _judged_by(name:str, metrics:dict, epoch) -> dict: # empty for the loss, which has that name already
     "The metric that decides, by the name that the Trainer asks for"
     if name == "eval_loss": return {}
     value = metrics[name.removeprefix("eval_")]
     if value is not None: return {name: value}
-    raise FakesError(f"stop_on {name.removeprefix('eval_')} has no value in epoch {epoch:g}: the validation examples are "
-                     "of one class, or the answers are no numbers. Choose another of "
+    raise FakesError(f"stop_on {name.removeprefix('eval_')} has no value in epoch {epoch:g}: the validation examples "
+                     "are of one class, or the answers are no numbers. Choose another of "
                      f"{', '.join(STOP_ON)}, or lower lr.")
 
 # %% ../../nbs/experts/04d_train.ipynb #679be295
@@ -382,11 +387,21 @@ class _Keeping:
         if not (self.asked and self.asked.wants(state.epoch) and is_main_process()): return
         last = history_table(state.log_history).iloc[-1]
         metrics = {name: None if value != value else value for name, value in last.to_dict().items()}
-        keep_checkpoint(Path(args.output_dir)/f"checkpoint-{state.global_step}", self.asked, round(state.epoch), metrics)
+        checkpoint = Path(args.output_dir)/f"checkpoint-{state.global_step}"
+        keep_checkpoint(checkpoint, self.asked, round(state.epoch), metrics)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if isinstance(model, Averaged): model.update()
         if time.monotonic() - self.saved >= self.save_seconds: control.should_save = True
+
+# %% ../../nbs/experts/04d_train.ipynb #8c7a2a4c
+class _Stopping:
+    "The end of training where the metric has not been beaten for some epochs"
+    def __init__(self, patience, stop_on): self.patience, self.stop_on = patience, stop_on
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        history = history_table(state.log_history)
+        if epochs_since_best(history, self.stop_on) >= self.patience: control.should_training_stop = True
 
 # %% ../../nbs/experts/04d_train.ipynb #189d894f
 class _Profiling:
@@ -483,6 +498,7 @@ def _validated(trainer) -> tuple: # mean loss over all processes; `Answers` of t
     lengths = getattr(val, "lengths", None)
     order = np.arange(len(val)) if lengths is None else np.argsort(lengths, kind="stable")
     mine = order[accelerator.process_index::accelerator.num_processes].tolist()
+    halved = trainer.args.bf16 or trainer.args.fp16
     batches = torch.utils.data.DataLoader(
         val, trainer.args.eval_batch_size, sampler=mine, collate_fn=trainer.data_collator)
     model = trainer.model.eval()
@@ -491,7 +507,7 @@ def _validated(trainer) -> tuple: # mean loss over all processes; `Answers` of t
     for batch in batches:
         batch = trainer._prepare_inputs(batch)
         n = len(batch["labels"])
-        with torch.autocast(accelerator.device.type, _half(trainer.args), enabled=trainer.args.bf16 or trainer.args.fp16):
+        with torch.autocast(accelerator.device.type, _half(trainer.args), enabled=halved):
             outputs = model(**batch)
         total += torch.tensor([float(outputs["loss"]) * n, n])
         answers.add(outputs["logits"], batch["labels"])
@@ -629,8 +645,8 @@ def _run(trainer, checkpoints, s:_Settings, asked:Requests|None) -> "pd.DataFram
     trainer.train(resume_from_checkpoint=start)
     history = history_table(trainer.state.log_history)
     broken = history.epoch[~np.isfinite(history.val_loss)]
-    if len(broken): raise FakesError(f"The validation loss became NaN in epoch {broken.iloc[0]}: lower lr (now {s.lr}).")
-    return history
+    if not len(broken): return history
+    raise FakesError(f"The validation loss became NaN in epoch {broken.iloc[0]}: lower lr (now {s.lr}).")
 
 def _leave(trainer, model, checkpoints, ema):
     "Give the model its weights, and remove what an interrupted run would have needed"
@@ -666,13 +682,13 @@ def fit(
     asked:Requests|None=None,   # checkpoints that stay, a profile
 ) -> "pd.DataFrame": # as of `history_table`; the model is left at its best epoch
     "Train with early stopping; goes on from `checkpoints` where a run was cut off"
-    stop = need("transformers", "train", "Training").EarlyStoppingCallback(patience)
     s = _Settings(epochs, lr, batch_size, weight_decay, seed, n_workers, precision, optimizer, schedule, clip,
                   accumulate, compile, stop_on)
     s.check()
     trained, arguments = _before_training(model, seed, ema), _arguments(checkpoints, s)
     trainer = _trainer(names, schedule, optimizer)(
-        trained, arguments, data_collator=train.collate, train_dataset=train, eval_dataset=val, callbacks=[stop])
+        trained, arguments, data_collator=train.collate, train_dataset=train, eval_dataset=val,
+        callbacks=[_callback(_Stopping, patience, stop_on)])
     _add_ours(trainer, _callback(_Following, live, title), save_seconds, asked)
     history = _run(trainer, checkpoints, s, asked)
     _leave(trainer, model, checkpoints, ema)

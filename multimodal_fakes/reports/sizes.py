@@ -56,8 +56,10 @@ def network_sizes(
     bundle = Path(bundle)
     if variants is None: variants = _tried(bundle)
     about = read_json(bundle/"detector.json")
-    rows = [_row(name, bundle/expert["folder"], [f"{name}_expert"], variants) | {"trained": n_trained(bundle/expert["folder"])}
-            for name, expert in about["experts"].items()]
+    rows = []
+    for name, expert in about["experts"].items():
+        folder = bundle/expert["folder"]
+        rows.append(_row(name, folder, [f"{name}_expert"], variants) | {"trained": n_trained(folder)})
     fusion = bundle/(about.get("fusion") or "none")
     graphs = sorted({v["graph"] for v in variants if v["graph"].startswith("mm_fusion/")})
     if any(fusion.rglob("*.safetensors")):
@@ -125,8 +127,11 @@ def in_table(
     "The same for people; `-` where it is not known"
     lines = [list(HEADS.values()), *([_shown(row[name]) for name in HEADS] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
-                     for line in lines)
+    return "\n".join(_line(*line, widths=widths) for line in lines)
+
+def _line(name, *numbers, widths):
+    "A name to the left, numbers to the right"
+    return "  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(numbers, widths[1:]))])
 
 def _shown(value):
     "A count with its thousands, megabytes with two places"
