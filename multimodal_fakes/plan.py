@@ -124,8 +124,9 @@ def _recipe(where, modality, recipe, project, home):
     "What an expert needs: its encoder, and what it goes on from"
     yield from _encoder(f"{where}.encoder", recipe.get("encoder"), modality, project, home)
     earlier = recipe.get("load_from")
-    if earlier and not (home/earlier/"expert.json").is_file():
-        yield f"{where}.load_from: no expert.json in {home/earlier}."
+    kinds = ("expert.json", "checkpoint.json")      # an expert, or a checkpoint that stayed
+    if earlier and not any((home/earlier/kind).is_file() for kind in kinds):
+        yield f"{where}.load_from: neither {' nor '.join(kinds)} in {home/earlier}."
 
 def _taught(where, taught, field, confs):
     "What is wrong with the question that an expert is taught, where it is not the task's"

@@ -23,9 +23,9 @@ from torch.utils.data import Dataset
 from ..core import patch, read_json, seed_everything, write_json
 from multimodal_fakes.experts.encoder import (
     EncoderConf,
-    has_bf16,
     load_encoder_conf,
     make_vision_encoder,
+    pick_precision,
     tensors,
     train_tokenizer,
 )
@@ -158,7 +158,7 @@ def train(cls:Alignment,
     epochs = min(-(-steps // steps_per_epoch), MOST_EPOCHS)
     aligned = cls(words, model)
     aligned.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs,
-                           weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live,
+                           weight_decay=weight_decay, seed=seed, precision=pick_precision(), schedule="onecycle", live=live,
                            title="words in pictures")
     return aligned
 

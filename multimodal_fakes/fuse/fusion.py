@@ -55,9 +55,9 @@ from multimodal_fakes.core import (
 from multimodal_fakes.experts.encoder import (
     device_of,
     encoder_conf,
-    has_bf16,
     load_encoder,
     parameter_groups,
+    pick_precision,
     placed,
 )
 from ..experts.expert import load_expert, prediction_table, read_features, task_examples, write_parquet
@@ -697,7 +697,7 @@ def tune(self:EndToEnd,
     items = JointItems(evidence, encoders, train, s["seed"])
     val_items = JointItems(evidence, encoders, _fused(evidence, evidence.rows("val")))
     history = fit(joint, items, val_items, checkpoints, s["tune_epochs"], s["tune_lr"], s["batch_size"],
-                  s["patience"], s["weight_decay"], s["seed"], bf16=has_bf16(), live=live,
+                  s["patience"], s["weight_decay"], s["seed"], precision=pick_precision(), live=live,
                   title=f"{self.name} with encoders")
     self.encoders = {name: encoder.to(pick_device()).eval() for name, encoder in encoders.items()}
     return history

@@ -24,10 +24,10 @@ from ..core import FakesError, patch, read_json, seed_everything, write_json
 from ..experts import encoder_av  # noqa: F401 (enters the encoders of audio and video)
 from multimodal_fakes.experts.encoder import (
     encoder_conf,
-    has_bf16,
     load_encoder,
     load_encoder_conf,
     make_encoder,
+    pick_precision,
     tensors,
 )
 from ..experts.preprocess import lips_and_sound
@@ -190,7 +190,7 @@ def train(cls:Sync,
     epochs = -(-steps // steps_per_epoch)
     made = cls(model)
     made.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs,
-                        weight_decay=weight_decay, seed=seed, bf16=has_bf16(), schedule="onecycle", live=live,
+                        weight_decay=weight_decay, seed=seed, precision=pick_precision(), schedule="onecycle", live=live,
                         title="sound and movement")
     return made
 

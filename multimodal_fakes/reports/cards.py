@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['HEADS', 'SEEN', 'MODEL_CARD', 'DATA_CARD', 'Run', 'written', 'about_data', 'gaps', 'to_markdown', 'in_numbers',
            'in_percent', 'in_list', 'not_applicable', 'looks_at', 'not_seen', 'what_ships', 'why_of', 'losses_of',
-           'mapped_by', 'unmapped', 'metric_names', 'on_test', 'on_seen', 'n_parameters', 'by_modality',
-           'about_experts', 'named_model', 'in_sight', 'measured_on', 'not_taught', 'drifted', 'averages',
-           'about_choice', 'proved_in_words', 'in_points', 'gain_in_words', 'candidates', 'serving_cost', 'over_all',
-           'whose_map', 'not_fitted', 'decided_in_words', 'of_each_class', 'costs_of_purposes', 'left_to_a_person',
-           'those_seen', 'unfamiliar', 'share_right', 'build_card', 'write_card']
+           'mapped_by', 'unmapped', 'metric_names', 'on_test', 'on_seen', 'by_modality', 'about_experts', 'named_model',
+           'in_sight', 'measured_on', 'not_taught', 'drifted', 'averages', 'about_choice', 'proved_in_words',
+           'in_points', 'gain_in_words', 'candidates', 'serving_cost', 'over_all', 'whose_map', 'not_fitted',
+           'decided_in_words', 'of_each_class', 'costs_of_purposes', 'left_to_a_person', 'those_seen', 'unfamiliar',
+           'share_right', 'build_card', 'write_card']
 
 # %% ../../nbs/reports/05a_cards.ipynb #57f4523d
 from ..core import need
@@ -34,6 +34,7 @@ from multimodal_fakes.record import (
     unwritten,
     words_gaps,
 )
+from .sizes import n_parameters, network_sizes
 from ..texts import in_markdown
 
 # %% ../../nbs/reports/05a_cards.ipynb #384ca96d
@@ -392,25 +393,6 @@ def _encoders(run):
         "licence": encoders[name]["licence"],
     } for name, modality in run.asked.items()]), *note]
 
-# %% ../../nbs/reports/05a_cards.ipynb #de4d9b38
-def n_parameters(
-    folder,   # of a trained expert
-) -> int|None: # none where it keeps no weights file
-    "How many fractional numbers the weights files hold; counters and indices are no parameters"
-    from safetensors import SafetensorError, safe_open
-    files, n = sorted(Path(folder).glob("*.safetensors")), 0
-    for path in files:
-        try:
-            with safe_open(path, "np") as tensors: n += sum(_n_numbers(tensors.get_slice(k)) for k in tensors.keys())
-        except SafetensorError as e:
-            raise FakesError(f"{path} cannot be read: {e}. Run the stage expert again (`dvc repro`).") from None
-    return n if files else None
-
-
-def _n_numbers(tensor):
-    "Numbers of a tensor, none of a whole-number one"
-    return math.prod(tensor.get_shape()) if "F" in tensor.get_dtype() else 0
-
 # %% ../../nbs/reports/05a_cards.ipynb #ac0a59d4
 def _seconds(path):
     "How long an executed notebook took; none where it does not say"
@@ -439,7 +421,7 @@ def about_experts(run) -> list: # of blocks
     heads = {head: means for head, means in HEADS.items() if head in set(table["head"])}
     note = ("Scores are those on validation / on test. Asked is an expert that what ships asks; "
             "the others were trained and compared, and do not ship.")
-    return [table.loc[:, (table != "").any()], note, heads, *_planned(run)]
+    return [table.loc[:, (table != "").any()], note, heads, *_planned(run), *_sizes_of_networks(run)]
 
 
 def _expert_line(run, name):
@@ -457,13 +439,26 @@ def _expert_line(run, name):
 
 def _in_millions(n):
     "A count of parameters, blank where there is none"
-    if n is None: return ""
+    if n is None or pd.isna(n): return ""
     return f"{n / 1e6:,.2f}" if n >= 10_000 else "under 0.01"
 
 
 def _notebook(run, name): return run.home/expert_step(run.task, name)/"04h_expert.ipynb"
 
 # %% ../../nbs/reports/05a_cards.ipynb #56824e96
+def _sizes_of_networks(run):
+    "How large what ships is, with torch and as graphs of the stage export"
+    path = run.home/f"Step_5/{run.task}/export/variants.csv"
+    variants = pd.read_csv(path).to_dict("records") if path.exists() else []
+    table = pd.DataFrame(network_sizes(run.home/"models"/run.task, variants))
+    for column in ("parameters", "trained"): table[column] = [_in_millions(n) for n in table[column]]
+    names = {"parameters": "million parameters", "trained": "million trained", "torch_mb": "MB, torch",
+             "onnx_mb": "MB, ONNX", "int8_mb": "MB, ONNX in 8 bits"}
+    note = "Of what ships: parameters, those that training could change, and megabytes of the files. "
+    how = "`mmfakes doctor --sizes` measures the memory of a process that answers."
+    return [note + how, table.dropna(axis=1, how="all").rename(columns=names)]
+
+
 def _asked(row):
     "Whether what ships asks an expert, and how much it weighs where what ships weighs"
     if not row["asked"]: return "no"
