@@ -89,7 +89,7 @@ def _serve(command):
     command.add_argument("--host", help="address to listen at, 0.0.0.0 for all; these need keys, or --open")
     command.add_argument("--port", type=int, help="any free one if zero")
     command.add_argument("--model", metavar="SOURCE", help="one detector, from wherever `predict` takes one")
-    command.add_argument("--models", metavar="FOLDER", help="folder of detectors")
+    command.add_argument("--models", metavar="FOLDER", help="folder of detectors; registry: follows its champions")
     about = "folders in it, all if left out"
     command.add_argument("--tasks", "--task", metavar="NAME", nargs="+", help=about)
     _with_runtime(command)
@@ -99,6 +99,21 @@ def _key(command):
     command.add_argument("name", metavar="NAME", help="who will use it; stands in the log")
     about = "what it allows: predict (if none is named), feedback, train, metrics, admin"
     command.add_argument("--scopes", metavar="SCOPE", nargs="+", default=["predict"], help=about)
+    _with_json(command)
+
+# %% ../nbs/11_cli.ipynb #aa6fdbc8
+def _drift(command):
+    about = "sqlite:///history.db or postgresql://user@host/name; the password from there, ~/.pgpass or PGPASSWORD"
+    command.add_argument("--history", metavar="URL", help=about)
+    about = ("in place of a history CSV or Parquet with time, prediction, probabilities (JSON: class → probability), "
+             "and any other column of a history: task, abstained, ood, language, modalities, vectors, label, …")
+    command.add_argument("--table", metavar="FILE", help=about)
+    command.add_argument("--task", metavar="NAME", nargs="+", help="all if left out")
+    about = "end of the reference, until when all was well: 2026-05-01, 2026-05-01T12:00Z, '28 days', '5000 posts'"
+    command.add_argument("--until", metavar="MOMENT", required=True, help=about)
+    command.add_argument("--since", metavar="MOMENT", help="begin of the reference, the first post if left out")
+    about = "written, drift.html if left out"
+    command.add_argument("--page", metavar="FILE.html", default="drift.html", help=about)
     _with_json(command)
 
 # %% ../nbs/11_cli.ipynb #814f1ec1
@@ -116,6 +131,12 @@ def _run(command):
     about = "of a profile; `Datasets` if none is named"
     command.add_argument("--datasets", metavar="FOLDER", default="Datasets", help=about)
     command.add_argument("--weights", metavar="FOLDER", help="of a profile: pretrained weights")
+    _with_debug(command)
+
+def _with_debug(command):
+    "An argument for a run before the one that counts"
+    about = "one epoch on a handful of posts, on the CPU, in runs/debug: to see that all stages end"
+    command.add_argument("--debug", action="store_true", help=about)
 
 def _stage(command):
     command.add_argument("name", metavar="STAGE", help="prepare, ocr, shard, fusion, calibrate, export, report, …")
@@ -123,6 +144,30 @@ def _stage(command):
 
 def _train(command):
     command.add_argument("name", metavar="NAME", help="an expert of params.yaml, or a task: all its experts")
+    _with_debug(command)
+    command.add_argument("--profile", action="store_true", help="tell where the time of the first steps goes")
+
+def _retrain(command):
+    command.add_argument("--task", metavar="NAME", required=True, help="a task of params.yaml")
+    about = "folder of a harvest or of any dataset in our layout, or a table: what is trained on as well"
+    command.add_argument("--data", metavar="FOLDER", required=True, help=about)
+    about = "what the experts go on from: those of the champion, which is the default, or a new start"
+    command.add_argument("--start", choices=("champion", "fresh"), help=about)
+    command.add_argument("--why", metavar="WORDS", help="for the registry's log")
+    command.add_argument("--promote", action="store_true", help="make it champion where every gate is open")
+
+def _recalibrate(command):
+    _with_detector(command)
+    command.add_argument("target", metavar="FOLDER", help="of the new detector, made")
+    labelled = command.add_mutually_exclusive_group(required=True)
+    about = "posts with labels, judged first; a column `chance` says with which each was chosen"
+    labelled.add_argument("--posts", metavar="TABLE", help=about)
+    about = "the service's history, such as sqlite:///history.db: its answers with labels"
+    labelled.add_argument("--history", metavar="URL", help=about)
+    command.add_argument("--label-column", dest="column", metavar="COLUMN", help="of --posts, `label` if none is named")
+    about = "highest share of wrong answers among those given, by which it abstains, 0.1 if left out"
+    command.add_argument("--risk", type=float, metavar="SHARE", help=about)
+    _with_json(command)
 
 def _report(command):
     command.add_argument("projects", metavar="PROJECT", nargs="*", help="this one if none is named")
@@ -189,9 +234,82 @@ def _models(command):
 
 def _doctor(command):
     command.add_argument("--models", metavar="FOLDER", default="models", help="folder of trained detectors, `models`")
+    about = "parameters, megabytes and memory of each detector instead"
+    command.add_argument("--sizes", action="store_true", help=about)
     _with_json(command)
 
 def _version(command): _with_json(command)
+
+_URL = "sqlite:///posts.db, or postgresql://user@host/name; ${VARIABLE} in it is read from the environment"
+
+def _load_sql(command):
+    about = "a table (CSV, TSV, JSON lines, Parquet, …), or a dataset that `prepare` has read, by its name"
+    command.add_argument("source", metavar="SOURCE", help=about)
+    command.add_argument("url", metavar="URL", help=_URL)
+    command.add_argument("--name", metavar="NAME", help="of the dataset, that of the file if none is named")
+    command.add_argument("--id", metavar="COLUMN", help="that names a row, one called `id` if none is named")
+    about = "write what is new or has changed; otherwise the dataset is replaced"
+    command.add_argument("--incremental", action="store_true", help=about)
+    about = "with --incremental: remove the rows that SOURCE no longer has"
+    command.add_argument("--remove", action="store_true", help=about)
+    _with_json(command)
+
+def _read_sql(command):
+    command.add_argument("url", metavar="URL", help=_URL)
+    command.add_argument("target", metavar="TARGET", help="file: .csv, .tsv, .jsonl or .parquet")
+    meant = command.add_mutually_exclusive_group(required=True)
+    meant.add_argument("--query", metavar="SQL", help="one that begins with `select`; nothing can be changed by it")
+    meant.add_argument("--name", metavar="NAME", help="of a dataset that load-sql wrote, of a table or a view")
+    _with_json(command)
+
+# %% ../nbs/11_cli.ipynb #f88b66b6
+def _with_history(command):
+    "Arguments about what a service kept"
+    command.add_argument("--task", metavar="NAME", required=True, help="whose posts")
+    command.add_argument("--history", metavar="URL", help="sqlite:///history.db, postgresql://…; as in --conf if none")
+    command.add_argument("--contents", metavar="FOLDER", help="in which contents are kept; that of --conf if none")
+    command.add_argument("--conf", metavar="FILE", help="settings of the service, conf/serve.yaml if it is there")
+
+def _review(command):
+    _with_history(command)
+    command.add_argument("--n", type=int, default=200, help="posts, 200 if not said")
+    command.add_argument("--out", metavar="FILE", required=True, help="queue.csv, queue.json, or tasks.json")
+    command.add_argument("--share", type=float, help="of the queue that is drawn by chance, 0.3 if not said")
+    command.add_argument("--since", metavar="TIME", help="posts of this moment and later, as 2026-05-01T00:00:00Z")
+    command.add_argument("--until", metavar="TIME", help="posts before this moment")
+    command.add_argument("--alarm", metavar="TIME", help="when what an alarm is about began: later posts come first")
+    command.add_argument("--seed", type=int, help="of the draw, 0 if not said")
+    command.add_argument("--labelstudio", action="store_true", help="write tasks, and beside them their configuration")
+    about = "how pictures reach Label Studio: base64, files, or the address at which you publish them"
+    command.add_argument("--pictures", default="base64", help=about)
+    command.add_argument("--answers", action="store_true", help="show people what the detector answered")
+
+# %% ../nbs/11_cli.ipynb #f8f6e0a2
+def _labels(command):
+    about = "CSV with the columns id, label, by; or JSON as Label Studio exports it, whole or minimal"
+    command.add_argument("file", metavar="FILE", help=about)
+    command.add_argument("--history", metavar="URL", help="sqlite:///history.db, postgresql://…; as in --conf if none")
+    command.add_argument("--conf", metavar="FILE", help="settings of the service, conf/serve.yaml if it is there")
+    command.add_argument("--by", metavar="NAME", help="who labelled, where the file does not say it")
+    _with_json(command)
+
+def _harvest(command):
+    command.add_argument("folder", metavar="FOLDER", help="of the dataset, whose name it is, such as Datasets/served")
+    _with_history(command)
+    about = "project whose examples copies are looked for in, this one if none is named; `none`: they are not"
+    command.add_argument("--train", metavar="PROJECT", default=".", help=about)
+    command.add_argument("--field", help="the task's question, such as fake; that of the project if none")
+    command.add_argument("--positive", metavar="CLASS", help="of two classes, where the question is one of your own")
+    command.add_argument("--since", metavar="TIME", help="new posts of this moment and later, as 2026-05-01T00:00:00Z")
+    command.add_argument("--by", choices=("majority", "latest"), help="which label a post gets, `majority` if not said")
+    about = "posts without a majority: `keep` gives them the latest label"
+    command.add_argument("--undecided", choices=("leave_out", "keep"), help=about)
+    command.add_argument("--order", choices=("date", "chance"), help="latest posts test, or any; `date` if not said")
+    command.add_argument("--val-share", type=float, help="of new groups, for validation; shard's if not said")
+    command.add_argument("--test-share", type=float, help="of new groups, for testing; shard's if not said")
+    command.add_argument("--seed", type=int, help="of an order by chance, 0 if not said")
+    command.add_argument("--to", metavar="FOLDER", help="receives NAME.yaml, conf/dataset of the project if none")
+    _with_json(command)
 
 # %% ../nbs/11_cli.ipynb #2720cfa9
 VERBS = {      # name → what it takes, an example
@@ -200,12 +318,15 @@ VERBS = {      # name → what it takes, an example
     "run": (_run, "mmfakes run --profile real --datasets ~/datasets"),
     "stage": (_stage, "mmfakes stage calibrate fake_news"),
     "train": (_train, "mmfakes train fake_news_text"),
+    "retrain": (_retrain, "mmfakes retrain --task fake_news --data Datasets/harvested"),
+    "recalibrate": (_recalibrate, "mmfakes recalibrate --model fake_news@champion --posts labelled.csv recalibrated"),
     "report": (_report, "mmfakes report --task fake_news seed0 seed1 seed2"),
     "predict": (_predict, 'mmfakes predict --task fake_news --text "A headline" --image photo.jpg'),
     "batch": (_batch, "mmfakes batch posts.csv judged.parquet --task fake_news --evaluate"),
     "explain": (_explain, 'mmfakes explain --task fake_news --text "A headline" --picture why.png'),
     "serve": (_serve, "mmfakes serve --models models --port 8000"),
     "key": (_key, "mmfakes key newsroom --scopes predict feedback >> keys.txt"),
+    "drift": (_drift, "mmfakes drift --history sqlite:///history.db --task fake_news --until 2026-05-01"),
     "pack": (_pack, "mmfakes pack models/fake_news fake_news.tar.gz --number 3"),
     "push": (_push, "mmfakes push models/fake_news hf://me/fake_news"),
     "pull": (_pull, "mmfakes pull hf://me/fake_news models/fake_news"),
@@ -213,6 +334,11 @@ VERBS = {      # name → what it takes, an example
     "promote": (_promote, 'mmfakes promote fake_news --force "latency=a larger machine comes"'),
     "rollback": (_rollback, 'mmfakes rollback fake_news --why "complaints since noon"'),
     "models": (_models, "mmfakes models fake_news --log"),
+    "review": (_review, "mmfakes review --task fake_news --history sqlite:///history.db --n 200 --out queue.csv"),
+    "labels": (_labels, "mmfakes labels queue.csv --history sqlite:///history.db --by ann"),
+    "harvest": (_harvest, "mmfakes harvest Datasets/served --task fake_news --history sqlite:///history.db"),
+    "load-sql": (_load_sql, "mmfakes load-sql posts.csv sqlite:///posts.db --incremental"),
+    "read-sql": (_read_sql, "mmfakes read-sql sqlite:///posts.db posts.jsonl --name posts"),
     "doctor": (_doctor, "mmfakes doctor"),
     "version": (_version, "mmfakes version --json"),
 }
@@ -220,6 +346,8 @@ STATUS = {     # verb → when its exit status is 0, where that is not plain
     "batch": "where a row was judged, 1 where none was or there is none",
     "run": "where every stage went well, 1 where one failed",
     "promote": "where it is champion now, 1 where it was refused",
+    "drift": "where nothing has changed, 1 where something has, 2 where a task could not be watched",
+    "retrain": "where a candidate was made and, with --promote, is champion; 1 otherwise",
 }
 _PLAIN = "where all went well, 1 on an error, which is one line on stderr"
 
@@ -227,12 +355,13 @@ _PLAIN = "where all went well, 1 on an error, which is one line on stderr"
 def _add(commands, name):
     "A verb, with its help"
     takes, example = VERBS[name]
-    about = getattr(verbs, name).__doc__
+    verb = getattr(verbs, name.replace("-", "_"))
+    about = verb.__doc__
     status = f"Exit status: 0 {STATUS.get(name, _PLAIN)}, 2 where the command is not understood, 130 after Ctrl-C."
     command = commands.add_parser(
         name, help=about, description=about, epilog=f"Example:\n  {example}\n\n{textwrap.fill(status, 100)}",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.set_defaults(run=getattr(verbs, name))
+    command.set_defaults(run=verb)
     takes(command)
 
 def make_parser() -> argparse.ArgumentParser:

@@ -318,12 +318,13 @@ def run_stage(
     stage:str,               # a key of `STAGES`
     name:str|None=None,      # of the task, or of the expert, see `stage_params`
     project:Path|None=None,  # the folder that holds params.yaml, `root()` if none
+    **changes,               # settings that differ from params.yaml this once
 ) -> Path: # the executed notebook
     "Run one stage: check its parameters, execute its notebook, publish what it wrote; trackers are told"
     need("papermill", "pipeline", "Running a stage")
     project = project or root()
     params = read_yaml(project/"params.yaml")
-    parameters = stage_params(stage, params, name)
+    parameters = stage_params(stage, params, name) | changes
     names = dict(task=parameters.get("task"), key=name)
     place = STAGES[stage].place.format(**names)
     folders = [folder.format(**names) for folder in STAGES[stage].folders]
@@ -767,6 +768,7 @@ VERBS = "scan, facts, settings, workspace, plan or reproduce"
 def carry_out(
     what:str,    # a stage, or one of `VERBS`
     names=(),    # its task or expert; or profile, datasets folder and weights folder
+    **changes,   # settings of the stage that differ this once
 ) -> int: # exit status
     "What DVC runs, and `mmfakes stage`; where a stage fails, the results of before come back"
     if what in ("reproduce", "plan"):
@@ -776,7 +778,7 @@ def carry_out(
     elif what == "settings": write_settings(root())
     elif what == "scan": scan(root())
     elif what == "facts": write_facts(root())
-    else: _run_or_restore(what, names)
+    else: _run_or_restore(what, names, changes)
     return 0
 
 def main(argv=None):
@@ -789,12 +791,12 @@ def main(argv=None):
     except FakesError as e: sys.exit(f"Error: {e}")
 
 # %% ../nbs/00f_line.ipynb #abf59151
-def _run_or_restore(stage, names):
+def _run_or_restore(stage, names, changes):
     "Run a stage; where it fails or is interrupted, the results of before come back"
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     project = root()
-    try: executed = run_stage(stage, *names, project=project)
+    try: executed = run_stage(stage, *names, project=project, **changes)
     except BaseException as e:
         for number in before: signal.signal(number, signal.SIG_IGN)
         after = restored(project)

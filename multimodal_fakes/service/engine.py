@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['HEADER', 'RUNS', 'PUBLIC', 'INHERITED', 'KEPT_MEMORY', 'MINUTE', 'LONGEST_LINE', 'LARGEST_REPLY', 'PIECE', 'LENGTHS',
            'PARTS', 'WORDS', 'SECONDS', 'SIZES', 'LONGEST_DETOUR', 'MOST_DETOURS', 'LONG', 'OUTCOMES', 'ENDS', 'EVENTS',
-           'GRACE', 'UNWANTED_SECONDS', 'STARTING', 'EngineConf', 'Busy', 'NotReady', 'TimeLimit', 'WorkerDied',
-           'DetectorFailed', 'frame', 'unframe', 'read_frame', 'load_detector', 'load_all', 'describe', 'judge',
-           'as_reply', 'error_reply', 'no_memory', 'as_error', 'work', 'posts_of', 'worker_environment', 'cores',
-           'Ration', 'Lines', 'to_stderr', 'Died', 'Overran', 'Unwanted', 'Worker', 'Post', 'checked_parts',
-           'batch_frame', 'Shares', 'Bucket', 'Batcher', 'Cache', 'post_key', 'Histogram', 'Lane', 'Detours',
+           'GRACE', 'UNWANTED_SECONDS', 'NO_DETECTOR', 'STARTING', 'EngineConf', 'Busy', 'NotReady', 'TimeLimit',
+           'WorkerDied', 'DetectorFailed', 'frame', 'unframe', 'read_frame', 'load_detector', 'load_all', 'describe',
+           'judge', 'as_reply', 'error_reply', 'no_memory', 'as_error', 'work', 'posts_of', 'worker_environment',
+           'cores', 'Ration', 'Lines', 'to_stderr', 'Died', 'Overran', 'Unwanted', 'Worker', 'Post', 'checked_parts',
+           'batch_frame', 'Shares', 'Bucket', 'Batcher', 'Cache', 'post_key', 'Histogram', 'Lane', 'Life', 'Detours',
            'modalities_of', 'share_tasks', 'Engine']
 
 # %% ../../nbs/service/07g_engine.ipynb #333ad4a5
@@ -30,6 +30,7 @@ import traceback
 from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -136,17 +137,16 @@ def load_detector(
 
 # %% ../../nbs/service/07g_engine.ipynb #3ed602e1
 def load_all(
-    setup:dict,   # of `Engine`: load, models, tasks, runtime, device
+    setup:dict,   # of `Engine`: load, tasks (name → folder), runtime, device
 ) -> tuple: # task → detector; task → what it is; task → none or why it may not be used
     "Load the detectors and try each"
     module, name = setup["load"].split(":")
     load = getattr(importlib.import_module(module), name)
     detectors, tasks = {}, {}
     reasons:dict[str, str|None] = {}
-    for task in setup["tasks"]:
-        folder = Path(setup["models"])/task
+    for task, folder in setup["tasks"].items():
         try:
-            detector = load(folder, setup["runtime"], setup["device"])
+            detector = load(Path(folder), setup["runtime"], setup["device"])
             ok, why = detector.golden()
             about = describe(detector) | {name: getattr(detector, name, None) for name in RUNS}
         except Exception as e:
@@ -157,7 +157,7 @@ def load_all(
         detectors[task], tasks[task] = detector, about
         reasons[task] = None if ok else f"golden sample: {why}"
     for task, why in reasons.items():      # strangers see no folders
-        if why: reasons[task] = why.replace(str(Path(setup["models"])/task), task)
+        if why: reasons[task] = why.replace(str(setup["tasks"][task]), task)
     return detectors, tasks, reasons
 
 # %% ../../nbs/service/07g_engine.ipynb #adbe2d02
@@ -390,7 +390,7 @@ class Unwanted(Died):
 class Worker(asyncio.Protocol):
     "One process: started, asked, ended"
     def __init__(self,
-        setup:dict,      # load, models, tasks, runtime, device, threads, memory_mb, nice
+        setup:dict,      # load, tasks, runtime, device, threads, memory_mb, nice
         ration:Ration,   # takes what it writes
     ):
         self.setup, self.ration = setup, ration
@@ -509,7 +509,7 @@ LENGTHS = (64, 128, 256, 512, 2048)      # characters of texts that go together
 class Post:
     "A post on its way"
     def __init__(self,
-        task:str,
+        task:str,        # name of the detector that judges it
         parts:dict,      # of `checked_parts`
         seconds:float,   # until it must be answered
         key=None,        # of `post_key`
@@ -855,7 +855,9 @@ class Lane:
         self.spare = spare
         self.places = asyncio.Semaphore(n_workers)      # of workers that judge
         self.batcher = Batcher(conf, n_workers, most)
-        self.up = {}                    # number of a worker → task → why it may not be used
+        self.lives:list = []            # of `Life`, one for each worker that is there or comes
+        self.begun = 0                  # lives so far
+        self.up = {}                    # number of a life → task → why it may not be used
         self.known = {}                 # the same of the worker that loaded last
         self.failed = False             # whether the last one that was started did not load
         self.trouble = "not started"    # why there is no worker
@@ -875,6 +877,28 @@ class Lane:
         "Seconds for which the oldest of the posts has waited"
         came = [next(iter(bucket.posts)).since for bucket in self.batcher.buckets.values() if bucket.posts]
         return time.monotonic() - min(came) if came else 0.0
+
+# %% ../../nbs/service/07g_engine.ipynb #3d16f287
+@dataclass
+class Life:
+    "A worker, and the next in its place, until it has to leave"
+    k:int                         # its number in its lane
+    loaded:asyncio.Future         # whether its first worker did
+    leave:asyncio.Future          # done when it has to
+    at_work:bool = False          # its worker gets posts
+    task:asyncio.Task|None = field(default=None, repr=False)
+
+    def end(self):
+        "Let it leave: at once, or when its worker has answered"
+        if not self.at_work: self.task.cancel()
+        elif not self.leave.done(): self.leave.set_result(None)
+
+@patch
+def grow(self:Lane, n:int, spare:int):
+    "Make room for more workers"
+    for _ in range(n - self.n_workers): self.places.release()
+    self.n_workers = self.batcher.n_workers = max(n, self.n_workers)
+    self.spare = max(spare, self.spare)
 
 # %% ../../nbs/service/07g_engine.ipynb #d2f22f77
 @patch
@@ -950,24 +974,24 @@ def modalities_of(
     except (FakesError, OSError, KeyError, TypeError, ValueError): return set()
 
 def share_tasks(
-    tasks:list,
-    models,      # folder of detectors
+    folders:dict,   # name of a detector → its folder
 ) -> tuple: # tasks of the short lane, tasks of the long one; a detector that looks at videos and pictures is in both
     "Which workers load which tasks"
-    looks = {task: modalities_of(Path(models)/task) for task in tasks}
-    short = [task for task in tasks if not looks[task] or looks[task] - LONG]
-    return short, [task for task in tasks if looks[task] & LONG]
+    looks = {task: modalities_of(Path(folder)) for task, folder in folders.items()}
+    short = [task for task in folders if not looks[task] or looks[task] - LONG]
+    return short, [task for task in folders if looks[task] & LONG]
 
 # %% ../../nbs/service/07g_engine.ipynb #f1c0e69e
 OUTCOMES = {Busy: "refused", TimeLimit: "late", WorkerDied: "lost"}
 ENDS = {Overran: "overran", Unwanted: "stopped"}      # of workers; all others are deaths
 EVENTS = ("answers", "errors", "cancelled", "cache_hits", "shared", "batches", "deaths", "recycled", "crowded_out")
 
-def _tasks_in(models) -> list:
-    names = sorted(p.parent.name for p in Path(models).glob("*/detector.json"))
-    if names: return names
+def _folders_of(conf) -> dict: # task → folder
+    models = Path(conf.models).resolve()
+    names = conf.tasks or sorted(path.parent.name for path in models.glob("*/detector.json"))
+    if names: return {name: str(models/name) for name in names}
     raise FakesError(
-        f"No detector in the folder {models!r}. `make run` trains the pilot's; or set `engine.models`.")
+        f"No detector in the folder {conf.models!r}. `make run` trains the pilot's; or set `engine.models`.")
 
 # %% ../../nbs/service/07g_engine.ipynb #4549d4e8
 class Engine:
@@ -976,74 +1000,99 @@ class Engine:
         conf:EngineConf,
         load:str="multimodal_fakes.service.engine:load_detector",   # what loads a detector, as module:function
         tell:Callable=to_stderr,   # takes each line that workers write, and each trouble of the engine's own
+        folders:dict|None=None,    # task → folder of its detector; those of the settings if none
+        nice=(5, 15),              # steps that workers of the short and the long lane take back behind others
     ):
-        self.conf, self.tell = conf, tell
-        self.names = conf.tasks or _tasks_in(conf.models)
-        self.load = load
+        self.conf, self.tell, self.load, self.nice = conf, tell, load, nice
+        self.folders = _folders_of(conf) if folders is None else folders      # name of a detector → its folder
+        tasks = conf.tasks or list(self.folders)
+        self.serving = {task: task if task in self.folders else None for task in tasks}     # task → its detector
+        self.about, self.versions = {}, {}      # name of a detector → what it is; → what a registry says of it
         self.ration = Ration(tell, conf.log_lines, conf.log_kb * 1024)
         self.short, self.long = self._lanes()
         self.detours = Detours(conf.detour_seconds)
         self.cache = Cache(conf.cache_entries)
         self.open = {}                  # key → post that is on its way
-        self.lives = []                 # tasks of the event loop, one a worker
         self.closed = False
-        self.tasks = {}                 # task → what it is
+        self.tasks = {}                 # task → what its detector is
         self.counts = dict.fromkeys((*OUTCOMES.values(), *ENDS.values(), *EVENTS), 0)
         self.times = {"waiting": Histogram(SECONDS), "working": Histogram(SECONDS), "batch_size": Histogram(SIZES)}
 
     async def start(self):
         "Start the workers; `ready` tells when they are. From now on no other process reads this one's memory"
         hide()
-        for lane in (self.short, self.long): lane.trouble = "loading"
-        lives = [(lane, k) for lane in (self.short, self.long) for k in range(lane.n_workers + lane.spare)]
-        self.lives = [asyncio.create_task(self._life(*life)) for life in lives]
+        for lane in (self.short, self.long):
+            lane.trouble = "loading"
+            for _ in range(lane.n_workers + lane.spare): self._one_more(lane)
 
 # %% ../../nbs/service/07g_engine.ipynb #810d0d85
 @patch
 def _lanes(self:Engine) -> tuple:
     "The short lane and the long one"
-    conf = self.conf
-    models = str(Path(conf.models).resolve())
-    limits = conf.model_dump(include={"runtime", "device", "threads", "memory_mb"})
-    setup = {"load": self.load, "models": models, **limits}
-    short, long = share_tasks(self.names, models)
-    n_short = n_long = conf.n_workers or cores()
-    if short: n_long = conf.long_workers
-    else: n_short = 0
-    spare = conf.spare_workers if short else 0
-    return (Lane("short", conf, n_short, setup | {"tasks": short, "nice": 5}, spare=spare),
-            Lane("long", conf, n_long, setup | {"tasks": long, "nice": 15}, most=1))
+    limits = self.conf.model_dump(include={"runtime", "device", "threads", "memory_mb"})
+    setup = {"load": self.load, **limits}
+    (n_short, spare), (n_long, _) = self._sizes(self.folders)
+    short, long = ({name: self.folders[name] for name in names} for names in share_tasks(self.folders))
+    return (Lane("short", self.conf, n_short, setup | {"tasks": short, "nice": self.nice[0]}, spare=spare),
+            Lane("long", self.conf, n_long, setup | {"tasks": long, "nice": self.nice[1]}, most=1))
+
+@patch
+def _sizes(self:Engine, folders) -> tuple: # of both lanes: workers, and spare ones
+    short, long = share_tasks(folders)
+    n = self.conf.n_workers or cores()
+    if short: return (n, self.conf.spare_workers), (self.conf.long_workers, 0)
+    return (0, 0), (n if long else 0, 0)
 
 # %% ../../nbs/service/07g_engine.ipynb #5108e156
 @patch
-async def _life(self:Engine, lane, k):
-    "Worker k of a lane, and the next in its place"
+def _one_more(self:Engine, lane) -> Life:
+    "One worker more for a lane"
+    loop = asyncio.get_running_loop()
+    life = Life(lane.begun, loop.create_future(), loop.create_future())
+    lane.begun += 1
+    lane.lives.append(life)
+    life.task = asyncio.create_task(self._live(lane, life))
+    life.task.add_done_callback(lambda _: lane.lives.remove(life))
+    return life
+
+@patch
+async def _live(self:Engine, lane, life):
+    "A worker of a lane, and the next in its place"
     failed = 0
-    if k: await lane.first.wait()
-    while True:
-        worker = Worker(lane.setup | {"tasks": list(lane.setup["tasks"])}, self.ration)
+    if life is not lane.lives[0]: await lane.first.wait()
+    while not life.leave.done():
+        worker = Worker(lane.setup | {"tasks": dict(lane.setup["tasks"])}, self.ration)
         try:
             report = await worker.start(self.conf.start_seconds)
             failed = 0
-            self._welcome(lane, k, worker, report)
-            async with lane.places: await self._serve(lane, worker, report)
+            self._welcome(lane, life, worker, report)
+            async with lane.places: await self._serve(lane, life, worker, report)
         except Exception as e:      # whatever it is, a worker must come
-            self._note_end(lane, e, k in lane.up)
-            failed += k not in lane.up
+            self._note_end(lane, e, life.k in lane.up)
+            failed += life.k not in lane.up
         finally:
-            lane.up.pop(k, None)
+            life.at_work = False
+            lane.up.pop(life.k, None)
+            if not life.loaded.done(): life.loaded.set_result(False)
             await worker.end()
         if failed: await asyncio.sleep(min(30, 2**failed / 4))
 
 # %% ../../nbs/service/07g_engine.ipynb #e7311df8
 @patch
-def _welcome(self:Engine, lane, k, worker, report):
+def _welcome(self:Engine, lane, life, worker, report):
     "A worker has loaded"
-    lane.up[k] = lane.known = report["reasons"]
+    lane.up[life.k] = lane.known = report["reasons"]
     lane.failed = False
-    self.tasks.update(report["tasks"])
+    self._learn(report["tasks"])
+    if not life.loaded.done(): life.loaded.set_result(True)
     worker.slow_start = any(about["device"] not in (None, "cpu") for about in report["tasks"].values())
     lane.first.set()
+
+@patch
+def _learn(self:Engine, tasks):
+    "What workers say of their detectors"
+    self.about |= {name: about | self.versions.get(name, {}) for name, about in tasks.items()}
+    self.tasks = {task: self.about[name] for task, name in self.serving.items() if name in self.about}
 
 @patch
 def _note_end(self:Engine, lane, e, loaded):
@@ -1058,24 +1107,25 @@ def _note_end(self:Engine, lane, e, loaded):
 
 # %% ../../nbs/service/07g_engine.ipynb #0381eb1f
 @patch
-async def _serve(self:Engine, lane, worker, report):
-    "Batch after batch, until the worker has grown too large or lacks a task; raises `Died`"
+async def _serve(self:Engine, lane, life, worker, report):
+    "Batch after batch, until the worker has grown too large, lacks a task or has to leave; raises `Died`"
     resident, grown = report["resident"], self.conf.memory_mb * 2**19 or math.inf
     limit = resident + grown
-    while resident < limit:
+    life.at_work = True
+    while resident < limit and not life.leave.done():
         taken = lane.batcher.take()
-        await asyncio.wait([taken, worker.gone], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([taken, worker.gone, life.leave], return_when=asyncio.FIRST_COMPLETED)
         task = taken.result()[0].task if taken.done() else None
         if worker.gone.done():
             self._give_back(lane, taken)
             raise Died(await worker.epitaph())
         if task not in worker.setup["tasks"]:
-            lane.setup["tasks"] = sorted({*lane.setup["tasks"], task})
+            if task: lane.setup["tasks"] |= {task: self.folders[task]}
             self._give_back(lane, taken)
             return
         if task in report["tasks"]: resident = await self._judge(lane, worker, taken.result())
         else: self._refuse(lane, taken.result(), NotReady(f"{task} is not ready: {report['reasons'][task]}"))
-    self.counts["recycled"] += 1
+    if resident >= limit: self.counts["recycled"] += 1
 
 # %% ../../nbs/service/07g_engine.ipynb #e979d505
 @patch
@@ -1219,32 +1269,34 @@ async def predict(
 # %% ../../nbs/service/07g_engine.ipynb #e868fc18
 @patch
 async def _predict(self:Engine, task, post, seconds, client, traits):
-    self._check_task(task)
+    name = self._detector_of(task)
     parts = checked_parts(post)
-    key = await self._key(task, parts, traits)
+    key = await self._key(name, parts, traits)
     cached = self.cache.get(key)
     if cached: self.counts["cache_hits"] += 1
     elif key in self.open: self.counts["shared"] += 1
-    else: self._admit(Post(task, parts, seconds, key, client, traits))
+    else: self._admit(Post(name, parts, seconds, key, client, traits))
     kind, blob = ("answer", cached) if cached else await self._wait(self.open[key], seconds)
     if kind == "error": raise as_error(blob)
-    return json.loads(blob)
+    return json.loads(blob) | self.versions.get(name, {})
 
 # %% ../../nbs/service/07g_engine.ipynb #6b14def9
 @patch
-def _check_task(self:Engine, task):
-    "Refuse what cannot be judged here, or not now"
-    if task not in self.names: raise FakesError(f"No task {task!r}{nearest(task, self.names)}")
-    reason = self._reason(task)
-    if reason and (self._home(task).up or task not in self.tasks): raise NotReady(f"{task} is not ready: {reason}")
+def _detector_of(self:Engine, task) -> str:
+    "The detector that judges a task; refuses what cannot be judged here, or not now"
+    if task not in self.serving: raise FakesError(f"No task {task!r}{nearest(task, self.serving)}")
+    name = self.serving[task]
+    reason = self._reason(name)
+    if reason and (name not in self.about or self._home(name).up): raise NotReady(f"{task} is not ready: {reason}")
+    return name
 
 @patch
-async def _key(self:Engine, task, parts, traits):
+async def _key(self:Engine, name, parts, traits):
     "What the answer is remembered by; unique where none is"
     if not self.conf.cache_entries: return object()
-    version = [*(self.tasks[task].get(k) for k in ("model", "protocol")), *traits]
-    if sum(map(len, parts.values())) < 2**18: return post_key(task, version, parts)
-    return await asyncio.to_thread(post_key, task, version, parts)
+    version = [*(self.about[name].get(k) for k in ("model", "protocol")), *traits]
+    if sum(map(len, parts.values())) < 2**18: return post_key(name, version, parts)
+    return await asyncio.to_thread(post_key, name, version, parts)
 
 # %% ../../nbs/service/07g_engine.ipynb #21ac79d3
 @patch
@@ -1320,28 +1372,32 @@ def _abandon(self:Engine, post):
     elif post.lane.batcher.remove(post): self.open.pop(post.key, None)
 
 # %% ../../nbs/service/07g_engine.ipynb #a494078e
+NO_DETECTOR = "it has no detector yet"
+
 @patch
 def ready(self:Engine) -> dict: # task → none, or why not
     "Whether each task can be used"
-    return {task: "stopping" if self.closed else self._reason(task) for task in self.names}
+    return {task: "stopping" if self.closed else self._reason(name) for task, name in self.serving.items()}
 
 @patch
-def _reason(self:Engine, task) -> str|None:
-    lane = self._home(task)
+def _reason(self:Engine, name) -> str|None:
+    if name is None: return NO_DETECTOR
+    lane = self._home(name)
     if not lane.up and (lane.failed or not lane.known): return lane.trouble
     workers = lane.up.values() or [lane.known]
-    return next((reasons[task] for reasons in workers if reasons.get(task)), None)
+    return next((reasons[name] for reasons in workers if reasons.get(name)), None)
 
 # %% ../../nbs/service/07g_engine.ipynb #bf54e622
-STARTING = {"not started", "loading"}      # reasons that pass
+STARTING = {"not started", "loading", NO_DETECTOR}      # reasons that pass
 
 @patch
 def blocked(self:Engine) -> dict: # task or `posts` → why; empty where it is ready
     "What keeps the engine from being ready"
     reasons = {task: why for task, why in self.ready().items() if why}
-    some = not self.conf.tasks and len(reasons) < len(self.names) and not STARTING & set(reasons.values())
+    some = not self.conf.tasks and len(reasons) < len(self.serving) and not STARTING & set(reasons.values())
     waiting, stuck = self.short.batcher.waiting, self.short.stuck()
     if stuck: return {"posts": f"{waiting} wait, and nothing was answered for {stuck:.0f} s"} | reasons
+    if not self.serving: return {"none": "no detector is there"}
     return {} if some else reasons
 
 @patch
@@ -1350,8 +1406,8 @@ def health(self:Engine) -> str: # starting, healthy, partly broken, broken, stuc
     if self.closed: return "stopping"
     if self.short.stuck(): return "stuck"
     reasons = self.ready().values()
+    if not reasons or STARTING & set(reasons): return "starting"
     if not any(reasons): return "healthy"
-    if STARTING & set(reasons): return "starting"
     return "broken" if all(reasons) else "partly broken"
 
 # %% ../../nbs/service/07g_engine.ipynb #110e5c30
@@ -1390,6 +1446,81 @@ async def drain(
     if self.open: await asyncio.wait([p.reply for p in self.open.values()], timeout=seconds)
     stopped = error_reply("TimeLimit", "The service stops, and this post was not answered before.")
     for post in list(self.open.values()): self._finish(post, "error", stopped)
-    for life in self.lives: life.cancel()
-    await asyncio.gather(*self.lives, return_exceptions=True)
+    lives = [life.task for lane in (self.short, self.long) for life in lane.lives]
+    for life in lives: life.cancel()
+    await asyncio.gather(*lives, return_exceptions=True)
     self.ration.say_lost()
+
+# %% ../../nbs/service/07g_engine.ipynb #73705efa
+@patch
+async def try_out(
+    self:Engine,
+    name:str,
+    folder,      # of a detector
+) -> dict: # what it is, of `describe`
+    "Load a detector in a worker of its own and ask its golden sample; raises `FakesError` where it may not be used"
+    worker = Worker(self.short.setup | {"tasks": {name: str(folder)}}, self.ration)
+    try: report = await worker.start(self.conf.start_seconds)
+    except Died as e: raise FakesError(f"the process that loaded it {e}") from None
+    finally: await worker.end()
+    if report["reasons"][name]: raise FakesError(report["reasons"][name])
+    return report["tasks"][name]
+
+# %% ../../nbs/service/07g_engine.ipynb #1dcba37b
+@patch
+async def hold(
+    self:Engine,
+    folders:dict,   # name of a detector → its folder; all that workers should hold
+    versions=None,  # name → what answers and `tasks` say of it beside what it says itself
+):
+    "Exchange the workers, one after the other, for such as hold these; raises `FakesError` if they do not load"
+    before = {lane: lane.setup["tasks"] for lane in (self.short, self.long)}
+    self.folders |= {name: str(folder) for name, folder in folders.items()}
+    self.versions |= versions or {}
+    shares, sizes = share_tasks(folders), self._sizes(folders)
+    for lane, names, size in zip(before, shares, sizes):
+        lane.setup["tasks"] = {name: self.folders[name] for name in names}
+        lane.grow(*size)
+    try:
+        for lane in before: await self._exchange(lane)
+    except FakesError:
+        for lane, tasks in before.items(): lane.setup["tasks"] = tasks
+        raise
+
+# %% ../../nbs/service/07g_engine.ipynb #bf119a28
+@patch
+async def _exchange(self:Engine, lane):
+    "A fresh worker in place of each, and as many more as the lane has grown by"
+    old = list(lane.lives)
+    for _ in range(lane.n_workers + lane.spare):
+        fresh = self._one_more(lane)
+        is_first = fresh is lane.lives[0]
+        if (old or is_first) and not await fresh.loaded:      # where there were none the others load at once
+            fresh.end()
+            raise FakesError(f"{lane.trouble} (while workers for {lane.name} posts were exchanged)")
+        if old: await self._let_go(old.pop(0))
+    for life in old: await self._let_go(life)
+
+@patch
+async def _let_go(self:Engine, life):
+    "Let a worker leave, and wait for it as long as an ordinary post may take; a long video is finished meanwhile"
+    life.end()
+    await asyncio.wait([life.task], timeout=self.conf.request_seconds)
+
+# %% ../../nbs/service/07g_engine.ipynb #69343f6a
+@patch
+def holds(self:Engine, name:str) -> bool:
+    "Whether all workers have loaded a detector that may be used"
+    workers = self._home(name).up.values()
+    return bool(workers) and all(name in reasons and not reasons[name] for reasons in workers)
+
+@patch
+def serve(
+    self:Engine,
+    task:str,
+    name:str|None,   # of a detector that it holds; none: the task is not judged any more
+):
+    "Let a detector judge a task from now on"
+    if name: self.serving[task] = name
+    else: self.serving.pop(task, None)
+    self._learn({})

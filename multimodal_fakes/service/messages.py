@@ -6,7 +6,7 @@
 __all__ = ['TASK', 'WEIGHTS', 'FIELDS', 'FILES', 'LISTS', 'WHY', 'TITLES', 'STYLE', 'Body', 'TextIn', 'TextsIn', 'RunTextIn',
            'VideoUrlIn', 'TrainIn', 'FeedbackIn', 'Reply', 'ProblemOut', 'Answer', 'BatchOut', 'FeedbackOut',
            'PredictionOut', 'ErasedOut', 'JobOut', 'RunOut', 'LiveOut', 'ReadyOut', 'HealthOut', 'ModelsOut',
-           'as_answer', 'form_schema', 'json_schema', 'described', 'openapi', 'curl', 'docs_page']
+           'DriftOut', 'as_answer', 'form_schema', 'json_schema', 'described', 'openapi', 'curl', 'docs_page']
 
 # %% ../../nbs/service/07e_messages.ipynb #5d22b869
 import html
@@ -65,6 +65,8 @@ class TrainIn(Body):
     settings:dict[str, Any] = Field(
         default_factory=dict, max_length=30, examples=[{"epochs": 3}],
         description="Of the expert's recipe, laid over those of params.yaml")
+    table:str = Field("", max_length=300, examples=["reviewed/2026-11.csv"], description=
+        "A table of your own, in the operator's folder of tables, whose posts are trained on as well")
 
 # %% ../../nbs/service/07e_messages.ipynb #a0b571d1
 class FeedbackIn(Body):
@@ -89,6 +91,7 @@ class ProblemOut(Reply):
 
 # %% ../../nbs/service/07e_messages.ipynb #ea40bfbd
 _FAKE = "The same as `probability`, where a class is the positive one, such as fake or hateful; none where no class is"
+_VERSION = "Of the detector in the registry: task, number and name; none where detectors lie in a folder"
 _ID = "For `POST /feedback`; none where predictions are not stored"
 
 class Answer(answers.Answer):
@@ -96,6 +99,7 @@ class Answer(answers.Answer):
     filename:Annotated[str|None, says("Of the file that was sent, without folders", "photo.jpg")]
     label_id:Annotated[int|list[int], says("The same as `label`", 1)]
     probability_fake:Annotated[float|None, says(_FAKE, 0.91)]
+    version:Annotated[str|None, says(_VERSION, "fake_news@3 quiet-heron")]
     id:Annotated[str|None, says(_ID, None)]
     request_id:Annotated[str, says("Also in the header X-Request-ID and in the log", "5f2b7c")]
 
@@ -163,7 +167,7 @@ class HealthOut(Reply):
 
 _DETECTOR = ("Task, name for people, classes, positive class, modalities that what ships looks at, thresholds, "
              "`decision`: how they are used, `refused`: class → why it has none of its own, version, protocol, "
-             "runtime, device: where it really computes, precision")
+             "runtime, device: where it really computes, precision; of a detector of the registry its `version` there")
 _NAME = "fake_news 3 · distilbert+efficientnet_b0 · aligned"
 _MODEL = {"task": "fake_news", "name": _NAME, "classes": ["real", "fake"], "modalities": ["text", "vision"]}
 
@@ -172,6 +176,17 @@ class ModelsOut(Reply):
     models:list[dict] = Field(
         description=_DETECTOR, examples=[[_MODEL]])
     default_task:str|None = Field(examples=["fake_news"])
+
+# %% ../../nbs/service/07e_messages.ipynb #01e28b77
+_LOOK = ("task, changed, kind, `words`: what was found, `advice`: what to do, `alarms`: which quantities moved, since "
+         "when, by how much, evidence and limit, `now`: numbers of the last days with their intervals, notes; "
+         "`problem` where the task cannot be watched, `at`: seconds since 1970")
+_FOUND = {"task": "fake_news", "changed": False, "words": "Nothing has changed that could be told", "alarms": []}
+
+class DriftOut(Reply):
+    "What the watch over the history found, task by task"
+    looks:list[dict] = Field(description=_LOOK, examples=[[_FOUND]])
+    failed:str = Field(description="Why the last look of this copy failed, if it did", examples=[""])
 
 # %% ../../nbs/service/07e_messages.ipynb #e4590bfe
 _REASONS = ("failed", "ignored")      # fields that quote what libraries say
@@ -192,7 +207,7 @@ def as_answer(
     }
     others = {k: v for k, v in answer.items() if k not in first and k not in TRAITS}
     for name in _REASONS: others |= {name: all_harmless(answer[name])} if answer.get(name) else {}
-    return first | others | {"id": None, "request_id": request_id}
+    return first | others | {"version": answer.get("version"), "id": None, "request_id": request_id}
 
 # %% ../../nbs/service/07e_messages.ipynb #ddfba5fc
 FIELDS = {  # of forms: name → description

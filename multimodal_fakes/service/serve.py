@@ -9,8 +9,8 @@ __all__ = ['HEADERS', 'NUMBER', 'router', 'BAD', 'POST_FIELDS', 'BATCH_FIELDS', 
            'post_predict_batch', 'read_json_of', 'post_predict_text', 'post_classify', 'post_classify_batch',
            'post_predict_video', 'get_job', 'delete_job', 'post_predict_task', 'post_train', 'get_train',
            'delete_train', 'post_feedback', 'get_prediction', 'delete_prediction', 'get_live', 'get_ready',
-           'get_health', 'get_models', 'get_metrics', 'once', 'get_document', 'get_docs', 'make_app', 'Served',
-           'connections_of', 'server_of', 'conf_of', 'secrets_of', 'serve']
+           'get_health', 'get_models', 'get_drift', 'get_metrics', 'once', 'get_document', 'get_docs', 'make_app',
+           'Served', 'connections_of', 'server_of', 'conf_of', 'secrets_of', 'serve']
 
 # %% ../../nbs/service/07i_serve.ipynb #8035a52d
 from ..core import need
@@ -56,6 +56,7 @@ from multimodal_fakes.service.messages import (
     Answer,
     BatchOut,
     ErasedOut,
+    DriftOut,
     FeedbackIn,
     FeedbackOut,
     HealthOut,
@@ -491,7 +492,7 @@ async def post_train(request:Request, expert:str):
     key = idempotency(request)
     service, body = await read_json_of(request, TrainIn)
     whose = dict(owner=request.state.key, client=request.state.limited)
-    job = await service.runs.start(body.task, expert, body.settings, key=key, **whose)
+    job = await service.runs.start(body.task, expert, body.settings, body.table, key=key, **whose)
     return json_response(job.asdict() | {"run_id": job.id}, 202, Location=f"/train/{job.id}")
 
 # %% ../../nbs/service/07i_serve.ipynb #1a7578f3
@@ -559,6 +560,11 @@ async def get_models(request:Request):
     service = service_of(request)
     models = [{"task": task, **about} for task, about in sorted(service.engine.tasks.items())]
     return json_response({"models": all_harmless(models), "default_task": service.conf.http.default_task})
+
+@route("get", "/drift", "metrics", "health", 404, model=DriftOut)
+async def get_drift(request:Request, task:str|None=None):
+    "Whether posts still look as they did: what the watch over the history found"
+    return json_response(service_of(request).drift(task))
 
 @route("get", "/metrics", "metrics", "health")
 async def get_metrics(request:Request):

@@ -82,7 +82,9 @@ def _sqlite(url, seconds):
     options:dict = {}
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
+        # only where there is none: closing the file of an open database lets go of this process's locks on it
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(url.database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         options["pool_timeout"] = seconds
     else: options["poolclass"] = StaticPool       # in memory: another connection would be another database
     engine = sqlite_engine(url, seconds, **options)
