@@ -191,6 +191,7 @@ async def start(self:Service):
     await self.engine.start()
     for task in set(self.conf.contents.tasks) - set(self.engine.ready()):
         log.warning("contents.tasks names {}, which no detector here answers: nothing is kept of it", task)
+    if self.contents: self.contents.start()
     if self.conf.train.enabled: await self._sweep()
     log.info("started", version=__version__)
 
@@ -521,8 +522,7 @@ async def prediction(self:Service, id:str) -> dict: # see `PredictionOut`
     "GET /predictions/{id}: what is kept of a prediction"
     if not self.history: raise Problem(404, NO_PREDICTIONS)
     row = await self.store.ask(partial(self.history.get, id))
-    there = await asyncio.to_thread(self.contents.get, row) if self.contents else {}
-    kept = [part for part, content in there.items() if content is not None]
+    kept = self.contents.parts(row) if self.contents else []
     return {name: value for name, value in row.items() if name != "vectors"} | {"contents": kept}
 
 @patch
