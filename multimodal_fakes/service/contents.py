@@ -69,7 +69,7 @@ class Contents:
     def __init__(self,
         conf:ContentsConf,
         history:History|None,         # that keeps the posts themselves
-        tell:Callable=_log.error,      # takes each trouble
+        tell:Callable=_log.error,     # takes each trouble
     ):
         if history is None: raise FakesError("contents.tasks needs a history: set history.url.")
         self.conf, self.history, self.tell = conf, history, tell
@@ -77,6 +77,7 @@ class Contents:
         self.most = int(conf.keep_gb * 2**30)       # bytes
         self.counts = Counter(kept=0, dropped=0, failed=0, removed=0)      # the first three of posts
         self.bytes, self.swept = 0, 0.0             # of what lies there; seconds since 1970, when that was counted
+        self.written = 0                            # bytes since then
         self.queue:queue.SimpleQueue = queue.SimpleQueue()
         self.waiting = 0                            # bytes in the queue
         self.writer:threading.Thread|None = None
@@ -120,7 +121,9 @@ def _write(self:Contents, key, content):
             is_new = not place.exists()
             os.replace(half, place)      # also where it is there: it was sent again, so its days begin anew
     finally: half.unlink(missing_ok=True)
-    if is_new: self.bytes += len(content)
+    if not is_new: return
+    self.bytes += len(content)
+    self.written += len(content)
 
 # %% ../../nbs/service/07ba_contents.ipynb #85575830
 @patch
@@ -132,8 +135,14 @@ def get(
     return {part: self._read(row[column]) for part, column in CONTENT.items()}
 
 @patch
+def parts(self:Contents, row) -> list: # of its names
+    "Which parts of a post are kept"
+    keys = {part: row[column] for part, column in CONTENT.items()}
+    return [part for part, key in keys.items() if isinstance(key, str) and self.place(key).exists()]
+
+@patch
 def _read(self:Contents, key):
-    if not isinstance(key, str): return None
+    if not isinstance(key, str): return None      # none, or NaN in a table
     try: content = self.place(key).read_bytes()
     except FileNotFoundError: return None
     if not self.cipher: return content
@@ -182,8 +191,9 @@ _HOUR = 3600      # seconds
 
 @patch
 def tidy(self:Contents):
-    "Keep within the bounds, where something was written"
-    if self.bytes > self.most or time.time() - self.swept > _HOUR: self.sweep()
+    "Keep within the bounds, where it is time to look"
+    much = self.bytes > self.most or self.written > self.most / 20
+    if much or time.time() - self.swept >= _HOUR: self.sweep()
 
 @patch
 def sweep(self:Contents):
@@ -193,7 +203,7 @@ def sweep(self:Contents):
         is_half, age = path.name.startswith("."), now - since
         if age > (_HOUR if is_half else 86_400 * self.conf.keep_days): path.unlink(missing_ok=True)
         elif not is_half: kept.append((since, size, path))
-    self.bytes, self.swept = sum(size for _, size, _ in kept), now
+    self.bytes, self.written, self.swept = sum(size for _, size, _ in kept), 0, now
     self.erase_keys(path.name for _, _, path in kept)
     if self.bytes <= self.most: return
     for _, _, path in sorted(kept):
@@ -218,30 +228,41 @@ def offer(
 ):
     "Have the contents of a post written, if its task is one of those; dropped and counted where too much waits"
     if task not in self.conf.tasks: return
+    if self.writer is None: self.start()
     size = sum(len(post[part]) for part in CONTENT if post.get(part))
     if self.waiting + size > self.conf.queue_mb * 2**20:
         self.counts["dropped"] += 1
         return
     self.waiting += size
-    if self.writer is None:
-        self.writer = threading.Thread(target=self._go, name="contents", daemon=True)
-        self.writer.start()
     self.queue.put((size, {part: post.get(part) for part in CONTENT}))
 
 # %% ../../nbs/service/07ba_contents.ipynb #018897fc
 @patch
+def start(self:Contents):
+    "Begin to write what is offered, and to look at the bounds, also where nothing comes"
+    self.writer = threading.Thread(target=self._go, name="contents", daemon=True)
+    self.writer.start()
+
+@patch
 def _go(self:Contents):
-    "Write what comes, until nothing more does"
-    while item := self.queue.get():
+    "Write what comes, until it is none"
+    item = 0, {}
+    while item is not None:
         size, post = item
-        try:
-            self.put(post)
-            self.tidy()
-        except (OSError, StoreError) as e:
-            self.counts["failed"] += 1
-            self.tell(f"a content was not kept: {e.strerror if isinstance(e, OSError) else e}")
+        self._try(post)
         self.waiting -= size
         del item, post      # nothing is held while the next is waited for
+        try: item = self.queue.get(timeout=_HOUR)
+        except queue.Empty: item = 0, {}
+
+@patch
+def _try(self:Contents, post):
+    try:
+        if post: self.put(post)
+        self.tidy()
+    except (OSError, StoreError) as e:
+        self.counts["failed"] += 1
+        self.tell(f"contents were not kept, or not removed in time: {e.strerror if isinstance(e, OSError) else e}")
 
 @patch
 def close(
