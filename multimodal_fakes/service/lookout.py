@@ -29,11 +29,12 @@ from pydantic import Field, field_validator
 from sqlalchemy import delete, func, select
 
 from ..core import FakesError, nearest, patch
+from ..data.databases import alone
 from .engine import worker_environment
 from .history import find_statement, predictions
 from .log import log
 from .processes import end_with, hide
-from .store import Store, StoreError, alone, facts, store_url
+from .store import Store, StoreError, facts, store_url
 from ..settings import Section
 from ..track.look import KEPT, Reading, as_json, look_at, seconds_of, until_of
 from ..track.watch import WatchConf

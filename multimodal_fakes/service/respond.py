@@ -29,8 +29,8 @@ from .. import __version__
 from ..core import FakesError, nearest, patch, read_yaml
 from ..detect.fetch import UrlPolicy, fetch
 from .access import AccessConf, Denied, Keys, RateLimit, check_signed, signing_secret
-from .contents import Contents, ContentsConf
 from .champions import Champions, RegistryConf, Shadows, check_registry, is_registry
+from .contents import Contents, ContentsConf
 from .engine import Busy, DetectorFailed, Engine, EngineConf, TimeLimit, WorkerDied
 from .history import History, HistoryConf, UnknownPrediction
 from .intake import KINDS, Intake, Limits, Part, Problem, all_harmless, faults, harmless
@@ -216,10 +216,12 @@ async def _keep_shadow(self:Service, id, answer, model, seconds):
 async def start(self:Service):
     "Load the detectors; `ready` tells when they are"
     await self.engine.start()
-    for task in set(self.conf.contents.tasks) - set(self.engine.ready()):
+    unknown = set() if self.champions else set(self.conf.contents.tasks) - set(self.engine.ready())
+    for task in unknown:
         log.warning("contents.tasks names {}, which no detector here answers: nothing is kept of it", task)
     if self.shadows: await self.shadows.engine.start()
     if self.champions: self.champions.start()
+    if self.contents: self.contents.start()
     if self.conf.train.enabled: await self._sweep()
     if self.lookout: self.lookout.start()
     log.info("started", version=__version__)
@@ -574,8 +576,7 @@ async def prediction(self:Service, id:str) -> dict: # see `PredictionOut`
     "GET /predictions/{id}: what is kept of a prediction"
     if not self.history: raise Problem(404, NO_PREDICTIONS)
     row = await self.store.ask(partial(self.history.get, id))
-    there = await asyncio.to_thread(self.contents.get, row) if self.contents else {}
-    kept = [part for part, content in there.items() if content is not None]
+    kept = self.contents.parts(row) if self.contents else []
     return {name: value for name, value in row.items() if name != "vectors"} | {"contents": kept}
 
 @patch
