@@ -204,6 +204,7 @@ class Lookout:
         while True:
             try: await self.turn()
             except StoreError as e: log.warning("the watch could not ask the database: {}", e)
+            except (OSError, ValueError) as e: log.error("the watch could not start a look: {}", e)
             await asyncio.sleep(min(self.conf.every, 30))
 
     def age(self,
