@@ -59,7 +59,8 @@ class LookoutConf(Section):
         if isinstance(value, date): value = value.isoformat()
         if isinstance(value, str) and not value.endswith(("post", "posts")):
             try: until_of(value, [0.0])
-            except FakesError as e: raise ValueError(str(e)) from None
+            except FakesError:
+                raise ValueError("should be a moment such as 2026-05-01, or '28 days', or '5000 posts'") from None
         return value
 
 # %% ../../nbs/service/07ga_lookout.ipynb #c08a0a93
