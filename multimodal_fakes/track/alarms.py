@@ -270,7 +270,8 @@ def drift_sections(
     recent = m.posts.take(m.posts.time >= max(m.posts.time[-1] - latest, m.reference.time[-1]))
     sections = [short, _alarms_section(m, finding), _windows_section(recent, window), _compare_section(m, recent)]
     if finding is not None and finding.shares: sections.append(_shares_section(finding))
-    if recent.label is not None and recent.label.max(initial=-1) >= 0: sections.append(_labels_section(recent))
+    judged = recent.take(~np.isnan(recent.probs).any(1))
+    if judged.label is not None and judged.label.max(initial=-1) >= 0: sections.append(_labels_section(judged))
     return sections
 
 def _counts(m):
