@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'PARTS', 'CALLED', 'TABLE', 'classes_in', 'Verdict', 'verdict', 'seconds_of', 'as_date', 'labelled_posts',
-           'Left', 'labelled_row', 'Training', 'read_training', 'deal', 'dataset_conf', 'write_conf', 'check_conf',
-           'Rules', 'harvest', 'in_words']
+           'Left', 'Lacking', 'labelled_row', 'Training', 'read_training', 'deal', 'dataset_conf', 'write_conf',
+           'check_conf', 'Rules', 'harvest', 'in_words']
 
 # %% ../../nbs/track/08i_harvest.ipynb #04542df6
 import contextlib
@@ -127,6 +127,9 @@ class Left:
     def as_dict(self) -> dict: # reason → count, first ids
         return {reason: dict(count=len(ids), first=ids[:5]) for reason, ids in sorted(self.ids.items())}
 
+class Lacking(FakesError):
+    "A post cannot become an example; its words are the reason"
+
 # %% ../../nbs/track/08i_harvest.ipynb #5bfaef7c
 KEPT = ("labels", "labelled_by", "agreement", "source", "date", "answered", "model", "chance", "weight", "copy_of")
 PARTS = {"text": "text_hash", "image": "image_sha256", "video": "video_sha256"}   # what a post may have → its mark
@@ -178,7 +181,7 @@ def _store(data, folder):
     return kind, str(path)
 
 def _content(row, content, folder):
-    "Columns text, image, video and audio of a post; raises `FakesError` with the reason where a part is lacking"
+    "Columns text, image, video and audio of a post; raises `Lacking` with the reason where a part is not there"
     kept = content(row) or {}
     parts = dict.fromkeys(("text", "image", "video", "audio"))
     text = kept.get("text") or _known(row.get("text"))
@@ -186,7 +189,7 @@ def _content(row, content, folder):
     for part in ("image", "video"):
         if not kept.get(part): continue
         kind, path = _store(bytes(kept[part]), folder)
-        if not kind or (part == "image") != (kind == "image"): raise FakesError(f"{CALLED[part]} unreadable")
+        if not kind or (part == "image") != (kind == "image"): raise Lacking(f"{CALLED[part]} unreadable")
         parts[kind] = path
     _check_whole(row, kept | {"text": text})
     return parts
@@ -194,9 +197,9 @@ def _content(row, content, folder):
 def _check_whole(row, kept):
     "Raise where a part that the post had is not there"
     had = [part for part, mark in PARTS.items() if _known(row.get(mark))]
-    if not had: raise FakesError("erased")
+    if not had: raise Lacking("erased")
     lacking = [CALLED[part] for part in had if not kept.get(part)]
-    if lacking: raise FakesError(f"{' and '.join(lacking)} not kept")
+    if lacking: raise Lacking(f"{' and '.join(lacking)} not kept")
 
 # %% ../../nbs/track/08i_harvest.ipynb #a618d98d
 class Training(NamedTuple):
@@ -576,12 +579,12 @@ def _with_content(judged, before, content, folder, since, left):
         try:
             if earlier: old.append(_renewed(earlier, row, post))
             else: new.append(row | _content(post, content, folder))
-        except FakesError as e: left.add(str(e), row["id"])
+        except Lacking as e: left.add(str(e), row["id"])
     return old, new
 
 def _renewed(earlier, row, post):
     "An earlier row with the labels of now; raises where its post was erased"
-    if not any(_known(post.get(mark)) for mark in PARTS.values()): raise FakesError("erased")
+    if not any(_known(post.get(mark)) for mark in PARTS.values()): raise Lacking("erased")
     return earlier | {key: row[key] for key in ("label", "labels", "labelled_by", "agreement", "chance", "weight")}
 
 # %% ../../nbs/track/08i_harvest.ipynb #d6d95c17

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import FakesError, atomic_path, nearest, write_json
+from ..core import FakesError, atomic_path, nearest, need, write_json
 from ..data.rows import is_gap
 from ..texts import in_spreadsheet
 from .harvest import seconds_of
@@ -139,7 +139,7 @@ def posts_in(
     **moments,     # since, until: see `find`
 ): # pandas.DataFrame
     "All posts of a task, labelled or not"
-    import pandas as pd
+    pd = need("pandas", "train", "A table of predictions")
     pages, after = [], 0
     while not pages or len(pages[-1]) == page:
         pages.append(history.find(task=task, limit=page, after=after, **moments))
