@@ -29,8 +29,8 @@ from multimodal_fakes.track.windows import DAY, WEEK, wilson
 HOME = Path(os.environ.get("STORY", root()/".cache/bench/story"))
 PROJECT = HOME/"project"
 TASK, SEED = "posts", 7
-N_TRAIN, A_WEEK = 900, 350          # posts of the first table, and asked each week
-REFERENCE, QUIET, AFTER = 6, 2, 2   # weeks until the watch begins, until the shift, and after it
+N_TRAIN, A_WEEK = 900, 400          # posts of the first table, and asked each week
+REFERENCE, QUIET, AFTER = 8, 2, 2   # weeks until the watch begins, until the shift, and after it
 OF_NEW = 0.7                        # share of the posts after the shift that are of the new topic
 N_LABELS, N_JUDGED = 200, 600       # labels that are given; posts of each kind that both detectors judge
 # what is promised, stated before the first run

@@ -456,7 +456,8 @@ def harvest(args):
     options = _as_prepared(params) | asked
     report = harvest_posts(posts, said, content, args.folder, args.task, field, training, **options)
     conf = write_conf(args.to or (project or Path())/"conf/dataset", name, report["conf"])
-    _print(args, report, f"{in_words(report, args.folder)}\n  read by prepare as {name}: {conf}")
+    _print(args, report, f"{in_words(report, args.folder)}\n  read by prepare as {conf} says; to train on it, name {name} "
+                         f"below prepare.datasets and tasks.{args.task}.datasets of params.yaml")
 
 # %% ../nbs/10b_verbs.ipynb #3f363e3f
 def _prepared(train):

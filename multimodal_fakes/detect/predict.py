@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RUNTIMES', 'PRECISIONS', 'TYPES', 'EXPECTED', 'NO_FETCHING', 'NEEDS', 'N_NUMBERS', 'BESIDE', 'with_torch',
            'pick_runtime', 'Detector', 'pick_precision', 'is_repository', 'given', 'checked_post', 'Seen', 'samples_of',
-           'read_weights', 'part_columns', 'as_posts', 'Ready', 'small_vectors', 'draw_timeline', 'golden_post',
-           'write_golden']
+           'read_weights', 'part_columns', 'as_posts', 'Ready', 'small_vectors', 'hashed_words', 'draw_timeline',
+           'golden_post', 'write_golden']
 
 # %% ../../nbs/detect/06c_predict.ipynb #88544c89
 import contextlib
@@ -14,6 +14,7 @@ import importlib.util
 import math
 import os
 import re
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -805,6 +806,18 @@ def small_vectors(
     x = np.nan_to_num(np.asarray(features, "float64"))
     return x if x.shape[1] <= N_NUMBERS else x @ _projection(x.shape[1])
 
+_WORD = re.compile(r"\w+")
+
+def hashed_words(
+    text:str,
+) -> np.ndarray: # (64,) of length 1, zeros without a word
+    "Words of a text as numbers: the hash of each says where it counts and with which sign (Weinberger et al. 2009)"
+    x = np.zeros(N_NUMBERS)
+    for word in _WORD.findall(text.lower()):
+        code = zlib.crc32(word.encode("utf-8", "replace"))
+        x[code % N_NUMBERS] += 1 if code >> 31 else -1
+    return x / max(np.linalg.norm(x), 1e-12)
+
 # %% ../../nbs/detect/06c_predict.ipynb #cb1c7fd9
 @patch
 def traits(
@@ -819,7 +832,7 @@ def traits(
         "language": lambda: [language_in(own.get("text")) for own in samples],
         "ocr": lambda: [None if np.isnan(sure) else round(float(sure), 4) for _, sure, _ in quality],
         "experts": lambda: self._by_expert(seen),
-        "vectors": lambda: self._vectors(seen),
+        "vectors": lambda: self._vectors(seen, samples),
     }
     columns = {name: made[name]() for name in names}
     return [{name: column[i] for name, column in columns.items()} for i in range(len(samples))]
@@ -835,14 +848,22 @@ def _by_expert(self:Detector, seen):
     return rows
 
 @patch
-def _vectors(self:Detector, seen):
+def _vectors(self:Detector, seen, samples):
     "For each post: modality → numbers, of all experts that look at it"
     rows = [{} for _ in next(iter(seen.values())).present]
     for modality in self.modalities:
         own = [seen[name] for name in self.of_modality(modality)]
-        placed = small_vectors(np.concatenate([one.features for one in own], 1))
+        placed = self._placed(modality, own, samples)
+        if placed is None: continue
         for i in np.flatnonzero(own[0].present): rows[i][modality] = [float(f"{x:.4g}") for x in placed[i]]
     return rows
+
+@patch
+def _placed(self:Detector, modality, own, samples):
+    "Where posts lie among others; of a text that n-grams alone look at by its words, as scores are no vectors"
+    vectors = [one.features for one in own if one.features.shape[1] > len(self.classes)]
+    if vectors: return small_vectors(np.concatenate(vectors, 1))
+    if modality == "text": return np.stack([hashed_words(sample.get("text") or "") for sample in samples])
 
 # %% ../../nbs/detect/06c_predict.ipynb #fe5e6af9
 @patch

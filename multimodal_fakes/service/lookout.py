@@ -60,7 +60,8 @@ class LookoutConf(Section):
         if isinstance(value, date): value = value.isoformat()
         if isinstance(value, str) and not value.endswith(("post", "posts")):
             try: until_of(value, [0.0])
-            except FakesError as e: raise ValueError(str(e)) from None
+            except FakesError:
+                raise ValueError("should be a moment such as 2026-05-01, or '28 days', or '5000 posts'") from None
         return value
 
 # %% ../../nbs/service/07ga_lookout.ipynb #c08a0a93
@@ -205,6 +206,7 @@ class Lookout:
         while True:
             try: await self.turn()
             except StoreError as e: log.warning("the watch could not ask the database: {}", e)
+            except (OSError, ValueError) as e: log.error("the watch could not start a look: {}", e)
             await asyncio.sleep(min(self.conf.every, 30))
 
     def age(self,

@@ -561,7 +561,7 @@ async def get_models(request:Request):
     models = [{"task": task, **about} for task, about in sorted(service.engine.tasks.items())]
     return json_response({"models": all_harmless(models), "default_task": service.conf.http.default_task})
 
-@route("get", "/drift", "metrics", "health", 404, model=DriftOut)
+@route("get", "/drift", "metrics", "health", 404, 422, model=DriftOut)
 async def get_drift(request:Request, task:str|None=None):
     "Whether posts still look as they did: what the watch over the history found"
     return json_response(service_of(request).drift(task))

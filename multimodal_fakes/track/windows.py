@@ -146,6 +146,7 @@ def join_near(
     among:int=2000,       # latest contents that a post is compared with
 ) -> Posts: # with fewer groups
     "Put near-duplicates into one group, by all vectors that a post has"
+    if not posts.vectors: return posts
     unit = {name: _unit(x) for name, x in posts.vectors.items()}
     first = np.sort(np.unique(posts.group, return_index=True)[1])      # the first post of each group
     joined = {}                                                        # group → the earlier one that it belongs to
