@@ -228,19 +228,30 @@ class Detector:
         return: its results, in order
         """
 
-    def predict_batch(self, posts, weights=None) -> list[Answer]:
+    def predict_batch(self, posts, weights=None, traits=()) -> list[Answer]:
         """Judge posts together
 
         posts: dicts with `text`, `image` and `video`, any may be None, and `weights` where a post has its own; or texts, or a DataFrame
         weights: of the experts, as for `shares_of`; those that ship if none
+        traits: names of `TRAITS` that stand beside each answer
         return: with `ignored`
         """
 
-    def judge_ready(self, ready: list) -> list[Answer]:
+    def judge_ready(self, ready: list, traits=()) -> list[Answer]:
         """Judge prepared posts together
 
         ready: of `Ready`
+        traits: names of `TRAITS` that stand beside each answer
         return: with `ignored`
+        """
+
+    def traits(self, samples, quality, seen: dict, names=...) -> list:
+        """What was seen of posts on the way to their answers
+
+        samples: of each post, as `look` gives them
+        quality: of each post, likewise
+        seen: name of an expert → its `Seen`
+        return: a dict for each post
         """
 
     def predict(self, text: str | None=None, image=None, video=None, weights=None) -> Answer:

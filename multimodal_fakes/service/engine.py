@@ -130,7 +130,7 @@ def load_detector(
     folder,        # models/<task>
     runtime:str,   # onnx or torch
     device:str="auto",   # as `core.pick_device` takes it
-): # with `bundle`, `version`, `predict_batch(posts)` and `golden() -> (ok, reason)`
+): # with `bundle`, `version`, `predict_batch(posts, traits=())` and `golden() -> (ok, reason)`
     "The detector of a worker, where nothing else is named; as many threads as OMP_NUM_THREADS says"
     from multimodal_fakes.detect.predict import Detector
     return Detector.load(folder, runtime, threads=int(os.environ.get("OMP_NUM_THREADS") or 0), device=device)

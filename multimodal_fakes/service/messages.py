@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TASK', 'WEIGHTS', 'FIELDS', 'FILES', 'LISTS', 'WHY', 'TITLES', 'STYLE', 'Body', 'TextIn', 'TextsIn', 'RunTextIn',
-           'VideoUrlIn', 'TrainIn', 'FeedbackIn', 'Reply', 'ProblemOut', 'Answer', 'BatchOut', 'FeedbackOut', 'JobOut',
-           'RunOut', 'LiveOut', 'ReadyOut', 'HealthOut', 'ModelsOut', 'as_answer', 'form_schema', 'json_schema',
-           'described', 'openapi', 'curl', 'docs_page']
+           'VideoUrlIn', 'TrainIn', 'FeedbackIn', 'Reply', 'ProblemOut', 'Answer', 'BatchOut', 'FeedbackOut',
+           'PredictionOut', 'ErasedOut', 'JobOut', 'RunOut', 'LiveOut', 'ReadyOut', 'HealthOut', 'ModelsOut',
+           'as_answer', 'form_schema', 'json_schema', 'described', 'openapi', 'curl', 'docs_page']
 
 # %% ../../nbs/service/07e_messages.ipynb #5d22b869
 import html
@@ -112,6 +112,21 @@ class FeedbackOut(Reply):
     "A label that was stored"
     prediction_id:str = Field(examples=["01J9Z3K7Q2"])
     label:str|list[str] = Field(examples=["real"])
+
+# %% ../../nbs/service/07e_messages.ipynb #ae5b0fe1
+class PredictionOut(Reply):
+    "What is kept of a prediction: the columns of the history, without vectors"
+    id:str = Field(examples=["3f0c1d5e8a7b4c2d9e6f1a2b3c4d5e6f"])
+    task:str = Field(examples=["fake_news"])
+    time:float = Field(description="Seconds since 1970", examples=[1767225600.0])
+    prediction:str = Field(description="The class, or several joined by commas", examples=["fake"])
+    contents:list[str] = Field(description="Parts of the post that are kept: text, image, video", examples=[["text"]])
+    feedback:list[dict] = Field(description="Its labels, oldest first", examples=[[]])
+
+class ErasedOut(Reply):
+    "A prediction that was removed with its labels and its content"
+    prediction_id:str = Field(examples=["3f0c1d5e8a7b4c2d9e6f1a2b3c4d5e6f"])
+    erased:bool = Field(examples=[True])
 
 # %% ../../nbs/service/07e_messages.ipynb #d9e7d0c0
 class JobOut(Reply):

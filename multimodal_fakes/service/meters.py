@@ -109,6 +109,9 @@ def collect(self:Meters) -> Iterator: # of metrics
     yield labelled(GaugeMetricFamily, "mmfakes_jobs", "Jobs of this copy by state", "state", self._states())
     yield labelled(CounterMetricFamily, "mmfakes_store",
                    "What became of questions to the database", "event", self.service.store.counts)
+    contents = self.service.contents
+    if contents: yield labelled(CounterMetricFamily, "mmfakes_contents",
+                                "What became of contents of posts", "event", contents.counts)
     leases = self.service.leases
     if leases: yield labelled(CounterMetricFamily, "mmfakes_leases",
                               "Leases of the rate limit, and requests counted alone", "event", leases.counts)

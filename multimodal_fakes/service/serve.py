@@ -8,9 +8,9 @@ __all__ = ['HEADERS', 'NUMBER', 'router', 'BAD', 'POST_FIELDS', 'BATCH_FIELDS', 
            'json_response', 'problem_response', 'while_there', 'route', 'read_post', 'post_predict',
            'post_predict_batch', 'read_json_of', 'post_predict_text', 'post_classify', 'post_classify_batch',
            'post_predict_video', 'get_job', 'delete_job', 'post_predict_task', 'post_train', 'get_train',
-           'delete_train', 'post_feedback', 'get_live', 'get_ready', 'get_health', 'get_models', 'get_metrics', 'once',
-           'get_document', 'get_docs', 'make_app', 'Served', 'connections_of', 'server_of', 'conf_of', 'secrets_of',
-           'serve']
+           'delete_train', 'post_feedback', 'get_prediction', 'delete_prediction', 'get_live', 'get_ready',
+           'get_health', 'get_models', 'get_metrics', 'once', 'get_document', 'get_docs', 'make_app', 'Served',
+           'connections_of', 'server_of', 'conf_of', 'secrets_of', 'serve']
 
 # %% ../../nbs/service/07i_serve.ipynb #8035a52d
 from ..core import need
@@ -55,12 +55,14 @@ from multimodal_fakes.service.messages import (
     STYLE,
     Answer,
     BatchOut,
+    ErasedOut,
     FeedbackIn,
     FeedbackOut,
     HealthOut,
     JobOut,
     LiveOut,
     ModelsOut,
+    PredictionOut,
     ReadyOut,
     RunOut,
     RunTextIn,
@@ -512,6 +514,17 @@ async def post_feedback(request:Request):
     "Say what a prediction should have been"
     service, body = await read_json_of(request, FeedbackIn)
     return json_response(await service.label(body, request.state.key))
+
+# %% ../../nbs/service/07i_serve.ipynb #8ac5444b
+@route("get", "/predictions/{id}", "admin", "feedback", 404, 422, 503, model=PredictionOut)
+async def get_prediction(request:Request, id:str):
+    "What is kept of a prediction"
+    return json_response(await service_of(request).prediction(id))
+
+@route("delete", "/predictions/{id}", "admin", "feedback", 404, 422, 503, model=ErasedOut)
+async def delete_prediction(request:Request, id:str):
+    "Remove a prediction with its labels and its content, for whoever is in it and asks for that"
+    return json_response(await service_of(request).erase(id))
 
 # %% ../../nbs/service/07i_serve.ipynb #033eb006
 @route("get", "/health/live", "", "health", model=LiveOut)

@@ -18,6 +18,7 @@ _COUNTED = sa.BigInteger().with_variant(sa.Integer, "sqlite")      # as in versi
 def upgrade():
     "From version 2 to version 3"
     for column in _of_prediction(): op.add_column("predictions", column)
+    for name in ("image_sha256", "video_sha256"): op.create_index(f"ix_predictions_{name}", "predictions", [name])
     op.create_table("shadows", *_of_shadow())
     for name in ("prediction_id", "time"): op.create_index(f"ix_shadows_{name}", "shadows", [name])
     facts = sa.table("history_facts", sa.column("name"), sa.column("value"))
