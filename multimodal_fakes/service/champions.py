@@ -341,8 +341,8 @@ class Shadows:
     ):
         self.conf, self.keep = conf, keep
         changes = dict(n_workers=1, spare_workers=0, cache_entries=0, request_seconds=SHADOW_SECONDS)
-        changes |= dict(max_queue=conf.shadow_posts, max_queue_mb=conf.shadow_mb, short_seconds=SHADOW_SECONDS, tasks=[])
-        changes |= dict(start_seconds=5 * engine.start_seconds)      # it gets what processor others leave
+        changes |= dict(max_queue=conf.shadow_posts, max_queue_mb=conf.shadow_mb, short_seconds=SHADOW_SECONDS)
+        changes |= dict(start_seconds=5 * engine.start_seconds, tasks=[])      # it gets what processor others leave
         own = engine.model_copy(update=changes)
         self.engine = Engine(own, tell=tell, folders={}, nice=(19, 19), **options)
         self.counts:Counter = Counter(scored=0, left_out=0, failed=0, lost=0)
