@@ -20,7 +20,7 @@ from .detect.kinds import PARTS, PIPED, WAYS, WRITTEN
 # %% ../nbs/11_cli.ipynb #42ca2f87
 def _with_detector(command):
     "Arguments that name a detector"
-    about = "folder, archive, hf://user/name, https://…, s3://…, or a name in the registry: fake_news@3, fake_news@champion"
+    about = "folder, archive, hf://user/name, https://…, s3://…, or a version: fake_news@3, fake_news@champion"
     command.add_argument("--model", metavar="SOURCE", help=about)
     command.add_argument("--task", metavar="NAME", help="short for --model models/NAME; not needed where there is one")
     command.add_argument("--models", metavar="FOLDER", default="models", help="folder of trained detectors, `models`")
@@ -156,7 +156,7 @@ def _pull(command):
 
 def _with_registry(command):
     "Arguments that name a registry of versions"
-    about = "mlflow:https://…, mlflow:sqlite:///…; MMFAKES_REGISTRY, MLFLOW_TRACKING_URI or mlflow.db here if none is named"
+    about = "mlflow:https://…, mlflow:sqlite:///…; if none: MMFAKES_REGISTRY, MLFLOW_TRACKING_URI, mlflow.db here"
     command.add_argument("--registry", metavar="PLACE", help=about)
     _with_json(command)
 
@@ -167,10 +167,12 @@ def _register(command):
 
 def _promote(command):
     command.add_argument("task", metavar="TASK")
-    command.add_argument("version", metavar="VERSION", nargs="?", help="number or name; the candidate if none is named")
-    about = "labelled posts that both judge: columns label, text, image, video, perhaps group and functionality"
-    command.add_argument("--posts", metavar="FILE", help=f"{about}; test posts of the project if none is named")
-    command.add_argument("--force", metavar="GATE=REASON", action="append", help="a gate that does not count, kept in the log")
+    about = "number or name; the candidate if none is named"
+    command.add_argument("version", metavar="VERSION", nargs="?", help=about)
+    about = "posts that both judge, columns label, text, image, video, group, functionality; the project's if none"
+    command.add_argument("--posts", metavar="FILE", help=about)
+    about = "a gate that does not count, and why; kept in the log"
+    command.add_argument("--force", metavar="GATE=REASON", action="append", help=about)
     _with_reason(command)
 
 def _with_reason(command):
@@ -184,7 +186,7 @@ def _rollback(command):
 
 def _models(command):
     command.add_argument("task", metavar="TASK", nargs="?", help="all if none is named")
-    command.add_argument("--log", action="store_true", help="who registered, promoted, refused, rolled back what, and why")
+    command.add_argument("--log", action="store_true", help="who registered, promoted, refused what, and why")
     _with_registry(command)
 
 def _doctor(command):

@@ -295,7 +295,7 @@ def _reasons(force):
     "Gate → why it does not count, of `gate=reason`"
     pairs = [text.partition("=") for text in force or ()]
     for gate, mark, _ in pairs:
-        if not mark: raise FakesError(f"--force {gate}: expected GATE=REASON, such as \"latency=a larger machine comes\".")
+        if not mark: raise FakesError(f"--force {gate}: expected GATE=REASON, such as 'size=a larger disk'.")
     return {gate: reason for gate, _, reason in pairs}
 
 # %% ../nbs/10b_verbs.ipynb #6b5830e9
@@ -314,7 +314,8 @@ def _version_line(version):
 
 def _log_line(entry):
     closed = [gate["words"] for gate in entry.gates if not gate["passed"]]
-    return on_one_line(f"{entry.when} {entry.by:<10} {entry.event:<9} {entry.task}@{entry.number} {entry.name} {entry.why} {' '.join(closed)}")
+    about = f"{entry.when} {entry.by:<10} {entry.event:<9} {entry.task}@{entry.number} {entry.name}"
+    return on_one_line(" ".join(filter(None, [about, entry.why, *closed])))
 
 # %% ../nbs/10b_verbs.ipynb #21f346c7
 def doctor(args):
