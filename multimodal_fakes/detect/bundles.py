@@ -892,7 +892,7 @@ def _download(client, version, folder):
         try: got = artifacts.download_artifacts(artifact_uri=f"{place}/{BUNDLE}", dst_path=d, tracking_uri=uri)
         except OSError as e: raise FakesError(f"{name} is not where it was kept: {_first_line(e)}") from None
         manifest = verify(got, name)
-        if content_key(manifest) != version.tags[KEY]: raise FakesError(f"{name} is another bundle than was registered.")
+        if content_key(manifest) != version.tags[KEY]: raise FakesError(f"{name} is not what was registered.")
         save(got, folder, number=int(version.version))
     for path in Path(folder).rglob("*"):
         if path.is_file(): path.chmod(0o444)
