@@ -158,7 +158,7 @@ async def _catch_up(self:Follower):
     while behind := self.behind():
         if self.begun: await self._take(behind[0])
         else: await self._begin(behind)
-    if self.begun and self.before and not self.warm: await self._load_former()
+    if self.begun and self.before and not self.warm: await self._load_former(self.before)
 
 @patch
 async def _begin(self:Follower, tasks):
@@ -200,11 +200,11 @@ def _held(self:Follower, task=None, name=None) -> dict: # name → folder
 
 # %% ../../nbs/service/07ga_champions.ipynb #559c9bcb
 @patch
-async def _load_former(self:Follower):
+async def _load_former(self:Follower, before):
     "The detectors before the present ones"
     self.warm = True
     for task, name in list(self.engine.serving.items()):
-        number = await self.before(task)
+        number = await before(task)
         former = f"{task}@{number}"
         if number is None or former == name or not await self._fetched(task, former): continue
         try: self._check_like(task, await self.engine.try_out(former, self.folders[former]))
@@ -341,9 +341,9 @@ class Shadows:
     ):
         self.conf, self.keep = conf, keep
         changes = dict(n_workers=1, spare_workers=0, cache_entries=0, request_seconds=SHADOW_SECONDS)
-        changes |= dict(max_queue=conf.shadow_posts, max_queue_mb=conf.shadow_mb, short_seconds=SHADOW_SECONDS, tasks=[])
+        changes |= dict(max_queue=conf.shadow_posts, max_queue_mb=conf.shadow_mb, short_seconds=SHADOW_SECONDS)
         changes |= dict(start_seconds=5 * engine.start_seconds)      # it gets what processor others leave
-        own = engine.model_copy(update=changes)
+        own = engine.model_copy(update=changes | {"tasks": []})
         self.engine = Engine(own, tell=tell, folders={}, nice=(19, 19), **options)
         self.counts:Counter = Counter(scored=0, left_out=0, failed=0, lost=0)
         self.under_way:set[asyncio.Task] = set()
