@@ -20,7 +20,7 @@ from .detect.kinds import PARTS, PIPED, WAYS, WRITTEN
 # %% ../nbs/11_cli.ipynb #42ca2f87
 def _with_detector(command):
     "Arguments that name a detector"
-    about = "folder, archive, hf://user/name, https://…, s3://…, or a name in the registry, such as fake_news@3"
+    about = "folder, archive, hf://user/name, https://…, s3://…, or a version: fake_news@3, fake_news@champion"
     command.add_argument("--model", metavar="SOURCE", help=about)
     command.add_argument("--task", metavar="NAME", help="short for --model models/NAME; not needed where there is one")
     command.add_argument("--models", metavar="FOLDER", default="models", help="folder of trained detectors, `models`")
@@ -168,13 +168,48 @@ def _with_release(command):
 
 def _push(command):
     command.add_argument("source", metavar="SOURCE", help="folder or archive of a detector")
-    about = "hf://user/name, s3://…, an archive, the folder of a registry, or fake_news@4 in MMFAKES_REGISTRY"
+    about = "hf://user/name, s3://…, an archive, the folder of a registry, mlflow:…, or fake_news@4"
     command.add_argument("address", metavar="ADDRESS", help=about)
     _with_release(command)
 
 def _pull(command):
     command.add_argument("address", metavar="ADDRESS", help="as for push, or https://…, or a name of the registry")
     command.add_argument("folder", metavar="FOLDER", help="to write, such as models/fake_news")
+
+def _with_registry(command):
+    "Arguments that name a registry of versions"
+    about = "mlflow:https://…, mlflow:sqlite:///…; if none: MMFAKES_REGISTRY, MLFLOW_TRACKING_URI, mlflow.db here"
+    command.add_argument("--registry", metavar="PLACE", help=about)
+    _with_json(command)
+
+def _register(command):
+    command.add_argument("source", metavar="SOURCE", help="folder or archive of a detector, such as models/fake_news")
+    command.add_argument("--note", default="", help="what is new in it")
+    _with_registry(command)
+
+def _promote(command):
+    command.add_argument("task", metavar="TASK")
+    about = "number or name; the candidate if none is named"
+    command.add_argument("version", metavar="VERSION", nargs="?", help=about)
+    about = "posts that both judge, columns label, text, image, video, group, functionality; the project's if none"
+    command.add_argument("--posts", metavar="FILE", help=about)
+    about = "a gate that does not count, and why; kept in the log"
+    command.add_argument("--force", metavar="GATE=REASON", action="append", help=about)
+    _with_reason(command)
+
+def _with_reason(command):
+    command.add_argument("--why", default="", help="kept in the log")
+    _with_registry(command)
+
+def _rollback(command):
+    command.add_argument("task", metavar="TASK")
+    command.add_argument("--to", metavar="VERSION", help="number or name; the former champion if none is named")
+    _with_reason(command)
+
+def _models(command):
+    command.add_argument("task", metavar="TASK", nargs="?", help="all if none is named")
+    command.add_argument("--log", action="store_true", help="who registered, promoted, refused what, and why")
+    _with_registry(command)
 
 def _doctor(command):
     command.add_argument("--models", metavar="FOLDER", default="models", help="folder of trained detectors, `models`")
@@ -200,6 +235,10 @@ VERBS = {      # name → what it takes, an example
     "pack": (_pack, "mmfakes pack models/fake_news fake_news.tar.gz --number 3"),
     "push": (_push, "mmfakes push models/fake_news hf://me/fake_news"),
     "pull": (_pull, "mmfakes pull hf://me/fake_news models/fake_news"),
+    "register": (_register, 'mmfakes register models/fake_news --note "more posts in French"'),
+    "promote": (_promote, 'mmfakes promote fake_news --force "latency=a larger machine comes"'),
+    "rollback": (_rollback, 'mmfakes rollback fake_news --why "complaints since noon"'),
+    "models": (_models, "mmfakes models fake_news --log"),
     "doctor": (_doctor, "mmfakes doctor"),
     "version": (_version, "mmfakes version --json"),
 }
@@ -207,6 +246,7 @@ STATUS = {     # verb → when its exit status is 0, where that is not plain
     "batch": "where a row was judged, 1 where none was or there is none",
     "run": "where every stage went well, 1 where one failed",
     "retrain": "where a candidate was made and, with --promote, is champion; 1 otherwise",
+    "promote": "where it is champion now, 1 where it was refused",
 }
 _PLAIN = "where all went well, 1 on an error, which is one line on stderr"
 

@@ -80,6 +80,10 @@ NEEDED_BY = {      # verb → extra
     "serve": "serve",
     "push": "hub",
     "pull": "hub",
+    "register": "track",
+    "promote": "track",
+    "rollback": "track",
+    "models": "track",
 }
 
 def how_to_get(

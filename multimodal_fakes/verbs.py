@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENVIRONMENT', 'named_detector', 'predict', 'batch', 'explain', 'why_in_words', 'serve', 'key', 'init', 'run', 'stage',
-           'train', 'experts_named', 'retrain', 'recalibrate', 'obtain', 'report', 'pack', 'push', 'pull', 'doctor',
-           'version']
+           'train', 'experts_named', 'retrain', 'recalibrate', 'obtain', 'report', 'pack', 'push', 'pull', 'register',
+           'rollback', 'promote', 'models', 'doctor', 'version']
 
 # %% ../nbs/10b_verbs.ipynb #9d42c8b4
 import contextlib
@@ -17,7 +17,7 @@ import signal
 import sys
 from pathlib import Path
 
-from .core import FakesError, atomic_path, nearest, need, read_yaml, root
+from .core import FakesError, atomic_path, in_project, nearest, need, read_yaml, root
 from .detect.kinds import PARTS
 from .texts import on_one_line, readable_json
 
@@ -261,7 +261,8 @@ def pack(args):
     print(f"{target}: {name_of(folder)}, {Path(target).stat().st_size / 1e6:,.1f} MB")
 
 def push(args):
-    "Send a detector to a hub, a bucket or a folder"
+    "Send a detector to a hub, a bucket, a folder or a registry"
+    if args.address.startswith("mlflow:"): return print(_registry(args.address).register(_bundle(args.source)))
     from multimodal_fakes.detect.bundles import push as push_bundle
     print(push_bundle(args.source, args.address, number=args.number, slim=args.slim))
 
@@ -271,6 +272,77 @@ def pull(args):
     from multimodal_fakes.detect.bundles import pull as pull_bundle
     folder = pull_bundle(args.address, args.folder)
     print(f"{folder}: {name_of(folder)}")
+
+# %% ../nbs/10b_verbs.ipynb #2dd8ddc3
+def _registry(place):
+    "The registry that is meant"
+    need("mlflow", "track", "A registry of versions")
+    from multimodal_fakes.track.registry import Registry
+    return Registry(place)
+
+def _bundle(source):
+    from multimodal_fakes.detect.bundles import find_bundle
+    return find_bundle(source)
+
+def register(args):
+    "Keep a detector as a version of its task, as the candidate"
+    version = _registry(args.registry).register(_bundle(args.source), note=args.note)
+    _print(args, vars(version), f"{version}: {', '.join(version.aliases) or 'no candidate'}")
+
+def rollback(args):
+    "Make the former champion champion again, or another version"
+    from multimodal_fakes.track.gates import rollback as roll_back
+    version = roll_back(_registry(args.registry), args.task, args.to, why=args.why)
+    _print(args, vars(version), f"{version} is champion of {version.task}.")
+
+# %% ../nbs/10b_verbs.ipynb #edcae2f5
+def promote(args):
+    "Make the candidate champion, if the gates let it through"
+    need("mlflow", "track", "A registry of versions")
+    from multimodal_fakes.track.gates import of_table
+    from multimodal_fakes.track.gates import promote as promote_version
+    limits, which = _limits(), args.version or "candidate"
+    exams = (lambda bundle: of_table(args.posts, bundle, limits)) if args.posts else None
+    asked = dict(exams=exams, home=in_project("."), limits=limits, force=_reasons(args.force), why=args.why)
+    decision = promote_version(_registry(args.registry), args.task, which, **asked)
+    _print(args, decision.as_dict(), decision.words())
+    return 0 if decision.promoted else 1
+
+def _limits():
+    "Limits of the gates, as params.yaml states them"
+    from multimodal_fakes.track.gates import Limits
+    path = in_project("params.yaml")
+    if not path.is_file(): return Limits()
+    from multimodal_fakes.settings import check_whole
+    params = read_yaml(path)
+    check_whole(params)
+    return Limits(**params.get("gates") or {})
+
+def _reasons(force):
+    "Gate → why it does not count, of `gate=reason`"
+    pairs = [text.partition("=") for text in force or ()]
+    for gate, mark, _ in pairs:
+        if not mark: raise FakesError(f"--force {gate}: expected GATE=REASON, such as 'size=a larger disk'.")
+    return {gate: reason for gate, _, reason in pairs}
+
+# %% ../nbs/10b_verbs.ipynb #6b5830e9
+def models(args):
+    "Versions in the registry, or the log of who promoted what and why"
+    registry = _registry(args.registry)
+    tasks = [args.task] if args.task else registry.tasks()
+    if args.log: rows = [entry for entry in registry.log() if entry.task in tasks]
+    else: rows = [version for task in tasks for version in registry.versions(task)]
+    line = _log_line if args.log else _version_line
+    _print(args, [vars(row) for row in rows], "\n".join(map(line, rows)) or "No version is registered.")
+
+def _version_line(version):
+    aliases = ", ".join(version.aliases)
+    return on_one_line(f"{version!s:<32} {aliases:<20} {version.made} {version.by} {version.note}".rstrip())
+
+def _log_line(entry):
+    closed = [gate["words"] for gate in entry.gates if not gate["passed"]]
+    about = f"{entry.when} {entry.by:<10} {entry.event:<9} {entry.task}@{entry.number} {entry.name}"
+    return on_one_line(" ".join(filter(None, [about, entry.why, *closed])))
 
 # %% ../nbs/10b_verbs.ipynb #21f346c7
 def doctor(args):

@@ -802,7 +802,7 @@ def mlflow_uri(
     uri = uri or f"sqlite:///{in_project('mlflow.db').resolve()}"
     scheme, mark, rest = uri.partition("://")
     if mark: return f"postgresql+psycopg://{rest}" if scheme in ("postgresql", "postgres") else uri
-    raise FakesError(f"{on_one_line(uri)} is no address of MLflow: expected http://…, sqlite:///… or postgresql://…")
+    raise FakesError(f"{on_one_line(uri)} is no address of MLflow, as http://…, sqlite:///… or postgresql://…")
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #7ea5639e
 def mlflow_client(
@@ -892,7 +892,7 @@ def _download(client, version, folder):
         try: got = artifacts.download_artifacts(artifact_uri=f"{place}/{BUNDLE}", dst_path=d, tracking_uri=uri)
         except OSError as e: raise FakesError(f"{name} is not where it was kept: {_first_line(e)}") from None
         manifest = verify(got, name)
-        if content_key(manifest) != version.tags[KEY]: raise FakesError(f"{name} is not the bundle that was registered.")
+        if content_key(manifest) != version.tags[KEY]: raise FakesError(f"{name} is another bundle than was registered.")
         save(got, folder, number=int(version.version))
     for path in Path(folder).rglob("*"):
         if path.is_file(): path.chmod(0o444)
@@ -916,7 +916,7 @@ def _of_registry(name, cache):
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #e0b94832
 def find_bundle(
-    source,       # folder, archive, hf://user/name[@revision], address of an archive or a folder, fake_news[@3|@champion]
+    source,       # folder, archive, hf://user/name[@revision], address of an archive or a folder, fake_news[@3]
     cache=None,   # folder of copies, that of `cache_folder` if none
 ) -> Path: # folder
     "Where a bundle lies, fetched and unpacked if need be; raises with what was tried"

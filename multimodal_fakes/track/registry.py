@@ -6,7 +6,6 @@
 __all__ = ['FIRST', 'SECOND', 'OURS', 'LOG', 'WHY', 'PATIENCE', 'spoken', 'Version', 'somebody', 'Registry', 'Entry']
 
 # %% ../../nbs/track/08g_registry.ipynb #030530d9
-import contextlib
 import getpass
 import json
 import os
@@ -18,7 +17,6 @@ from pathlib import Path
 from ..core import FakesError, digest, in_project, need, patch
 from multimodal_fakes.detect.bundles import (
     KEY,
-    SPOKEN,
     content_key,
     fetch_version,
     make_manifest,
@@ -33,14 +31,14 @@ from ..texts import on_one_line
 from .trackers import experiment_of, log_bundle
 
 # %% ../../nbs/track/08g_registry.ipynb #d7794fa7
-FIRST = ("amber ample brisk calm clear cool crisp early eager even fair fine firm fresh gentle glad gold green grey keen "
-         "kind late light lively long lucid mellow mild neat new noble open pale plain polar proud quick quiet rapid red "
-         "ripe round royal silver sleek slow small smooth snowy soft solid south spare steady still sunny swift tall "
-         "tidy warm west white wide young").split()
-SECOND = ("alder ash aspen badger beech birch bison cedar clover condor crane cricket dove eagle egret elm falcon fern "
-          "finch fox gannet goose hare hawk hazel heron ibis ivy jay juniper kestrel kite lark lemur lily linden lynx "
-          "magpie maple marten moss newt oak osprey otter owl pine plover poplar quail raven robin rowan sedge seal "
-          "spruce stork swallow swan tern thrush willow wren yew").split()
+FIRST = ("amber ample brisk calm clear cool crisp early eager even fair fine firm fresh gentle glad gold green grey "
+         "keen kind late light lively long lucid mellow mild neat new noble open pale plain polar proud quick quiet "
+         "rapid red ripe round royal silver sleek slow small smooth snowy soft solid south spare steady still sunny "
+         "swift tall tidy warm west white wide young").split()
+SECOND = ("alder ash aspen badger beech birch bison cedar clover condor crane cricket dove eagle egret elm falcon "
+          "fern finch fox gannet goose hare hawk hazel heron ibis ivy jay juniper kestrel kite lark lemur lily "
+          "linden lynx magpie maple marten moss newt oak osprey otter owl pine plover poplar quail raven robin rowan "
+          "sedge seal spruce stork swallow swan tern thrush willow wren yew").split()
 
 def spoken(
     key:str,   # of `content_key`
@@ -85,6 +83,7 @@ class Registry:
         place=None,   # mlflow:<uri> or that uri; as for `mlflow_uri` if none
     ):
         self.uri = mlflow_uri(place)
+        self.folder = _beside(self.uri)      # that keeps files, where no server does
         self.client = mlflow_client(self.uri)
 
     def tasks(self) -> list: # of names
@@ -105,6 +104,10 @@ class Registry:
         "The bundle of a version, verified, in the cache"
         with mlflow_answers(self.uri): known = self.client.get_model_version(version.task, str(version.number))
         return fetch_version(self.client, known, cache)
+
+def _beside(uri):
+    "Beside the file of a database, else in the project"
+    return Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:") else in_project("mlflow.db").parent
 
 def _plain(task):
     "A task as it may stand in a question to MLflow"
@@ -183,15 +186,13 @@ def _upload(self:Registry, folder): # LoggedModel
     experiment = self._experiment("mmfakes models")
     run = self.client.create_run(experiment, run_name=f"{read_bundle(folder)['task']} registered").info.run_id
     model = log_bundle(self.client, folder, run)
-    self.client.set_terminated(run)
+    self.client.update_run(run, "FINISHED")
     return model
 
 @patch
 def _experiment(self:Registry, name) -> str: # its number
     "An experiment, its files beside the database"
-    database = Path(self.uri.removeprefix("sqlite:///"))
-    folder = database.parent if self.uri.startswith("sqlite:") else in_project("mlflow.db").parent
-    return experiment_of(self.client, name, folder)
+    return experiment_of(self.client, name, self.folder)
 
 # %% ../../nbs/track/08g_registry.ipynb #640815cb
 LOG = "mmfakes log"      # name of the experiment
@@ -213,13 +214,13 @@ class Entry:
 
     def __str__(self): return f"{self.event} {self.task}@{self.number} {self.name} by {self.by}, {self.when}"
 
-def _seal(run) -> str: # 16 hex digits
+def _seal(tags, figures) -> str: # 16 hex digits
     "The digest of a run's tags and metrics, but for MLflow's own"
-    tags = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.") and name != "digest"}
-    return digest(tags, run.data.metrics)
+    own = {name: value for name, value in tags.items() if not name.startswith("mlflow.") and name != "digest"}
+    return digest(own, figures)
 
-def _entry(run) -> Entry:
-    tags = run.data.tags
+def _entry(tags) -> Entry:
+    "An entry from the tags of its run"
     about = {name: tags.get(name, "") for name in ("event", "task", "name", "by", "when", "why", "digest")}
     gates = tuple(json.loads(tags[name]) for name in sorted(tags) if name.startswith("gate."))
     return Entry(number=int(tags.get("version") or 0), gates=gates, **about)
@@ -242,6 +243,11 @@ def point(self:Registry,
     return entry
 
 @patch
+def drop(self:Registry, task, alias):
+    "Nobody is called so any more"
+    with mlflow_answers(self.uri): self.client.delete_registered_model_alias(task, alias)
+
+@patch
 def write(self:Registry, event, version, by=None, why="", gates=()) -> Entry:
     "Add an event to the log"
     about = dict(event=event, task=version.task, version=str(version.number), name=version.name, by=by or somebody())
@@ -256,22 +262,34 @@ def _append(self:Registry, about, figures) -> Entry:
     "Write a run, then let the last entry name it as the next one"
     exceptions, entities = (need(f"mlflow.{name}", "track", "The registry") for name in ("exceptions", "entities"))
     experiment = self._log()
-    last = self._late(experiment)
-    own = self.client.create_run(experiment, run_name=f"{about['event']} {about['task']}@{about['version']}", tags=about)
-    number, now = own.info.run_id, int(time.time() * 1000)
+    last = self._last(self._late(experiment))
+    tags = self._sealed(about, figures, last)
+    run = self.client.create_run(experiment, tags=tags, run_name=f"{tags['event']} {tags['task']}@{tags['version']}")
+    number, now = run.info.run_id, int(time.time() * 1000)
     metrics = [entities.Metric(name, value, now, 0) for name, value in figures.items()]
-    self.client.log_batch(number, metrics=metrics)
+    if metrics: self.client.log_batch(number, metrics=metrics)
     while True:
-        while "next" in last.data.params: last = self.client.get_run(last.data.params["next"])
-        self.client.set_tag(number, "former", last.data.tags["digest"])
-        self.client.set_tag(number, "digest", _seal(self.client.get_run(number)))
         try: self.client.log_param(last.info.run_id, "next", number)
         except exceptions.MlflowException as e:
             if e.error_code != "INVALID_PARAMETER_VALUE": raise
-            last = self.client.get_run(last.info.run_id)       # somebody was faster
+            last = self._last(self.client.get_run(last.info.run_id))       # somebody was faster
+            tags = self._sealed(about, figures, last)
+            for name in ("former", "digest"): self.client.set_tag(number, name, tags[name])
             continue
-        self.client.set_terminated(number)
-        return _entry(self.client.get_run(number))
+        self.client.update_run(number, "FINISHED")
+        return _entry(tags)
+
+@patch
+def _last(self:Registry, run): # Run
+    "The end of the log, from an entry near it"
+    while "next" in run.data.params: run = self.client.get_run(run.data.params["next"])
+    return run
+
+@patch
+def _sealed(self:Registry, about, figures, last) -> dict:
+    "The tags of an entry that follows another"
+    tags = about | {"former": last.data.tags["digest"]}
+    return tags | {"digest": _seal(tags, figures)}
 
 # %% ../../nbs/track/08g_registry.ipynb #bdb0817e
 @patch
@@ -284,9 +302,10 @@ def _log(self:Registry) -> str: # number of its experiment
     except exceptions.MlflowException as e:
         if e.error_code != "RESOURCE_ALREADY_EXISTS": raise
         return self.client.get_experiment_by_name(LOG).experiment_id
-    first = self.client.create_run(experiment, run_name="the log begins", tags={"event": "begin"}).info.run_id
-    self.client.set_tag(first, "digest", _seal(self.client.get_run(first)))
-    self.client.set_terminated(first)
+    tags = {"event": "begin"}
+    sealed = tags | {"digest": _seal(tags, {})}
+    first = self.client.create_run(experiment, run_name="the log begins", tags=sealed)
+    self.client.update_run(first.info.run_id, "FINISHED")
     return experiment
 
 @patch
@@ -306,8 +325,17 @@ def log(self:Registry, task=None) -> list: # of Entry, the first one first
     with mlflow_answers(self.uri):
         known = self.client.get_experiment_by_name(LOG)
         runs = self._runs(known.experiment_id) if known else {}
-    entries = [_entry(run) for run in self._chain(runs)][1:] if runs else []
+        entries = [_entry(run.data.tags) for run in self._chain(runs)][1:]
+        for name in [task] if task else self.tasks(): self._anchored(name, entries)
     return [entry for entry in entries if task in (None, entry.task)]
+
+@patch
+def _anchored(self:Registry, task, entries):
+    "Raise where the entry that a champion names is gone, as where the end of the log was cut off"
+    champion = mlflow_version(self.client, _plain(task), "champion")
+    named = champion.tags.get("mmfakes.entry") if champion else None
+    if named in (None, *(entry.digest for entry in entries)): return
+    self._broken(f"the entry that made {task}@{champion.version} champion is gone")
 
 @patch
 def _runs(self:Registry, experiment) -> dict: # number → run
@@ -326,9 +354,9 @@ def _chain(self:Registry, runs) -> list: # in order
         chain.append(last)
         following, former = last.data.params.get("next"), last.data.tags["digest"]
         last = runs.get(following)
-        if following and last is None: self._broken(f"the entry after {_entry(chain[-1])} was removed")
+        if following and last is None: self._broken(f"the entry after {_entry(chain[-1].data.tags)} was removed")
     beside = [run for id, run in runs.items() if run.info.status == "FINISHED" and run not in chain]
-    if beside: self._broken(f"{_entry(beside[0])} was put beside it")
+    if beside: self._broken(f"{_entry(beside[0].data.tags)} was put beside it")
     return chain
 
 # %% ../../nbs/track/08g_registry.ipynb #b06e0178
@@ -339,8 +367,8 @@ def _first(runs):
 @patch
 def _compare(self:Registry, run, former, number):
     "Raise where an entry is not as it was written"
-    entry = "its first entry" if number == 0 else f"entry {number} ({_entry(run)})"
-    if run.data.tags.get("digest") != _seal(run): self._broken(f"{entry} was changed")
+    entry = "its first entry" if number == 0 else f"entry {number} ({_entry(run.data.tags)})"
+    if run.data.tags.get("digest") != _seal(run.data.tags, run.data.metrics): self._broken(f"{entry} was changed")
     if run.data.tags.get("former", "") != former: self._broken(f"{entry} does not follow the one before it")
 
 @patch
