@@ -262,6 +262,11 @@ def read_sql(args):
     _print(args, {"rows": n, "file": args.target}, f"{args.target}: {n:,} rows")
 
 # %% ../nbs/10b_verbs.ipynb #5e1a0b63
+_SAID = {
+    "gone": "rows are no longer in the source and stay; --remove removes them",
+    "replaced": "cells held NUL or half a character, in whose place U+FFFD stands",
+}
+
 def loaded_in_words(
     loaded,   # `data.sql.Loaded`
 ) -> list: # lines
@@ -269,8 +274,8 @@ def loaded_in_words(
     counts = loaded.counts
     done = ", ".join(f"{counts[name]:,} {name}" for name in ("new", "changed", "unchanged", "removed") if counts[name])
     lines = [f"{loaded.name}: {counts['rows']:,} rows in table {loaded.table}; {done or 'nothing to do'}"]
-    if counts["gone"]: lines.append(f"  {counts['gone']:,} rows are no longer in the source and stay; --remove removes them")
-    if counts["replaced"]: lines.append(f"  {counts['replaced']:,} cells held NUL or half a character: U+FFFD stands there")
+    for name, words in _SAID.items():
+        if counts[name]: lines.append(f"  {counts[name]:,} {words}")
     for reason, about in loaded.problems.as_dict().items():
         first = about["examples"][0]
         lines.append(f"  {about['count']:,} × {reason}, left out or read with a doubt; first in line {first['row']}: "

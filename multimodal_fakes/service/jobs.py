@@ -56,8 +56,8 @@ from sqlalchemy import (
 )
 
 from ..core import FakesError, nearest, overlay, patch, read_json, read_yaml, write_json
-from ..line import PER_TASK, experts_of, stage_params, task_stages
 from ..data.databases import alone
+from ..line import PER_TASK, experts_of, stage_params, task_stages
 from ..record import expert_key, expert_step
 from .guard import MARK, end_run, guard_env, guarded
 from .intake import Intake, Limits, Problem
