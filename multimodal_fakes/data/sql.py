@@ -36,7 +36,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError, DBAPIError, InternalError, NotSupportedError, ProgrammingError
 
 import multimodal_fakes
-from ..core import FakesError, atomic_path, nearest, need, patch, read_json, root
+from ..core import FakesError, atomic_path, in_project, nearest, need, patch, read_json
 from multimodal_fakes.data.databases import (
     address_of,
     alone,
@@ -176,7 +176,7 @@ def source_of(
     if files:
         name = re.sub(r"\W+", "_", path.name.split(".")[0]).strip("_") or "dataset"
         return Source(name, path.name, lambda: _rows_of(files, path.parent), {})
-    step = Path(project or root())/"Step_1"
+    step = Path(project)/"Step_1" if project else in_project("Step_1")
     prepared = list(read_json(step/"inventory.json")) if (step/"inventory.json").is_file() else []
     if str(source) in prepared: return Source(str(source), "examples.jsonl", lambda: _examples(step, source), EXAMPLE)
     raise FakesError(f"{source} is no table, and no dataset in {step}{nearest(str(source), prepared)}")
@@ -672,7 +672,7 @@ def _write(url, query, path, kind, folder):
     with opened_query(url, query, folder) as reading:
         return _write_parquet(path, reading) if kind == "parquet" else _write_lines(path, kind, reading)
 
-# %% ../../nbs/data/00c_sql.ipynb #c490724b
+# %% ../../nbs/data/00c_sql.ipynb #c6bb0c66
 def fetch_tables(
     conf,                # record.DatasetConf
     folder,              # the dataset's own
