@@ -343,7 +343,7 @@ def _add(self:Load, piece):
     if not unique: return
     earlier = self.connection.execute(sa.select(self.seen.c.id).where(self.seen.c.id.in_(unique))).scalars().all()
     stands = sa.select(t.c.mmfakes_id, t.c.mmfakes_digest).where(t.c.mmfakes_id.in_(unique))
-    there = dict(self.connection.execute(stands).tuples().all())
+    there = {id: digest for id, digest in self.connection.execute(stands)}
     for id in earlier:
         given = unique.pop(id)
         self._bad(_again(there[id], given), given.line, id)
