@@ -33,7 +33,7 @@ BESIDE = ("id", "split", "lang", "group")     # columns that are taken where the
 _FOLLOWS = {"name", "folder", "files", "labels", "classes", "also"}      # the table says it; more needs a conf/dataset
 
 def _mapping(data):
-    "`data` as a mapping, where it is one string: a path, or an address of a database and what is read there, behind a #"
+    "`data` as a mapping, where it is one string: a path, or the address of a database, # and what is read there"
     url, _, query = data.partition("#")
     return {"sql": url, "query": query} if "://" in url else {"table": data}
 

@@ -29,36 +29,14 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import (
-    JSON,
-    URL,
-    BigInteger,
-    Boolean,
-    Column,
-    Double,
-    ForeignKey,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    bindparam,
-    column,
-    delete,
-    exists,
-    func,
-    inspect,
-    insert,
-    select,
-    table,
-    update,
-)
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError, DBAPIError, InternalError, NotSupportedError, ProgrammingError
 
 import multimodal_fakes
-from ..core import FakesError, atomic_path, nearest, need, patch, read_json, root
+from ..core import FakesError, atomic_path, in_project, nearest, need, patch, read_json
 from multimodal_fakes.data.databases import (
     address_of,
     alone,
@@ -70,34 +48,34 @@ from multimodal_fakes.data.databases import (
 from .rows import Problems, RowError, column_names, files_of, plain_cell, read_rows
 
 # %% ../../nbs/data/00c_sql.ipynb #e581a06b
-metadata = MetaData()
+metadata = sa.MetaData()
 
-datasets = Table("mmfakes_datasets", metadata,
-    Column("name", Text, primary_key=True, comment="what read-sql and a configuration call the dataset"),
-    Column("table_name", Text, nullable=False, unique=True, comment="table that holds its rows"),
-    Column("source", Text, nullable=False, comment="file that was loaded last"),
-    Column("id_column", Text, comment="column of the source that names a row; none where none does"),
-    Column("n_rows", BigInteger, nullable=False, comment="number of rows of the table"),
-    Column("loaded", Double, nullable=False, comment="when it was loaded last, in seconds since 1970 UTC"))
+datasets = sa.Table("mmfakes_datasets", metadata,
+    sa.Column("name", sa.Text, primary_key=True, comment="what read-sql and a configuration call the dataset"),
+    sa.Column("table_name", sa.Text, nullable=False, unique=True, comment="table that holds its rows"),
+    sa.Column("source", sa.Text, nullable=False, comment="file that was loaded last"),
+    sa.Column("id_column", sa.Text, comment="column of the source that names a row; none where none does"),
+    sa.Column("n_rows", sa.BigInteger, nullable=False, comment="number of rows of the table"),
+    sa.Column("loaded", sa.Double, nullable=False, comment="when it was loaded last, in seconds since 1970 UTC"))
 
-_OF = ForeignKey("mmfakes_datasets.name", ondelete="CASCADE")
+_OF = sa.ForeignKey("mmfakes_datasets.name", ondelete="CASCADE")
 _PLACE = dict(autoincrement=False, comment="place among the columns of the source, counted from 0")
-columns = Table("mmfakes_columns", metadata,
-    Column("dataset", Text, _OF, primary_key=True, comment="name of the dataset"),
-    Column("place", Integer, primary_key=True, **_PLACE),
-    Column("name", Text, nullable=False, comment="what the source calls the column"),
-    Column("column_name", Text, nullable=False, comment="what the table calls it"),
-    Column("kind", Text, nullable=False, comment="text, integer, number, truth (true or false) or json"),
-    Column("meaning", Text, nullable=False, comment="what a cell says"),
-    Column("unit", Text, nullable=False, comment="of a number, empty where it has none"))
+columns = sa.Table("mmfakes_columns", metadata,
+    sa.Column("dataset", sa.Text, _OF, primary_key=True, comment="name of the dataset"),
+    sa.Column("place", sa.Integer, primary_key=True, **_PLACE),
+    sa.Column("name", sa.Text, nullable=False, comment="what the source calls the column"),
+    sa.Column("column_name", sa.Text, nullable=False, comment="what the table calls it"),
+    sa.Column("kind", sa.Text, nullable=False, comment="text, integer, number, truth (true or false) or json"),
+    sa.Column("meaning", sa.Text, nullable=False, comment="what a cell says"),
+    sa.Column("unit", sa.Text, nullable=False, comment="of a number, empty where it has none"))
 
 # %% ../../nbs/data/00c_sql.ipynb #34da962c
 _TYPES = {
-    "text": Text,
-    "integer": BigInteger,
-    "number": Double,
-    "truth": Boolean,
-    "json": JSON(none_as_null=True),
+    "text": sa.Text,
+    "integer": sa.BigInteger,
+    "number": sa.Double,
+    "truth": sa.Boolean,
+    "json": sa.JSON(none_as_null=True),
 }
 
 class Named(NamedTuple):
@@ -111,14 +89,14 @@ class Named(NamedTuple):
 
 def _bookkeeping():
     "The columns that every dataset has"
-    number = BigInteger().with_variant(Integer, "sqlite")
+    number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     place = "place of the row: in the source when it came, later ones behind those that were there"
     written = "when the row was written last, in seconds since 1970 UTC"
     return [
-        Column("mmfakes_n", number, primary_key=True, autoincrement=False, comment=place),
-        Column("mmfakes_id", Text, nullable=False, unique=True, comment="the row's id, its place where it has none"),
-        Column("mmfakes_digest", String(64), nullable=False, comment="SHA-256 of what the row says"),
-        Column("mmfakes_written", Double, nullable=False, comment=written),
+        sa.Column("mmfakes_n", number, primary_key=True, autoincrement=False, comment=place),
+        sa.Column("mmfakes_id", sa.Text, nullable=False, unique=True, comment="its id; its place where it has none"),
+        sa.Column("mmfakes_digest", sa.String(64), nullable=False, comment="SHA-256 of what the row says"),
+        sa.Column("mmfakes_written", sa.Double, nullable=False, comment=written),
     ]
 
 def table_of(
@@ -126,8 +104,8 @@ def table_of(
     own,            # its columns, each `Named`
 ): # sqlalchemy.Table; the key of a column of the dataset is `c` and its place
     "The table of a dataset"
-    further = [Column(c.column_name, _TYPES[c.kind], key=f"c{c.place}", comment=c.meaning) for c in own]
-    return Table(name, MetaData(), *_bookkeeping(), *further)
+    further = [sa.Column(c.column_name, _TYPES[c.kind], key=f"c{c.place}", comment=c.meaning) for c in own]
+    return sa.Table(name, sa.MetaData(), *_bookkeeping(), *further)
 
 # %% ../../nbs/data/00c_sql.ipynb #fb34c78b
 _LONGEST = 60     # bytes of a name; PostgreSQL has 63
@@ -198,7 +176,7 @@ def source_of(
     if files:
         name = re.sub(r"\W+", "_", path.name.split(".")[0]).strip("_") or "dataset"
         return Source(name, path.name, lambda: _rows_of(files, path.parent), {})
-    step = Path(project or root())/"Step_1"
+    step = Path(project)/"Step_1" if project else in_project("Step_1")
     prepared = list(read_json(step/"inventory.json")) if (step/"inventory.json").is_file() else []
     if str(source) in prepared: return Source(str(source), "examples.jsonl", lambda: _examples(step, source), EXAMPLE)
     raise FakesError(f"{source} is no table, and no dataset in {step}{nearest(str(source), prepared)}")
@@ -312,8 +290,9 @@ class Load:
         self.connection, self.table, self.id, self.file = connection, into, id, file
         self.keys = {c.name: f"c{c.place}" for c in own}
         self.problems, self.counts = Problems(), Counter()
-        self.n = connection.execute(select(func.max(into.c.mmfakes_n))).scalar() or 0
-        self.seen = Table("mmfakes_seen", MetaData(), Column("id", Text, primary_key=True), prefixes=["TEMPORARY"])
+        self.n = connection.execute(sa.select(sa.func.max(into.c.mmfakes_n))).scalar() or 0
+        id_seen = sa.Column("id", sa.Text, primary_key=True)
+        self.seen = sa.Table("mmfakes_seen", sa.MetaData(), id_seen, prefixes=["TEMPORARY"])
         self.seen.create(connection, checkfirst=False)
 
     def add(self, rows):
@@ -362,15 +341,15 @@ def _add(self:Load, piece):
     "Write what is new and what has changed of some rows"
     unique, t = self._unique(piece), self.table
     if not unique: return
-    earlier = self.connection.execute(select(self.seen.c.id).where(self.seen.c.id.in_(unique))).scalars().all()
-    stands = select(t.c.mmfakes_id, t.c.mmfakes_digest).where(t.c.mmfakes_id.in_(unique))
-    there = dict(self.connection.execute(stands).tuples().all())
+    earlier = self.connection.execute(sa.select(self.seen.c.id).where(self.seen.c.id.in_(unique))).scalars().all()
+    stands = sa.select(t.c.mmfakes_id, t.c.mmfakes_digest).where(t.c.mmfakes_id.in_(unique))
+    there = {id: digest for id, digest in self.connection.execute(stands)}
     for id in earlier:
         given = unique.pop(id)
         self._bad(_again(there[id], given), given.line, id)
     new = {id: given for id, given in unique.items() if id not in there}
     changed = {id: given for id, given in unique.items() if there.get(id, given.digest) != given.digest}
-    if unique: self.connection.execute(insert(self.seen), [{"id": id} for id in unique])
+    if unique: self.connection.execute(sa.insert(self.seen), [{"id": id} for id in unique])
     self._insert(new)
     self._update(changed)
     self.counts.update(new=len(new), changed=len(changed), unchanged=len(unique) - len(new) - len(changed))
@@ -383,7 +362,7 @@ def _insert(self:Load, new):
         self.n += 1
         ours = dict(mmfakes_n=self.n, mmfakes_id=id, mmfakes_digest=given.digest, mmfakes_written=now)
         rows.append(empty | given.values | ours)
-    if rows: self.connection.execute(insert(self.table), rows)
+    if rows: self.connection.execute(sa.insert(self.table), rows)
 
 @patch
 def _update(self:Load, changed):
@@ -391,24 +370,25 @@ def _update(self:Load, changed):
     rows = [empty | given.values | dict(its_id=id, mmfakes_digest=given.digest, mmfakes_written=now)
             for id, given in changed.items()]
     if not rows: return
-    set_all = {key: bindparam(key) for key in rows[0] if key != "its_id"}
-    self.connection.execute(update(self.table).where(self.table.c.mmfakes_id == bindparam("its_id")).values(set_all), rows)
+    set_all = {key: sa.bindparam(key) for key in rows[0] if key != "its_id"}
+    is_it = self.table.c.mmfakes_id == sa.bindparam("its_id")
+    self.connection.execute(sa.update(self.table).where(is_it).values(set_all), rows)
 
 # %% ../../nbs/data/00c_sql.ipynb #d2f421b6
 @patch
 def end(self:Load, remove:bool):
     "Count the rows that the source no longer has, or remove them"
     t = self.table
-    is_gone = ~exists().where(self.seen.c.id == t.c.mmfakes_id)
-    self.counts["gone"] = self.connection.execute(select(func.count()).select_from(t).where(is_gone)).scalar()
+    is_gone = ~sa.exists().where(self.seen.c.id == t.c.mmfakes_id)
+    self.counts["gone"] = self.connection.execute(sa.select(sa.func.count()).select_from(t).where(is_gone)).scalar()
     broken = self.problems.total("rejected")
     if remove and broken:
-        raise FakesError(f"{self.file}: {broken:,} rows cannot be read, so nobody knows which rows are gone. Nothing was "
-                         f"written. {_first(self.problems)}Mend them, or leave out --remove.")
-    if remove: self.connection.execute(delete(t).where(is_gone))
+        raise FakesError(f"{self.file}: {broken:,} rows cannot be read, so nobody knows which rows are gone. Nothing "
+                         f"was written. {_first(self.problems)}Mend them, or leave out --remove.")
+    if remove: self.connection.execute(sa.delete(t).where(is_gone))
     self.counts["removed"] = self.counts.pop("gone") if remove else 0
     self.seen.drop(self.connection)
-    self.counts["rows"] = self.connection.execute(select(func.count()).select_from(t)).scalar()
+    self.counts["rows"] = self.connection.execute(sa.select(sa.func.count()).select_from(t)).scalar()
 
 def _first(problems):
     "The first of the problems, as a sentence"
@@ -429,10 +409,10 @@ def kept_dataset(
 ) -> Kept|None: # none where there is none of this name
     "What the catalogue says of a dataset"
     if not connection.dialect.has_table(connection, datasets.name): return None
-    row = connection.execute(select(datasets).where(datasets.c.name == name)).mappings().first()
+    row = connection.execute(sa.select(datasets).where(datasets.c.name == name)).mappings().first()
     if row is None: return None
-    of_name = select(columns).where(columns.c.dataset == name).order_by(columns.c.place)
-    own = [Named(*column[1:]) for column in connection.execute(of_name)]
+    of_name = sa.select(columns).where(columns.c.dataset == name).order_by(columns.c.place)
+    own = [Named(*row[1:]) for row in connection.execute(of_name)]
     return Kept(name, row["table_name"], row["id_column"], own)
 
 def _own_columns(looked, source, before=()):
@@ -450,9 +430,9 @@ def _check_name(connection, name):
     "Raise where a dataset cannot be called so"
     if not name.strip() or len(f"data_{name}".encode()) > _LONGEST or "\0" in name:
         raise FakesError(f"A dataset cannot be called {name!r:.80}: expected 1 to {_LONGEST - 5} characters.")
-    others = connection.execute(select(datasets.c.name)).scalars()
+    others = connection.execute(sa.select(datasets.c.name)).scalars()
     twin = next((other for other in others if other != name and other.casefold() == name.casefold()), None)
-    if twin: raise FakesError(f"There is a dataset {twin!r} already, which SQLite takes for the same name. Name another.")
+    if twin: raise FakesError(f"There is a dataset {twin!r} already, for SQLite the same name. Take another --name.")
 
 def _check_kinds(before, looked, name):
     "Raise where an incremental load brings cells of another kind"
@@ -468,14 +448,15 @@ def _made_table(connection, name, kept, own):
     into = table_of(f"data_{name}", own)
     if kept is None:
         if connection.dialect.has_table(connection, into.name):
-            raise FakesError(f"There is a table {into.name!r} already, which load-sql did not write. Take another --name.")
+            raise FakesError(f"There is a table {into.name!r} already, which load-sql did not write. "
+                             "Take another --name.")
         into.create(connection)
     elif kept.columns != own[:len(kept.columns)]:
         table_of(kept.table_name, kept.columns).drop(connection)
         into.create(connection)
     else:
         operations = Operations(MigrationContext.configure(connection))
-        for c in own[len(kept.columns):]: operations.add_column(into.name, Column(c.column_name, _TYPES[c.kind]))
+        for c in own[len(kept.columns):]: operations.add_column(into.name, sa.Column(c.column_name, _TYPES[c.kind]))
     return into
 
 # %% ../../nbs/data/00c_sql.ipynb #eb2645f8
@@ -521,7 +502,7 @@ def _load(connection, given, name, key, looked, incremental, remove):
                          "Load the whole dataset anew, without --incremental.")
     own = _own_columns(looked, given, adds.columns if adds else ())
     into = _made_table(connection, name, kept, own)
-    if not adds: connection.execute(delete(into))
+    if not adds: connection.execute(sa.delete(into))
     load = Load(connection, into, own, key, given.file)
     load.add(given.rows())
     load.end(remove)
@@ -530,11 +511,11 @@ def _load(connection, given, name, key, looked, incremental, remove):
 
 def _note(connection, kept, file, n):
     "Enter a dataset into the catalogue"
-    connection.execute(delete(columns).where(columns.c.dataset == kept.name))
-    connection.execute(delete(datasets).where(datasets.c.name == kept.name))
+    connection.execute(sa.delete(columns).where(columns.c.dataset == kept.name))
+    connection.execute(sa.delete(datasets).where(datasets.c.name == kept.name))
     about = dict(name=kept.name, table_name=kept.table_name, source=file, id_column=kept.id_column, n_rows=n)
-    connection.execute(insert(datasets).values(about | {"loaded": time.time()}))
-    connection.execute(insert(columns), [dict(dataset=kept.name) | c._asdict() for c in kept.columns])
+    connection.execute(sa.insert(datasets).values(about | {"loaded": time.time()}))
+    connection.execute(sa.insert(columns), [dict(dataset=kept.name) | c._asdict() for c in kept.columns])
 
 # %% ../../nbs/data/00c_sql.ipynb #e40a3d58
 _QUERY = re.compile(r"\s*(?:(?:select|with|values|table)\s|\(|--|/\*)", re.IGNORECASE)
@@ -591,7 +572,7 @@ def _meant(connection, query):
         result = connection.execute(_named(connection, query))
         return result, column_names(list(result.keys())), False
     t = table_of(kept.table_name, kept.columns)
-    ordered = select(*(t.c[f"c{c.place}"] for c in kept.columns)).order_by(t.c.mmfakes_n)
+    ordered = sa.select(*(t.c[f"c{c.place}"] for c in kept.columns)).order_by(t.c.mmfakes_n)
     return connection.execute(ordered), [c.name for c in kept.columns], True
 
 def _run(connection, query):
@@ -602,17 +583,17 @@ def _run(connection, query):
 
 def _named(connection, name):
     "All columns of another's table, by its primary key"
-    look = inspect(connection)
+    look = sa.inspect(connection)
     schema, _, own = name.rpartition(".")
     there = [*look.get_table_names(), *look.get_view_names()]
     if name in there or not schema: schema, own = None, name
     if not look.has_table(own, schema=schema):
-        known = connection.execute(select(datasets.c.name)).scalars().all() if datasets.name in there else []
+        known = connection.execute(sa.select(datasets.c.name)).scalars().all() if datasets.name in there else []
         raise FakesError(f"The database has no dataset and no table {name!r}{nearest(name, [*known, *there])}")
     names = [c["name"] for c in look.get_columns(own, schema=schema)]
     keys = look.get_pk_constraint(own, schema=schema)["constrained_columns"]
-    meant = table(own, *map(column, names), schema=schema)
-    return select(*meant.c).order_by(*(meant.c[key] for key in keys))
+    meant = sa.table(own, *map(sa.column, names), schema=schema)
+    return sa.select(*meant.c).order_by(*(meant.c[key] for key in keys))
 
 # %% ../../nbs/data/00c_sql.ipynb #d00992ee
 WRITTEN = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".parquet": "parquet"}     # ending of a file's name
@@ -669,7 +650,9 @@ def _noted(rows, kinds):
 
 def _arrays(pa, piece, of, schema):
     "Some rows as columns"
-    def cell(value, kind): return json.dumps(value, ensure_ascii=False) if kind == "json" and value is not None else value
+    def cell(value, kind):
+        is_json = kind == "json" and value is not None
+        return json.dumps(value, ensure_ascii=False) if is_json else value
     columns = [[cell(row[name], kind) for row in piece] for name, kind in of.items()]
     return [pa.array(values, field.type) for values, field in zip(columns, schema)]
 
@@ -689,7 +672,7 @@ def _write(url, query, path, kind, folder):
     with opened_query(url, query, folder) as reading:
         return _write_parquet(path, reading) if kind == "parquet" else _write_lines(path, kind, reading)
 
-# %% ../../nbs/data/00c_sql.ipynb #c490724b
+# %% ../../nbs/data/00c_sql.ipynb #c6bb0c66
 def fetch_tables(
     conf,                # record.DatasetConf
     folder,              # the dataset's own
@@ -699,7 +682,7 @@ def fetch_tables(
     joined = chain.from_iterable(entry.join for entry in conf.files)
     entries = [entry for entry in chain(conf.files, joined) if entry.sql]
     twice = [path for path, n in Counter(entry.path for entry in entries).items() if n > 1]
-    if twice: raise FakesError(f"conf/dataset/{conf.name}.yaml: two queries are written to {twice[0]}. Name another path.")
+    if twice: raise FakesError(f"conf/dataset/{conf.name}.yaml: two queries are written to {twice[0]}. Name one each.")
     wanted = [entry for entry in entries if again or not (Path(folder)/entry.path).is_file()]
     return [entry.path for entry in wanted if _fetch(entry, Path(folder), conf.name)]
 
