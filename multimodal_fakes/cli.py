@@ -20,7 +20,7 @@ from .detect.kinds import PARTS, PIPED, WAYS, WRITTEN
 # %% ../nbs/11_cli.ipynb #42ca2f87
 def _with_detector(command):
     "Arguments that name a detector"
-    about = "folder, archive, hf://user/name, https://…, s3://…, or a name in the registry: fake_news@3, fake_news@champion"
+    about = "folder, archive, hf://user/name, https://…, s3://…, or a version: fake_news@3, fake_news@champion"
     command.add_argument("--model", metavar="SOURCE", help=about)
     command.add_argument("--task", metavar="NAME", help="short for --model models/NAME; not needed where there is one")
     command.add_argument("--models", metavar="FOLDER", default="models", help="folder of trained detectors, `models`")
@@ -169,6 +169,28 @@ def _recalibrate(command):
     command.add_argument("--risk", type=float, metavar="SHARE", help=about)
     _with_json(command)
 
+def _retrain(command):
+    command.add_argument("--task", metavar="NAME", required=True, help="a task of params.yaml")
+    about = "folder of a harvest or of any dataset in our layout, or a table: what is trained on as well"
+    command.add_argument("--data", metavar="FOLDER", required=True, help=about)
+    about = "what the experts go on from: those of the champion, which is the default, or a new start"
+    command.add_argument("--start", choices=("champion", "fresh"), help=about)
+    command.add_argument("--why", metavar="WORDS", help="for the registry's log")
+    command.add_argument("--promote", action="store_true", help="make it champion where every gate is open")
+
+def _recalibrate(command):
+    _with_detector(command)
+    command.add_argument("target", metavar="FOLDER", help="of the new detector, made")
+    labelled = command.add_mutually_exclusive_group(required=True)
+    about = "posts with labels, judged first; a column `chance` says with which each was chosen"
+    labelled.add_argument("--posts", metavar="TABLE", help=about)
+    about = "the service's history, such as sqlite:///history.db: its answers with labels"
+    labelled.add_argument("--history", metavar="URL", help=about)
+    command.add_argument("--label-column", dest="column", metavar="COLUMN", help="of --posts, `label` if none is named")
+    about = "highest share of wrong answers among those given, by which it abstains, 0.1 if left out"
+    command.add_argument("--risk", type=float, metavar="SHARE", help=about)
+    _with_json(command)
+
 def _report(command):
     command.add_argument("projects", metavar="PROJECT", nargs="*", help="this one if none is named")
     command.add_argument("--field", help="train x test: every detector of this label field on every dataset")
@@ -201,7 +223,7 @@ def _pull(command):
 
 def _with_registry(command):
     "Arguments that name a registry of versions"
-    about = "mlflow:https://…, mlflow:sqlite:///…; MMFAKES_REGISTRY, MLFLOW_TRACKING_URI or mlflow.db here if none is named"
+    about = "mlflow:https://…, mlflow:sqlite:///…; if none: MMFAKES_REGISTRY, MLFLOW_TRACKING_URI, mlflow.db here"
     command.add_argument("--registry", metavar="PLACE", help=about)
     _with_json(command)
 
@@ -212,10 +234,12 @@ def _register(command):
 
 def _promote(command):
     command.add_argument("task", metavar="TASK")
-    command.add_argument("version", metavar="VERSION", nargs="?", help="number or name; the candidate if none is named")
-    about = "labelled posts that both judge: columns label, text, image, video, perhaps group and functionality"
-    command.add_argument("--posts", metavar="FILE", help=f"{about}; test posts of the project if none is named")
-    command.add_argument("--force", metavar="GATE=REASON", action="append", help="a gate that does not count, kept in the log")
+    about = "number or name; the candidate if none is named"
+    command.add_argument("version", metavar="VERSION", nargs="?", help=about)
+    about = "posts that both judge, columns label, text, image, video, group, functionality; the project's if none"
+    command.add_argument("--posts", metavar="FILE", help=about)
+    about = "a gate that does not count, and why; kept in the log"
+    command.add_argument("--force", metavar="GATE=REASON", action="append", help=about)
     _with_reason(command)
 
 def _with_reason(command):
@@ -229,7 +253,7 @@ def _rollback(command):
 
 def _models(command):
     command.add_argument("task", metavar="TASK", nargs="?", help="all if none is named")
-    command.add_argument("--log", action="store_true", help="who registered, promoted, refused, rolled back what, and why")
+    command.add_argument("--log", action="store_true", help="who registered, promoted, refused what, and why")
     _with_registry(command)
 
 def _doctor(command):
@@ -345,6 +369,7 @@ VERBS = {      # name → what it takes, an example
 STATUS = {     # verb → when its exit status is 0, where that is not plain
     "batch": "where a row was judged, 1 where none was or there is none",
     "run": "where every stage went well, 1 where one failed",
+    "retrain": "where a candidate was made and, with --promote, is champion; 1 otherwise",
     "promote": "where it is champion now, 1 where it was refused",
     "drift": "where nothing has changed, 1 where something has, 2 where a task could not be watched",
     "retrain": "where a candidate was made and, with --promote, is champion; 1 otherwise",

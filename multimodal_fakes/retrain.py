@@ -192,7 +192,7 @@ class Retrained(NamedTuple):
         lines += [f"  {gate.words}" for gate in closed]
         if self.promoted: lines.append("It is champion now.")
         elif closed: lines.append("It stays candidate: these gates are closed.")
-        else: lines.append(f"Every gate is open: `mmfakes promote {self.version.task} --version {self.version.number}` "
+        else: lines.append(f"Every gate is open: `mmfakes promote {self.version.task} {self.version.number}` "
                            "makes it champion.")
         return "\n".join(lines)
 

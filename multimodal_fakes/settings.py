@@ -238,11 +238,11 @@ SECTIONS = dict(  # section of params.yaml: its schema; `expert` has one a modal
 # %% ../nbs/00b_settings.ipynb #ef33628d
 class Gates(Section):
     "What a candidate may cost that becomes champion"
-    least_posts:int = count("labelled posts that are judged, fewest", 100, most=ROWS)
+    least_posts:int = count("labelled posts that are judged, fewest", 50, most=ROWS)
     n_posts:int = count("labelled posts drawn, all if zero", 1000, most=ROWS)
     n_corrupted:int = count("of them judged once more with each corruption, and with torch", 64, least=1, most=ROWS)
     severity:int = count("of the corruptions, from 1 to 5", 3, least=1, most=5)
-    ece:float = share("calibration error, or what chance leaves where that is more", 0.05)
+    ece:float = share("calibration error, or what chance leaves where that is more", 0.08)
     worse_ece:float = share("by which calibration may be worse than the champion's, beyond the interval", 0.02)
     fall:float = share("share of right answers that a functionality of the checklist may lose", 0.25)
     difference:float = share("of a probability between ONNX and torch", 0.05)

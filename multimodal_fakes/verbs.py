@@ -356,6 +356,11 @@ def read_sql(args):
     _print(args, {"rows": n, "file": args.target}, f"{args.target}: {n:,} rows")
 
 # %% ../nbs/10b_verbs.ipynb #5e1a0b63
+_SAID = {
+    "gone": "rows are no longer in the source and stay; --remove removes them",
+    "replaced": "cells held NUL or half a character, in whose place U+FFFD stands",
+}
+
 def loaded_in_words(
     loaded,   # `data.sql.Loaded`
 ) -> list: # lines
@@ -363,8 +368,8 @@ def loaded_in_words(
     counts = loaded.counts
     done = ", ".join(f"{counts[name]:,} {name}" for name in ("new", "changed", "unchanged", "removed") if counts[name])
     lines = [f"{loaded.name}: {counts['rows']:,} rows in table {loaded.table}; {done or 'nothing to do'}"]
-    if counts["gone"]: lines.append(f"  {counts['gone']:,} rows are no longer in the source and stay; --remove removes them")
-    if counts["replaced"]: lines.append(f"  {counts['replaced']:,} cells held NUL or half a character: U+FFFD stands there")
+    for name, words in _SAID.items():
+        if counts[name]: lines.append(f"  {counts[name]:,} {words}")
     for reason, about in loaded.problems.as_dict().items():
         first = about["examples"][0]
         lines.append(f"  {about['count']:,} × {reason}, left out or read with a doubt; first in line {first['row']}: "
@@ -532,7 +537,7 @@ def _reasons(force):
     "Gate → why it does not count, of `gate=reason`"
     pairs = [text.partition("=") for text in force or ()]
     for gate, mark, _ in pairs:
-        if not mark: raise FakesError(f"--force {gate}: expected GATE=REASON, such as \"latency=a larger machine comes\".")
+        if not mark: raise FakesError(f"--force {gate}: expected GATE=REASON, such as 'size=a larger disk'.")
     return {gate: reason for gate, _, reason in pairs}
 
 # %% ../nbs/10b_verbs.ipynb #6b5830e9
@@ -551,7 +556,8 @@ def _version_line(version):
 
 def _log_line(entry):
     closed = [gate["words"] for gate in entry.gates if not gate["passed"]]
-    return on_one_line(f"{entry.when} {entry.by:<10} {entry.event:<9} {entry.task}@{entry.number} {entry.name} {entry.why} {' '.join(closed)}")
+    about = f"{entry.when} {entry.by:<10} {entry.event:<9} {entry.task}@{entry.number} {entry.name}"
+    return on_one_line(" ".join(filter(None, [about, entry.why, *closed])))
 
 # %% ../nbs/10b_verbs.ipynb #21f346c7
 def doctor(args):

@@ -384,7 +384,8 @@ def make_splits(
 ) -> tuple[dict, dict]: # {id: split}, {dataset: report}
     "The splits of every dataset, stratified by the first field of its configuration, no class of any lost, and checked"
     table = _split_table(examples, labels, confs, split_by, kept or {})
-    fate = published_fate(table)
+    stay = table[table.id.isin(kept or {}) & (table.split == "train")]
+    fate = dict.fromkeys(stay.group, "train") | published_fate(table)
     parts = dict(list(table.groupby("dataset", sort=False)))
     whole = {name: {"train", "test"} <= set(part.split) for name, part in parts.items()}
     split_of:dict = {}

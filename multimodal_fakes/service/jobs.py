@@ -56,7 +56,6 @@ from sqlalchemy import (
 )
 
 from ..core import FakesError, nearest, overlay, patch, read_json, read_yaml, write_json
-from ..line import PER_TASK, experts_of, stage_params, task_stages
 from ..data.databases import alone
 from ..data.own import OwnData
 from ..line import PER_TASK, TRACK, experts_of, stage_params, task_stages, trackers_asked

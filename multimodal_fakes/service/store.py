@@ -28,20 +28,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import (
-    Column,
-    Double,
-    MetaData,
-    String,
-    Table,
-    Text,
-    case,
-    delete,
-    event,
-    func,
-    literal,
-    select,
-)
+from sqlalchemy import Column, Double, MetaData, String, Table, Text, case, delete, event, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import StaticPool
@@ -61,7 +48,12 @@ def plain_database_errors(
     doing:str,   # written to, read
 ): # a context
     "Raise errors of a database as `StoreError`, whose words hold nothing of its address and its content"
-    return plain_errors(f"The history could not be {doing}", StoreError)
+    return plain_errors(f"The history could not be {doing}", StoreError, _WORDS)
+
+_WORDS = {      # of `databases.REASONS`, where a service can say more
+    "full|no space": "its disk is full. Make room, or set `keep_days`",
+    "no such table|does not exist|undefined": "its tables are not there. Start the service again",
+}
 
 # %% ../../nbs/service/07aa_store.ipynb #6f41a546
 def store_url(

@@ -6,7 +6,6 @@
 __all__ = ['FIRST', 'SECOND', 'OURS', 'LOG', 'WHY', 'PATIENCE', 'spoken', 'Version', 'somebody', 'Registry', 'Entry', 'served']
 
 # %% ../../nbs/track/08g_registry.ipynb #030530d9
-import contextlib
 import getpass
 import json
 import os
@@ -18,7 +17,6 @@ from pathlib import Path
 from ..core import FakesError, digest, in_project, need, patch
 from multimodal_fakes.detect.bundles import (
     KEY,
-    SPOKEN,
     content_key,
     fetch_version,
     make_manifest,
@@ -33,14 +31,14 @@ from ..texts import on_one_line
 from .trackers import experiment_of, log_bundle
 
 # %% ../../nbs/track/08g_registry.ipynb #d7794fa7
-FIRST = ("amber ample brisk calm clear cool crisp early eager even fair fine firm fresh gentle glad gold green grey keen "
-         "kind late light lively long lucid mellow mild neat new noble open pale plain polar proud quick quiet rapid red "
-         "ripe round royal silver sleek slow small smooth snowy soft solid south spare steady still sunny swift tall "
-         "tidy warm west white wide young").split()
-SECOND = ("alder ash aspen badger beech birch bison cedar clover condor crane cricket dove eagle egret elm falcon fern "
-          "finch fox gannet goose hare hawk hazel heron ibis ivy jay juniper kestrel kite lark lemur lily linden lynx "
-          "magpie maple marten moss newt oak osprey otter owl pine plover poplar quail raven robin rowan sedge seal "
-          "spruce stork swallow swan tern thrush willow wren yew").split()
+FIRST = ("amber ample brisk calm clear cool crisp early eager even fair fine firm fresh gentle glad gold green grey "
+         "keen kind late light lively long lucid mellow mild neat new noble open pale plain polar proud quick quiet "
+         "rapid red ripe round royal silver sleek slow small smooth snowy soft solid south spare steady still sunny "
+         "swift tall tidy warm west white wide young").split()
+SECOND = ("alder ash aspen badger beech birch bison cedar clover condor crane cricket dove eagle egret elm falcon "
+          "fern finch fox gannet goose hare hawk hazel heron ibis ivy jay juniper kestrel kite lark lemur lily "
+          "linden lynx magpie maple marten moss newt oak osprey otter owl pine plover poplar quail raven robin rowan "
+          "sedge seal spruce stork swallow swan tern thrush willow wren yew").split()
 
 def spoken(
     key:str,   # of `content_key`
