@@ -7,7 +7,6 @@ import contextlib
 import csv
 import json
 import os
-import platform
 import random
 import shutil
 import sqlite3
@@ -22,9 +21,7 @@ import yaml
 
 from bench.serve_hosts import free_port
 from multimodal_fakes.core import FakesError, root
-from multimodal_fakes.service.history import History, HistoryConf
-from multimodal_fakes.track.shadow import shadow_of
-from multimodal_fakes.track.windows import DAY, WEEK, wilson
+from multimodal_fakes.track.windows import WEEK, wilson
 
 HOME = Path(os.environ.get("STORY", root()/".cache/bench/story"))
 PROJECT = HOME/"project"

@@ -372,7 +372,6 @@ STATUS = {     # verb → when its exit status is 0, where that is not plain
     "retrain": "where a candidate was made and, with --promote, is champion; 1 otherwise",
     "promote": "where it is champion now, 1 where it was refused",
     "drift": "where nothing has changed, 1 where something has, 2 where a task could not be watched",
-    "retrain": "where a candidate was made and, with --promote, is champion; 1 otherwise",
 }
 _PLAIN = "where all went well, 1 on an error, which is one line on stderr"
 

@@ -461,8 +461,9 @@ def harvest(args):
     options = _as_prepared(params) | asked
     report = harvest_posts(posts, said, content, args.folder, args.task, field, training, **options)
     conf = write_conf(args.to or (project or Path())/"conf/dataset", name, report["conf"])
-    _print(args, report, f"{in_words(report, args.folder)}\n  read by prepare as {conf} says; to train on it, name {name} "
-                         f"below prepare.datasets and tasks.{args.task}.datasets of params.yaml")
+    where = f"below prepare.datasets and tasks.{args.task}.datasets of params.yaml"
+    then = f"read by prepare as {conf} says; to train on it, name {name} {where}"
+    _print(args, report, f"{in_words(report, args.folder)}\n  {then}")
 
 # %% ../nbs/10b_verbs.ipynb #3f363e3f
 def _prepared(train):

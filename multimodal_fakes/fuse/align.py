@@ -158,8 +158,8 @@ def train(cls:Alignment,
     epochs = min(-(-steps // steps_per_epoch), MOST_EPOCHS)
     aligned = cls(words, model)
     aligned.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs,
-                           weight_decay=weight_decay, seed=seed, precision=pick_precision(), schedule="onecycle", live=live,
-                           title="words in pictures")
+                           weight_decay=weight_decay, seed=seed, precision=pick_precision(), schedule="onecycle",
+                           live=live, title="words in pictures")
     return aligned
 
 # %% ../../nbs/fuse/05a_align.ipynb #513e91a9

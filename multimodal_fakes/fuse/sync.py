@@ -190,8 +190,8 @@ def train(cls:Sync,
     epochs = -(-steps // steps_per_epoch)
     made = cls(model)
     made.history_ = fit(model, train, val, checkpoints, epochs, lr, batch_size, patience=epochs,
-                        weight_decay=weight_decay, seed=seed, precision=pick_precision(), schedule="onecycle", live=live,
-                        title="sound and movement")
+                        weight_decay=weight_decay, seed=seed, precision=pick_precision(), schedule="onecycle",
+                        live=live, title="sound and movement")
     return made
 
 # %% ../../nbs/fuse/05b_sync.ipynb #713d9632
