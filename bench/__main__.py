@@ -9,7 +9,7 @@ from multimodal_fakes.core import nearest, read_json, write_json
 
 BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips", "evaluation"]
 WITH_PARTS = ["serve", "quality"]                # what follows these is theirs
-ASKED = [*BENCHES, "gpu", "first_answer", "drift", *WITH_PARTS]      # the last five run only when they are named
+ASKED = [*BENCHES, "gpu", "first_answer", "drift", "recipes", "story", *WITH_PARTS]   # the last seven only when named
 RESULTS = Path(__file__).parent/"results.json"
 
 

@@ -1,12 +1,14 @@
-"""The loop once round: serve, a shift, the alarm, labels, harvest, training anew, gates, shadow, promotion.
+"""The loop once round: serve, a shift, the alarm, labels, harvest, training anew, gates, shadow, promotion, rollback.
 
-Everything is asked as a person would: verbs of `mmfakes` and requests over HTTP, in a project made by `mmfakes init` from a made table of short
-posts. The posts come within minutes and are dated over weeks afterwards, in the history's own table. About ten minutes on two cores; STORY
-names a folder to work in, which may hold the finished project of a run before."""
+Everything is asked as a person would: verbs of `mmfakes` and requests over HTTP, in a project that `mmfakes init` makes
+from a made table of short posts. The posts come within minutes and are dated over weeks afterwards, in the history's
+own table. STORY names a folder to work in; the finished project of a run before is taken from there."""
+import calendar
 import contextlib
 import csv
 import json
 import os
+import platform
 import random
 import shutil
 import sqlite3
@@ -20,8 +22,10 @@ import httpx
 import yaml
 
 from bench.serve_hosts import free_port
-from multimodal_fakes.core import FakesError, root
-from multimodal_fakes.track.windows import WEEK, wilson
+from multimodal_fakes.core import FakesError, read_json, root
+from multimodal_fakes.service.history import History, HistoryConf
+from multimodal_fakes.track.shadow import shadow_of
+from multimodal_fakes.track.windows import WEEK
 
 HOME = Path(os.environ.get("STORY", root()/".cache/bench/story"))
 PROJECT = HOME/"project"
@@ -31,7 +35,9 @@ REFERENCE, QUIET, AFTER = 8, 2, 2   # weeks until the watch begins, until the sh
 OF_NEW = 0.7                        # share of the posts after the shift that are of the new topic
 N_LABELS, N_JUDGED = 200, 600       # labels that are given; posts of each kind that both detectors judge
 # what is promised, stated before the first run
-WITHIN, GAIN, LOSS, BACK = 400, 0.3, 0.02, 5.0    # posts until the alarm; accuracy up and down at most; seconds until the former serves
+WITHIN = 400                        # posts from the shift to the alarm
+GAIN, LOSS = 0.3, 0.02              # of accuracy on posts of the new topic, at least; on usual ones, at most
+BACK = 5.0                          # seconds until the former detector serves after a rollback
 
 # ---- the world: short posts, reported or invented
 
@@ -39,7 +45,7 @@ PLACES = ["Larkfield", "Millbrook", "Dunmarsh", "Amberly", "Stonebay", "Fernhill
 DAYS = ["on Monday", "last week", "in spring", "since June", "this morning", "after the holidays", "in autumn"]
 SUBJECTS = {
     "market": ["the fish market", "the price of plums", "the baker's new oven", "the honey stall", "the old brewery"],
-    "transport": ["the night tram", "the bridge tolls", "the ring road", "the bus to the harbour", "the lift at the station"],
+    "transport": ["the night tram", "the bridge tolls", "the ring road", "the harbour bus", "the station's lift"],
     "weather": ["the flood wall", "the storm warning", "the frost in the orchards", "the dry well", "the river level"],
     "ferry": ["the lunar ferry", "the glass pier", "the tidal lamps", "the ferry's golden cabins", "the moon tickets"],
 }
@@ -93,47 +99,46 @@ def write_table(path, rows):
 
 # ---- what is asked of mmfakes
 
-def mmfakes(*words, codes=(0,)):
-    "What a verb prints; its exit code must be one of `codes`"
-    command = [sys.executable, "-m", "multimodal_fakes", *map(str, words)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=environment())
-    if done.returncode not in codes:
-        raise FakesError(f"mmfakes {' '.join(map(str, words))} ended with {done.returncode}: "
-                         f"{done.stdout[-800:]} {done.stderr[-800:]}")
-    return done.stdout
-
-
-def environment(): return os.environ | {"PYTHONPATH": str(root()), "HF_HUB_OFFLINE": "1", "MMFAKES_USER": "story"}
-
-
-def project():
-    "A project with a first detector"
-    if (PROJECT/f"models/{TASK}/manifest.json").exists():
-        return
-    table = write_table(HOME/"posts.csv", posts(N_TRAIN, USUAL, SEED))
-    words = ["init", PROJECT, "--data", table]
-    subprocess.run([sys.executable, "-m", "multimodal_fakes", *words], check=True, env=environment())
-    mmfakes("run")
-
-
-def fresh():
-    "What a run before left of the loop, but for the finished project"
-    for file in [*HOME.glob("history.db*"), PROJECT/"mlflow.db"]:
-        file.unlink(missing_ok=True)
-    for folder in (HOME/"contents", PROJECT/"mlartifacts", PROJECT/"Datasets/served", *PROJECT.glob(f"runs/{TASK}-*")):
-        shutil.rmtree(folder, ignore_errors=True)
-    (PROJECT/"conf/dataset/served.yaml").unlink(missing_ok=True)
-
-
+REGISTRY = f"mlflow:sqlite:///{PROJECT}/mlflow.db"
 URL = f"sqlite:///{HOME}/history.db"
 CONF = dict(
     http=dict(default_task=TASK),
-    engine=dict(models=f"registry:sqlite:///{PROJECT}/mlflow.db", tasks=[TASK]),
+    engine=dict(models=REGISTRY.replace("mlflow:", "registry:"), tasks=[TASK]),
     access=dict(open_scopes=["predict", "feedback"]),
     registry=dict(seconds=1.0, shadow=1.0, shadow_posts=64),
     history=dict(url=URL, keep_vectors=True),
     contents=dict(tasks=[TASK], folder=str(HOME/"contents")),
 )
+
+
+def environment():
+    own = {"PYTHONPATH": str(root()), "HF_HUB_OFFLINE": "1", "MMFAKES_USER": "story", "MMFAKES_REGISTRY": REGISTRY}
+    return os.environ | own
+
+
+def mmfakes(*words, codes=(0,), folder=PROJECT):
+    "What a verb prints; its exit code must be one of `codes`"
+    command = [sys.executable, "-m", "multimodal_fakes", *map(str, words)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment())
+    if done.returncode not in codes:
+        said = f"{done.stdout[-800:]} {done.stderr[-800:]}"
+        raise FakesError(f"mmfakes {' '.join(map(str, words))} ended with {done.returncode}: {said}")
+    return done.stdout
+
+
+def project():
+    "A project with a first detector, which is the champion; nothing of a story before"
+    if not (PROJECT/f"models/{TASK}/manifest.json").exists():
+        table = write_table(HOME/"posts.csv", posts(N_TRAIN, USUAL, SEED))
+        mmfakes("init", PROJECT, "--data", table, folder=HOME)
+        mmfakes("run")
+    for file in [*HOME.glob("history.db*"), PROJECT/"mlflow.db", PROJECT/"conf/dataset/served.yaml"]:
+        file.unlink(missing_ok=True)
+    left = [HOME/"contents", PROJECT/"mlartifacts", PROJECT/"Datasets/served", *PROJECT.glob(f"runs/{TASK}-*")]
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    mmfakes("register", f"models/{TASK}", "--note", "the first")
+    mmfakes("promote", TASK, "--why", "the first")
 
 
 @contextlib.contextmanager
@@ -170,78 +175,100 @@ def until(comes_true, seconds, what):
 
 def ask(http, rows):
     "Answers to posts, in their order"
-    texts, answers = [text for text, _ in rows], []
-    for start in range(0, len(texts), 50):
-        response = http.post("/classify/batch", json={"texts": texts[start:start + 50]})
+    answers = []
+    for start in range(0, len(rows), 50):
+        texts = [text for text, _ in rows[start:start + 50]]
+        response = http.post("/classify/batch", json={"texts": texts})
         response.raise_for_status()
         answers += response.json()["predictions"]
     return answers
 
 
-def accuracy(http, rows):
-    "Share of right answers, with its 95 % interval"
-    right = sum(answer["prediction"] == label for answer, (_, label) in zip(ask(http, rows), rows))
-    return right / len(rows), *wilson(right, len(rows))
+def version_served(http): return ask(http, [("Larkfield: the night tram will cost 3 crowns more.", "")])[0]["version"]
 
 
-def served_model(http): return ask(http, [("Larkfield: the night tram will cost 3 crowns more.", "")])[0]["model"]
+def measured(version, name, rows):
+    "Accuracy of a version of the registry, with its 95 % interval"
+    table, metrics = write_table(HOME/f"{name}.csv", rows), HOME/f"{name}.json"
+    judged = HOME/f"{name}_judged.csv"
+    mmfakes("batch", table, judged, "--model", version, "--label-column", "label", "--metrics", metrics)
+    made = read_json(metrics)
+    return tuple(made[f"accuracy{end}"] for end in ("", "_low", "_high"))
 
 
 # ---- weeks in minutes
 
 def stream(seed):
-    "Posts week by week: usual ones, then a new topic; none comes twice"
-    before = posts((REFERENCE + QUIET) * A_WEEK, USUAL, seed)
-    rng, n = random.Random(seed), AFTER * A_WEEK
-    new, usual = posts(n, [NEW], seed + 1), posts(len(before) + n, USUAL, seed)[len(before):]
-    after = [new.pop() if rng.random() < OF_NEW else usual.pop() for _ in range(n)]
-    return before, after
+    "Posts before the shift and after it; none comes twice"
+    before, after = (REFERENCE + QUIET) * A_WEEK, AFTER * A_WEEK
+    usual, new = posts(before + after, USUAL, seed), posts(after, [NEW], seed + 1)
+    rng = random.Random(seed)
+    return usual[:before], [new.pop() if rng.random() < OF_NEW else usual.pop() for _ in range(after)]
 
 
 def date(answers, begin):
     "Date what was answered a moment ago over weeks, as if it had come evenly"
-    every = WEEK / A_WEEK
-    rows = [(begin + i * every, answer["id"]) for i, answer in enumerate(answers)]
-    with sqlite3.connect(HOME/"history.db", timeout=60) as history:
-        history.executemany("UPDATE predictions SET time = ? WHERE id = ?", rows)
+    times = [(begin + i * WEEK / A_WEEK, answer["id"]) for i, answer in enumerate(answers)]
+    with contextlib.closing(sqlite3.connect(HOME/"history.db", timeout=60)) as history, history:
+        history.executemany("UPDATE predictions SET time = ? WHERE id = ?", times)
 
 
-# ---- the story
+def spoken(seconds): return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
-def watched(begin, shift):
-    "What the watch says: posts from the shift to the first alarm, and when it began as far as can be told"
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin + REFERENCE * WEEK))
-    told = mmfakes("drift", "--history", URL, "--task", TASK, "--until", moment, "--page", HOME/"drift.html", "--json", codes=(0, 1))
-    look = json.loads(told)["looks"][0]
-    return look
+
+def seconds_of(moment): return calendar.timegm(time.strptime(moment, "%Y-%m-%d %H:%M UTC"))
+
+
+def first_alarm(begin):
+    "The first alarm, and how many posts came from the shift until it"
+    words = ["--history", URL, "--task", TASK, "--until", spoken(begin + REFERENCE * WEEK)]
+    look = json.loads(mmfakes("drift", *words, "--page", HOME/"drift.html", "--json", codes=(0, 1)))["looks"][0]
+    if not look["alarms"]:
+        raise FakesError(f"The watch has not noticed the shift: {look['words']}")
+    first = look["alarms"][0]
+    shift = begin + (REFERENCE + QUIET) * WEEK
+    return look, first, (seconds_of(first["raised"]) - shift) / WEEK * A_WEEK
 
 
 def label(http, queue, truth):
-    "What people say of the posts of a queue"
+    "What people say of the posts of a queue; returns how many they are"
     with open(queue, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
-        sent = {"prediction_id": row["id"], "label": truth[row["text"]]}
-        http.post("/feedback", json=sent).raise_for_status()
+        http.post("/feedback", json={"prediction_id": row["id"], "label": truth[row["text"]]}).raise_for_status()
     return len(rows)
+
+
+def shadowed(http, rows):
+    "How the candidate compares with the champion on posts that both judged: the summary of `track.shadow`"
+    began = time.time()
+    truth = dict(rows)
+    for start in range(0, len(rows), 20):
+        for answer, (text, _) in zip(ask(http, rows[start:start + 20]), rows[start:start + 20]):
+            http.post("/feedback", json={"prediction_id": answer["id"], "label": truth[text]}).raise_for_status()
+        time.sleep(1)       # the candidate has one worker, at the lowest priority
+    with contextlib.closing(History(HistoryConf(url=URL))) as history:
+        until(lambda: len(history.shadows(TASK, began)) >= len(rows) / 2, 60, "the candidate judged half of the posts")
+        return shadow_of(history.shadows(TASK, began)).iloc[-1].to_dict()
 
 
 class Load(threading.Thread):
     "Asks without a pause; counts what was answered and what failed"
     def __init__(self, http):
         super().__init__(daemon=True)
-        self.address, self.over, self.answered, self.failed = http.base_url, threading.Event(), 0, 0
+        self.address, self.over, self.asked, self.failed = http.base_url, threading.Event(), 0, 0
 
     def run(self):
         with httpx.Client(base_url=self.address, timeout=30) as http:
             while not self.over.is_set():
-                text = f"Amberly: the honey stall will cost {self.answered} crowns more."
-                try:
-                    response = http.post("/classify", json={"text": text})
-                    self.failed += response.status_code != 200
-                except httpx.HTTPError:
-                    self.failed += 1
-                self.answered += 1
+                self.asked += 1
+                self.failed += not self.is_answered(http)
+
+    def is_answered(self, http):
+        text = f"Amberly: the honey stall will cost {self.asked} crowns more."
+        with contextlib.suppress(httpx.HTTPError):
+            return http.post("/classify", json={"text": text}).status_code == 200
+        return False
 
     def __enter__(self):
         self.start()
@@ -252,36 +279,64 @@ class Load(threading.Thread):
         self.join()
 
 
+# ---- the story
+
+def told(http, begin):
+    "From the first post to a candidate: what was seen on the way"
+    before, after = stream(SEED + 1)
+    date(ask(http, before + after), begin)
+    look, alarm, delay = first_alarm(begin)
+    print(f"alarm: {alarm['words']}\n  {delay:.0f} posts after the shift; kind {look['kind']}", flush=True)
+    queue, conf = HOME/"queue.csv", ["--task", TASK, "--conf", HOME/"serve.yaml"]
+    since = spoken(seconds_of(alarm["since"]))
+    print(mmfakes("review", *conf, "--n", N_LABELS, "--alarm", since, "--out", queue), end="")
+    n = label(http, queue, dict(before + after))
+    print(f"{n} labels given\n{mmfakes('harvest', 'Datasets/served', *conf)}", flush=True)
+    print(mmfakes("retrain", "--task", TASK, "--data", "Datasets/served", "--why", "a new topic"), flush=True)
+    return delay
+
+
+def exchanged(http):
+    "Promotion and rollback while others ask: seconds of both, and requests asked and failed"
+    former = version_served(http)
+    with Load(http) as load:
+        print(mmfakes("promote", TASK, "--why", "knows the new topic"), flush=True)
+        forth = until(lambda: version_served(http) != former, 120, "the new champion serves")
+        print(mmfakes("rollback", TASK, "--why", "to see how long it takes"), flush=True)
+        back = until(lambda: version_served(http) == former, 60, "the former champion serves")
+    return forth, back, load.asked, load.failed
+
+
 def run():
-    "The whole story; what each step showed"
+    "The whole story, with what each step showed"
+    HOME.mkdir(parents=True, exist_ok=True)
     project()
-    fresh()
-    mmfakes("register", f"models/{TASK}", "--note", "the first")
-    mmfakes("promote", TASK, "--why", "the first")
-    begin = time.time() - (REFERENCE + QUIET + AFTER) * WEEK
     new, usual = posts(N_JUDGED, [NEW], SEED + 100), posts(N_JUDGED, USUAL, SEED + 200)
+    begin = time.time() - (REFERENCE + QUIET + AFTER) * WEEK
     with served() as http:
-        before, after = stream(SEED + 1)
-        old = [accuracy(http, rows) for rows in (new, usual)]
-        forget(http)
-        answers = ask(http, before + after)
-        date(answers, begin)
-        shift = begin + (REFERENCE + QUIET) * WEEK
-        alarm, delay = watched(begin, shift)
-        truth = dict(before + after)
-        queue = HOME/"queue.csv"
-        mmfakes("review", "--task", TASK, "--conf", HOME/"serve.yaml", "--n", N_LABELS, "--alarm", alarm["since"], "--out", queue)
-        n = label(http, queue, truth)
-        harvested = mmfakes("harvest", "Datasets/served", "--task", TASK, "--conf", HOME/"serve.yaml")
-        print(harvested)
-        print(mmfakes("retrain", "--task", TASK, "--data", "Datasets/served", "--why", "a new topic", codes=(0, 1)))
+        delay = told(http, begin)
         beside = shadowed(http, posts(100, [NEW], SEED + 300))
-        first = served_model(http)
-        with Load(http) as load:
-            print(mmfakes("promote", TASK, "--why", "knows the new topic"))
-            swap = until(lambda: served_model(http) != first, 60, "the new champion serves")
-            now = [accuracy(http, rows) for rows in (new, usual)]
-            mmfakes("rollback", TASK, "--why", "to see how long it takes")
-            back = until(lambda: served_model(http) == first, 60, "the former champion serves")
-        print(mmfakes("models", TASK, "--log"))
-    print(alarm, delay, n, beside, old, now, swap, back, load.answered, load.failed)
+        print(f"shadow: {beside}", flush=True)
+        forth, back, asked, failed = exchanged(http)
+    kinds = {"new": new, "usual": usual}
+    old, now = ({kind: measured(f"{TASK}@{k}", kind, rows) for kind, rows in kinds.items()} for k in (1, 2))
+    print(f"accuracy before: {old}\nafter: {now}\n{mmfakes('models', TASK, '--log')}")
+    print(f"the candidate served {forth:.1f} s after its promotion, the former {back:.1f} s after the rollback; "
+          f"{failed} of {asked} requests failed")
+    (old_new, old_usual), (now_new, now_usual) = ([of[kind][0] for kind in kinds] for of in (old, now))
+    return [
+        _entry("posts until the alarm", delay, WITHIN, "posts", delay <= WITHIN),
+        _entry("accuracy on the new topic", now_new, old_new, "share", now_new >= old_new + GAIN),
+        _entry("accuracy on usual posts", now_usual, old_usual, "share", now_usual >= old_usual - LOSS),
+        _entry("seconds to the former detector", back, BACK, "s", back <= BACK),
+        _entry("requests that failed meanwhile", failed, asked, "requests", failed == 0),
+    ]
+
+
+def _entry(name, ours, peer, unit, holds):
+    "One figure as results.json keeps it; the peer is what was before, or the limit"
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, no GPU"
+    data = f"{(REFERENCE + QUIET + AFTER) * A_WEEK} made posts, {N_LABELS} labels"
+    broken = [] if holds else [f"story, {name}: {ours:.3g} beside {peer:.3g}"]
+    return dict(name=f"story, {name}", ours=ours, peer=peer, unit=unit, ratio=ours / peer if peer else None,
+                machine=machine, data=data, seed=SEED, broken=broken)

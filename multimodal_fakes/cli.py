@@ -169,28 +169,6 @@ def _recalibrate(command):
     command.add_argument("--risk", type=float, metavar="SHARE", help=about)
     _with_json(command)
 
-def _retrain(command):
-    command.add_argument("--task", metavar="NAME", required=True, help="a task of params.yaml")
-    about = "folder of a harvest or of any dataset in our layout, or a table: what is trained on as well"
-    command.add_argument("--data", metavar="FOLDER", required=True, help=about)
-    about = "what the experts go on from: those of the champion, which is the default, or a new start"
-    command.add_argument("--start", choices=("champion", "fresh"), help=about)
-    command.add_argument("--why", metavar="WORDS", help="for the registry's log")
-    command.add_argument("--promote", action="store_true", help="make it champion where every gate is open")
-
-def _recalibrate(command):
-    _with_detector(command)
-    command.add_argument("target", metavar="FOLDER", help="of the new detector, made")
-    labelled = command.add_mutually_exclusive_group(required=True)
-    about = "posts with labels, judged first; a column `chance` says with which each was chosen"
-    labelled.add_argument("--posts", metavar="TABLE", help=about)
-    about = "the service's history, such as sqlite:///history.db: its answers with labels"
-    labelled.add_argument("--history", metavar="URL", help=about)
-    command.add_argument("--label-column", dest="column", metavar="COLUMN", help="of --posts, `label` if none is named")
-    about = "highest share of wrong answers among those given, by which it abstains, 0.1 if left out"
-    command.add_argument("--risk", type=float, metavar="SHARE", help=about)
-    _with_json(command)
-
 def _report(command):
     command.add_argument("projects", metavar="PROJECT", nargs="*", help="this one if none is named")
     command.add_argument("--field", help="train x test: every detector of this label field on every dataset")

@@ -26,7 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -59,10 +59,10 @@ datasets = sa.Table("mmfakes_datasets", metadata,
     sa.Column("loaded", sa.Double, nullable=False, comment="when it was loaded last, in seconds since 1970 UTC"))
 
 _OF = sa.ForeignKey("mmfakes_datasets.name", ondelete="CASCADE")
-_PLACE = dict(autoincrement=False, comment="place among the columns of the source, counted from 0")
+_PLACE = "place among the columns of the source, counted from 0"
 columns = sa.Table("mmfakes_columns", metadata,
     sa.Column("dataset", sa.Text, _OF, primary_key=True, comment="name of the dataset"),
-    sa.Column("place", sa.Integer, primary_key=True, **_PLACE),
+    sa.Column("place", sa.Integer, primary_key=True, autoincrement=False, comment=_PLACE),
     sa.Column("name", sa.Text, nullable=False, comment="what the source calls the column"),
     sa.Column("column_name", sa.Text, nullable=False, comment="what the table calls it"),
     sa.Column("kind", sa.Text, nullable=False, comment="text, integer, number, truth (true or false) or json"),
@@ -70,7 +70,7 @@ columns = sa.Table("mmfakes_columns", metadata,
     sa.Column("unit", sa.Text, nullable=False, comment="of a number, empty where it has none"))
 
 # %% ../../nbs/data/00c_sql.ipynb #34da962c
-_TYPES = {
+_TYPES:dict[str, Any] = {
     "text": sa.Text,
     "integer": sa.BigInteger,
     "number": sa.Double,
@@ -229,7 +229,7 @@ def engine_to_write(url:str): # sqlalchemy.Engine
     "For a transaction that writes; an SQLite file is made where there is none"
     address = address_of(url, _URL)
     if address.get_backend_name() == "postgresql": return postgresql_engine(address, SECONDS)
-    Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+    Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
     return sqlite_engine(address, SECONDS)
 
 def engine_to_read(url:str): # sqlalchemy.Engine
@@ -238,7 +238,7 @@ def engine_to_read(url:str): # sqlalchemy.Engine
     if address.get_backend_name() == "postgresql":
         return postgresql_engine(address, SECONDS).execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    file = Path(address.database)
+    file = Path(str(address.database))
     if not file.is_file(): raise FakesError(f"There is no database {file}.")
     readonly = {"mode": "ro", "uri": "true"}
     return sqlite_engine(URL.create("sqlite", database=f"file:{quote(str(file))}", query=readonly), SECONDS)

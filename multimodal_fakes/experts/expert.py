@@ -679,7 +679,8 @@ def _train(conf, recipe, data:Training, home, key) -> tuple: # expert; what expe
     about = {"expert": key, "classes": data.task.classes, "settings": settings_of(recipe), "encoder": conf.model_dump()}
     recipe, start = going_on(recipe, conf, data.task, key)
     model, version = _new_or_earlier(conf, recipe, data)
-    asked = Requests(training_folder(home, key), *(getattr(recipe, name) for name in BESIDE), about, start)
+    beside = {name: getattr(recipe, name) for name in BESIDE}
+    asked = Requests(training_folder(home, key), about=about, start=start, **beside)
     history, parameters = _fit_phases(model, data, home, checkpoints, recipe, asked)
     return model, {"head": "trained", "parameters": parameters, **version}, history, checkpoints
 

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['CORRUPTED', 'AT_ONCE', 'Limits', 'Gate', 'Exam', 'of_run', 'of_table', 'Sitting', 'sit', 'not_worse', 'calibrated',
            'not_worse_calibrated', 'functionality', 'same_as_torch', 'known_post', 'schema', 'small_enough',
-           'quick_enough', 'examine', 'enough', 'Decision', 'promote', 'forced', 'rollback', 'former_champion',
-           'draw_versions']
+           'quick_enough', 'examine', 'enough', 'Decision', 'promote', 'forced', 'rollback', 'draw_versions']
 
 # %% ../../nbs/track/08h_gates.ipynb #2d336660
 from ..core import need
@@ -452,7 +451,7 @@ def promote(
     by=None,                 # `somebody` if none
 ) -> Decision:
     "Let a version through the gates, and make it champion where they are open"
-    version, champion = _named(registry, task, which), registry.at(task, "champion")
+    version, champion = registry.there(task, which), registry.at(task, "champion")
     if champion and champion.number == version.number: raise FakesError(f"{version} is champion already.")
     folder = registry.fetch(version)
     former = registry.fetch(champion) if champion else None
@@ -465,17 +464,9 @@ def promote(
     else:
         registry.point(version, "champion", event="promote", **told)
         if "candidate" in version.aliases: registry.drop(task, "candidate")
-    return Decision(promoted, registry.at(task, version.number), champion, gates)
+    return Decision(promoted, registry.there(task, version.number), champion, gates)
 
 # %% ../../nbs/track/08h_gates.ipynb #346aa323
-def _named(registry, task, which):
-    "A version that is there"
-    version = registry.at(task, which)
-    if version: return version
-    tasks = registry.tasks()
-    if task not in tasks: raise FakesError(f"No version of {task} is registered{nearest(task, tasks)}")
-    raise FakesError(f"{task} has no {which}. `mmfakes models {task}` lists its versions.")
-
 def forced(
     gates:list,     # of Gate
     force:dict,     # name of a gate → why it does not count
@@ -498,25 +489,12 @@ def rollback(
     "Make a former version champion again, without gates"
     champion = registry.at(task, "champion")
     if champion is None: raise FakesError(f"{task} has no champion.")
-    if to is None: to = former_champion(registry.log(task), task)
-    version = _named(registry, task, to)
+    if to is None: to = registry.former(task)
+    if to is None: raise FakesError(f"{task} had no champion before this one.")
+    version = registry.there(task, to)
     if version.number == champion.number: raise FakesError(f"{version} is champion already.")
     registry.point(version, "champion", event="rollback", by=by, why=why)
-    return registry.at(task, version.number)
-
-def former_champion(
-    log:list,     # of Entry
-    task:str,
-) -> int: # number
-    "Who served before"
-    served = []
-    for entry in log:
-        if entry.event == "promote": served.append(entry.number)
-        if entry.event == "rollback":
-            while served and served[-1] != entry.number: served.pop()
-            if not served: served = [entry.number]
-    if len(served) > 1: return served[-2]
-    raise FakesError(f"{task} had no champion before this one.")
+    return registry.there(task, version.number)
 
 # %% ../../nbs/track/08h_gates.ipynb #99a70bb6
 def draw_versions(

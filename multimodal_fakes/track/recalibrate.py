@@ -59,7 +59,7 @@ def of_history(
     labels = labels_of(posts_of(own, bundle["classes"]))
     labelled = int(own["label"].notna().sum())
     left_out = {"of another version": len(table) - len(own), "the same content": labelled - len(labels.posts)}
-    return Labelled(labels.posts.probs, labels.posts.label, labels.weights, left_out)
+    return Labelled(labels.posts.probs, np.asarray(labels.posts.label), labels.weights, left_out)
 
 # %% ../../nbs/track/08l_recalibrate.ipynb #78f7ec8d
 def of_posts(

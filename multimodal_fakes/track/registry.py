@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..core import FakesError, digest, in_project, need, patch
+from ..core import FakesError, digest, in_project, nearest, need, patch
 from multimodal_fakes.detect.bundles import (
     KEY,
     content_key,
@@ -100,6 +100,14 @@ class Registry:
         with mlflow_answers(self.uri): known = mlflow_version(self.client, _plain(task), which)
         return _version(known, known.aliases) if known and KEY in known.tags else None
 
+    def there(self, task, which) -> Version:
+        "The same; raises `FakesError` where there is none"
+        version = self.at(task, which)
+        if version: return version
+        tasks = self.tasks()
+        if task not in tasks: raise FakesError(f"No version of {task} is registered{nearest(task, tasks)}")
+        raise FakesError(f"{task} has no {which}. `mmfakes models {task}` lists its versions.")
+
     def fetch(self, version, cache=None) -> Path: # folder, read only
         "The bundle of a version, verified, in the cache"
         with mlflow_answers(self.uri): known = self.client.get_model_version(version.task, str(version.number))
@@ -153,7 +161,7 @@ def register(self:Registry,
     if known is None: known = self._add(task, key, folder, dict(model=manifest["digest"], by=by or somebody()), note)
     elif "champion" in known.aliases or "candidate" in known.aliases: return known
     self.point(known, "candidate", event="register", by=by, why=note)
-    return self.at(task, known.number)
+    return self.there(task, known.number)
 
 @patch
 def _same(self:Registry, task, key) -> Version|None: # the first one
