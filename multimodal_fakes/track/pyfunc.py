@@ -10,6 +10,7 @@ from ..core import need
 
 # %% ../../nbs/track/08_pyfunc.ipynb #b7046988
 need("mlflow.pyfunc", "track", "A model of MLflow")     # a sentence in place of a traceback
+need("pandas", "train", "A model of MLflow")
 
 # %% ../../nbs/track/08_pyfunc.ipynb #8824f5c1
 from pathlib import Path
