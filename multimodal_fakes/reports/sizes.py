@@ -65,7 +65,8 @@ def network_sizes(
     if any(fusion.rglob("*.safetensors")):
         row = _row("fusion", fusion, graphs, variants)
         rows.append(row | {"trained": row["parameters"]})
-    return [*rows, {"network": "all of them"} | {name: _sum(row[name] for row in rows) for name in SIZES}]
+    def whole(name): return _sum(row[name] for row in rows)
+    return [*rows, {"network": "all of them"} | {name: whole(name) for name in SIZES}]
 
 SIZES = ("parameters", "trained", "torch_mb", "onnx_mb", "int8_mb")
 
@@ -113,9 +114,11 @@ def detector_sizes(
 ) -> dict: # name → networks, and megabytes of memory by runtime
     "Sizes and memory of the detectors that lie there"
     folders = [path.parent for path in sorted(Path(models).glob("*/detector.json"))]
-    return {folder.name: {"networks": network_sizes(folder),
-                          "memory_mb": {runtime: memory_of(folder, runtime) for runtime in ("onnx", "torch")}}
-            for folder in folders}
+    return {folder.name: _sizes_of(folder) for folder in folders}
+
+def _sizes_of(folder):
+    memory = {runtime: memory_of(folder, runtime) for runtime in ("onnx", "torch")}
+    return {"networks": network_sizes(folder), "memory_mb": memory}
 
 # %% ../../nbs/reports/050_sizes.ipynb #6e258141
 HEADS = dict(network="network", parameters="parameters", trained="trained", torch_mb="torch MB", onnx_mb="ONNX MB",
@@ -125,7 +128,8 @@ def in_table(
     rows:list,   # of `network_sizes`
 ) -> str: # lines
     "The same for people; `-` where it is not known"
-    lines = [list(HEADS.values()), *([_shown(row[name]) for name in HEADS] for row in rows)]
+    def cells(row): return [_shown(row[name]) for name in HEADS]
+    lines = [list(HEADS.values()), *map(cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join(_line(*line, widths=widths) for line in lines)
 

@@ -1287,8 +1287,8 @@ def _detector_of(self:Engine, task) -> str:
     if task not in self.serving: raise FakesError(f"No task {task!r}{nearest(task, self.serving)}")
     name = self.serving[task]
     reason = self._reason(name)
-    not_there = name is None or name not in self.about
-    if reason and (not_there or self._home(name).up): raise NotReady(f"{task} is not ready: {reason}")
+    if name is None or reason and (name not in self.about or self._home(name).up):
+        raise NotReady(f"{task} is not ready: {reason}")
     return name
 
 @patch

@@ -529,10 +529,10 @@ def harvest(
     training:Training|None=None,   # of `read_training`; without it copies are not looked for
     positive=None,   # see `dataset_conf`; that of training if none
     since=0,         # see `seconds_of`: earlier posts do not come in; those of earlier harvests stay
-    **rules,         # of `Rules`
+    **options,       # of `Rules`
 ) -> dict: # the report; see `in_words`
     "Write labelled posts as a dataset: posts.jsonl, media/, harvest.json; raises where nothing is left"
-    folder, left, rules = Path(folder), Left(), Rules(**rules)
+    folder, left, rules = Path(folder), Left(), Rules(**options)
     since, positive = seconds_of(since), positive or (training and training.positive)
     classes, several = _classes(posts, task), any(row.get("multi_label") for row in posts)
     judged = [*_judged(posts, labels, classes, several, rules, left)]

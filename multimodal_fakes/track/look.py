@@ -144,7 +144,8 @@ def _models(columns):
     "Model and protocol of each row, as far as they are told"
     n = len(columns["time"])
     told = [columns.get(name, [""] * n) for name in ("model", "protocol")]
-    return np.array([" ".join(str(part) for part in row if part) for row in zip(*told)], object)
+    def name(parts): return " ".join(str(part) for part in parts if part)
+    return np.array(list(map(name, zip(*told))), object)
 
 def joined(
     parts,   # of `Posts` with the same classes
@@ -303,7 +304,8 @@ def numbers_now(
         far = np.where(np.isnan(own.numbers["ood"]), np.nan, own.numbers["ood"] > UNFAMILIAR)
         rows.append(dict(quantity="unfamiliar") | estimate(far, own.group)._asdict())
     rows += [dict(quantity=name) | e._asdict() for name, e in _of_labels(own).items()]
-    return [{name: row[name] for name in ("quantity", "value", "low", "high", "n", "groups")} for row in rows]
+    def shown(row): return {name: row[name] for name in ("quantity", "value", "low", "high", "n", "groups")}
+    return list(map(shown, rows))
 
 def _of_labels(posts):
     "Accuracy, Brier score and calibration error, where anybody has labelled a post that the model judged"
