@@ -109,6 +109,7 @@ def sqlite_engine(
 
 def _leave_transactions(connection, _): connection.isolation_level = None
 
+# %% ../../nbs/data/00b_databases.ipynb #0dd3cd6a
 def _begin(connection):
     writes = connection.get_execution_options().get("writes")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

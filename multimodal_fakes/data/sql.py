@@ -136,6 +136,7 @@ def kind_of(
     if isinstance(value, int): return "integer" if abs(value) < 2**53 else "long" if abs(value) < 2**63 else "json"
     return {str: "text", float: "number"}.get(type(value), "json")
 
+# %% ../../nbs/data/00c_sql.ipynb #131a8370
 def common_kind(
     kinds:set,   # of the cells of a column
 ) -> str: # key of `_TYPES`
@@ -270,6 +271,7 @@ def storable(
     if isinstance(value, dict): return {storable(key): storable(part) for key, part in value.items()}
     return value
 
+# %% ../../nbs/data/00c_sql.ipynb #241c1569
 def digest_of(
     row:dict,
 ) -> str: # 64 hex digits
@@ -681,11 +683,13 @@ def fetch_tables(
     "Write the rows of a dataset's queries as files, where they are other rows than before"
     joined = chain.from_iterable(entry.join for entry in conf.files)
     entries = [entry for entry in chain(conf.files, joined) if entry.sql]
-    twice = [path for path, n in Counter(entry.path for entry in entries).items() if n > 1]
+    paths = [entry.path for entry in entries]
+    twice = [path for path, n in Counter(paths).items() if n > 1]
     if twice: raise FakesError(f"conf/dataset/{conf.name}.yaml: two queries are written to {twice[0]}. Name one each.")
     wanted = [entry for entry in entries if again or not (Path(folder)/entry.path).is_file()]
     return [entry.path for entry in wanted if _fetch(entry, Path(folder), conf.name)]
 
+# %% ../../nbs/data/00c_sql.ipynb #f423ca2d
 def _fetch(entry, folder, name):
     "Write the rows of one query; whether they are others than before"
     path = folder/entry.path

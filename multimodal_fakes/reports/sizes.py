@@ -31,7 +31,7 @@ def _numbers_in(path):
     except SafetensorError as e:
         raise FakesError(f"{path} cannot be read: {e}. Run the stage expert again (`dvc repro`).") from None
 
-
+# %% ../../nbs/reports/050_sizes.ipynb #a147a432
 def _n_numbers(tensor):
     "Numbers of a tensor, none of a whole-number one"
     return math.prod(tensor.get_shape()) if "F" in tensor.get_dtype() else 0
@@ -137,6 +137,7 @@ def _line(name, *numbers, widths):
     "A name to the left, numbers to the right"
     return "  ".join([name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(numbers, widths[1:]))])
 
+# %% ../../nbs/reports/050_sizes.ipynb #355087e3
 def _shown(value):
     "A count with its thousands, megabytes with two places"
     if value is None: return "-"

@@ -49,6 +49,7 @@ def open_registry(
     from multimodal_fakes.track.registry import Registry
     return Registry(models.removeprefix(PREFIX) or None)
 
+# %% ../../nbs/service/07ga_champions.ipynb #13f41f1b
 def check_registry(models:str):
     "Raise where that is no address; imports what the registry needs now, while no request waits for it"
     need("mlflow", "track", f"engine.models: {models}")
@@ -136,6 +137,7 @@ async def _fetched(self:Follower, task, name) -> bool:
     self.folders[name], self.versions[name] = folder, {"version": str(version)}
     return True
 
+# %% ../../nbs/service/07ga_champions.ipynb #358c90d8
 @patch
 def _rest(self:Follower, task, name, why):
     "Try again later"
@@ -191,6 +193,7 @@ async def _take(self:Follower, task):
     is_still_wanted = self.wanted.get(task) == name and self.engine.serving.get(task) != name
     if is_still_wanted: self._switch(task, name)
 
+# %% ../../nbs/service/07ga_champions.ipynb #ef5628f2
 @patch
 def _held(self:Follower, task=None, name=None) -> dict: # name → folder
     "What workers should hold: of each task its detector and the one before, of one task the next in place of that"
@@ -268,6 +271,7 @@ async def look(self:Champions):
     self._note(None)
     self._follow_aliases(named)
 
+# %% ../../nbs/service/07ga_champions.ipynb #83b617b3
 @patch
 def _named(self:Champions) -> dict: # task → alias → number
     "In a thread: whom the aliases name"

@@ -140,6 +140,7 @@ def parts(self:Contents, row) -> list: # of its names
     keys = {part: row[column] for part, column in CONTENT.items()}
     return [part for part, key in keys.items() if isinstance(key, str) and self.place(key).exists()]
 
+# %% ../../nbs/service/07ba_contents.ipynb #23f85008
 @patch
 def _read(self:Contents, key):
     if not isinstance(key, str): return None      # none, or NaN in a table
@@ -160,6 +161,7 @@ def erase(
     "Remove the contents of a post that the history no longer has, where no other has the same"
     self.erase_keys([row[column] for column in CONTENT.values()])
 
+# %% ../../nbs/service/07ba_contents.ipynb #5f421d27
 @patch
 def erase_keys(
     self:Contents,

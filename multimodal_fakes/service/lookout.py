@@ -230,6 +230,7 @@ async def turn(self:Lookout):
     await self._show()
     for task, look in (seen or {}).items(): _tell(task, look, before.get(task, {}))
 
+# %% ../../nbs/service/07ga_lookout.ipynb #13011b63
 @patch
 async def _show(self:Lookout):
     "What all copies found"
@@ -246,6 +247,7 @@ def _tell(task, look, before):
     if look.get("problem") and look["problem"] != before.get("problem"): about.warning("{}", look["problem"])
     if known and not look["alarms"]: about.info("{}: nothing is conspicuous any more", task)
 
+# %% ../../nbs/service/07ga_lookout.ipynb #b7b53845
 @patch
 def _stored(self:Lookout):
     "Seconds of the database, and the looks that lie in it"
@@ -267,6 +269,7 @@ def _take(self:Lookout) -> bool: # whether this copy should look now
         self._set(connection, DUE, f"{now + self.conf.seconds + 60:.3f}")
     return True
 
+# %% ../../nbs/service/07ga_lookout.ipynb #172db99d
 @patch
 def _set(self:Lookout, connection, name, value):
     row = self.store.insertion(facts).values(name=name, value=value)

@@ -80,6 +80,7 @@ class Exam:
 
     def __len__(self): return len(self.y)
 
+# %% ../../nbs/track/08h_gates.ipynb #9828ad51
 def of_run(
     home,               # project with Step_2 and Step_3
     bundle:dict,        # of the detector
@@ -153,6 +154,7 @@ def _rows(frame, y, kinds, rows, name):
     def opened(detector, some): return [_looked(detector, posts[i], own[i]) for i in some]
     return Exam(y[rows], np.where(groups == "", own, groups), kinds[rows], opened, f"rows of {name}")
 
+# %% ../../nbs/track/08h_gates.ipynb #b14a8d41
 def _looked(detector, post, id):
     "A post as `open_posts` takes it apart, none where there is nothing to see"
     post = {part: value for part, value in post.items() if given(post, part)}
@@ -307,9 +309,11 @@ def schema(
     if mine["format"] < theirs["format"]: reasons.append(f"its form {mine['format']} is older than {theirs['format']}")
     return Gate("schema", not reasons, None, None, f"schema: {'; '.join(reasons) or 'as the champion has it'}.")
 
+# %% ../../nbs/track/08h_gates.ipynb #6cb6f91d
 def small_enough(mine, theirs, limits:Limits) -> Gate:      # folders of bundles
     "How many times the champion's size"
-    sizes = [sum(file["size"] for file in read_manifest(folder)["files"].values()) for folder in (mine, theirs)]
+    def size(folder): return sum(file["size"] for file in read_manifest(folder)["files"].values())
+    sizes = size(mine), size(theirs)
     value = sizes[0] / sizes[1]
     words = f"size: {sizes[0] / 1e6:.1f} MB, {value:.2f} times the champion's; {limits.size:g} times is allowed."
     return Gate("size", value <= limits.size, value, limits.size, words)

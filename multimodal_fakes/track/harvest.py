@@ -83,10 +83,12 @@ def _majority(answers, classes, several):
     if not several:
         answer, n = Counter(answers).most_common(1)[0]
         return answer if 2 * n > len(answers) else None
-    votes = {c: sum(c in answer for answer in answers) for c in classes}
+    given = Counter(c for answer in answers for c in answer)
+    votes = {c: given[c] for c in classes}
     if any(2 * n == len(answers) for n in votes.values()): return None
     return tuple(c for c, n in votes.items() if 2 * n > len(answers))
 
+# %% ../../nbs/track/08i_harvest.ipynb #0590d067
 def seconds_of(
     moment,   # seconds since 1970, a datetime, or a text such as 2026-05-01T00:00:00Z
 ) -> float: # seconds since 1970; raises `FakesError` for a text that is no time
@@ -223,7 +225,8 @@ def read_training(
     examples = [e for e in read_jsonl(project/"Step_1/examples.jsonl") if e["dataset"] != without]
     dealt = project/"Step_3/splits.json"
     dealt = read_json(dealt) if dealt.exists() else {}
-    confs = {name: load_dataset_conf(name, conf_folder) for name in dict.fromkeys(e["dataset"] for e in examples)}
+    names = dict.fromkeys(example["dataset"] for example in examples)
+    confs = {name: load_dataset_conf(name, conf_folder) for name in names}
     published = _published(examples, confs)
     split = {id: _split_of(own, dealt.get(id)) for id, own in published.items()}
     answers = {e["id"]: unify_labels(e["labels_raw"], confs[e["dataset"]]).get(field) for e in examples}
@@ -275,6 +278,7 @@ def _near_ours(training, ours, distance):
         near |= np.bitwise_count(hashes ^ np.uint64(one)) <= distance
     return [e for e, is_near in zip(theirs, near) if is_near]
 
+# %% ../../nbs/track/08i_harvest.ipynb #55169252
 def _training_examples(training, ours, thumbnails, rules):
     "The training examples as `find_groups` takes them; thumbnails of the pictures that may be ours are added"
     near = _near_ours(training, ours, rules.image_distance)
@@ -302,6 +306,7 @@ class _Alike(NamedTuple):
         find_groups(some, [self.ties[i] for i in which], self.thumbnails, self.image_distance, self.text_similarity)
         return [e["group"] for e in some]
 
+# %% ../../nbs/track/08i_harvest.ipynb #7c35f5a3
 def _alike(rows, ours, training, thumbnails, rules):
     "What is to be compared"
     theirs = _training_examples(training, ours, thumbnails, rules) if training else []
@@ -338,6 +343,7 @@ def _training_by_content(training):
 
 def _stem(path): return Path(path).stem if path else ""
 
+# %% ../../nbs/track/08i_harvest.ipynb #5fe6ffee
 def _copies(rows, training, left):
     "New rows without those that training holds with the same label; of the others, those that contradict it"
     held, kept, contradictions = _training_by_content(training), [], []
@@ -384,6 +390,7 @@ def _bridges(alike, names, published, new):
             else: held = both
     return bridges
 
+# %% ../../nbs/track/08i_harvest.ipynb #a79b4df9
 def _joins(names, published):
     "Whether a group has members of different splits"
     splits = defaultdict(set)
@@ -473,6 +480,7 @@ def write_conf(
     with atomic_path(path) as temporary: temporary.write_text(text, encoding="utf-8")
     return path
 
+# %% ../../nbs/track/08i_harvest.ipynb #2b41d909
 def check_conf(path):
     "Raise where a configuration is not one of a harvest"
     if not path.exists() or path.read_text(encoding="utf-8").startswith(_WRITTEN): return
@@ -489,6 +497,7 @@ def _alone(folder):
         try: yield
         finally: _clean(folder)
 
+# %% ../../nbs/track/08i_harvest.ipynb #06344825
 def _clean(folder):
     "Remove the files that no row names"
     table = folder/TABLE
@@ -563,6 +572,7 @@ def _harvested(folder):
     table = folder/TABLE
     return read_jsonl(table) if table.exists() else []
 
+# %% ../../nbs/track/08i_harvest.ipynb #299ea874
 def _check_any(rows, folder, left):
     if any(row["label"] is not None for row in rows): return
     why = "; ".join(f"{len(ids)} {reason}" for reason, ids in left.ids.items())

@@ -48,6 +48,7 @@ def until_of(
         raise FakesError(f"The reference should be the first {number:,.0f} posts, and there are {len(time):,}.")
     return float(np.nextafter(time[int(number) - 1], np.inf))
 
+# %% ../../nbs/track/08fa_look.ipynb #008072dd
 def seconds_of(
     text,   # moment: text, date, datetime or number
 ) -> float: # since 1970
@@ -73,6 +74,7 @@ def shortened(
     axes = np.random.default_rng(size).normal(size=(size, n)).astype("float32") / np.float32(np.sqrt(n))
     return x @ axes
 
+# %% ../../nbs/track/08fa_look.ipynb #76761d1a
 def numbers_of_contents(
     table,       # dict of columns
     start:int,   # rows that were read before
@@ -115,7 +117,8 @@ class Reading:
         for i, row in enumerate(columns["probabilities"]): rows_of.setdefault(frozenset(row), []).append(i)
         for classes, rows in rows_of.items():
             order = sorted(rows, key=lambda i: _when(columns["time"][i]))
-            self._add({name: [values[i] for i in order] for name, values in columns.items()}, classes)
+            def own(values, order=order): return [values[i] for i in order]
+            self._add({name: own(values) for name, values in columns.items()}, classes)
 
     def _add(self, columns, classes):
         known = [part.posts.classes for part in self.parts if set(part.posts.classes) == classes]
@@ -152,15 +155,16 @@ def joined(
 ) -> Posts:
     "Posts of several tables after one another; what one of them lacks is not known of its posts"
     def whole(values): return np.concatenate(list(values))
+    def column(name): return whole(getattr(part, name) for part in parts)
+    def kind(name): return whole(part.kinds.get(name, np.full(len(part), "", object)) for part in parts)
     several = any(part.label is not None and part.label.ndim == 2 for part in parts)
     shape = [len(parts[0].classes)] if several else []
     def label(part): return np.full((len(part), *shape), -1) if part.label is None else part.label
     def chance(part): return np.full(len(part), np.nan) if part.chance is None else part.chance
-    plain = {name: whole(getattr(part, name) for part in parts) for name in ("time", "probs", "answered", "group")}
+    plain = {name: column(name) for name in ("time", "probs", "answered", "group")}
     return Posts(
         classes=parts[0].classes, **plain, numbers=_all_numbers(parts), vectors=_all_vectors(parts),
-        kinds={kind: whole(part.kinds.get(kind, np.full(len(part), "", object)) for part in parts)
-               for kind in _names(parts, "kinds")},
+        kinds={name: kind(name) for name in _names(parts, "kinds")},
         label=whole(map(label, parts)) if any(part.label is not None for part in parts) else None,
         chance=whole(map(chance, parts)) if any(part.chance is not None for part in parts) else None)
 
@@ -173,8 +177,10 @@ def _all_numbers(parts):
         if name in part.numbers: return part.numbers[name]
         names_some = any(other.startswith("has_") for other in part.numbers)
         return np.full(len(part), 0. if name.startswith("has_") and names_some else np.nan)
-    return {name: np.concatenate([of(part, name) for part in parts]) for name in _names(parts, "numbers")}
+    def whole(name): return np.concatenate([of(part, name) for part in parts])
+    return {name: whole(name) for name in _names(parts, "numbers")}
 
+# %% ../../nbs/track/08fa_look.ipynb #493c9444
 def _all_vectors(parts):
     "Vectors of several tables; those of the last one decide the size"
     arrays = {}

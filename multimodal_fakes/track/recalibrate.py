@@ -82,7 +82,8 @@ def of_posts(
     judged = [not row[named["error"]] for row in rows]
     use = [i for i, y in enumerate(labels.y) if y is not None and judged[i]]
     if not use: raise FakesError(f"{source}: no post with a label could be judged.")
-    probs = np.array([[rows[i][named[f"p_{c}"]] for c in detector.classes] for i in use], float)
+    def probs_of(row): return [row[named[f"p_{c}"]] for c in detector.classes]
+    probs = np.array([probs_of(rows[i]) for i in use], float)
     y = np.array([labels.y[i] for i in use])
     left_out = {"without a label": sum(y is None for y in labels.y), "not judged": len(rows) - sum(judged)}
     return Labelled(probs, y, _weights([rows[i].get("chance") for i in use], source), left_out)
@@ -313,7 +314,8 @@ def _together(labelled, choices, which):
 def _about(bundle, labelled, choices, kept):
     "From what a detector was made, and what that gained"
     tables = [choice.table for choice in choices if choice]
-    chosen = [next(row for row in c.table if row["kind"] == c.kind) for c in choices if c]
+    def row_of(choice): return next(row for row in choice.table if row["kind"] == choice.kind)
+    chosen = [row_of(choice) for choice in choices if choice]
     return dict(
         made_from=digest(bundle), protocol=bundle["protocol"], labels=len(labelled.y), worth=round(labelled.worth, 1),
         left_out=labelled.left_out, maps=[choice and choice.kind for choice in choices],

@@ -40,6 +40,7 @@ SECOND = ("alder ash aspen badger beech birch bison cedar clover condor crane cr
           "linden lynx magpie maple marten moss newt oak osprey otter owl pine plover poplar quail raven robin rowan "
           "sedge seal spruce stork swallow swan tern thrush willow wren yew").split()
 
+# %% ../../nbs/track/08g_registry.ipynb #f421d629
 def spoken(
     key:str,   # of `content_key`
 ) -> str: # quiet-heron
@@ -63,6 +64,7 @@ class Version:
 
     def __str__(self): return f"{self.task}@{self.number} {self.name}"
 
+# %% ../../nbs/track/08g_registry.ipynb #d753edc2
 def _version(known, aliases) -> Version: # of MLflow's ModelVersion
     made = datetime.fromtimestamp(known.creation_timestamp / 1000, UTC).isoformat(timespec="seconds")
     about = {name: known.tags.get(f"mmfakes.{name}", "") for name in ("name", "model", "by", "key")}
@@ -144,8 +146,8 @@ def _search(self:Registry, task, more="") -> list: # of Version, the first one f
         versions, token = [*versions, *(version for version in page if KEY in version.tags)], page.token
         if not token: break
     pointing = self.client.get_registered_model(task).aliases.items() if versions else ()
-    aliases = {n: [alias for alias, number in pointing if str(number) == n] for n in {str(v.version) for v in versions}}
-    return sorted((_version(v, aliases[str(v.version)]) for v in versions), key=lambda version: version.number)
+    def aliases(v): return [alias for alias, number in pointing if str(number) == str(v.version)]
+    return sorted((_version(v, aliases(v)) for v in versions), key=lambda version: version.number)
 
 # %% ../../nbs/track/08g_registry.ipynb #c0b0ca89
 @patch
@@ -183,6 +185,7 @@ def _add(self:Registry, task, key, folder, about, note) -> Version:
     with mlflow_answers(self.uri): self.client.delete_model_version(task, made.version)
     return first
 
+# %% ../../nbs/track/08g_registry.ipynb #51514884
 @patch
 def _make_task(self:Registry, task):
     "A task's model in the registry"
@@ -200,6 +203,7 @@ def _tracked(self:Registry, key): # LoggedModel|None
     kept = self.client.search_logged_models(places, filter_string=f"tags.`{KEY}` = '{key}'")
     return next((model for model in kept if model.status == "READY"), None)
 
+# %% ../../nbs/track/08g_registry.ipynb #dd5dbc51
 @patch
 def _upload(self:Registry, folder): # LoggedModel
     "Keep a bundle under a run of its own"
@@ -392,6 +396,7 @@ def served(
         numbers = numbers or [entry.number]
     return numbers
 
+# %% ../../nbs/track/08g_registry.ipynb #b5a73b40
 @patch
 def former(self:Registry, task) -> int|None: # number
     "Who was champion before the present one; none where nobody was"

@@ -76,7 +76,8 @@ def interest(
 def _disagreement(experts, classes):
     "Largest distance between the probabilities of two experts, in [0, 1]"
     if is_gap(experts) or len(experts) < 2: return 0.0
-    probs = np.array([[own.get(c, 0) for c in classes] for own in experts.values()])
+    def of_classes(own): return [own.get(c, 0) for c in classes]
+    probs = np.array(list(map(of_classes, experts.values())))
     apart = np.abs(probs[:, None] - probs[None])
     exclusive = bool(np.allclose(probs.sum(1), 1, atol=.01))
     return float((apart.sum(2) / 2 if exclusive else apart.max(2)).max().clip(0, 1))
