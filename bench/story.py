@@ -24,6 +24,8 @@ import yaml
 from bench.serve_hosts import free_port
 from multimodal_fakes.core import FakesError, read_json, root
 from multimodal_fakes.service.history import History, HistoryConf
+from multimodal_fakes.track.gates import rollback
+from multimodal_fakes.track.registry import Registry
 from multimodal_fakes.track.shadow import shadow_of
 from multimodal_fakes.track.windows import WEEK
 
@@ -297,13 +299,15 @@ def told(http, begin):
 
 
 def exchanged(http):
-    "Promotion and rollback while others ask: seconds of both, and requests asked and failed"
+    "Promotion and rollback while others ask: seconds from the order to the first answer, and requests asked and failed"
     former = version_served(http)
     with Load(http) as load:
         print(mmfakes("promote", TASK, "--why", "knows the new topic"), flush=True)
         forth = until(lambda: version_served(http) != former, 120, "the new champion serves")
-        print(mmfakes("rollback", TASK, "--why", "to see how long it takes"), flush=True)
-        back = until(lambda: version_served(http) == former, 60, "the former champion serves")
+        began = time.monotonic()
+        rollback(Registry(REGISTRY), TASK, why="to see how long it takes")
+        until(lambda: version_served(http) == former, 60, "the former champion serves")
+        back = time.monotonic() - began
     return forth, back, load.asked, load.failed
 
 
@@ -321,7 +325,7 @@ def run():
     kinds = {"new": new, "usual": usual}
     old, now = ({kind: measured(f"{TASK}@{k}", kind, rows) for kind, rows in kinds.items()} for k in (1, 2))
     print(f"accuracy before: {old}\nafter: {now}\n{mmfakes('models', TASK, '--log')}")
-    print(f"the candidate served {forth:.1f} s after its promotion, the former {back:.1f} s after the rollback; "
+    print(f"the candidate served {forth:.1f} s after it was promoted, the former {back:.1f} s after the order; "
           f"{failed} of {asked} requests failed")
     (old_new, old_usual), (now_new, now_usual) = ([of[kind][0] for kind in kinds] for of in (old, now))
     return [

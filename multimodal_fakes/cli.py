@@ -306,7 +306,8 @@ def _harvest(command):
     command.add_argument("--by", choices=("majority", "latest"), help="which label a post gets, `majority` if not said")
     about = "posts without a majority: `keep` gives them the latest label"
     command.add_argument("--undecided", choices=("leave_out", "keep"), help=about)
-    command.add_argument("--order", choices=("date", "chance"), help="latest posts test, or any; `date` if not said")
+    about = "how they are dealt: by chance, or the latest to testing, so that what is new does not train; `chance`"
+    command.add_argument("--order", choices=("chance", "date"), help=about)
     command.add_argument("--val-share", type=float, help="of new groups, for validation; shard's if not said")
     command.add_argument("--test-share", type=float, help="of new groups, for testing; shard's if not said")
     command.add_argument("--seed", type=int, help="of an order by chance, 0 if not said")

@@ -354,7 +354,7 @@ def progress(
 ):
     "A progress bar, at most one update a second; a notebook keeps its last state and no trail of earlier ones"
     from tqdm import tqdm
-    file = _OneLine() if "ipykernel" in sys.modules else sys.stdout
+    file = _OneLine() if "ipykernel" in sys.modules else sys.stderr      # standard output is for results
     return tqdm(items, desc=desc, total=total, mininterval=1.0, file=file, ascii=" -#", ncols=90)
 
 # %% ../nbs/00_core.ipynb #3abe397b

@@ -513,7 +513,7 @@ class Rules:
     "How labelled posts become a dataset"
     by:str="majority"            # or `latest`: which label a post gets
     undecided:str="leave_out"    # or `keep`, with the latest label: posts without a majority
-    order:str="date"             # or `chance`: how new groups are dealt
+    order:str="chance"           # or `date`: the latest groups test, and what is new does not train
     val_share:float=0.15         # of new groups
     test_share:float=0.25
     seed:int=0
@@ -522,7 +522,7 @@ class Rules:
     max_pixels:int=40_000_000    # of a picture
 
     def __post_init__(self):
-        choices = dict(by=("majority", "latest"), undecided=("leave_out", "keep"), order=("date", "chance"))
+        choices = dict(by=("majority", "latest"), undecided=("leave_out", "keep"), order=("chance", "date"))
         for name, known in choices.items():
             if getattr(self, name) in known: continue
             raise FakesError(f"{name}: expected {' or '.join(known)}, not {getattr(self, name)!r}.")
