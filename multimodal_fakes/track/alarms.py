@@ -146,6 +146,7 @@ class Facts(NamedTuple):
     alarmed:dict       # quantity → `Alarm`
     unexplained:set    # quantities that other shares of the classes do not explain
     one_class:bool     # whether such shares were asked for
+    parts:set          # modalities that have vectors
 
     def any(self, *names): return any(q in self.alarmed for q in names)
     def looks(self, part): return f"vectors of {part}" in self.unexplained
@@ -159,7 +160,7 @@ def _kind(f):
     if any(not f.alarmed[q].up for q in modality) or f.any("degraded"): return "missing"
     if f.any("language"): return "language"
     if f.any("ocr"): return "ocr"
-    if f.looks("text") and f.looks("vision"): return "topic"
+    if f.looks("text") and (f.looks("vision") or "vision" not in f.parts): return "topic"
     if f.looks("vision"): return "pictures"
     if f.looks("text"): return "words"
     if unfamiliar: return "topic"
@@ -185,7 +186,7 @@ def diagnose(
     shares = class_shares(m.reference, window) if one_class else []
     p = explained(m.reference, window, m.coordinates, one_class, n_draws)
     unexplained = {q for q, value in p.items() if value < DOUBT}
-    facts = Facts({alarm.quantity: alarm for alarm in alarms}, unexplained, one_class)
+    facts = Facts({alarm.quantity: alarm for alarm in alarms}, unexplained, one_class, set(m.reference.vectors))
     kind = _kind(facts)
     return Finding(kind, _told(kind, facts, shares, window), CAUSES[kind], alarms, shares, p)
 
@@ -304,7 +305,7 @@ def _windows_section(recent, window):
     "Numbers of the last weeks"
     from multimodal_fakes.reports.page import Section
     rows = describe(recent, by_time(recent, window))
-    names = list(dict.fromkeys(row["quantity"] for row in rows))
+    names = list(dict.fromkeys(row["quantity"] for row in rows if np.isfinite(row["value"])))
     shown = [name for name in names if name.startswith(_SHOWN)][:9]
     words = "Each band is the interval of its window; copies of one content count once."
     return Section("The last weeks", words, [_picture(draw_windows(rows, shown), f"By window: {', '.join(shown)}")])
