@@ -557,8 +557,9 @@ def _version_line(version):
 
 def _log_line(entry):
     closed = [gate["words"] for gate in entry.gates if not gate["passed"]]
-    about = f"{entry.when} {entry.by:<10} {entry.event:<9} {entry.task}@{entry.number} {entry.name}"
-    return on_one_line(" ".join(filter(None, [about, entry.why, *closed])))
+    version = f"{entry.task}@{entry.number} {entry.name}"
+    parts = [entry.when, f"{entry.by:<10}", f"{entry.event:<9}", version, entry.why, *closed]
+    return on_one_line(" ".join(part for part in parts if part))
 
 # %% ../nbs/10b_verbs.ipynb #21f346c7
 def doctor(args):

@@ -376,7 +376,8 @@ def own_dataset(
     project,       # whose conf/dataset describes the task's datasets
 ) -> OwnData:
     "A table of one's own as a further dataset of a task; raises where it answers another question"
-    own = own_data(data, name, project)
+    try: own = own_data(data, name, project)
+    except FakesError as e: raise FakesError(_of_table_alone(e, name)) from None
     field = params["tasks"][task]["field"]
     confs = [load_dataset_conf(known, Path(project)/"conf/dataset") for known in params["tasks"][task]["datasets"]]
     about = label_field(field, confs)
@@ -389,6 +390,10 @@ def own_dataset(
     kept = {key: value for key, value in label.items() if key != "positive"}
     if field not in FIELDS and about.positive: kept["positive"] = about.positive
     return own._replace(conf=own.conf | {"labels": {field: kept}})
+
+def _of_table_alone(error, name):
+    "An error about a table, without the profile that nobody wrote"
+    return str(error).replace(f"conf/profile/{name}.yaml: ", "")
 
 def _answers_of(own, label):
     "The classes that a table answers with"
@@ -553,4 +558,4 @@ def _of_table(params, data, source):
     name = re.sub(r"\W+", "_", table.name.split(".")[0]).strip("_") or "own"
     if (source/f"conf/dataset/{name}.yaml").exists(): name = f"own_{name}"
     try: return with_own_data(_of_stages(params) | {"data": stated}, name, source)
-    except FakesError as e: raise FakesError(str(e).replace(f"conf/profile/{name}.yaml: ", "")) from None
+    except FakesError as e: raise FakesError(_of_table_alone(e, name)) from None

@@ -86,7 +86,7 @@ def seen_columns(
     for names in named.values(): _check_named(names, columns, where)
     if named or "text_file" in said: return named
     raise FakesError(f"{where}: data: no column is called {', '.join(SEEN)}. The table has {first_few(columns, 12)}. "
-                     f"Write `data: {{table: {said['table']}, text: <column>}}`.")
+                     f"Call one so, or write `data: {{table: {said['table']}, text: <column>}}`.")
 
 # %% ../../nbs/data/01ab_own.ipynb #17822b1d
 def _rows(path, fmt):
@@ -280,7 +280,7 @@ def _answer_column(said, columns, where):
         _check_named([answer], columns, where)
         return answer
     raise FakesError(f"{where}: data: no column is called {ANSWER}. The table has {first_few(columns, 12)}. "
-                     f"Write `data: {{table: {said['table']}, {ANSWER}: <column>}}`.")
+                     f"Call one so, or write `data: {{table: {said['table']}, {ANSWER}: <column>}}`.")
 
 # %% ../../nbs/data/01ab_own.ipynb #5e1a0b32
 def _asked(said, name, home, where):

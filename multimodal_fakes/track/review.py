@@ -180,8 +180,9 @@ def _closed(table):
 
 def _queued(row, place, why, about):
     chance, score = map(float, about)
-    strong = sorted(((values[place], reason) for reason, values in why.items() if values[place] >= .5), reverse=True)
-    reasons = [reason for _, reason in strong] if chance == 1 else ["by chance"]
+    strength = {reason: values[place] for reason, values in why.items() if values[place] >= .5}
+    strongest = sorted(strength, key=lambda reason: (strength[reason], reason), reverse=True)
+    reasons = strongest if chance == 1 else ["by chance"]
     shown = {name: row[name] for name in SHOWN if name in row and not is_gap(row[name])}
     return shown | dict(why=reasons, score=round(score, 4), chance=chance)
 
