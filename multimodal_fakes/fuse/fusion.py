@@ -60,7 +60,14 @@ from multimodal_fakes.experts.encoder import (
     pick_precision,
     placed,
 )
-from ..experts.expert import load_expert, prediction_table, read_features, task_examples, write_parquet
+from multimodal_fakes.experts.expert import (
+    hidden_layers,
+    load_expert,
+    prediction_table,
+    read_features,
+    task_examples,
+    write_parquet,
+)
 from ..experts.features import FeatureStore, encode, encoder_key
 from ..experts.items import Items
 from ..experts.train import Classifier, fit, generator_of
@@ -283,7 +290,8 @@ def build(self:Network,
     for name, dim in (dims | {"quality": len(quality)}).items():
         self.register_buffer(f"mean_{name}", torch.zeros(dim))
         self.register_buffer(f"std_{name}", torch.ones(dim))
-    widths = {m: self.settings["width"] if self.projects else dim for m, dim in dims.items()}
+    own = self.settings["heads"]
+    widths = {m: self.settings["width"] if self.projects else [dim, *own][-1] for m, dim in dims.items()}
     self.project = nn.ModuleDict({m: self.projection(dims[m], widths[m]) for m in dims})
     starts = {m: nn.Parameter(torch.full((w,), self.neutral)) for m, w in widths.items()}
     self.placeholder = nn.ParameterDict(starts)
@@ -295,9 +303,11 @@ def build(self:Network,
 # %% ../../nbs/fuse/05c_fusion.ipynb #a88beb96
 @patch
 def projection(self:Network, dim:int, width:int) -> nn.Module: # (B, dim) → (B, width)
-    "Of one expert"
-    if not self.projects: return nn.Identity()
-    return nn.Sequential(nn.Linear(dim, width), nn.LayerNorm(width))
+    "An expert's own layers, and what brings it to the common width"
+    s = self.settings
+    layers = hidden_layers(dim, s["heads"], s["head_dropout"])
+    if self.projects: layers += [nn.Linear([dim, *s["heads"]][-1], width), nn.LayerNorm(width)]
+    return nn.Sequential(*layers)
 
 @patch
 def head(self:Network, dim:int) -> nn.Sequential: # (B, dim) → (B, n_classes)
@@ -344,9 +354,9 @@ class Neural(Network, Strategy):
     "A network as a strategy"
     fitted_on = "train"
     logits = Strategy.logits     # not that of `Classifier`
-    defaults:dict = dict(hidden=[256, 128], dropout=[0.4, 0.2], activation="relu", width=128,
-                         modality_dropout=0.1, aux_weight=0.0, epochs=20, lr=1e-3, weight_decay=0.01,
-                         batch_size=64, patience=5, tune_epochs=3, tune_lr=3e-5, seed=0)
+    defaults:dict = dict(hidden=[256, 128], dropout=[0.4, 0.2], activation="relu", heads=[], head_dropout=0.0,
+                         width=128, modality_dropout=0.1, aux_weight=0.0, epochs=20, lr=1e-3, schedule="cosine",
+                         weight_decay=0.01, batch_size=64, patience=5, tune_epochs=3, tune_lr=3e-5, seed=0)
 
     def __init__(self, experts, n_classes, **settings):
         Classifier.__init__(self, n_classes)
@@ -365,7 +375,8 @@ class Neural(Network, Strategy):
         folder = checkpoints or tempfile.mkdtemp()
         with threads(torch.get_num_threads() if with_tokens else 1):
             self.history_ = fit(self, *datasets, folder, s["epochs"], s["lr"], s["batch_size"],
-                                s["patience"], s["weight_decay"], s["seed"], live=live, title=self.name)
+                                s["patience"], s["weight_decay"], s["seed"], schedule=s["schedule"], live=live,
+                                title=self.name)
         return self
 
     def about(self): return Strategy.about(self) | {"shape": self.shape}
@@ -697,8 +708,8 @@ def tune(self:EndToEnd,
     items = JointItems(evidence, encoders, train, s["seed"])
     val_items = JointItems(evidence, encoders, _fused(evidence, evidence.rows("val")))
     history = fit(joint, items, val_items, checkpoints, s["tune_epochs"], s["tune_lr"], s["batch_size"],
-                  s["patience"], s["weight_decay"], s["seed"], precision=pick_precision(), live=live,
-                  title=f"{self.name} with encoders")
+                  s["patience"], s["weight_decay"], s["seed"], precision=pick_precision(), schedule=s["schedule"],
+                  live=live, title=f"{self.name} with encoders")
     self.encoders = {name: encoder.to(pick_device()).eval() for name, encoder in encoders.items()}
     return history
 
