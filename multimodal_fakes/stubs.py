@@ -16,7 +16,7 @@ from .core import atomic_path
 from .reach import PACKAGE, library
 
 SHOWN = {"Detector": "detect.predict"}      # class whose methods come by `@patch` → its module
-BESIDE = {"Answer": "detect.answers"}       # what else the package shows, as its module has it
+BESIDE = {"Answer": "detect.answers", "load_model": "detect.predict"}      # what else it shows, as its module has it
 
 # %% ../nbs/00aa_stubs.ipynb #6efcc4a0
 def docments(

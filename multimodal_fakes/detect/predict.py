@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RUNTIMES', 'PRECISIONS', 'TYPES', 'EXPECTED', 'NO_FETCHING', 'NEEDS', 'N_NUMBERS', 'BESIDE', 'with_torch',
-           'pick_runtime', 'Detector', 'pick_precision', 'is_repository', 'given', 'checked_post', 'Seen', 'samples_of',
-           'read_weights', 'part_columns', 'as_posts', 'Ready', 'small_vectors', 'hashed_words', 'draw_timeline',
-           'golden_post', 'write_golden']
+           'pick_runtime', 'Detector', 'load_model', 'pick_precision', 'is_repository', 'given', 'checked_post', 'Seen',
+           'samples_of', 'read_weights', 'part_columns', 'as_posts', 'Ready', 'small_vectors', 'hashed_words',
+           'draw_timeline', 'golden_post', 'write_golden']
 
 # %% ../../nbs/detect/06c_predict.ipynb #88544c89
 import contextlib
@@ -156,6 +156,14 @@ def load(cls:Detector,
     made = cls(bundle, experts, fusion, Familiar.load(folder), urls, folder, runtime, threads)
     made.precision = pick_precision(precision, made)
     return made
+
+def load_model(
+    model,          # a task, or whatever `Detector.load` takes
+    version=None,   # of a task's detector: its number, champion or candidate
+    **options,      # of `Detector.load`
+) -> Detector:
+    "`Detector.load`, by version: `load_model('fake_news', version=2)` is `Detector.load('fake_news@2')`"
+    return Detector.load(model if version is None else f"{model}@{version}", **options)
 
 # %% ../../nbs/detect/06c_predict.ipynb #1f2f5062
 @patch(as_prop=True)

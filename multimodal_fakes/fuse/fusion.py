@@ -44,6 +44,7 @@ from multimodal_fakes.core import (
     atomic_path,
     checked,
     digest,
+    in_project,
     nearest,
     pick_device,
     read_json,
@@ -86,6 +87,7 @@ from multimodal_fakes.fuse.combine import (
     check_names,
     find_strategy,
     given_weights,
+    load_fusion,
     ocr_confidence,
     quality_signals,
     save_fusion,
@@ -356,7 +358,8 @@ class Neural(Network, Strategy):
     logits = Strategy.logits     # not that of `Classifier`
     defaults:dict = dict(hidden=[256, 128], dropout=[0.4, 0.2], activation="relu", heads=[], head_dropout=0.0,
                          width=128, modality_dropout=0.1, aux_weight=0.0, epochs=20, lr=1e-3, schedule="cosine",
-                         weight_decay=0.01, batch_size=64, patience=5, tune_epochs=3, tune_lr=3e-5, seed=0)
+                         weight_decay=0.01, batch_size=64, patience=5, tune_epochs=3, tune_lr=3e-5,
+                         load_from="", seed=0)
 
     def __init__(self, experts, n_classes, **settings):
         Classifier.__init__(self, n_classes)
@@ -654,7 +657,7 @@ class Joint(Classifier):
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #49d38d51
 class EndToEnd(Concat):
-    "`concat`, then its encoders trained with it from there"
+    "`concat`, or an earlier one of this kind, then its encoders trained with it from there"
     name = "end_to_end"
     needs = ("samples", "experts")
     encoders:dict|None = None
@@ -663,11 +666,10 @@ class EndToEnd(Concat):
         evidence = self.read_encoded(evidence)
         train = evidence.rows("train") if rows is None else rows
         folder = Path(checkpoints or tempfile.mkdtemp())
-        super().fit(evidence, train, folder/"fused", live)
-        fused = self.history_.assign(phase="fused")
+        fused = self.start(evidence, train, folder/"fused", live)
         tuned = self.tune(evidence, train, folder/"tuned", live)
         tuned = tuned.assign(phase="end to end", epoch=tuned.epoch + len(fused))
-        self.history_ = pd.concat([fused, tuned], ignore_index=True)
+        self.history_ = pd.concat([fused, tuned], ignore_index=True) if len(fused) else tuned
         return self
 
     def to(self, device):
@@ -695,15 +697,40 @@ class EndToEnd(Concat):
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #7f6e0804
 @patch
+def start(self:EndToEnd, evidence, train, checkpoints, live) -> "pd.DataFrame": # history; empty without an epoch
+    "The network on encoders that stay as they are, or an earlier one"
+    if not self.settings["load_from"]:
+        Concat.fit(self, evidence, train, checkpoints, live)
+        return self.history_.assign(phase="fused")
+    self.go_on(in_project(self.settings["load_from"]), self.shape_of(evidence))
+    return need("pandas", "train", "Fitting a fusion").DataFrame()
+
+@patch
+def go_on(self:EndToEnd, folder, shape):
+    "Take the weights of an earlier fusion, and its encoders where it has some; raises where it is of another kind"
+    earlier = load_fusion(folder)
+    parts = ("heads", "hidden", "activation")
+    here = [shape, self.read, *(self.settings[part] for part in parts)]
+    there = None
+    if isinstance(earlier, Concat): there = [earlier.shape, earlier.read, *(earlier.settings[part] for part in parts)]
+    if there != here:
+        raise FakesError(f"fusion.load_from {folder}: end_to_end goes on from a concat or end_to_end of the same "
+                         f"experts, heads, hidden and activation; that is a {earlier.name}: {there}, this run has "
+                         f"{here}. Name another, or leave load_from empty.")
+    self.build(**shape).load_state_dict(earlier.state_dict())
+    self.encoders = getattr(earlier, "encoders", None)
+
+@patch
 def tune(self:EndToEnd,
     evidence:Evidence,
     train,         # rows
     checkpoints,   # folder of its own
     live=None,
 ) -> "pd.DataFrame": # epoch, train_loss, val_loss
-    "Train copies of the experts' encoders with the network, and keep them"
+    "Train copies of the experts' encoders, or those that it has, with the network, and keep them"
     s = self.settings
-    encoders = {name: copy.deepcopy(evidence.loaded(name).encoder).requires_grad_(True) for name in self.read}
+    first = self.encoders or {name: copy.deepcopy(evidence.loaded(name).encoder) for name in self.read}
+    encoders = {name: encoder.cpu().requires_grad_(True) for name, encoder in first.items()}
     joint = Joint(self, encoders)
     items = JointItems(evidence, encoders, train, s["seed"])
     val_items = JointItems(evidence, encoders, _fused(evidence, evidence.rows("val")))
