@@ -31,7 +31,7 @@ from multimodal_fakes.record import expert_model, expert_step
 
 PILOT = Path(os.environ.get("PILOT", root()))
 HOME = Path(os.environ.get("RECIPES", root()/".cache/bench/recipes"))
-ROWS, CLIPS = 120, 12       # rows of a file that are read; pairs of clips
+ROWS, CLIPS = 120, 6        # rows of a file that are read; pairs of clips
 LAYOUTS = {                 # recipe → dataset, pilot in whose layout it is
     "clickbait_distilbert": ("clickbait", "pilot_clickbait"),
     "fakeddit": ("fakeddit", "pilot_fakeddit"),
@@ -46,13 +46,14 @@ TEXT = {                    # encoder → kind of network, and what makes it sma
     "mmbert": ("modernbert", SMALL),
     "camembert": ("camembert", SMALL),
 }
-PICTURES = {                # encoder → what makes its timm network small, where it can be
-    "siglip": dict(depth=1, embed_dim=48, num_heads=2),
-    "efficientnet_b0": {},
-    "efficientnet_b3_video": {},
+PICTURES = {                # encoder → what makes its timm network small, or the pictures where it cannot be
+    "siglip": dict(arch=dict(depth=1, embed_dim=48, num_heads=2)),
+    "efficientnet_b0": dict(size=64),
+    "efficientnet_b3_video": dict(size=64),
 }
 FAST = dict(
     prepare=dict(max_rows=ROWS),
+    shard=dict(clip=dict(side=64)),
     expert={m: dict(n_workers=0) for m in ("text", "vision", "video")},
     fusion=dict(epochs=2, tune_epochs=1),
     report=dict(n_boot=100),
@@ -116,8 +117,8 @@ def small_encoders(project, texts):
         transformers.AutoModel.from_config(conf).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         change(project, name, source=f"small/{name}")
-    for name, arch in PICTURES.items():
-        change(project, name, pretrained=False, arch=arch)
+    for name, changes in PICTURES.items():
+        change(project, name, pretrained=False, **changes)
 
 
 def change(project, encoder, **values):
