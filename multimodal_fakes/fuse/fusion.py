@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALIGNMENTS', 'ACTIVATIONS', 'LEAST_HIDDEN', 'SCORES', 'fresh', 'Aligned', 'FusionItems', 'mlp', 'Network', 'threads',
-           'Neural', 'Concat', 'Gated', 'Interaction', 'Bilinear', 'heads', 'Attention', 'CrossModal', 'Raw',
+           'Neural', 'Concat', 'Gated', 'Interaction', 'Bilinear', 'n_heads', 'Attention', 'CrossModal', 'Raw',
            'JointItems', 'Joint', 'EndToEnd', 'out_of_fold', 'choice_of', 'subset_scores', 'modality_use',
            'read_quality', 'stored_tokens', 'read_evidence', 'to_try', 'train_strategies', 'untaught_classes', 'fuse',
            'draw_learning', 'draw_use']
@@ -502,7 +502,7 @@ class Bilinear(Neural):
     def join(self, x, shown, batch): return self.out(torch.stack(list(x.values())).prod(0))
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #2569c754
-def heads(width:int) -> int:
+def n_heads(width:int) -> int:
     "Attention heads that divide a width, at most four"
     return next(h for h in (4, 2, 1) if width % h == 0)
 
@@ -513,7 +513,7 @@ class Attention(Neural):
     def layers(self, dim):
         width = self.settings["width"]
         dropout = max(self.settings["dropout"], default=0.0) / 2
-        layer = nn.TransformerEncoderLayer(width, heads(width), 2 * width, dropout,
+        layer = nn.TransformerEncoderLayer(width, n_heads(width), 2 * width, dropout,
                                            batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
         self.out = self.head(width)
@@ -540,7 +540,7 @@ class CrossModal(Neural):
             words[name] = nn.Sequential(nn.Linear(self.shape["tokens"][name], width), nn.LayerNorm(width))
         ask, norm = {}, {}
         for name in self.read:
-            ask[name] = nn.MultiheadAttention(width, heads(width), dropout, batch_first=True)
+            ask[name] = nn.MultiheadAttention(width, n_heads(width), dropout, batch_first=True)
             norm[name] = nn.LayerNorm(width)
         self.words = nn.ModuleDict(words)
         self.ask = nn.ModuleDict(ask)
