@@ -40,10 +40,11 @@ LAYOUTS = {                 # recipe → dataset, pilot in whose layout it is
     "deepfake_faceforensics": ("faceforensics", "pilot_deepfake"),
 }
 SMALL = dict(hidden_size=48, num_hidden_layers=2, num_attention_heads=2, intermediate_size=96)
+MARKS = dict(cls_token_id=2, bos_token_id=2, sep_token_id=3, eos_token_id=3)      # of our tokenizer
 TEXT = {                    # encoder → kind of network, and what makes it small
     "distilbert": ("distilbert", dict(dim=48, n_layers=2, n_heads=2, hidden_dim=96)),
     "mdeberta": ("deberta-v2", SMALL),
-    "mmbert": ("modernbert", SMALL),
+    "mmbert": ("modernbert", SMALL | MARKS),
     "camembert": ("camembert", SMALL),
 }
 PICTURES = {                # encoder → what makes its timm network small, or the pictures where it cannot be

@@ -666,7 +666,7 @@ class EndToEnd(Concat):
         evidence = self.read_encoded(evidence)
         train = evidence.rows("train") if rows is None else rows
         folder = Path(checkpoints or tempfile.mkdtemp())
-        fused = self.start(evidence, train, folder/"fused", live)
+        fused = self.begin(evidence, train, folder/"fused", live)
         tuned = self.tune(evidence, train, folder/"tuned", live)
         tuned = tuned.assign(phase="end to end", epoch=tuned.epoch + len(fused))
         self.history_ = pd.concat([fused, tuned], ignore_index=True) if len(fused) else tuned
@@ -697,7 +697,7 @@ class EndToEnd(Concat):
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #7f6e0804
 @patch
-def start(self:EndToEnd, evidence, train, checkpoints, live) -> "pd.DataFrame": # history; empty without an epoch
+def begin(self:EndToEnd, evidence, train, checkpoints, live) -> "pd.DataFrame": # history; empty without an epoch
     "The network on encoders that stay as they are, or an earlier one"
     if not self.settings["load_from"]:
         Concat.fit(self, evidence, train, checkpoints, live)
@@ -709,16 +709,18 @@ def start(self:EndToEnd, evidence, train, checkpoints, live) -> "pd.DataFrame": 
 def go_on(self:EndToEnd, folder, shape):
     "Take the weights of an earlier fusion, and its encoders where it has some; raises where it is of another kind"
     earlier = load_fusion(folder)
-    parts = ("heads", "hidden", "activation")
-    here = [shape, self.read, *(self.settings[part] for part in parts)]
-    there = None
-    if isinstance(earlier, Concat): there = [earlier.shape, earlier.read, *(earlier.settings[part] for part in parts)]
-    if there != here:
-        raise FakesError(f"fusion.load_from {folder}: end_to_end goes on from a concat or end_to_end of the same "
-                         f"experts, heads, hidden and activation; that is a {earlier.name}: {there}, this run has "
-                         f"{here}. Name another, or leave load_from empty.")
+    if not isinstance(earlier, Concat):
+        raise FakesError(f"fusion.load_from {folder}: end_to_end goes on from concat or end_to_end, not from "
+                         f"{earlier.name}.")
+    for part in ("heads", "hidden", "activation"):
+        if self.settings[part] != earlier.settings[part]: raise FakesError(_of_another(folder, part, earlier.settings))
+    if shape != earlier.shape: raise FakesError(_of_another(folder, "dims", earlier.shape))
     self.build(**shape).load_state_dict(earlier.state_dict())
     self.encoders = getattr(earlier, "encoders", None)
+
+def _of_another(folder, part, about):
+    return (f"fusion.load_from {folder}: that network has {part} {about[part]}, this run others. Go on from one of "
+            "the same kind, or leave load_from empty.")
 
 @patch
 def tune(self:EndToEnd,
