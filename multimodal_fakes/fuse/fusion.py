@@ -712,7 +712,7 @@ def go_on(self:EndToEnd, folder, shape):
     if not isinstance(earlier, Concat):
         raise FakesError(f"fusion.load_from {folder}: end_to_end goes on from concat or end_to_end, not from "
                          f"{earlier.name}.")
-    for part in ("heads", "hidden", "activation"):
+    for part in ("heads", "hidden", "activation", "aux_weight"):
         if self.settings[part] != earlier.settings[part]: raise FakesError(_of_another(folder, part, earlier.settings))
     if shape != earlier.shape: raise FakesError(_of_another(folder, "dims", earlier.shape))
     self.build(**shape).load_state_dict(earlier.state_dict())
