@@ -211,6 +211,7 @@ def check_joint(project, bundle, fusion):
     "Raise where the phases of the one network are not as its settings have them"
     history = pd.read_csv(project/f"Step_5/{bundle.name}/fusion/history.csv")
     history = history[history.strategy == fusion["strategy"]]
+    history = history.assign(phase=history.get("phase", "fused"))      # one phase has no name
     expect("losses are numbers", bool(np.isfinite(history[["train_loss", "val_loss"]]).all(None)), True)
     rates = {"fused": fusion["lr"], "end to end": fusion["tune_lr"]}
     for phase, rows in history.groupby("phase"):
