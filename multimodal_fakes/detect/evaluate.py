@@ -8,7 +8,6 @@ __all__ = ['OF_CLASS', 'COUNTED', 'Labels', 'read_labels', 'evaluate', 'probs_of
 
 # %% ../../nbs/detect/06ca_evaluate.ipynb #40c19e06
 import csv
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
