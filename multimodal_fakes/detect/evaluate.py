@@ -208,13 +208,14 @@ def metric_lines(
 COUNTED = ("rows", "no_label", "unknown_label", "not_judged", "n")
 
 def metric_rows(
-    made:dict,   # of `evaluate`
+    made:dict,   # of `evaluate`, or of `assess`
 ): # (class, or empty for all; metric; value; low; high), the last three none where they do not exist
     "Counts and metrics one by one"
     tables = {"": made} | made.get("by_class", {})
+    if "against" in made: tables["over " + made["against"]["over"]] = made["against"]
     for of, table in tables.items():
         for metric, value in table.items():
-            if metric == "by_class" or metric.endswith(("_low", "_high")): continue
+            if metric in ("by_class", "against", "over") or metric.endswith(("_low", "_high")): continue
             yield of, metric, value, table.get(f"{metric}_low"), table.get(f"{metric}_high")
 
 def check_metrics_name(path):
