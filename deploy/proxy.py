@@ -158,7 +158,7 @@ class Serve:
             http=dict(port=port, hosts=[NAME], drain_seconds=5.0),
             engine=dict(models=str(models), n_workers=1),
             access=dict(keys=str(folder/"keys.yaml"), proxies=["127.0.0.1"]),
-            log=dict(format="json", path=str(self.log)),
+            log=dict(format="json", path=str(self.log), console=False),
         )
         self.conf = folder/"serve.yaml"
         self.conf.write_text(yaml.safe_dump(conf))

@@ -14,7 +14,7 @@ import sys
 import textwrap
 
 from . import verbs
-from .core import FakesError, need
+from .core import FakesError, need, read_env
 from .detect.kinds import PARTS, PIPED, WAYS, WRITTEN
 
 # %% ../nbs/11_cli.ipynb #42ca2f87
@@ -25,6 +25,8 @@ def _with_detector(command):
     command.add_argument("--task", metavar="NAME", help="short for --model models/NAME; not needed where there is one")
     command.add_argument("--models", metavar="FOLDER", default="models", help="folder of trained detectors, `models`")
     _with_runtime(command)
+    about = "of a video: whole, if none is named, or by its windows: mean, max, top3 (the mean of the three highest)"
+    command.add_argument("--aggregation", metavar="WAY", help=about)
 
 def _with_runtime(command):
     "Arguments that say how a detector runs, and where"
@@ -67,20 +69,40 @@ def _batch(command):
     command.add_argument("source", metavar="SOURCE")
     command.add_argument("target", metavar="TARGET")
     _with_detector(command)
+    _with_columns(command)
+    about = "measure by the labels, in `label` if no column is named; without it too where a `label` can be read"
+    command.add_argument("--evaluate", action="store_true", help=about)
+    about = "the same, and write the metrics to a file, .json or .csv"
+    command.add_argument("--metrics", metavar="FILE", help=about)
+    about = "of standard input and output, and of files whose names do not tell"
+    command.add_argument("--format", choices=PIPED, default="", help=about)
+    about = "processes that judge, one if left out, one a core for 0"
+    command.add_argument("--workers", type=int, default=1, metavar="N", help=about)
+    _with_json(command)
+
+def _with_columns(command):
+    "Arguments that say what stands where in a table"
     for part in PARTS:
-        about = f"column with the {part}, `{part}` if none is named"
+        names = {"text": "`text` or `text_content`"}.get(part, f"`{part}` or `{part}_path`")
+        about = f"column with the {part}, {names} if none is named"
         paths = "" if part == "text" else "; paths are relative to the table, or to --files"
         command.add_argument(f"--{part}-column", metavar="COLUMN", help=about + paths)
     command.add_argument("--files", metavar="FOLDER", help="from where paths in the table are relative")
     about = "column with true labels, by which answers are measured: names of classes, or their numbers from 0"
     command.add_argument("--label-column", metavar="COLUMN", help=about)
-    about = "measure by the labels, in `label` if no column is named"
-    command.add_argument("--evaluate", action="store_true", help=about)
-    command.add_argument("--metrics", metavar="FILE.json", help="the same, and write the metrics to a file")
-    about = "of standard input and output, and of files whose names do not tell"
-    command.add_argument("--format", choices=PIPED, default="", help=about)
-    about = "processes that judge, one if left out, one a core for 0"
-    command.add_argument("--workers", type=int, default=1, metavar="N", help=about)
+
+def _evaluate(command):
+    about = "posts with labels, a table that `batch` reads; a split of this project if none is named"
+    command.add_argument("table", metavar="TABLE", nargs="?", help=about)
+    _with_detector(command)
+    command.add_argument("--split", choices=("test", "val", "train"), default="test", help="test if none is named")
+    about = "whose split it is, those of the task in params.yaml if none is named"
+    command.add_argument("--datasets", metavar="NAME", nargs="+", default=[], help=about)
+    _with_columns(command)
+    about = "another detector on the same posts, by paired intervals"
+    command.add_argument("--against", metavar="SOURCE", help=about)
+    about = "written, .json or .csv: every metric of all and of each class, with its interval"
+    command.add_argument("--metrics", metavar="FILE", nargs="+", default=[], help=about)
     _with_json(command)
 
 # %% ../nbs/11_cli.ipynb #2e1c42d7
@@ -326,6 +348,7 @@ VERBS = {      # name → what it takes, an example
     "report": (_report, "mmfakes report --task fake_news seed0 seed1 seed2"),
     "predict": (_predict, 'mmfakes predict --task fake_news --text "A headline" --image photo.jpg'),
     "batch": (_batch, "mmfakes batch posts.csv judged.parquet --task fake_news --evaluate"),
+    "evaluate": (_evaluate, "mmfakes evaluate --task fake_news --split val --metrics val.json val.csv"),
     "explain": (_explain, 'mmfakes explain --task fake_news --text "A headline" --picture why.png'),
     "serve": (_serve, "mmfakes serve --models models --port 8000"),
     "key": (_key, "mmfakes key newsroom --scopes predict feedback >> keys.txt"),
@@ -347,6 +370,7 @@ VERBS = {      # name → what it takes, an example
 }
 STATUS = {     # verb → when its exit status is 0, where that is not plain
     "batch": "where a row was judged, 1 where none was or there is none",
+    "evaluate": "where a post was measured, 1 where none could be",
     "run": "where every stage went well, 1 where one failed",
     "retrain": "where a candidate was made and, with --promote, is champion; 1 otherwise",
     "promote": "where it is champion now, 1 where it was refused",
@@ -411,6 +435,7 @@ def main(argv=None):
     "The command `mmfakes`, and `python -m multimodal_fakes`"
     args = make_parser().parse_args(argv)
     try:
+        read_env()
         with _ends_in_order(): status = args.run(args)
         sys.stdout.flush()
         return status

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'PROVIDERS', 'FakesError', 'nearest', 'first_few', 'patch', 'NotInstalled', 'need', 'root', 'in_project',
-           'atomic_path', 'write_json', 'read_json', 'write_jsonl', 'read_jsonl', 'read_yaml', 'sha256_file', 'digest',
-           'write_sums', 'read_sums', 'check_sums', 'checked', 'seed_everything', 'devices_here', 'pick_device',
-           'describe_device', 'progress', 'usable_cores', 'process_memory', 'limit_memory', 'overlay']
+           'read_env', 'atomic_path', 'write_json', 'read_json', 'write_jsonl', 'read_jsonl', 'read_yaml',
+           'sha256_file', 'digest', 'write_sums', 'read_sums', 'check_sums', 'checked', 'seed_everything',
+           'devices_here', 'pick_device', 'describe_device', 'progress', 'usable_cores', 'process_memory',
+           'limit_memory', 'overlay']
 
 # %% ../nbs/00_core.ipynb #dc2c362c
 import builtins
@@ -19,6 +20,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import sys
 import uuid
 from pathlib import Path
@@ -107,6 +109,37 @@ def in_project(
     if path.is_absolute() or path.exists(): return path
     try: return root()/path
     except FakesError: return path
+
+# %% ../nbs/00_core.ipynb #8486b434
+_ENTRY = re.compile(r"""
+    (?:export\s+)? (?P<name>[A-Za-z_]\w*) \s*=\s*
+    (?: "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>[^']*)' | (?P<plain>(?!["'\#]).*?) )
+    (?:\s+\#.*)? \s*""", re.VERBOSE)
+_ESCAPED = {"n": "\n", "t": "\t"}      # any other character stands for itself
+
+def read_env(
+    path=".env",   # file of lines `NAME=value`; none is no error
+    into=None,     # name → value, those of this process if none
+) -> list: # names that were not set before, and are now
+    "Set environment variables that are not set yet; raises `FakesError` for a line that is no such line"
+    path, into = Path(path), os.environ if into is None else into
+    if not path.is_file(): return []                          # a folder of this name is somebody's environment
+    try: text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        raise FakesError(f"{path} cannot be read: {type(e).__name__}. It should be text in UTF-8.") from None
+    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1)]
+    entries = dict(_entry(path, n, line) for n, line in lines if line and not line.startswith("#"))
+    new = [name for name in entries if name not in into]
+    into.update({name: entries[name] for name in new})
+    return new
+
+def _entry(path, n, line):
+    "(name, value) of a line"
+    found = _ENTRY.fullmatch(line)
+    if not found: raise FakesError(f"{path}: line {n} is no `NAME=value`: quote a value with blanks, quotes or #.")
+    double = found["double"]
+    if double is not None: return found["name"], re.sub(r"\\(.)", lambda m: _ESCAPED.get(m[1], m[1]), double)
+    return found["name"], found["single"] if found["single"] is not None else found["plain"]
 
 # %% ../nbs/00_core.ipynb #8ad815ec
 @contextlib.contextmanager

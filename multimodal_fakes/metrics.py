@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['MACRO', 'ANSWERED', 'METRICS', 'BOOTED', 'bits', 'bit_masks', 'yes_no', 'class_names', 'truth', 'check_scores',
            'softmax', 'sigmoid', 'to_probs', 'decide', 'accuracy', 'balanced_accuracy', 'macro_f1', 'precision',
-           'recall', 'f1_per_class', 'measured_classes', 'auroc', 'average_precision', 'false_alarms', 'eer', 'nll',
-           'brier', 'claims', 'reliability', 'ece', 'ece_adaptive', 'ece_debiased', 'from_claims', 'calibration_chance',
-           'score_table', 'resamples', 'confusions', 'from_confusions', 'rank_auroc', 'from_curve', 'from_losses',
-           'intervals', 'paired_bootstrap', 'mcnemar', 'delong', 'detectable', 'over_seeds', 'noise_range',
-           'share_drift']
+           'recall', 'f1', 'f1_per_class', 'measured_classes', 'auroc', 'average_precision', 'false_alarms', 'eer',
+           'nll', 'brier', 'claims', 'reliability', 'ece', 'ece_adaptive', 'ece_debiased', 'from_claims',
+           'calibration_chance', 'score_table', 'resamples', 'confusions', 'from_confusions', 'rank_auroc',
+           'from_curve', 'from_losses', 'intervals', 'paired_bootstrap', 'mcnemar', 'delong', 'detectable',
+           'over_seeds', 'noise_range', 'share_drift']
 
 # %% ../nbs/00e_metrics.ipynb #e4a83f6d
 import numpy as np
@@ -170,8 +170,7 @@ def balanced_accuracy(y, pred) -> float:
 
 def macro_f1(y, pred) -> float:
     "Mean F1 of the classes that occur in labels or answers"
-    f1_score = need("sklearn.metrics", "train", "Measuring answers").f1_score
-    return float(f1_score(_classes(y), _classes(pred), average="macro", zero_division=0))
+    return f1(y, pred)
 
 # %% ../nbs/00e_metrics.ipynb #b6308679
 def precision(
@@ -192,6 +191,15 @@ def recall(
     "Of those that are so, the share answered so"
     recall_score = need("sklearn.metrics", "train", "Measuring answers").recall_score
     return float(recall_score(_classes(y), _classes(pred), zero_division=0, **_average(positive)))
+
+def f1(
+    y,                       # (n,) class indices
+    pred,                    # (n,) class indices
+    positive:int|None=None,  # class it is about, mean over the classes if none
+) -> float:
+    "Harmonic mean of precision and recall; 0 where either is"
+    f1_score = need("sklearn.metrics", "train", "Measuring answers").f1_score
+    return float(f1_score(_classes(y), _classes(pred), zero_division=0, **_average(positive)))
 
 def _average(positive):
     "How scikit-learn is asked for one class or for the mean over all"
@@ -469,13 +477,14 @@ def score_table(
     positive:int|None=None,      # index of the positive class, none beyond two
     threshold=None,              # its probability from which it is answered, argmax if none; of each where several hold
     n_bins:int=15,               # of the ECE
+    pred=None,                   # (n,) answers, where they do not follow from these probabilities
 ) -> dict: # metric → value, None where it does not exist
     """Every metric of one model on one set of examples. Some do not exist: auroc of one class, what is about a positive
     class where there is none, ece_debiased of one example. Where several classes may hold, `n_classes` says of how many
     `MACRO` are the mean: a class that holds for none of the examples, or for all, is not measured"""
     y, probs = check_scores(y, probs)
     if y.ndim == 2: return _over_classes(y, probs, threshold, n_bins)
-    pred, n = decide(probs, positive, threshold), len(y)
+    pred, n = decide(probs, positive, threshold) if pred is None else pred, len(y)
     return dict(
         n=n,
         accuracy=accuracy(y, pred),
@@ -483,6 +492,7 @@ def score_table(
         macro_f1=macro_f1(y, pred),
         precision=precision(y, pred, positive),
         recall=recall(y, pred, positive),
+        f1=f1(y, pred, positive),
         auroc=auroc(y, probs) if len(np.unique(y)) > 1 else None,
         **_of_one_class(y, probs, positive),
         brier=brier(y, probs),
@@ -505,7 +515,7 @@ def _over_classes(y, probs, threshold, n_bins):
     k = probs.shape[1]
     cut = _cuts(threshold, k)
     tables = [score_table(y[:, i], yes_no(probs[:, i]), 1, cut[i], n_bins) for i in range(k)]
-    for table in tables: table["macro_f1"] = float(_f1(table["precision"], table["recall"]))
+    for table in tables: table["macro_f1"] = table["f1"]
     asked = np.flatnonzero(measured_classes(y))
     row = {}
     for metric in tables[0]:
@@ -519,9 +529,7 @@ def _over_classes(y, probs, threshold, n_bins):
 
 # %% ../nbs/00e_metrics.ipynb #1e2ca300
 MACRO = (     # where several classes may hold, means over the classes that hold for some and not for others
-    "balanced_accuracy", "macro_f1", "precision", "recall", "auroc", "average_precision", "eer", "fpr_at_95")
-
-def _f1(precision, recall): return _ratio(2 * precision * recall, precision + recall)
+    "balanced_accuracy", "macro_f1", "precision", "recall", "f1", "auroc", "average_precision", "eer", "fpr_at_95")
 
 def _ratio(a, b):
     "a / b, and 0 where b is 0"
@@ -549,7 +557,7 @@ def resamples(
 
 # %% ../nbs/00e_metrics.ipynb #507e9aea
 ANSWERED = (     # follow from answers; the others need probabilities
-    "accuracy", "balanced_accuracy", "macro_f1", "precision", "recall", "exact",
+    "accuracy", "balanced_accuracy", "macro_f1", "precision", "recall", "f1", "exact",
 )
 METRICS = ANSWERED + (     # that can have an interval
     "auroc", "average_precision", "eer", "fpr_at_95", "brier", "nll", "ece", "ece_adaptive", "ece_debiased",
@@ -573,19 +581,20 @@ def from_confusions(
     c,                       # (b, k, k)
     positive:int|None=None,  # class that precision and recall are about
 ) -> dict: # metric → (b,)
-    "Accuracy, balanced accuracy, macro-F1, precision and recall of each resample"
+    "Accuracy, balanced accuracy, macro-F1, precision, recall and F1 of each resample"
     hits = c.diagonal(axis1=1, axis2=2)                        # (b, k)
     true, answered = c.sum(2), c.sum(1)
     occurs = true + answered > 0                               # as scikit-learn averages
     def mean(per_class): return (per_class * occurs).sum(1) / occurs.sum(1)
     def pick(per_class): return mean(per_class) if positive is None else per_class[:, positive]
-    recalls = _ratio(hits, true)
+    recalls, f1s = _ratio(hits, true), _ratio(2 * hits, true + answered)
     return dict(
         accuracy=hits.sum(1) / c.sum((1, 2)),
         balanced_accuracy=recalls.sum(1) / (true > 0).sum(1),
-        macro_f1=mean(_ratio(2 * hits, true + answered)),
+        macro_f1=mean(f1s),
         precision=pick(_ratio(hits, answered)),
         recall=pick(recalls),
+        f1=pick(f1s),
     )
 
 # %% ../nbs/00e_metrics.ipynb #0612a77b
@@ -760,13 +769,13 @@ def _block_over_classes(y, probs, pred, metrics, w, n_bins):
     "Means over the classes, as `score_table` takes them"
     pred = decide(probs, multi_label=True) if pred is None else np.asarray(pred).astype(int)
     wanted = set(metrics) - {"macro_f1", "exact"}
-    if "macro_f1" in metrics: wanted |= {"precision", "recall"}
+    if "macro_f1" in metrics: wanted |= {"f1"}
     classes = []
     for k in range(y.shape[1]):
         p = None if probs is None else yes_no(probs[:, k])
         classes.append(_block(y[:, k], p, pred[:, k], wanted, 1, w, n_bins))
     if "macro_f1" in metrics:
-        for one in classes: one["macro_f1"] = _f1(one["precision"], one["recall"])
+        for one in classes: one["macro_f1"] = one["f1"]
     values, asked = {}, _measured(y, w)
     for m in wanted | ({"macro_f1"} & set(metrics)):
         of_classes = np.stack([one[m] for one in classes])

@@ -135,11 +135,12 @@ def measure(
     threshold=None,             # from which it is answered, argmax if none; one a class where several may hold
     n_bins:int=15,              # of the ECE
     metrics=METRICS,            # that get an interval
+    pred=None,                  # (n,) answers, where they do not follow from these probabilities
     **boot,                     # groups, n_boot and seed of `intervals`
 ) -> dict: # metric, metric_low and metric_high, flat
     "Every metric of one model with its interval"
-    row = score_table(y, probs, positive, threshold, n_bins)
-    answers = decide(probs, positive, threshold, y.ndim == 2)
+    row = score_table(y, probs, positive, threshold, n_bins, pred)
+    answers = decide(probs, positive, threshold, y.ndim == 2) if pred is None else pred
     exist = [m for m in metrics if row.get(m) is not None]
     around = intervals(y, probs, answers, positive, exist, n_bins=n_bins, **boot)
     for m, (low, high) in around.items(): row |= {f"{m}_low": low, f"{m}_high": high}
@@ -684,7 +685,8 @@ def _slices(test, attributes, groups, positive, n_boot, seed):
 # %% ../../nbs/reports/05d_report.ipynb #94b8a297
 _FLAT = [
     "n", "accuracy", "accuracy_low", "accuracy_high",
-    "macro_f1", "auroc", "ece", "ece_adaptive", "ece_debiased", "nll",
+    "macro_f1", "precision", "recall", "f1", "auroc", "average_precision", "fpr_at_95",
+    "ece", "ece_adaptive", "ece_debiased", "nll", "brier",
 ]
 
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MEDIA', 'NOT_STORED', 'DIED', 'FAILED', 'OURS', 'ADDRESSES', 'LOOKS', 'NO_RUN', 'NO_HISTORY', 'NO_WATCH',
-           'NO_PREDICTIONS', 'HttpConf', 'ServeConf', 'read_conf', 'as_problem', 'of_workers', 'Service', 'idempotency']
+           'NO_PREDICTIONS', 'HttpConf', 'ServeConf', 'read_conf', 'as_problem', 'of_workers', 'Service',
+           'logged_inference', 'idempotency']
 
 # %% ../../nbs/service/07h_respond.ipynb #0ea1a9f7
 from ..core import need
@@ -18,7 +19,7 @@ import hashlib
 import json
 import re
 import time
-from functools import partial
+from functools import partial, wraps
 from types import SimpleNamespace
 
 from fastapi.exceptions import RequestValidationError
@@ -35,7 +36,7 @@ from .engine import Busy, DetectorFailed, Engine, EngineConf, TimeLimit, WorkerD
 from .history import History, HistoryConf, UnknownPrediction
 from .intake import KINDS, Intake, Limits, Part, Problem, all_harmless, faults, harmless
 from .jobs import Cargo, Job, Jobs, JobsConf, Runs, TrainConf, sweep_runs
-from .log import LogConf, log, request_id
+from .log import LogConf, log, log_inference_event, request_id
 from .lookout import Lookout, LookoutConf
 from .messages import FeedbackIn, VideoUrlIn, as_answer
 from .meters import Meters
@@ -310,8 +311,37 @@ def _made_for(tasks, has) -> list: # of task names
     worth = {name: (len(modalities - seen), -len(modalities & seen)) for name, modalities in fits.items()}
     return [name for name in worth if worth[name] == min(worth.values())]
 
+# %% ../../nbs/service/07h_respond.ipynb #5f38fd1f
+_JUDGED = ("text", "image", "video")      # parts of a post whose size is told
+
+def logged_inference(
+    judge,   # of `Service`
+): # the same
+    "Let a method that judges a post log what became of it"
+    @wraps(judge)
+    async def judge_and_log(self, request, task, post, filename=None, **options):
+        conf, began = self.conf.log, time.perf_counter()
+        def tell(status, answer):
+            size = sum(map(_bytes_of, (post[part] for part in _JUDGED if post.get(part))))
+            took = 1000 * (time.perf_counter() - began)
+            judged = (answer.get("model"), answer.get("probability"), took, status)
+            name = filename if conf.file_names else None
+            log_inference_event(name, size, *judged, task=task, prediction=answer.get("prediction"))
+        try: answer = await judge(self, request, task, post, filename, **options)
+        except Exception as e:
+            if conf.inferences: tell("refused" if _is_refusal(e) else "error", {})
+            raise
+        if conf.inferences: tell("degraded" if answer["degraded"] else "ok", answer)
+        return answer
+    return judge_and_log
+
+def _bytes_of(part): return len(part.encode() if isinstance(part, str) else part)
+
+def _is_refusal(e): return isinstance(e, Busy) or as_problem(e).status < 500
+
 # %% ../../nbs/service/07h_respond.ipynb #d9ee4c8d
 @patch
+@logged_inference
 async def judge(
     self:Service,
     request,

@@ -25,12 +25,12 @@ import numpy as np
 import pandas as pd
 
 from ..core import FakesError, nearest, read_json, read_yaml
-from ..data.rows import read_rows
+from ..data.rows import columns_of, read_rows
 from ..detect.batch import opened_table
 from ..detect.bundles import is_slim, read_manifest
 from ..detect.evaluate import read_labels
 from ..detect.posts import open_posts, read_confidence, test_posts
-from ..detect.predict import Detector, as_posts, given
+from ..detect.predict import Detector, as_posts, given, part_columns
 from ..detect.robustness import Block
 from ..metrics import calibration_chance, decide, ece_adaptive, paired_bootstrap, yes_no
 from ..record import read_confs, split_text_field, unify_labels
@@ -133,9 +133,11 @@ def _read(source):
     "A table, its files by their paths"
     with opened_table(source) as opened:
         rows = [row for _, row in read_rows(opened.path, opened.fmt) if isinstance(row, dict)]
+        parts = part_columns(columns_of(opened.path, opened.fmt))
+        files = [column for part, column in parts.items() if part != "text"]
         for row in rows:
-            for part in ("image", "video"):
-                if given(row, part): row[part] = str(Path(opened.folder)/str(row[part]))
+            for column in files:
+                if given(row, column): row[column] = str(Path(opened.folder)/str(row[column]))
     return pd.DataFrame(rows)
 
 def _name(source): return "the table" if isinstance(source, pd.DataFrame) else str(source)
