@@ -149,6 +149,7 @@ def _why(error) -> bytes:
     if isinstance(error, TimeoutError): return b"no answer in time"
     if isinstance(error, EOFError): return b"the connection was closed before the answer had come"
     if isinstance(error, ssl.SSLCertVerificationError): return error.verify_message.encode()
+    if "Connect call failed" in str(error): return b"no connection can be made"
     if isinstance(error, OSError): return (error.strerror or type(error).__name__).lower().encode()
     return b"the answer is not HTTP/1.1"
 
