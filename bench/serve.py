@@ -54,7 +54,8 @@ PACKAGES = ("onnxruntime", "torch", "fastapi", "uvicorn", "bentoml", "litserve",
 # ---- posts
 class Stock:
     "Pictures drawn once, and posts made of them, none twice"
-    def __init__(self):
+    def __init__(self, home):
+        self.home = Path(home)      # of the bench: what it writes, databases among it
         rng = np.random.default_rng(7)
         self.pictures = [draw_photo(rng, i % 2) for i in range(PICTURES)]
 
@@ -556,7 +557,7 @@ def run(argv=()) -> list:
     try:
         if not args.models or set(parts) - set(WITH_OPTIONS):
             make_detector(home)
-        stock = Stock()
+        stock = Stock(home)
         for part in parts:
             print(part)
             entries += WITH_OPTIONS[part](home, stock, args) if part in WITH_OPTIONS else PARTS[part](home, stock)
