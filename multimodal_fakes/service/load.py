@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BOUNDARY', 'FORM', 'HELD_MB', 'HINTS', 'MOST_REQUESTS', 'MOST_CLIENTS', 'part_of', 'multipart', 'request', 'as_form',
-           'read_answer', 'Place', 'place_of', 'Load', 'drive', 'made_posts', 'read_posts', 'loaded_posts', 'measure',
-           'measured_in_words']
+           'read_answer', 'Place', 'place_of', 'Load', 'run_alone', 'drive', 'made_posts', 'read_posts', 'loaded_posts',
+           'measure', 'measured_in_words']
 
 # %% ../../nbs/service/07k_load.ipynb #5b5591d7
 import asyncio
@@ -14,6 +14,7 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -173,6 +174,12 @@ async def _client(place, todo, seconds, load):
     if connection: connection[1].close()
 
 # %% ../../nbs/service/07k_load.ipynb #c79ba34f
+def run_alone(coroutine):
+    "`asyncio.run`, also where a loop is running already, as in a notebook"
+    try: asyncio.get_running_loop()
+    except RuntimeError: return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool: return pool.submit(asyncio.run, coroutine).result()
+
 async def _all(place, requests, clients, seconds):
     load, todo, began = Load(), enumerate(requests), time.perf_counter()
     await asyncio.gather(*(_client(place, todo, seconds, load) for _ in range(clients)))
@@ -186,7 +193,7 @@ def drive(
     seconds:float=120,     # that an answer may take
 ) -> Load:
     "Send all, as fast as the answers come"
-    return asyncio.run(_all(place_of(url), requests, clients, seconds))
+    return run_alone(_all(place_of(url), requests, clients, seconds))
 
 # %% ../../nbs/service/07k_load.ipynb #b43a2824
 def made_posts(
