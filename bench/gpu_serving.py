@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.serve_load import BOUNDARY, FORM, drive, multipart, part_of, request
 from bench.serve_posts import TASK, draw_photo, make_texts, with_comment
+from multimodal_fakes.service.load import FORM, as_form, drive, multipart, request
 
 ALLOWED = dict(difference=0.05, flips=0.003)      # the gates of the stage export, of a variant
 CLIENTS = 256
@@ -200,21 +200,16 @@ def processes(asked, posts):
 
 
 # ---- servers
-def as_request(post):
-    "One post to /predict"
-    fields = dict(text=post["text"], image=("post.jpg", "image/jpeg", post["image"]))
-    return request("/predict", multipart(fields), FORM)
-
 def as_batch(posts):
     "Several posts to /predict/batch, each a text and a picture"
-    parts = [part_of("pair", "true")]
+    fields = [("pair", "true")]
     for post in posts:
-        parts += [part_of("texts", post["text"]), part_of("files", ("post.jpg", "image/jpeg", post["image"]))]
-    return request("/predict/batch", b"".join(parts) + f"--{BOUNDARY}--\r\n".encode(), FORM)
+        fields += [("texts", post["text"]), ("files", ("post.jpg", "image/jpeg", post["image"]))]
+    return request("/predict/batch", multipart(fields), FORM)
 
-def asked_for(port, requests, n_posts):
+def asked_for(host, requests, n_posts):
     "What a load brought"
-    load = drive(port, requests, clients=min(CLIENTS, len(requests)))
+    load = drive(host.url, requests, clients=min(CLIENTS, len(requests)))
     figures = dict(
         statuses={str(k): v for k, v in load.statuses().items()},
         posts_a_second=load.rate * n_posts,
@@ -254,12 +249,12 @@ def service(asked, posts):
     with started(host, asked.start) as seconds:
         say(f"  ready after {seconds:.1f} s")
         until_all(host, asked.workers, asked.start)
-        asked_for(host.port, [as_request(p) for p in posts.some(8 * asked.workers, 11)], 1)       # warm
-        singly = asked_for(host.port, [as_request(p) for p in posts.some(len(posts), 12)], 1)
+        asked_for(host, [as_form("/predict", p) for p in posts.some(8 * asked.workers, 11)], 1)       # warm
+        singly = asked_for(host, [as_form("/predict", p) for p in posts.some(len(posts), 12)], 1)
         say("  one a request:", singly)
         some = posts.some(len(posts), 13)
         packed = [as_batch(some[i:i + KEPT]) for i in range(0, len(some) // KEPT * KEPT, KEPT)]
-        together = asked_for(host.port, packed, KEPT)
+        together = asked_for(host, packed, KEPT)
         say(f"  {KEPT} a request:", together)
         models = json.loads(host.get("/models")[1])["models"][0]
     runs = {k: models.get(k) for k in ("runtime", "device", "precision")}
@@ -296,8 +291,8 @@ def litserve(asked, posts):
     host = Lit(asked.home)
     with started(host, asked.start) as seconds:
         say(f"  ready after {seconds:.1f} s")
-        asked_for(host.port, [as_request(p) for p in posts.some(8 * asked.lit_workers, 21)], 1)
-        singly = asked_for(host.port, [as_request(p) for p in posts.some(len(posts) // 2, 22)], 1)
+        asked_for(host, [as_form("/predict", p) for p in posts.some(8 * asked.lit_workers, 21)], 1)
+        singly = asked_for(host, [as_form("/predict", p) for p in posts.some(len(posts) // 2, 22)], 1)
         say("  one a request:", singly)
     return dict(ready_s=seconds, workers=asked.lit_workers, max_batch=asked.max_batch, singly=singly)
 

@@ -4,7 +4,7 @@ Then under many users, and among strangers who mean no good. `python -m bench se
 `python -m bench serve speed load hostile kill attack` parts; `python -m bench serve soak --minutes 30` is asked for by
 name. One detector of the Fakeddit recipe with random weights is made
 for it (`serve_made`). Everything runs on this machine: the client shares its cores with the servers, so it is made to
-cost little (`serve_load`), and is the same for all."""
+cost little (`multimodal_fakes.service.load`), and is the same for all."""
 import argparse
 import csv
 import json
@@ -29,9 +29,9 @@ import numpy as np
 
 from bench import serve_hostile as hostile
 from bench.serve_hosts import Bento, Lit, Ours, Probe, Reference, running
-from bench.serve_load import as_form, drive, request
 from bench.serve_posts import TASK, draw_photo, make_texts, with_comment
 from multimodal_fakes.core import FakesError, read_json, root
+from multimodal_fakes.service.load import as_form, drive, request
 
 CLIENTS, ROUNDS, PICTURES = 32, 3, 256
 POSTS = {"reference": 192, "bentoml": 640, "litserve": 640, "ours": 640}       # of a round; the slow one gets fewer
@@ -55,12 +55,9 @@ PACKAGES = ("onnxruntime", "torch", "fastapi", "uvicorn", "bentoml", "litserve",
 class Stock:
     "Pictures drawn once, and posts made of them, none twice"
     def __init__(self, home):
-        self.folder = Path(home)/"pictures"
-        self.folder.mkdir(exist_ok=True)
+        self.home = Path(home)      # of the bench: what it writes, databases among it
         rng = np.random.default_rng(7)
         self.pictures = [draw_photo(rng, i % 2) for i in range(PICTURES)]
-        for i, picture in enumerate(self.pictures):
-            (self.folder/f"{i:04d}.jpg").write_bytes(picture)
 
     def picture(self, i, seed):
         "A picture that no other post of any seed has"
@@ -129,10 +126,10 @@ def one_round(host, stock, seed):
     n = POSTS[host.name]
     again = None
     with running(host) as started:
-        drive(host.port, host.requests(stock.posts(2 * CLIENTS, 900 + seed)), CLIENTS)
-        load = drive(host.port, host.requests(stock.posts(n, seed)), CLIENTS)
+        drive(host.url, host.requests(stock.posts(2 * CLIENTS, 900 + seed)), CLIENTS)
+        load = drive(host.url, host.requests(stock.posts(n, seed)), CLIENTS)
         if host.name == "ours":
-            again = drive(host.port, host.requests(stock.posts(n, seed)), CLIENTS).rate
+            again = drive(host.url, host.requests(stock.posts(n, seed)), CLIENTS).rate
         memory = host.memory()
     need_answers(host, load)
     p50, p95 = load.quantile(.5), load.quantile(.95)
@@ -236,23 +233,22 @@ def read_table(path):
     with open(path) as f:
         return list(csv.DictReader(f))
 
-def locust(host, stock, home, users, seconds):
+def locust(host, home, users, seconds):
     "Statuses and latencies as Locust counts them"
     prefix = home/f"locust_{users}"
     command = [
         str(Path(sys.executable).parent/"locust"),
-        "-f", str(Path(__file__).parent/"serve_locust.py"),
+        "-f", str(root()/"deploy/locustfile.py"),
         "--headless",
         "-u", str(users),
         "-r", str(users),
         "-t", f"{seconds}s",
-        "--host", f"http://127.0.0.1:{host.port}",
+        "--host", host.url,
         "--csv", str(prefix),
         "--only-summary",
     ]
-    environment = os.environ | {"BENCH_PICTURES": str(stock.folder), "PYTHONPATH": str(root())}
     timeout = seconds + 120
-    done = subprocess.run(command, cwd=root(), env=environment, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(command, cwd=root(), capture_output=True, text=True, timeout=timeout)
     rows = {row["Name"]: row for row in read_table(f"{prefix}_stats.csv")}
     for failure in read_table(f"{prefix}_failures.csv"):
         print(f"  {failure['Occurrences']} × {failure['Name']}: {failure['Error'][:300]}")
@@ -285,14 +281,14 @@ def memory_over(host, stock, n, steps=20):
     statuses = Counter()
     for _ in range(steps):
         part = list(islice(posts, n // steps))
-        statuses.update(drive(host.port, part, CLIENTS).statuses())
+        statuses.update(drive(host.url, part, CLIENTS).statuses())
         memory.append(host.memory())
     return memory, statuses
 
-def under_users(host, stock, home, probe, users, seconds):
+def under_users(host, home, probe, users, seconds):
     "Figures of so many users of Locust"
     began = len(probe.seconds)
-    counted = locust(host, stock, home, users, seconds)
+    counted = locust(host, home, users, seconds)
     worst = max(probe.seconds[began:])
     about = (f"Locust, {users} users for {seconds} s: {counted.n} requests, {counted.rate:.1f}/s, "
              f"p50 {counted.p50:.2f} s, p95 {counted.p95:.2f} s, {counted.refused} of them refused with 503 and "
@@ -323,11 +319,11 @@ def over_many(host, stock, probe, many):
         entry("slowest ready probe over them, against its limit", slowest, LIMITS["probe"], "s", False, about),
     ]
 
-def at_default_settings(home, stock, users=10, seconds=15):
+def at_default_settings(home, users=10, seconds=15):
     "Ten users, who must not notice that requests are limited"
     host = Ours(home, access={})
     with running(host):
-        counted = locust(host, stock, home, users, seconds)
+        counted = locust(host, home, users, seconds)
     about = f"Locust, {users} users for {seconds} s: {counted.n} requests, {counted.rate:.1f}/s; `access` as it is"
     name = f"errors but 503 at the default settings, {users} users"
     return entry(name, counted.failed, 0.0, "requests", False, about)
@@ -338,9 +334,9 @@ def load(home, stock, many=MANY, first=FIRST, last=LAST) -> list:
     entries = []
     with running(host), Probe(host) as probe:
         for users, seconds in (first, last):
-            entries += under_users(host, stock, home, probe, users, seconds)
+            entries += under_users(host, home, probe, users, seconds)
         entries += over_many(host, stock, probe, many)
-    entries.append(at_default_settings(home, stock))
+    entries.append(at_default_settings(home))
     missed = sum(status != 200 for status in probe.statuses)
     about = f"{len(probe.statuses)} probes, four a second"
     return [*entries, entry("ready probes that did not answer 200", missed, 0.0, "probes", False, about)]
@@ -397,7 +393,7 @@ def besiege(home, stock):
         rows += rows_of("slow client", send_slowly(port))
         code, report = hostile.schemathesis(port, home)
         ready = host.is_ready()
-        statuses = drive(port, host.requests(stock.posts(32, 555)), 8).statuses()
+        statuses = drive(host.url, host.requests(stock.posts(32, 555)), 8).statuses()
     alive = ready and set(statuses) == {200}
     return Siege(rows, came, code, report, alive, max(probe.seconds), len(probe.seconds))
 
@@ -488,11 +484,11 @@ def kill(home, stock, kills=4) -> list:
     with running(host):
         killer = threading.Thread(target=kill_workers, args=(host, kills, over, killed))
         killer.start()
-        statuses = drive(host.port, host.requests(stock.posts(n, 321)), CLIENTS).statuses()
+        statuses = drive(host.url, host.requests(stock.posts(n, 321)), CLIENTS).statuses()
         over.set()
         killer.join()
         wait_for_workers(host)
-        after = drive(host.port, host.requests(stock.posts(64, 654)), CLIENTS).statuses()
+        after = drive(host.url, host.requests(stock.posts(64, 654)), CLIENTS).statuses()
     about = (f"{len(killed)} workers killed with SIGKILL while {n} posts were judged by {CLIENTS} clients: "
              f"statuses {statuses}; 64 posts afterwards: {after}")
     print(f"  {about}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.serve_hosts import Beside
-from bench.serve_load import read_answer, request
+from multimodal_fakes.service.load import read_answer, request
 
 POSTS, PROBES = "127.0.{}.2", "127.0.{}.3"      # addresses from which they come, of each bystander its own
 PATIENCE = 15.0                                 # seconds; who waits for longer was not answered

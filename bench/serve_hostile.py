@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.serve_load import BOUNDARY, FORM, multipart, request
 from multimodal_fakes.media import write_clip
+from multimodal_fakes.service.load import BOUNDARY, FORM, multipart, request
 
 LEAKS = re.compile(
     rb'Traceback|site-packages|File "|/tmp/|/root/|/home/|/work/|/usr/lib|\.py\b|0x[0-9a-f]{8,}|object at|onnxruntime'

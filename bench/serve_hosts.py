@@ -1,4 +1,6 @@
 "Servers as processes: started, timed until they answer, weighed, stopped"
+import base64
+import json
 import os
 import socket
 import subprocess
@@ -11,12 +13,19 @@ from pathlib import Path
 import psutil
 import yaml
 
-from bench.serve_load import as_form, as_json
 from bench.serve_posts import TASK
 from bench.serve_probe import ask
 from multimodal_fakes.core import FakesError, root
+from multimodal_fakes.service.load import as_form, request
 
 N_WORKERS = os.cpu_count()      # processes with a detector, of ours and of the peers that have them
+
+
+def as_json(path, post):
+    "As BentoML takes what is to be batched: a list, pictures in base64"
+    image = base64.b64encode(post["image"]).decode()
+    body = json.dumps({"posts": [{"text": post["text"], "image": image}]})
+    return request(path, body.encode(), "application/json")
 
 
 class Host:
@@ -29,6 +38,7 @@ class Host:
     def __init__(self, home):
         self.home = Path(home)
         self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def launch(self):
         "Its process; torch may take all cores"
@@ -66,7 +76,7 @@ class Host:
 
     def get(self, path, seconds=10):
         "Status and body; zero where nobody answers"
-        return ask(f"http://127.0.0.1:{self.port}{path}", seconds)
+        return ask(self.url + path, seconds)
 
     def requests(self, posts):
         "Posts as it takes them, as bytes"
@@ -199,7 +209,7 @@ class Probe(Beside):
     def __init__(self, host, path="/health/ready", every=0.25):
         self.seconds = []
         self.statuses = []
-        super().__init__("bench.serve_probe", f"http://127.0.0.1:{host.port}{path}", every)
+        super().__init__("bench.serve_probe", host.url + path, every)
 
     def take(self, status, seconds):
         self.statuses.append(int(status))

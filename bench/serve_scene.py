@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.serve_hostile import CLOSE, say
 from bench.serve_hosts import Ours
-from bench.serve_load import FORM, multipart, request
+from multimodal_fakes.service.load import FORM, multipart, request
 
 
 class Sampler(threading.Thread):

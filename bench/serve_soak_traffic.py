@@ -205,7 +205,7 @@ def begin_run(scene, rng):
 
 def lock_history(scene, rng):
     "Another program holds the history for three seconds, where it is a file"
-    path = scene.stock.folder.parent/"soak.db"
+    path = scene.stock.home/"soak.db"
     if path.exists():
         with locked(path):
             time.sleep(3)

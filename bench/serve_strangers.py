@@ -320,7 +320,7 @@ def history_locked(scene):
     "Another program holds the history's database while three clients post"
     def post():
         scene.send(scene.json("/classify", {"text": f"kept {os.urandom(8).hex()}"}))
-    with locked(scene.stock.folder.parent/"attacked.db"):
+    with locked(scene.stock.home/"attacked.db"):
         scene.together(3, post, pause=0.5)
         lost = sum(metric(scene, "mmfakes_history_lost_total").values())
     scene.claims["every post is answered"] = set(scene.answers) == {200}

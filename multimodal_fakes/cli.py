@@ -117,6 +117,21 @@ def _serve(command):
     _with_runtime(command)
     command.add_argument("--open", action="store_true", default=None, help="serve whoever comes without a key")
 
+def _bench(command):
+    about = "of the service; http://127.0.0.1:8000 if none is named"
+    command.add_argument("--url", metavar="URL", default="http://127.0.0.1:8000", help=about)
+    command.add_argument("--requests", metavar="N", type=int, default=200, help="to send, 200 if not said")
+    about = "each with one request under way, over a connection that stays open; 4 if not said"
+    command.add_argument("--clients", metavar="N", type=int, help=about)
+    command.add_argument("--seconds", metavar="SECONDS", type=float, help="that an answer may take, 60 if not said")
+    command.add_argument("--task", metavar="NAME", help="that the service is asked for, what fits the post if none")
+    _with_post(command)
+    about = "table with a column text, image or video, sent in turn; headlines are made where no post is named"
+    command.add_argument("--posts", metavar="TABLE", help=about)
+    about = "of a service that wants one; other users see it in `ps`, so rather in the variable MMFAKES_KEY"
+    command.add_argument("--key", metavar="KEY", help=about)
+    _with_json(command)
+
 def _key(command):
     command.add_argument("name", metavar="NAME", help="who will use it; stands in the log")
     about = "what it allows: predict (if none is named), feedback, train, metrics, admin"
@@ -351,6 +366,7 @@ VERBS = {      # name → what it takes, an example
     "evaluate": (_evaluate, "mmfakes evaluate --task fake_news --split val --metrics val.json val.csv"),
     "explain": (_explain, 'mmfakes explain --task fake_news --text "A headline" --picture why.png'),
     "serve": (_serve, "mmfakes serve --models models --port 8000"),
+    "bench": (_bench, "mmfakes bench --url http://127.0.0.1:8000 --requests 200 --clients 4"),
     "key": (_key, "mmfakes key newsroom --scopes predict feedback >> keys.txt"),
     "drift": (_drift, "mmfakes drift --history sqlite:///history.db --task fake_news --until 2026-05-01"),
     "pack": (_pack, "mmfakes pack models/fake_news fake_news.tar.gz --number 3"),
@@ -374,6 +390,7 @@ STATUS = {     # verb → when its exit status is 0, where that is not plain
     "run": "where every stage went well, 1 where one failed",
     "retrain": "where a candidate was made and, with --promote, is champion; 1 otherwise",
     "promote": "where it is champion now, 1 where it was refused",
+    "bench": "where every request was answered, 1 where one was not",
     "drift": "where nothing has changed, 1 where something has, 2 where a task could not be watched",
 }
 _PLAIN = "where all went well, 1 on an error, which is one line on stderr"

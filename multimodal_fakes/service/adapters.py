@@ -87,7 +87,7 @@ def _answer(result) -> dict:
 def bento_service(
     conf:AdapterConf,
 ): # a BentoML service
-    "A service with one method, `predict`"
+    "A service with `predict` for posts and `classify` for texts alone"
     import bentoml
     from pydantic import Base64Bytes, BaseModel
 
@@ -97,12 +97,17 @@ def bento_service(
         image:Base64Bytes|None = None
         video:Base64Bytes|None = None
 
+    together = dict(batchable=True, max_batch_size=conf.max_batch, max_latency_ms=int(1000 * conf.seconds))
+
     @bentoml.service(name="multimodal_fakes", workers=conf.workers, traffic={"timeout": conf.seconds})
     class Service:
         def __init__(self): self.detector = load_detector(conf.folder, conf.runtime, conf.device)
 
-        @bentoml.api(batchable=True, max_batch_size=conf.max_batch, max_latency_ms=int(1000 * conf.seconds))
+        @bentoml.api(**together)
         def predict(self, posts:list[Post]) -> list[dict]: return answers(self.detector, [dict(p) for p in posts])
+
+        @bentoml.api(**together)
+        def classify(self, texts:list[str]) -> list[dict]: return answers(self.detector, [{"text": t} for t in texts])
     return Service
 
 # %% ../../nbs/service/07j_adapters.ipynb #9977158e

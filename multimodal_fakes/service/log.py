@@ -311,6 +311,24 @@ def _lead_standard(level):
         other.propagate = True
         other.setLevel(logging.NOTSET)
 
+# %% ../../nbs/service/07d_log.ipynb #45c8c3cd
+class _Unwritten:
+    "In place of loguru's own report of a line that could not be written"
+    def __init__(self, clock=time.monotonic): self.clock, self.lost, self.next = clock, 0, -math.inf
+    def should_catch(self): return True
+
+    def print(self, record=None, *, exception=None):
+        self.lost += 1
+        if self.clock() < self.next or not sys.stderr: return
+        self.next = self.clock() + 60
+        why = redact_text(str(exception or sys.exc_info()[1]))
+        try: print(f"The log cannot be written: {why}. Lines lost until now: {self.lost}.", file=sys.stderr, flush=True)
+        except OSError: pass      # standard error lies on the same disk
+
+def _report_seldom():
+    "Bound what is said of lines that cannot be written"
+    for handler in logger._core.handlers.values(): handler._error_interceptor = _Unwritten()
+
 # %% ../../nbs/service/07d_log.ipynb #c0aa9b9a
 def _may_repeat(record) -> bool:
     "Whether a line is written however often it comes"
@@ -342,6 +360,7 @@ def setup_log(
     logger.remove()
     logger.configure(extra={"component": "mmfakes"}, patcher=_patcher(form, hide, Repeats(conf.repeats)))
     _add_sinks(conf)
+    _report_seldom()
     _lead_standard(conf.level)
 
 # %% ../../nbs/service/07d_log.ipynb #3d962b2a
