@@ -105,8 +105,8 @@ STAGES = dict(
 def stage_params(
     stage:str,               # a key of `STAGES`
     params:dict,             # the whole of params.yaml
-    name:str|None=None,      # of the task, for stages that run once per task; of the expert, as `experts` calls it; of a
-                             # search either, or <task>_fusion
+    name:str|None=None,      # of the task, for stages that run once per task; of the expert, as `experts` calls it;
+                             # of a search either, or <task>_fusion
 ) -> dict: # what the notebook's parameters cell will receive
     "One section of params.yaml, checked, with the task's own lines"
     if stage not in STAGES: raise FakesError(f"No stage {stage!r}{nearest(stage, STAGES)}")

@@ -30,8 +30,17 @@ from ..experts.expert import head_of, read_training, train_expert, try_expert
 from ..experts.train import best_row, is_higher_better
 from .combine import STRATEGIES
 from .fusion import Neural, fresh, read_evidence
-from .study import check_values, give_up_if_hopeless, importance, open_storage, open_study
-from .study import run_study, settings_of_trial, summary, trials_table
+from multimodal_fakes.fuse.study import (
+    check_values,
+    give_up_if_hopeless,
+    importance,
+    open_storage,
+    open_study,
+    run_study,
+    settings_of_trial,
+    summary,
+    trials_table,
+)
 from ..record import Task, expert_key, expert_model, expert_step
 from ..settings import FUSION, Fusion, Recipe, Search, check_section
 
@@ -186,6 +195,9 @@ def search(
                        about.full_trials, about.full_epochs)
     def objective(trial):
         settings = settings_of_trial(trial, part.space, part.now)
+        ended = [t for t in study.trials if t.state.name == "COMPLETE"]
+        known = [t.value for t in ended if t.user_attrs["settings"] == settings]
+        if known: return known[0]      # of few choices the same come again
         return part.measure(settings, give_up_if_hopeless(trial, rises, about.metric))
     run_study(study, objective, about.n_trials, about.seconds, about.seed)
     return study
@@ -264,4 +276,4 @@ def _write(step, home, task, asked, studies, recipes, fusion, metric):
     with atomic_path(step/f"{asked}.yaml") as f: f.write_text(text, encoding="utf-8")
 
 _HOW = """# Found by `mmfakes stage search {0}` on the validation posts; each metric is too good by what chance gave it.
-# Put it into conf/profile/<name>.yaml and run that profile, or put its lines into params.yaml: the test posts will judge."""
+# Put it into conf/profile/<name>.yaml and run that profile, or put its lines into params.yaml; the test posts judge."""

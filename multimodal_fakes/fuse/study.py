@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import FakesError, progress
-from ..data.databases import address_of
+from ..data.databases import address_of, plain_errors
 
 # %% ../../nbs/fuse/05ca_study.ipynb #26ee558d
 _OF_RANGE = {"low", "high", "log", "step"}
@@ -40,8 +41,8 @@ def check_values(
     is_range = isinstance(values, dict) and {"low", "high"} <= set(values) <= _OF_RANGE
     numbers = [values[name] for name in ("low", "high", "step") if name in values] if is_range else []
     fits = is_range and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-    fits = fits and values["low"] < values["high"] and not (values.get("log") and (values["low"] <= 0 or "step" in values))
-    if fits: return
+    fits = fits and values["low"] < values["high"]
+    if fits and not (values.get("log") and (values["low"] <= 0 or "step" in values)): return
     raise FakesError(f"{where}: expected a list of values, or {{low: …, high: …}} with low below high, and perhaps "
                      f"`step`, or `log: true` where low is above zero; not {values!r:.100}.")
 
@@ -104,17 +105,19 @@ def open_storage(
     file,          # that file
 ): # optuna's RDBStorage
     "Where trials are kept; raises where it can not be reached"
+    from optuna.exceptions import ExperimentalWarning
     from optuna.storages import RDBStorage
-    from sqlalchemy.exc import SQLAlchemyError
+    warnings.simplefilter("ignore", ExperimentalWarning)     # heartbeats count as such since 2021
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     url = address_of(address or f"sqlite:///{file}", "search.storage", "sqlite:///trials.db")
     is_file = url.drivername.startswith("sqlite")
     engine = {"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True}
     text = url.render_as_string(hide_password=False)
-    try: return RDBStorage(text, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=SILENT)
-    except (SQLAlchemyError, ImportError) as e:
-        raise FakesError(f"search.storage, {url}, can not be used: {type(e).__name__}. Check that the database runs and "
-                         "lets this user in; PostgreSQL needs `pip install 'psycopg[binary]'`.") from None
+    try:
+        with plain_errors("search.storage could not be opened"):
+            return RDBStorage(text, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=SILENT)
+    except ImportError:
+        raise FakesError("search.storage: no driver for PostgreSQL. `pip install 'psycopg[binary]'`.") from None
 
 # %% ../../nbs/fuse/05ca_study.ipynb #9ce023ac
 _QUIET = 40      # of logging: errors
@@ -309,7 +312,9 @@ def _draw_slice(ax, table, name, metric):
     kinds, values = table.state.str.partition(",")[0], table[name]
     are_numbers = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     if not are_numbers: values = values.map(_as_choice).astype(str)
-    for state, color in _COLORS.items(): ax.scatter(values[kinds == state], table[metric][kinds == state], s=12, color=color)
+    for state, color in _COLORS.items():
+        part = kinds == state
+        ax.scatter(values[part], table[metric][part], s=12, color=color)
     spread = are_numbers and values.min() > 0 and values.max() / values.min() > 8
     ax.set(xlabel=name, xscale="log" if spread else ax.get_xscale())
     ax.tick_params(labelsize=7)
