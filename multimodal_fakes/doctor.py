@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from .core import FakesError, describe_device, read_yaml, root
+from .experts.confs import encoder_name
 
 DISTRIBUTION = "multimodal_fakes"
 
@@ -136,7 +137,7 @@ def weights() -> dict: # encoder → its file or name, and what to do where it i
     try: project = root()
     except FakesError: return {}
     experts = (read_yaml(project/"params.yaml").get("experts") or {}).values()
-    names = sorted({entry.get("encoder") for entry in experts if entry.get("encoder")})
+    names = sorted({encoder_name(entry["encoder"]) for entry in experts if entry.get("encoder")})
     return {name: _weights_of(project, name) for name in names if (project/f"conf/encoder/{name}.yaml").is_file()}
 
 def _weights_of(project, encoder):

@@ -58,6 +58,7 @@ from multimodal_fakes.quality import (
 from .reach import code_digest, graph, imports, library, reach
 from .record import READ, UNPACKED, expert_name, load_dataset_conf
 from multimodal_fakes.settings import (
+    FUSION,
     MODALITY,
     SECTIONS,
     TaskParams,
@@ -79,6 +80,7 @@ class Stage(NamedTuple):
     notebook:str   # under nbs/, without its ending
     place:str      # folder that receives the executed notebook
     folders:tuple  # that it fills
+    side_by_side:bool=False  # whether several processes may run it on the same names at once
 
 def _of_task(notebook, name, *more):
     "A stage that runs once a task"
@@ -93,7 +95,7 @@ STAGES = dict(
     shard=Stage("data/03_shard", "Step_3", ("Step_3",)),
     expert=Stage("experts/04h_expert", EXPERT, (EXPERT, MODELS)),
     fusion=_of_task("fuse/05c_fusion", "fusion", MODELS),
-    search=_of_task("fuse/05d_search", "search"),
+    search=_of_task("fuse/05d_search", "search")._replace(side_by_side=True),
     calibrate=Stage("trust/05d_calibrate", "Step_5/{task}/calibrate", ("Step_5/{task}", MODELS)),
     export=_of_task("detect/06d_export", "export", MODELS),
     robustness=_of_task("detect/06g_robustness", "robustness"),
@@ -103,12 +105,14 @@ STAGES = dict(
 def stage_params(
     stage:str,               # a key of `STAGES`
     params:dict,             # the whole of params.yaml
-    name:str|None=None,      # of the task, for stages that run once per task; of the expert, as `experts` calls it
+    name:str|None=None,      # of the task, for stages that run once per task; of the expert, as `experts` calls it;
+                             # of a search either, or <task>_fusion
 ) -> dict: # what the notebook's parameters cell will receive
     "One section of params.yaml, checked, with the task's own lines"
     if stage not in STAGES: raise FakesError(f"No stage {stage!r}{nearest(stage, STAGES)}")
     if stage == "expert": return _expert_params(params, name)
     if stage not in params: raise FakesError(f"params.yaml has no section {stage!r}{nearest(stage, params)}")
+    if stage == "search": return _search_params(params, name)
     values, tasks = params[stage], params.get("tasks") or {}
     if isinstance(values, dict): values = _task_section(stage, values, params, name)
     checked = check_section(SECTIONS[stage], values, stage)
@@ -164,6 +168,30 @@ def _expert_params(params, key):
     task = entry.get("task")
     named = {"expert": expert_name(task, key), "modality": entry["modality"]}
     return checked | _asked(task, params.get("tasks") or {}) | named
+
+# %% ../nbs/00f_line.ipynb #ef4943eb
+def _searched(params, name):
+    "Task of a search, and its parts: experts by their names in the task, and fusion; all of a task, or one of them"
+    tasks, entries = params.get("tasks") or {}, params.get("experts") or {}
+    if name in tasks: return name, [*experts_of(name, params), FUSION]
+    if name in entries: return entries[name].get("task"), [expert_name(entries[name].get("task"), name)]
+    fusions = {f"{task}_{FUSION}": task for task in tasks}
+    if name in fusions: return fusions[name], [FUSION]
+    names = [*tasks, *entries, *fusions]
+    raise FakesError(f"Nothing to search by the name {name!r}{nearest(str(name), names)}")
+
+def _search_params(params, name):
+    "What a search receives: its section, and the settings that a run would take now"
+    task, parts = _searched(params, name)
+    about = _task_section("search", params["search"], params, task)
+    checked = check_section(SECTIONS["search"], about, "search") | _asked(task, params["tasks"])
+    experts = experts_of(task, params)
+    recipes = {own: check_section(SECTIONS["expert"], _expert_section(params, key), f"experts.{key}")
+               for key, entry in params["experts"].items() if entry.get("task") == task
+               for own in [expert_name(task, key)]}
+    section = _task_section(FUSION, params[FUSION], params, task)
+    fusion = check_section(SECTIONS[FUSION], section, FUSION)
+    return checked | {"experts": experts, "asked": name, "parts": parts, "recipes": recipes, "fusion": fusion}
 
 # %% ../nbs/00f_line.ipynb #7ddfa6a9
 def parameters_cell(
@@ -329,7 +357,7 @@ def run_stage(
     place = STAGES[stage].place.format(**names)
     folders = [folder.format(**names) for folder in STAGES[stage].folders]
     notebook = project/"nbs"/f"{STAGES[stage].notebook}.ipynb"
-    run = "_".join(filter(None, (stage, name)))
+    run = "_".join(filter(None, (stage, name, str(os.getpid()) if STAGES[stage].side_by_side else None)))
     staged = project/".cache/staged"/run
     shutil.rmtree(staged, ignore_errors=True)
     executed = project/"_scratch/failed"/f"{run}.ipynb"

@@ -30,7 +30,7 @@ from multimodal_fakes.core import (
     read_yaml,
     write_json,
 )
-from .experts.confs import load_encoder_conf
+from .experts.confs import encoder_name, load_encoder_conf
 from .workspace import note_params, stated_settings
 
 # %% ../nbs/00ed_quality.ipynb #d044b144
@@ -363,6 +363,7 @@ def entries(
         if not granted: continue
         own = (stated or {}).get(wish.modality) or {}
         settings = {key: value for key, value in option.settings.items() if key not in own or key == "encoder"}
+        if encoder_name(own.get("encoder")) == settings["encoder"]: settings["encoder"] = own["encoder"]
         made[f"{wish.task}_{option.name}"] = {"task": wish.task, "modality": wish.modality} | settings
     return made
 
@@ -583,7 +584,7 @@ def offers_of(
 ) -> list: # of configurations
     "The encoders of a modality that are at hand"
     confs = [load_encoder_conf(path.stem, encoders) for path in sorted(Path(encoders).glob("*.yaml"))]
-    only = (stated or {}).get("encoder")
+    only = encoder_name((stated or {}).get("encoder"))
     own = [c for c in confs if c.modality == modality and (c.fixed or only in (None, c.name))]
     return [conf for conf in own if not missing_part(conf, home)]
 

@@ -112,9 +112,10 @@ def warm_starts(
     for key, entry in params["experts"].items():
         recipe = params["expert"][entry["modality"]] | entry
         earlier = Path(models)/expert_model(task, expert_name(task, key)).name
-        is_fixed = load_encoder_conf(recipe["encoder"], confs).fixed or recipe.get("head", "trained") != "trained"
+        conf = load_encoder_conf(recipe["encoder"], confs)
+        is_fixed = conf.fixed or recipe.get("head", "trained") != "trained"
         if is_fixed or not (earlier/"expert.json").is_file(): continue
-        if read_json(earlier/"expert.json")["encoder"] == recipe["encoder"]: starts[key] = earlier
+        if read_json(earlier/"expert.json")["encoder"] == conf.name: starts[key] = earlier
     return starts
 
 def _take_along(work, starts):

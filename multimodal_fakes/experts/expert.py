@@ -7,7 +7,7 @@ __all__ = ['MOST_AT_ONCE', 'BESIDE', 'hidden_layers', 'make_head', 'Expert', 'al
            'count_parameters', 'save_expert', 'load_expert', 'load_task', 'task_examples', 'stored_vectors', 'run_over',
            'prediction_table', 'write_parquet', 'write_features', 'read_features', 'own_labels', 'split_rows',
            'Training', 'read_training', 'going_on', 'head_of', 'fit_expert', 'judged_windows', 'expert_metrics',
-           'n_processes', 'training_folder', 'train_expert', 'main', 'plot_scores']
+           'n_processes', 'training_folder', 'train_expert', 'main', 'try_expert', 'plot_scores']
 
 # %% ../../nbs/experts/04h_expert.ipynb #a90a7d41
 from ..core import need
@@ -21,6 +21,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -69,9 +70,11 @@ from .items import Items
 from .linear import HEADS, MOST_FITTED, Shift, Vectors, expert_parts, fit_head, load_head
 from .requests import Requests, read_checkpoint
 from multimodal_fakes.experts.train import (
+    STOP_ON,
     Classifier,
     Features,
     best_row,
+    epoch_scores,
     fit,
     is_main_process,
     live_curves,
@@ -226,7 +229,7 @@ def save_expert(
     head = {name: tensor.contiguous() for name, tensor in model.head.state_dict().items()}
     save_file(head, str(folder/"head.safetensors"))
     about = {"format": 2, "task": task.name, "name": name, "modality": model.encoder.modality}
-    about |= {"classes": task.classes, "multi_label": task.multi_label, "encoder": recipe.encoder, **version}
+    about |= {"classes": task.classes, "multi_label": task.multi_label, "encoder": model.encoder.conf.name, **version}
     about |= {"preprocess": model.encoder.conf.model_dump(), "settings": settings_of(recipe)}
     about["versions"] = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "timm")}
     write_json(folder/"expert.json", about)
@@ -416,7 +419,7 @@ def _earlier(conf, recipe, task, loss) -> tuple: # as `_new_or_earlier`
     folder = in_project(recipe.load_from)
     about = read_json(folder/"expert.json")
     model = load_expert(folder)
-    for key, now in (("classes", task.classes), ("modality", conf.modality), ("encoder", recipe.encoder)):
+    for key, now in (("classes", task.classes), ("modality", conf.modality), ("encoder", conf.name)):
         if about[key] != now:
             raise FakesError(f"load_from {folder}: that expert has {key} {about[key]!r}, this run {now!r}. "
                              "Go on from an expert of the same kind, or leave load_from empty.")
@@ -522,7 +525,8 @@ def _fit_head(model, data:Training, home, checkpoints, recipe, asked) -> "pd.Dat
         frozen[split] = Features(features=pooled, labels=data.labels[rows])
     history = fit(
         HeadOnly(model), frozen["train"], frozen["val"], checkpoints/"frozen", recipe.frozen_epochs, recipe.frozen_lr,
-        live=live_curves("head alone", recipe.stop_on), title="head alone", asked=asked, **_fit_settings(recipe))
+        live=asked.live or live_curves("head alone", recipe.stop_on), title="head alone", asked=asked,
+        **_fit_settings(recipe))
     return history.assign(phase="head alone")
 
 # %% ../../nbs/experts/04h_expert.ipynb #8b70d458
@@ -537,7 +541,7 @@ def _fit_everything(model, data:Training, checkpoints, recipe, asked) -> tuple: 
         precision=pick_precision(recipe.precision), accumulate=recipe.accumulate, compile=recipe.compile,
         names=data.reader.frame["id"].to_numpy(), asked=asked,
         n_workers=0 if model.encoder.modality == "text" else recipe.n_workers,      # texts are tokenised already
-        live=live_curves("everything", recipe.stop_on), title="everything", **_fit_settings(recipe))
+        live=asked.live or live_curves("everything", recipe.stop_on), title="everything", **_fit_settings(recipe))
     parameters = count_parameters(model)
     if recipe.lora_rank: merge_lora(model.encoder)
     return history.assign(phase="everything"), parameters | {"total": count_parameters(model)["total"]}
@@ -713,7 +717,7 @@ def train_expert(
     is_trained, checkpoints, unseen = head_of(conf, recipe) == "trained", None, None
     if is_trained and n_processes(recipe) > 1 and "WORLD_SIZE" not in os.environ:
         return _launch(home, out, task, name, recipe)
-    print(f"{task.name}, {name}: {recipe.encoder} on {describe_device()}, {pick_precision(recipe.precision)}")
+    print(f"{task.name}, {name}: {conf.name} on {describe_device()}, {pick_precision(recipe.precision)}")
     seed_everything(recipe.seed)
     data = read_training(home, task, modality, recipe.taught)
     if is_trained: model, about, history, checkpoints = _train(conf, recipe, data, home, key)
@@ -737,6 +741,36 @@ def main(argv=None):
     train_expert(run["home"], run["out"], Task(**run["task"]), run["expert"], SimpleNamespace(**run["recipe"]))
 
 if __name__ == "__main__" and "__file__" in globals(): main()
+
+# %% ../../nbs/experts/04h_expert.ipynb #39c70f5a
+def try_expert(
+    data:Training,  # of `read_training`, which trials share
+    home,           # where vectors are kept
+    name:str,       # of the expert in the task
+    recipe,         # how it is trained
+    live=None,      # called with the history after each epoch of training
+) -> dict: # `STOP_ON` → value on the validation posts, at the epoch that is kept
+    "What `train_expert` would reach, nothing of which stays"
+    conf = load_encoder_conf(recipe.encoder)
+    _check_modality(conf, data.task.experts[name], expert_key(data.task.name, name))
+    seed_everything(recipe.seed)
+    if head_of(conf, recipe) != "trained": return _fitted_scores(data, *fit_expert(conf, recipe, data, home))
+    cache = Path(home)/".cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    model, _ = _new_or_earlier(conf, recipe, data)
+    with tempfile.TemporaryDirectory(prefix="trial_", dir=cache) as folder:
+        asked = Requests(Path(folder)/"asked", live=live)
+        history, _ = _fit_phases(model, data, home, Path(folder)/"checkpoints", recipe, asked)
+    last = history[history["phase"] == history["phase"].iloc[-1]]
+    return last.loc[best_row(last, recipe.stop_on), list(STOP_ON)].to_dict()
+
+# %% ../../nbs/experts/04h_expert.ipynb #082cf37c
+def _fitted_scores(data:Training, model, about, history, unseen) -> dict:
+    "`STOP_ON` where a head is fitted: by models that did not see what they judge"
+    rows, answers = unseen
+    if not len(rows): rows, answers = data.rows["val"], run_over(model, _split_items(model, data, "val"))[1]
+    scores = epoch_scores(answers, data.labels[rows], data.task.multi_label)
+    return {"val_loss": float(history["val_loss"].min())} | {f"val_{name}": value for name, value in scores.items()}
 
 # %% ../../nbs/experts/04h_expert.ipynb #afb67bdc
 def plot_scores(

@@ -31,9 +31,7 @@ from multimodal_fakes.experts.preprocess import (
     NGramTable,
     bucket_of,
     bucket_sizes,
-    character_ngrams,
     read_ngrams,
-    word_ngrams,
     write_ngrams,
 )
 
@@ -84,11 +82,11 @@ class NGramCounts:
     "Texts as n-grams, before a vocabulary is chosen"
     def __init__(self,
         texts,              # of str
-        conf:EncoderConf,   # markers
+        conf:EncoderConf,   # markers, words, characters
     ):
-        reads = NGramPreprocessor(conf, []).read
-        texts = [reads(t) for t in texts]
-        self.kinds = [count_each(texts, cut) for cut in (word_ngrams, character_ngrams)]
+        reader = NGramPreprocessor(conf, [])
+        texts = [reader.read(t) for t in texts]
+        self.kinds = [count_each(texts, cut) for cut in reader.cuts]
 
     def learned(self,
         rows,            # numbers of the texts learned from

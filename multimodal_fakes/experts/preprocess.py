@@ -13,7 +13,7 @@ __all__ = ['WORD_NGRAMS', 'CHARACTER_NGRAMS', 'LEAST_TEXTS', 'MOST_WEIGHTS', 'PR
 import json
 import math
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from zlib import crc32
@@ -159,17 +159,20 @@ WORD_NGRAMS, CHARACTER_NGRAMS = (1, 2), (2, 5)      # shortest and longest
 
 def word_ngrams(
     text:str,
+    most:int=WORD_NGRAMS[1],   # words of one
 ) -> list: # of str, as often as they occur
-    "Words and pairs of words"
+    "Words, pairs of words, …"
     from multimodal_fakes.data.duplicates import cut_words, folded
     words = cut_words(folded(text), shortest=2)
-    return words + [f"{a} {b}" for a, b in zip(words, words[1:])]
+    runs = [zip(*(words[start:] for start in range(size))) for size in range(1, most + 1)]
+    return [" ".join(run) for same_size in runs for run in same_size]
 
 def character_ngrams(
     text:str,
+    sizes=CHARACTER_NGRAMS,   # shortest and longest
 ) -> list: # of str, as often as they occur
     "Pieces of words, a space before and after each"
-    shortest, longest = CHARACTER_NGRAMS
+    shortest, longest = sizes
     pieces = []
     for word in text.lower().split():
         padded = f" {word} "
@@ -230,10 +233,12 @@ def bucket_sizes(
 class NGramPreprocessor:
     "N-grams of text fields, and how much each counts"
     def __init__(self,
-        conf,          # markers
+        conf,          # markers; words and characters where they are not the usual ones
         tables:list,   # of `NGramTable`: words, characters
     ):
         self.conf, self.tables = conf, tables
+        most, sizes = getattr(conf, "words", WORD_NGRAMS[1]), getattr(conf, "characters", CHARACTER_NGRAMS)
+        self.cuts = partial(word_ngrams, most=most), partial(character_ngrams, sizes=sizes)
 
     def read(self, sample:str) -> str:
         "What is read of a text field"
@@ -243,8 +248,9 @@ class NGramPreprocessor:
         "The n-grams of one text field"
         text = self.read(sample)
         words, characters = self.tables
-        ids, values = words.weigh(word_ngrams(text))
-        more_ids, more_values = characters.weigh(character_ngrams(text))
+        of_words, of_characters = self.cuts
+        ids, values = words.weigh(of_words(text))
+        more_ids, more_values = characters.weigh(of_characters(text))
         return {"input_ids": np.concatenate([ids, more_ids + len(words)]),
                 "input_ids_value": np.concatenate([values, more_values]).astype("float32")}
 

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Requests(NamedTuple):
     profile:bool=False         # whether the time of the first steps is measured
     about:dict={}              # expert, phase, settings and encoder, which stay with a checkpoint
     start:Path|None=None       # a checkpoint that stayed, from which training goes on
+    live:Callable|None=None    # called with the history after each epoch, in place of drawing it
 
     def of(self, phase:str):
         "The same for one phase of the training, in a folder of its own"
