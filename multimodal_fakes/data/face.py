@@ -297,8 +297,8 @@ class OnnxDetector:
         self.size = [n if isinstance(n, int) else OPEN for n in self.session.get_inputs()[0].shape[2:]]
         try: self(np.zeros((*self.size, 3), np.uint8))
         except (ValueError, IndexError) as e:      # of NumPy: arrays of other lengths than the grids of its family
-            w_h = f"{self.size[1]} × {self.size[0]}"
-            raise FakesError(f"{path}: a {kind} by its outputs, whose lengths do not fit an input of {w_h} pixels ({e}); "
+            pixels = f"an input of {self.size[1]} × {self.size[0]} pixels"
+            raise FakesError(f"{path}: a {kind} by its outputs, whose lengths do not fit {pixels} ({e}); "
                              "expected places on grids of 8, 16 and 32 pixels.") from None
         from onnxruntime import __version__ as runtime
         file = f"{Path(path).name} {sha256_file(path)[:12]}"

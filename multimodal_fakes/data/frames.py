@@ -37,7 +37,8 @@ def frame_files(
     usual = max(1, int(np.median(steps))) if len(steps) else 1
     for before, after, step in zip(ordered, ordered[1:], steps):
         if step == usual: continue
-        why = f"a gap between {before.name} and {after.name}" if step else f"{before.name} and {after.name} are one number"
+        pair = f"{before.name} and {after.name}"
+        why = f"a gap between {pair}" if step else f"{pair} are one number"
         raise MediaError("unreadable", f"{folder}: {why}; expected numbers that grow by equal steps")
     return ordered
 
@@ -63,7 +64,8 @@ def places(
     folder = Path(folder)
     home = folder.parent if folder.name == "frames" else folder
     if not (home/"frames").is_dir():
-        raise MediaError("missing", f"{folder}: no folder frames/ in it; expected a video, or a folder with frames/*.jpg")
+        expected = "expected a video, or a folder with frames/*.jpg"
+        raise MediaError("missing", f"{folder}: no folder frames/ in it; {expected}")
     above = [home.parent] if home.name == "preprocessed" else []
     file = next((d/"meta.json" for d in (home, *above) if (d/"meta.json").is_file()), None)
     meta = {}
@@ -104,10 +106,12 @@ def _of_wave(file):
 def _of_array(file):
     try: samples = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as e:
-        raise MediaError("unreadable", f"{file}: no array of numbers ({e}); arrays of objects are never unpickled") from None
+        why = f"no array of numbers ({e}); arrays of objects are never unpickled"
+        raise MediaError("unreadable", f"{file}: {why}") from None
     samples = np.atleast_2d(samples)
-    if samples.ndim == 2 and len(samples) <= 8 and samples.size and samples.dtype.kind == "f": return np.float32(samples)
-    if samples.ndim == 2 and len(samples) <= 8 and samples.size and samples.dtype == np.int16: return samples
+    is_sound = samples.ndim == 2 and len(samples) <= 8 and samples.size
+    if is_sound and samples.dtype.kind == "f": return np.float32(samples)
+    if is_sound and samples.dtype == np.int16: return samples
     raise MediaError("unreadable", f"{file}: {samples.dtype} {samples.shape}, "
                                    "expected floats or int16, (n,) or (channels, n) of at most 8 channels")
 
