@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'LAYOUTS', 'OPEN', 'DETECTORS', 'RULES', 'Faces', 'iou', 'suppress', 'group', 'Cascade', 'pattern',
-           'CascadeDetector', 'Layout', 'fit', 'OnnxDetector', 'layout', 'load_detector', 'check_frames', 'spread',
-           'find_faces', 'draw_faces', 'link', 'choose', 'fill', 'gaussian', 'middle_square', 'face_track', 'squares',
-           'crop_faces', 'face_clip']
+           'CascadeDetector', 'cells', 'Layout', 'fit', 'OnnxDetector', 'layout', 'by_last_axis', 'load_detector',
+           'check_frames', 'spread', 'find_faces', 'draw_faces', 'link', 'choose', 'fill', 'gaussian', 'middle_square',
+           'face_track', 'squares', 'crop_faces', 'face_clip']
 
 # %% ../../nbs/data/02a_face.ipynb #743f9eb8
 import hashlib
 import io
 import math
+from collections import Counter
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -196,52 +197,75 @@ def _places(h, w, scales):
     return np.concatenate(at), np.repeat(np.arange(len(scales)), [len(places) for places in at])
 
 # %% ../../nbs/data/02a_face.ipynb #f2e1f7b0
-def _ultraface(out, h, w):
-    "Corners as shares of the input; of each pair of scores the second is the face's"
-    return out["boxes"][0] * (w, h, w, h), out["scores"][0, :, 1]
+_STRIDES = (8, 16, 32)     # of the grids that most networks look at
 
-def _yunet(out, h, w):
-    "Offsets from the cells of three grids; confidence is the geometric mean of class and objectness, as in OpenCV"
-    boxes = [_from_cells(out[f"bbox_{stride}"][0], stride, h, w) for stride in _STRIDES]
-    scores = []
-    for stride in _STRIDES:
-        face, there = (np.clip(out[f"{kind}_{stride}"][0, :, 0], 0, 1) for kind in ("cls", "obj"))
-        scores.append(np.sqrt(face * there))
-    return np.concatenate(boxes), np.concatenate(scores)
+def cells(
+    stride:int,   # pixels from one to the next
+    h:int,        # of the input
+    w:int,        # likewise
+    each:int=1,   # boxes of a cell
+) -> np.ndarray: # (n, 2) column and row, those of a cell after one another
+    "The cells of a grid, row by row"
+    rows, columns = np.indices((math.ceil(h / stride), math.ceil(w / stride))).reshape(2, -1)
+    return np.repeat(np.stack([columns, rows], 1), each, axis=0)
+
+def _corners(centre, size):
+    "Boxes (n, 4) from centres and sizes (n, 2)"
+    return np.concatenate([centre - size / 2, centre + size / 2], 1)
 
 # %% ../../nbs/data/02a_face.ipynb #5b890fe4
-def _from_cells(offsets, stride, h, w):
-    "Boxes (n, 4) in pixels from offsets of the centre and logarithms of the size, in strides"
-    n_rows, n_columns = h // stride, w // stride
-    rows, columns = np.divmod(np.arange(n_rows * n_columns), n_columns)
-    x = (columns + offsets[:, 0]) * stride
-    y = (rows + offsets[:, 1]) * stride
-    width = np.exp(offsets[:, 2]) * stride
-    height = np.exp(offsets[:, 3]) * stride
-    return np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], 1)
+def _ultraface(heads, h, w):
+    "Corners as shares of the input; of each pair of scores the second is the face's"
+    return heads[4][0] * (w, h, w, h), heads[2][0][:, 1]
+
+_PRIORS = (16, 32), (64, 128), (256, 512)     # sides of the two of a cell in pixels, at each stride
+
+def _retinaface(heads, h, w):
+    "Offsets from priors in parts of them; the variances of SSD, 0.1 and 0.2, made training even"
+    centres = [(cells(stride, h, w, 2) + 0.5) * stride for stride in _STRIDES]
+    sides = [np.resize(pair, len(centre)) for pair, centre in zip(_PRIORS, centres)]
+    centre, side = np.concatenate(centres), np.concatenate(sides)[:, None]
+    offsets, scores = heads[4][0], heads[2][0]
+    boxes = _corners(centre + 0.1 * side * offsets[:, :2], side * np.exp(0.2 * offsets[:, 2:]))
+    return boxes, _second(scores)
+
+def _second(pairs):
+    "The second of two shares; exports of the network in training lack its softmax"
+    if np.allclose(pairs.sum(1), 1, atol=1e-3): return pairs[:, 1]
+    return 1 / (1 + np.exp(pairs[:, 0] - pairs[:, 1]))
 
 # %% ../../nbs/data/02a_face.ipynb #94aed00f
-_STRIDES = (8, 16, 32)     # of YuNet's grids
+def _scrfd(heads, h, w):
+    "Distances from the corner of a cell to the sides of the box, in strides"
+    boxes = []
+    for stride, distances in zip(_STRIDES, heads[4]):
+        corner = cells(stride, h, w, 2)
+        boxes.append(np.concatenate([corner - distances[:, :2], corner + distances[:, 2:]], 1) * stride)
+    return np.concatenate(boxes), np.concatenate(heads[1])[:, 0]
 
-class Layout(NamedTuple):
-    "A family of files"
-    outputs: dict       # name → size of the last axis
-    threshold: float    # its authors'
-    pixels: object      # RGB float32 in 0…255 (H, W, 3) → what the network wants
-    decode: object      # outputs by name, height, width of the input → boxes (n, 4) in pixels of it, scores (n,)
+def _yunet(heads, h, w):
+    "Offsets from cells in strides; confidence is the geometric mean of class and objectness, as in OpenCV"
+    boxes, scores = [], []
+    for i, (stride, offsets) in enumerate(zip(_STRIDES, heads[4])):
+        face, there = np.clip(heads[1][2 * i:2 * i + 2], 0, 1)      # one after the other, as both have as many cells
+        boxes.append(_corners(cells(stride, h, w) + offsets[:, :2], np.exp(offsets[:, 2:])) * stride)
+        scores.append(np.sqrt(face * there)[:, 0])
+    return np.concatenate(boxes), np.concatenate(scores)
 
 # %% ../../nbs/data/02a_face.ipynb #7375daca
+class Layout(NamedTuple):
+    "A family of files"
+    heads: list         # of size of the last axis → how many outputs have it, each a way the family is exported
+    threshold: float    # its authors'
+    pixels: object      # RGB float32 in 0…255 (H, W, 3) → what the network wants
+    decode: object      # outputs by last axis, longest first; height, width of the input → boxes in it, scores
+    names: tuple = ()   # of outputs, where others have the same heads
+
 LAYOUTS = {
-    "ultraface": Layout(
-        outputs={"scores": 2, "boxes": 4},
-        threshold=0.7,
-        pixels=lambda x: (x - 127) / 128,
-        decode=_ultraface),
-    "yunet": Layout(
-        outputs={f"{kind}_{s}": n for kind, n in (("cls", 1), ("obj", 1), ("bbox", 4)) for s in _STRIDES},
-        threshold=0.6,
-        pixels=lambda x: x[..., ::-1],
-        decode=_yunet),
+    "ultraface": Layout([{2: 1, 4: 1}], 0.7, lambda x: (x - 127) / 128, _ultraface, ("scores", "boxes")),
+    "retinaface": Layout([{2: 1, 4: 1, 10: 1}], 0.6, lambda x: x[..., ::-1] - (104, 117, 123), _retinaface),
+    "scrfd": Layout([{1: 3, 4: 3}, {1: 3, 4: 3, 10: 3}], 0.5, lambda x: (x - 127.5) / 128, _scrfd),
+    "yunet": Layout([{1: 6, 4: 3, 10: 3}], 0.6, lambda x: x[..., ::-1], _yunet),
 }
 
 # %% ../../nbs/data/02a_face.ipynb #c8bd0af1
@@ -264,13 +288,18 @@ OPEN = 320   # pixels of a side of the input, where the file leaves it open
 class OnnxDetector:
     "A detector from an ONNX file of a known family"
     def __init__(self,
-        path,   # UltraFace or YuNet
+        path,   # of a family of `LAYOUTS`
     ):
         self.session = _session(path)
         kind = layout(self.session, path)
         self.kind, self.layout = kind, LAYOUTS[kind]
         self.threshold = self.layout.threshold
         self.size = [n if isinstance(n, int) else OPEN for n in self.session.get_inputs()[0].shape[2:]]
+        try: self(np.zeros((*self.size, 3), np.uint8))
+        except (ValueError, IndexError) as e:      # of NumPy: arrays of other lengths than the grids of its family
+            pixels = f"an input of {self.size[1]} × {self.size[0]} pixels"
+            raise FakesError(f"{path}: a {kind} by its outputs, whose lengths do not fit {pixels} ({e}); "
+                             "expected places on grids of 8, 16 and 32 pixels.") from None
         from onnxruntime import __version__ as runtime
         file = f"{Path(path).name} {sha256_file(path)[:12]}"
         self.name = f"{kind}, {file}, onnxruntime {runtime}, {self.size[1]} × {self.size[0]} px"
@@ -282,11 +311,10 @@ class OnnxDetector:
         "Every box of that size, whatever its score"
         h, w = self.size
         fitted, f = fit(frame, h, w)
-        pixels = self.layout.pixels(fitted.astype(np.float32))
+        pixels = self.layout.pixels(fitted.astype(np.float32)).astype(np.float32)
         x = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])           # (1, 3, h, w)
-        names = list(self.layout.outputs)
-        answers = self.session.run(names, {self.session.get_inputs()[0].name: x})
-        boxes, scores = self.layout.decode(dict(zip(names, answers)), h, w)
+        answers = self.session.run(None, {self.session.get_inputs()[0].name: x})
+        boxes, scores = self.layout.decode(by_last_axis(answers), h, w)
         boxes = boxes / f
         large = (boxes[:, 2:] - boxes[:, :2]).max(1) >= smallest * min(frame.shape[:2])
         return boxes[large], scores[large]
@@ -308,15 +336,15 @@ def layout(
     session,   # onnxruntime session
     path,      # for the error
 ) -> str: # key of `LAYOUTS`
-    "The family of a file, by its input and the names and last axes of its outputs"
+    "The family of a file, by its input and its outputs"
     inputs = [(i.name, i.shape, i.type) for i in session.get_inputs()]
     outputs = {o.name: o.shape for o in session.get_outputs()}
-    if _takes_picture(inputs):
-        for name, family in LAYOUTS.items():
-            if _has_outputs(outputs, family): return name
-    wanted = "; ".join(f"{name} has {', '.join(family.outputs)}" for name, family in LAYOUTS.items())
-    raise FakesError(f"{path}: no face detector that is known here. Inputs {inputs}, outputs {outputs}; "
-                     f"expected one input (1, 3, H, W) of float, and of outputs: {wanted}.")
+    heads = Counter(shape[-1] for shape in outputs.values() if len(shape) in (2, 3))
+    fitting = [name for name, family in LAYOUTS.items() if heads in family.heads and set(family.names) <= set(outputs)]
+    if fitting and _takes_picture(inputs) and heads.total() == len(outputs): return fitting[0]
+    wanted = "; ".join(f"{name} has {_in_words(family)}" for name, family in LAYOUTS.items())
+    raise FakesError(f"{path}: no face detector that is known here: inputs {inputs}, outputs {outputs}, "
+                     f"expected one input (1, 3, H, W) of float, and outputs (1, N, …) of which {wanted}.")
 
 # %% ../../nbs/data/02a_face.ipynb #46505081
 def _takes_picture(inputs):
@@ -326,25 +354,32 @@ def _takes_picture(inputs):
     return len(shape) == 4 and shape[1] == 3 and kind == "tensor(float)"
 
 # %% ../../nbs/data/02a_face.ipynb #408d5dff
-def _has_outputs(outputs, family):
-    "Whether the outputs of a family are there, each with three axes"
-    for name, last in family.outputs.items():
-        shape = outputs.get(name, ())
-        if len(shape) != 3 or shape[-1] != last: return False
-    return True
+def _in_words(family):
+    "The outputs of a family, such as `3 of 1 and 3 of 4 numbers`"
+    ways = [" and ".join(f"{n} of {last}" for last, n in heads.items()) for heads in family.heads]
+    called = f", called {' and '.join(family.names)}" if family.names else ""
+    return f"{' or '.join(ways)} numbers{called}"
+
+def by_last_axis(
+    answers:list,   # arrays (1, N, k) or (N, k)
+) -> dict: # k → arrays (N, k), the longest first
+    "The outputs of a network by how many numbers they give a place: more places, smaller stride"
+    heads:dict = {}
+    for answer in answers: heads.setdefault(answer.shape[-1], []).append(answer.reshape(-1, answer.shape[-1]))
+    return {k: sorted(own, key=len, reverse=True) for k, own in heads.items()}
 
 # %% ../../nbs/data/02a_face.ipynb #55ef80a0
 DETECTORS = {"cascade": CascadeDetector}
 
 @lru_cache(4)
 def load_detector(
-    detector:str="cascade",   # cascade, or an ONNX file of UltraFace or YuNet, from here or from the project's folder
+    detector:str="cascade",   # cascade, or an ONNX file of `LAYOUTS`, from here or from the project's folder
 ): # has name, threshold, and is called with a frame
     "A detector by its name or file"
     if detector in DETECTORS: return DETECTORS[detector]()
     if not str(detector).endswith(".onnx"):
         names = nearest(detector, DETECTORS)
-        raise FakesError(f"No face detector {detector!r}{names}. Or name an ONNX file of UltraFace or YuNet.")
+        raise FakesError(f"No face detector {detector!r}{names}. Or name an ONNX file of {', '.join(LAYOUTS)}.")
     path = in_project(detector)
     if not path.is_file():
         raise FakesError(f"Face detector {path}: no such file. "
@@ -369,7 +404,7 @@ def spread(
 # %% ../../nbs/data/02a_face.ipynb #2d140fb0
 def find_faces(
     frames:np.ndarray,           # (T, H, W, 3) uint8 RGB
-    detector:str="cascade",      # cascade, or an ONNX file of UltraFace or YuNet
+    detector:str="cascade",      # cascade, or an ONNX file of `LAYOUTS`
     looks:int=8,                 # frames that are searched, all if zero
     smallest:float=0.12,         # face that is looked for, as a share of the frame's shorter side
     threshold:float|None=None,   # least score, the detector's own if none
@@ -563,7 +598,7 @@ def _cut(frame, box, side):
 # %% ../../nbs/data/02a_face.ipynb #179a3e3e
 def face_clip(
     frames:np.ndarray,           # (T, H, W, 3) uint8 RGB
-    detector:str="cascade",      # cascade, or an ONNX file of UltraFace or YuNet
+    detector:str="cascade",      # cascade, or an ONNX file of `LAYOUTS`
     side:int=224,                # pixels of the result
     rule:str="largest",          # largest, central, confident
     margin:float=0.3,            # added to the longer side of the box, as a share of it

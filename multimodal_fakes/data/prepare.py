@@ -10,7 +10,6 @@ __all__ = ['LANGUAGES', 'CALLED', 'SHORTCUT', 'FEWEST', 'MOST_BYTES', 'detect_la
 
 # %% ../../nbs/data/01b_prepare.ipynb #19a7c4ce
 import http.client
-import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,6 +20,7 @@ import numpy as np
 
 from ..core import FakesError, need, progress, sha256_file, write_json, write_jsonl
 from .duplicates import find_groups, find_placeholders, near_copies, normalise, probe_images
+from .frames import as_clip, weigh
 from .losses import check_losses, count_losses, named_files
 from .rows import REASONS, read_text
 from .tables import Raw, read_dataset, strip_html
@@ -44,16 +44,18 @@ def detect_languages(
 
 # %% ../../nbs/data/01b_prepare.ipynb #b2a70206
 def probe_clip(
-    path,   # of a video or a sound
+    path,   # of a video, a folder of frames or a sound
 ) -> dict: # what goes to `meta`; raises `MediaError`
     "What preparation keeps of a clip"
-    media = probe_media(path)
-    about = dict(container=media.container, duration=media.duration, bit_rate=media.bit_rate)
-    about |= dict(bytes=os.path.getsize(path), sha256=sha256_file(path))
+    clip, lost, notes = as_clip(path, look=True)
+    media, (size, sha) = probe_media(clip), weigh(clip)
+    container = media.container if clip is path else "frames"
+    about = dict(container=container, duration=media.duration, bit_rate=media.bit_rate, bytes=size, sha256=sha)
     if media.video: about |= _of_video(media.video)
     if media.audio: about |= _of_sound(media.audio)
     if media.video and media.audio: about["av_offset"] = media.av_offset
-    if media.lost: about["lost"] = media.lost
+    if media.lost | lost: about["lost"] = media.lost | lost
+    if notes: about["notes"] = notes
     return about
 
 # %% ../../nbs/data/01b_prepare.ipynb #be199cb1
@@ -131,7 +133,8 @@ def _add_clip(e, ties, kind, name, about, problems):
     ties.append(f"sha256={about['sha256']}")
     lost = about.get("lost", {})
     beside = kind == "audio" and e["video_path"]
-    e["meta"] |= _of_sound_beside(about) if beside else {k: v for k, v in about.items() if k != "lost"}
+    e["meta"] |= _of_sound_beside(about) if beside else {k: v for k, v in about.items() if k not in ("lost", "notes")}
+    for reason, what in about.get("notes", {}).items(): problems.add(reason, *place[:2], f"{name}: {what}")
     if ("codec" if kind == "video" else "audio_codec") in about: e[f"{kind}_path"] = name
     else: _add_unreadable(kind, lost.get(kind, (f"no_{kind}", "")), place, problems)
     if kind == "video" and "audio" in lost and not e["audio_path"]:

@@ -66,6 +66,9 @@ REASONS = {  # reason: consequence
     **{f"sound {reason}": "kept" for reason in _OF_CLIPS},
     "several video tracks": "kept",
     "several sound tracks": "kept",
+    "frame rate assumed": "kept",    # of a folder of frames that does not say it, see `data.frames`
+    "sample rate assumed": "kept",
+    "frames unreadable": "kept",     # the next whole frame is shown
 }
 
 # %% ../../nbs/data/00_rows.ipynb #0beab88e

@@ -49,7 +49,7 @@ from multimodal_fakes.core import (
     write_sums,
 )
 from .duplicates import AS_WORDS
-from .extract import extract_all, file_members, read_members
+from .extract import extract_all, file_members, read_members, who_found
 from .reader import HEADER, MEMBERS, PLACES, compact_json, first_label, in_blocks
 from .tasks import count_tasks, notices
 from ..media import MediaError, open_image, read_bytes
@@ -692,6 +692,7 @@ def write(
 def _index_row(e, split, labels, fields, members, ocr):
     "What the index says about an example beside its place"
     clip = json.loads(members["json"]).get("clip", {})
+    shown = bool(clip.get("times"))
     answers = {f"label_{f}": in_one_word(labels[f]) if f in labels else None for f in fields}
     return dict(
         id=e.id, dataset=e.dataset, split=split, group=group_or_id(e),
@@ -699,7 +700,8 @@ def _index_row(e, split, labels, fields, members, ocr):
         n_words=len(f"{e.text_raw or ''} {ocr}".split()),
         has_text="txt" in members,
         has_image=bool(e.image_path),
-        has_video=bool(clip.get("times")),
+        has_video=shown,
+        face=who_found(clip["windows"]) if shown else None,
         has_audio=clip.get("sound", False),
         text=members.get("txt", b"").decode(),
         **answers)
@@ -730,7 +732,7 @@ def _summed(rows, folder):
             for row in own: yield row | member_sums(row, tar)
 
 # %% ../../nbs/data/03_shard.ipynb #8646f89f
-_WORDS = ("lang", "text", "id", "dataset", "split", "group")     # columns that are strings, as are all `label_…`
+_WORDS = ("lang", "text", "id", "dataset", "split", "group", "face")     # strings, as are all `label_…`
 
 def _typed(index):
     "Columns that every index has, in types that do not depend on what is absent"
@@ -926,6 +928,7 @@ def _split_stats(index, tars, taxonomy):
         with_image=int(index.has_image.sum()),
         with_video=int(index.has_video.sum()),
         with_audio=int(index.has_audio.sum()),
+        **({"faces": _counts(index.face, False)} if index.has_video.any() else {}),
         shards=len(tars),
         bytes=sum(t.stat().st_size for t in tars),
         labels={field: _counts(index[f"label_{field}"], taxonomy[field]["multi_label"]) for field in fields})

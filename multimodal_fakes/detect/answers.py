@@ -44,7 +44,8 @@ _THRESHOLD = ("Of the positive class, from which it is predicted; a list, one or
               "a list, where of more than two the one is predicted that has the largest multiple of its own; "
               "none: the likeliest is")
 _POSSIBLE = "Classes that cannot be ruled out at the promised coverage: one, several, or none"
-_FAILED = "image, video or audio → why it, or the words in it, could not be read"
+_FAILED = "image, video, audio or face → why it, or the words in it, could not be read, or was not found"
+_FACE = "Of a video: what found its face, such as cascade or yunet; centre where nothing did, and its middle was judged"
 
 # %% ../../nbs/detect/06bb_answers.ipynb #8459c4da
 class Answer(TypedDict):
@@ -71,6 +72,7 @@ class Answer(TypedDict):
     ignored:NotRequired[Annotated[list[str], says("Parts of the post that this detector does not look at", [])]]
     timeline:NotRequired[Annotated[list[Moment], says("Of a video: where the evidence is", [])]]
     frames:NotRequired[Annotated[list[Frame], says("Of a video: the pictures that drove the answer", [])]]
+    face:NotRequired[Annotated[str, says(_FACE, "cascade")]]
 
 # %% ../../nbs/detect/06bb_answers.ipynb #abfc6739
 TRAITS = {
@@ -100,7 +102,7 @@ for _kind in (Moment, Frame, Answer):
 
 # %% ../../nbs/detect/06bb_answers.ipynb #10c1fe87
 _FIRST = ["prediction", "label", "probability", "confidence", "degraded", "failed", "abstained"]
-_OF_VIDEOS = ["timeline", "frames"]      # fit no cell
+_OF_VIDEOS = ["timeline", "frames", "face"]      # of one post alone, as the first two fit no cell
 
 def answer_columns(
     classes:list,   # of the detector
@@ -134,7 +136,8 @@ def _reservations(answer):
     unfamiliar = "unlike what the detector was trained on" if answer["unfamiliar"] else "less sure than asked"
     if answer["abstained"]: yield f"  a person should look: {unfamiliar}"
     if answer["missing"]: yield f"  judged without {' and '.join(answer['missing'])}, which the post lacks"
-    for part, why in answer["failed"].items(): yield f"  the {part} could not be read: {why}"
+    for part, why in answer["failed"].items():
+        yield f"  no face: {why}" if part == "face" else f"  the {part} could not be read: {why}"
     for part in answer.get("ignored", []): yield f"  the {part} was not looked at"
     loudest = max(answer.get("timeline", []), key=lambda moment: moment["probability"], default=None)
     if loudest: yield f"  most of the evidence: {loudest['start']:g} s to {loudest['end']:g} s"

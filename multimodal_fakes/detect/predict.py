@@ -315,7 +315,7 @@ TYPES = {"text": (str,), "image": (*_FILES, Image.Image, PictureFile, np.ndarray
 EXPECTED = {
     "text": "a str",
     "image": "a path, a URL, bytes, a PIL image, a PictureFile or a NumPy array",
-    "video": "a path, a URL or bytes",
+    "video": "a path of a video or of a folder of frames, a URL or bytes",
 }
 
 def checked_post(
@@ -354,7 +354,8 @@ def open(
         except MediaError as e: failed[part] = e
     lost = opened.get("video", {}).pop("lost", {})
     for half, why in lost.items():
-        if half in self.modalities: failed[half] = MediaError(*why)
+        seen_by = "video" if half == "face" else half
+        if seen_by in self.modalities: failed[half] = MediaError(*why)
     return opened, failed
 
 # %% ../../nbs/detect/06c_predict.ipynb #c22ad400
@@ -397,7 +398,7 @@ def look(
     "What the experts see of a post; an error where there is nothing to see, or a part cannot be decoded"
     opened, failed = self.open(post)
     for part, e in failed.items():
-        if part != "audio" and part not in opened: raise e     # half a video is looked at, as half a post is
+        if part in PARTS and part not in opened: raise e     # half a video is looked at, as half a post is
     return self._samples(opened, failed)
 
 # %% ../../nbs/detect/06c_predict.ipynb #07aa9a7b
@@ -891,7 +892,7 @@ def predict(
     self:Detector,
     text:str|None=None,   # caption, headline, title
     image=None,           # path, URL, bytes, PIL image or `PictureFile`
-    video=None,           # path, URL or bytes, of a video or of sound alone
+    video=None,           # path, URL or bytes, of a video or of sound alone; or a folder of frames, `data.frames`
     weights=None,         # of the experts, as for `shares_of`; those that ship if none
 ) -> Answer: # with `ignored`; of a video also `timeline` and `frames`
     "Judge one post, and say where in a video the evidence is"
@@ -910,8 +911,9 @@ def timeline(
     video,          # path or bytes
     n_frames:int=3, # most that are named
     weights=None,   # of the experts, as for `shares_of`
-) -> dict: # timeline and frames, see above
+) -> dict: # timeline, frames and face, see `Answer`
     "Where in a video the evidence is"
+    from multimodal_fakes.data.extract import who_found
     streams, cut = self._streams(self._file(video)), self.bundle["clip"]
     samples = {m: streams[m] for m in self.modalities if streams.get(m) is not None}
     shares = self.shares_of(weights)
@@ -926,7 +928,8 @@ def timeline(
     frames = []
     for t, fall in self._drove(parts[loudest], k, n_frames, shares):
         frames.append(dict(second=second(moments[loudest][0] + t), influence=round(float(fall), 6)))
-    return dict(timeline=windows, frames=frames)
+    found = {"face": who_found(streams["windows"])} if streams.get("video") else {}
+    return dict(timeline=windows, frames=frames, **found)
 
 # %% ../../nbs/detect/06c_predict.ipynb #1d6b6766
 CLIP = ("video", "audio")     # modalities that last

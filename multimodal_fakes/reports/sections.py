@@ -999,13 +999,15 @@ def _by(part, column, ascending=False):
 
 # %% ../../nbs/reports/05c_sections.ipynb #a6555dc4
 def still(
-    path,   # of a video
+    path,   # of a video, or a folder of frames
 ): # PIL image
     "Its middle frame"
     from PIL import Image
 
+    from multimodal_fakes.data.frames import as_clip
     from multimodal_fakes.media import probe_media, read_frames
-    frames, *_ = read_frames(path, [probe_media(path).duration / 2], 320)
+    clip = as_clip(path).clip
+    frames, *_ = read_frames(clip, [probe_media(clip).duration / 2], 320)
     return Image.fromarray(frames[0])
 
 # %% ../../nbs/reports/05c_sections.ipynb #50472547
