@@ -516,9 +516,12 @@ def stage_confs(
         own = {name: confs[name] for name in (*about["datasets"], *about["tests"])}
         words = folder/"task"/f"{task}.yaml"
         states["fusion"][task] = digest(experts_of(task, params), _fusion_state(about["modalities"], folder/"encoder"))
-        states["calibrate"][task] = _state(own, "calibrate")
+        written = (read_yaml(words) or {}) if words.exists() else None
+        answer = (written or {}).get("answer")                  # the rest of the words is for people
+        state = _state(own, "calibrate")
+        states["calibrate"][task] = digest(state, answer) if answer else state
         reasons = [row for row in planned if row["task"] == task]
-        states["report"][task] = digest(_state(own, "report"), read_yaml(words) if words.exists() else None, reasons)
+        states["report"][task] = digest(_state(own, "report"), written, reasons)
     return states
 
 def _state(confs, stage):
