@@ -199,7 +199,7 @@ class HealthOut(Reply):
     model_loaded:bool = Field(examples=[True])
     checkpoint_exists:bool = Field(examples=[True])
     ready:bool = Field(description="Whether `GET /health/ready` says so", examples=[True])
-    broken:dict[str, str] = Field(description="Tasks that cannot be used, or not yet → why", examples=[{}])
+    reasons:dict[str, str] = Field(description="Tasks that cannot be used, or not yet → why", examples=[{}])
     models:list[str] = Field(examples=[["fake_news"]])
     version:str = Field(examples=["0.1.0"])
 

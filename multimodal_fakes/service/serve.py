@@ -598,11 +598,11 @@ async def get_health(request:Request):
     service = service_of(request)
     tasks = service.ready()
     loaded = sorted(task for task, why in tasks.items() if not why)
-    broken = {task: why for task, why in tasks.items() if why}
+    reasons = {task: why for task, why in tasks.items() if why}
     _, exists = service.checkpoint()
     return json_response({
         "status": service.health(), "model_loaded": bool(loaded), "checkpoint_exists": exists,
-        "ready": not service.blocked(), "models": loaded, "broken": broken, "version": __version__})
+        "ready": not service.blocked(), "models": loaded, "reasons": reasons, "version": __version__})
 
 @route("get", "/", "", "health", model=HelloOut)
 async def get_hello(request:Request):
