@@ -61,8 +61,8 @@ class RunTextIn(Body):
 
 # %% ../../nbs/service/07e_messages.ipynb #9e0da1f0
 _SIGNED = "signed with this server's secret if it asks for that, or as the host itself signs"
-_URL = dict(max_length=4096, examples=["https://media.example.org/clip.mp4"],
-            description=f"https, of a host that this server fetches from, {_SIGNED}")
+_URL:dict[str, Any] = dict(max_length=4096, examples=["https://media.example.org/clip.mp4"],
+                            description=f"https, of a host that this server fetches from, {_SIGNED}")
 
 class PostIn(Body):
     "One post as JSON: a text, a video to be fetched, or both"
