@@ -546,9 +546,12 @@ def stage_confs(
         trained = _fusion_state(about["modalities"], folder/"encoder")
         earlier = _task_section("fusion", params.get("fusion") or {}, params, task).get("load_from")
         states["fusion"][task] = digest(experts_of(task, params), trained, _contents(project, earlier))
-        states["calibrate"][task] = _state(own, "calibrate")
+        written = (read_yaml(words) or {}) if words.exists() else None
+        answer = (written or {}).get("answer")                  # the rest of the words is for people
+        state = _state(own, "calibrate")
+        states["calibrate"][task] = digest(state, answer) if answer else state
         reasons = [row for row in planned if row["task"] == task]
-        states["report"][task] = digest(_state(own, "report"), read_yaml(words) if words.exists() else None, reasons)
+        states["report"][task] = digest(_state(own, "report"), written, reasons)
     return states
 
 def _state(confs, stage):

@@ -7,7 +7,7 @@ __all__ = ['FIELDS', 'Split', 'SPLITS', 'UNPACKED', 'READ', 'TAKEN', 'Words', 'U
            'Format', 'Asked', 'Join', 'Table', 'Label', 'Check', 'Derived', 'DatasetConf', 'label_field', 'all_classes',
            'unify_labels', 'list_in', 'in_one_word', 'part_of_stage', 'load_dataset_conf', 'read_confs', 'text_field',
            'split_text_field', 'language_in', 'Task', 'expert_key', 'expert_name', 'expert_step', 'expert_model',
-           'TaskWords', 'load_words', 'unwritten', 'words_gaps']
+           'TaskWords', 'load_words', 'checked_words', 'unwritten', 'words_gaps']
 
 # %% ../nbs/00c_record.ipynb #4e3c2a37
 import json
@@ -709,6 +709,7 @@ class TaskWords(Strict):
     title:Words = ""                    # of the page
     decides:Words = ""                  # what the detector answers, in a sentence
     classes:dict[str, Words] = {}       # class → what it means
+    answer:dict[str, Words] = {}        # class → what answers call it, such as {fake: FAKE}; its name if none
     users:Words = ""                    # for whom it is
     use:list[Words] = Field([], min_length=1)       # what it may be used for
     never:list[Words] = Field([], min_length=1)     # what it must not be used for
@@ -727,6 +728,20 @@ def load_words(
     if not path.exists(): return TaskWords()
     try: return TaskWords.model_validate(read_yaml(path))
     except ValidationError as e: raise FakesError(f"{path}: {_first_problem(e, TaskWords)}") from None
+
+# %% ../nbs/00c_record.ipynb #f36136b5
+def checked_words(
+    words:dict,     # class → word
+    classes:list,   # names, of the task
+    place:str,      # where they are written, for errors
+) -> dict: # the same
+    "Raise where words of an answer do not tell its classes apart"
+    for name in words:
+        if name not in classes: raise FakesError(f"{place}: there is no class {name!r}{nearest(name, classes)}")
+    names = [words.get(name, name) for name in classes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is None: return words
+    raise FakesError(f"{place}: two classes are called {twice!r}. Give each a word of its own.")
 
 # %% ../nbs/00c_record.ipynb #0cf80456
 UNWRITTEN = {   # part of `TaskWords`: what nobody has written where it is missing

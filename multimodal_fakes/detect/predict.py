@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RUNTIMES', 'PRECISIONS', 'TYPES', 'EXPECTED', 'NO_FETCHING', 'NEEDS', 'KNOWN', 'N_NUMBERS', 'BESIDE', 'CLIP',
            'with_torch', 'pick_runtime', 'Detector', 'load_model', 'pick_precision', 'is_repository', 'given',
-           'checked_post', 'Seen', 'samples_of', 'read_weights', 'part_columns', 'as_posts', 'Ready', 'small_vectors',
-           'hashed_words', 'draw_timeline', 'golden_post', 'write_golden']
+           'checked_post', 'Seen', 'samples_of', 'read_weights', 'read_length', 'part_columns', 'as_posts', 'Ready',
+           'small_vectors', 'hashed_words', 'draw_timeline', 'golden_post', 'write_golden']
 
 # %% ../../nbs/detect/06c_predict.ipynb #88544c89
 import contextlib
@@ -41,8 +41,18 @@ from multimodal_fakes.core import (
     write_sums,
 )
 from ..data.rows import is_gap
-from .answers import TRAITS, Answer, answer_columns, as_row
-from .bundles import check_parts, find_bundle, from_hub, name_of, refuse_slim, save, to_hub
+from .answers import TRAITS, Answer, answer_columns, as_row, called
+from multimodal_fakes.detect.bundles import (
+    check_parts,
+    find_bundle,
+    from_hub,
+    name_of,
+    refuse_slim,
+    save,
+    spoken,
+    to_hub,
+    version_of,
+)
 from .classifier import Classifier
 from .fetch import UrlPolicy, fetch
 from .inference import lacks_graphs, load_graphs, read_bundle, readers_of
@@ -127,6 +137,7 @@ class Detector:
         self.threads = threads or usable_cores()
         self.readers = readers_of(experts)
         self.bundle, self.version = bundle, digest(bundle)
+        self.spoken = version_of(folder, bundle) if folder else f"{bundle['task']} {spoken(self.version)}"
         self.experts, self.fusion = experts, fusion
         self.familiar, self.folder = familiar, folder
         self.urls = urls
@@ -649,6 +660,7 @@ def answer(
         degraded=bool(missing or failed),
         failed={part: str(e) for part, e in (failed or {}).items()},
         model=self.version,
+        version=self.spoken,
         protocol=bundle["protocol"])
 
 # %% ../../nbs/detect/06c_predict.ipynb #7d59cbcf
@@ -657,11 +669,11 @@ def _decided(self:Detector, probs):
     "Prediction, label, probability and confidence, the last two not rounded"
     several = self.bundle["multi_label"]
     label = decide(probs[None], self.positive, self.bundle["threshold"], several)[0]
-    if several:
-        prediction = [c for c, holds in zip(self.classes, label) if holds]
-        return prediction, np.flatnonzero(label).tolist(), probs.max(), np.maximum(probs, 1 - probs).min()
-    shown = label if self.positive is None else self.positive
-    return self.classes[label], int(label), probs[shown], probs[label]
+    number = np.flatnonzero(label).tolist() if several else int(label)
+    prediction = called(self.classes, number, self.bundle.get("answer"))
+    if several: return prediction, number, probs.max(), np.maximum(probs, 1 - probs).min()
+    shown = number if self.positive is None else self.positive
+    return prediction, number, probs[shown], probs[number]
 
 # %% ../../nbs/detect/06c_predict.ipynb #62d76a31
 def read_weights(
@@ -693,6 +705,45 @@ def shares_of(
     given = read_weights(weights) if isinstance(weights, str) else weights
     self.fusion.with_weights(given)                        # raises where it takes none
     return dict(zip(self.fusion.experts, given_weights(given, self.fusion.experts).tolist()))
+
+# %% ../../nbs/detect/06c_predict.ipynb #f95e80a1
+def read_length(
+    written,   # a number, or its digits
+) -> int: # 1 or more
+    "`max_length` as a caller writes it; raises `FakesError`"
+    is_number = isinstance(written, (int, str)) and not isinstance(written, bool)
+    if is_number and re.fullmatch(r"0*[1-9][0-9]{0,8}", str(written)): return int(written)
+    raise FakesError(f"max_length: expected a number of tokens, 1 or more, got {_shown(written)}.")
+
+@patch
+def cut(
+    self:Detector,
+    text:str|None,
+    max_length=None,   # tokens that are left, as for `read_length`; all if none
+) -> tuple: # the text; see `tokens` of `Answer`, none where nothing was asked for
+    "The beginning of a text"
+    if max_length is None: return text, None
+    most, readers = read_length(max_length), [self.readers[name] for name in self.of_modality("text")]
+    ends = _token_ends(text or "", readers)
+    left = ends[:most]
+    used = min(len(left), max((self._room(reader) for reader in readers), default=0))
+    shorter = text if len(left) == len(ends) else text[:left[-1]]
+    return shorter, {"text": len(ends), "used": used, "cut": used < len(ends)}
+
+# %% ../../nbs/detect/06c_predict.ipynb #43938771
+def _token_ends(text, readers):
+    "Where each token of a text ends; each word, where nothing that reads it has a tokenizer"
+    tokenizer = next((reader.tokenizer for reader in readers if hasattr(reader, "tokenizer")), None)
+    if tokenizer is None: return [word.end() for word in re.finditer(r"\S+", text)]
+    whole = tokenizer.encode(text, add_special_tokens=False)
+    return [end for part in (whole, *whole.overflowing) for _, end in part.offsets]      # it may cut what it encodes
+
+@patch
+def _room(self:Detector, reader):
+    "Tokens of a caption that a reader looks at: what a field of one token takes beside that is not there for others"
+    if not hasattr(reader, "tokenizer") or reader.conf.long_text == "windows": return math.inf
+    beside = len(reader.prepare(text_field("a", "", self.bundle["lang"][0]))["input_ids"]) - 1
+    return max(0, reader.conf.max_tokens - beside)
 
 # %% ../../nbs/detect/06c_predict.ipynb #13f6dc8b
 @patch
@@ -759,18 +810,20 @@ class Ready(NamedTuple):
     quality:tuple      # likewise
     failed:dict        # part → why it could not be decoded
     items:dict         # of `read`
+    tokens:dict|None   # of `Detector.cut`
 
 @patch
 def prepare(
     self:Detector,
-    post:dict,      # with `text`, `image` and `video`, any may be None, and `weights` where it has its own
+    post:dict,      # with `text`, `image` and `video`, any may be None, and what it asks for: `weights`, `max_length`
     weights=None,   # of the experts, as for `shares_of`; those that ship if none
 ) -> Ready:
     "All that is done to a post before the networks see it; raises as `look`"
     shares = self.shares_of(post.get("weights") or weights)
     opened, failed = self.open(post)
+    opened["text"], tokens = self.cut(opened["text"], post.get("max_length"))
     samples, quality = self._samples(opened, failed)
-    return Ready(post, shares, samples, quality, failed, self.read(samples))
+    return Ready(post, shares, samples, quality, failed, self.read(samples), tokens)
 
 # %% ../../nbs/detect/06c_predict.ipynb #c3907b8d
 @patch
@@ -789,11 +842,11 @@ def _pool(n): return ThreadPoolExecutor(n, "prepare")
 @patch
 def predict_batch(
     self:Detector,
-    posts,          # dicts with `text`, `image` and `video`, any may be None, and `weights` where a post has its own;
-                    # or texts, or a DataFrame
+    posts,          # dicts with `text`, `image` and `video`, any may be None, and what a post asks for: `weights`,
+                    # `max_length`, `timeline`; or texts, or a DataFrame
     weights=None,   # of the experts, as for `shares_of`; those that ship if none
     traits=(),      # names of `TRAITS` that stand beside each answer
-) -> list[Answer]: # with `ignored`
+) -> list[Answer]: # with `ignored`, and what was asked for
     "Judge posts together"
     return self.judge_ready(self.in_threads(partial(self.prepare, weights=weights), as_posts(posts)), traits)
 
@@ -805,12 +858,20 @@ def judge_ready(
 ) -> list[Answer]: # with `ignored`
     "Judge prepared posts together"
     if not ready: return []
-    posts, shares, samples, quality, failed, items = zip(*ready)
+    _, shares, samples, quality, failed, items, _ = zip(*ready)
     seen = self.see_all(samples, items=items)
     probs = self.judge_clips(samples, quality, seen, shares)
     answers = map(self.answer, probs, samples, self.far(seen), failed, shares)
     beside = self.traits(samples, quality, seen, traits) if traits else [{}] * len(ready)
-    return [answer | {"ignored": self._ignored(post)} | own for answer, post, own in zip(answers, posts, beside)]
+    return [answer | self._asked(one, answer) | own for answer, one, own in zip(answers, ready, beside)]
+
+@patch
+def _asked(self:Detector, one, answer):
+    "What was not looked at, and what a post asks for: how much of its text was, where in its video the evidence is"
+    beside = {"ignored": self._ignored(one.post)} | ({"tokens": one.tokens} if one.tokens else {})
+    is_clip = bool({"video", "audio"} & set(answer["modalities"]))
+    if not (is_clip and one.post.get("timeline")): return beside
+    return beside | self.timeline(one.post["video"], weights=one.shares)
 
 # %% ../../nbs/detect/06c_predict.ipynb #bde9315a
 N_NUMBERS = 64      # of a vector, at most
@@ -894,13 +955,11 @@ def predict(
     image=None,           # path, URL, bytes, PIL image or `PictureFile`
     video=None,           # path, URL or bytes, of a video or of sound alone; or a folder of frames, `data.frames`
     weights=None,         # of the experts, as for `shares_of`; those that ship if none
-) -> Answer: # with `ignored`; of a video also `timeline` and `frames`
+    max_length=None,      # tokens of the text that are looked at, as many as the experts read if none
+) -> Answer: # with `ignored`; of a video also `timeline` and `frames`; of a text with `max_length` also `tokens`
     "Judge one post, and say where in a video the evidence is"
-    video = self._file(video)
-    answer = self.predict_batch([{"text": text, "image": image, "video": video}], weights)[0]
-    is_clip = bool({"video", "audio"} & set(answer["modalities"]))
-    if is_clip: answer |= self.timeline(video, weights=weights)
-    return answer
+    parts = {"text": text, "image": image, "video": self._file(video)}
+    return self.predict_batch([parts | {"max_length": max_length, "timeline": True}], weights)[0]
 
 # %% ../../nbs/detect/06c_predict.ipynb #39856147
 BESIDE = (0, np.nan, np.nan)     # words, confidence of OCR and pixels where there is neither text nor picture

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADER', 'RUNS', 'PUBLIC', 'INHERITED', 'KEPT_MEMORY', 'MINUTE', 'LONGEST_LINE', 'LARGEST_REPLY', 'PIECE', 'LENGTHS',
-           'PARTS', 'WORDS', 'SECONDS', 'SIZES', 'LONGEST_DETOUR', 'MOST_DETOURS', 'LONG', 'OUTCOMES', 'ENDS', 'EVENTS',
+           'WORDS', 'PARTS', 'SECONDS', 'SIZES', 'LONGEST_DETOUR', 'MOST_DETOURS', 'LONG', 'OUTCOMES', 'ENDS', 'EVENTS',
            'GRACE', 'UNWANTED_SECONDS', 'NO_DETECTOR', 'STARTING', 'EngineConf', 'Busy', 'NotReady', 'TimeLimit',
            'WorkerDied', 'DetectorFailed', 'frame', 'unframe', 'read_frame', 'load_detector', 'load_all', 'describe',
            'judge', 'as_reply', 'error_reply', 'no_memory', 'as_error', 'work', 'posts_of', 'worker_environment',
@@ -162,14 +162,16 @@ def load_all(
 
 # %% ../../nbs/service/07g_engine.ipynb #adbe2d02
 RUNS = ("runtime", "device", "precision")      # how a detector really runs
-PUBLIC = ("classes", "multi_label", "positive", "ships", "threshold", "decision", "refused", "purpose", "protocol")
+PUBLIC = ("classes", "multi_label", "positive", "ships", "threshold", "decision", "refused", "purpose", "protocol",
+          "answer")
 
 def describe(
     detector,   # with a `bundle` and a `version`
-) -> dict: # what is `PUBLIC` of its bundle, modalities, name, model
+) -> dict: # what is `PUBLIC` of its bundle, modalities, name, version, model
     "What the world may know of a detector; `modalities` are those that what ships looks at"
     about = {k: detector.bundle.get(k) for k in PUBLIC}
-    named = {"name": getattr(detector, "name", None), "model": getattr(detector, "version", None)}
+    names = {"name": "name", "version": "spoken", "model": "version"}
+    named = {said: getattr(detector, name, None) for said, name in names.items()}
     return about | {"modalities": detector.bundle["modalities"]} | named
 
 # %% ../../nbs/service/07g_engine.ipynb #ac4c29af
@@ -540,8 +542,13 @@ class Post:
         return self.client, tuple(sorted(set(self.parts) - set(WORDS)))
 
 # %% ../../nbs/service/07g_engine.ipynb #c9ac69b7
-PARTS = ("text", "image", "video", "weights")     # the last: how a caller weighs the experts
-WORDS = {"text": "a text", "weights": "a text such as text=0.6,image=0.4"}      # the others are bytes
+WORDS = {      # parts that are no bytes: the text, and what a caller asks for
+    "text": "a text",
+    "weights": "a text such as text=0.6,image=0.4",
+    "max_length": "the digits of a number",
+    "timeline": "a text, empty for no",
+}
+PARTS = ("image", "video", *WORDS)
 
 def checked_parts(
     post:dict,   # with any of `PARTS`, which may be None
@@ -1402,14 +1409,15 @@ def blocked(self:Engine) -> dict: # task or `posts` → why; empty where it is r
     return {} if some else reasons
 
 @patch
-def health(self:Engine) -> str: # starting, healthy, partly broken, broken, stuck, stopping
-    "How the engine is, in a word"
+def health(self:Engine) -> str: # starting, healthy, degraded, broken, stuck, stopping
+    "How the engine is, in a word; degraded: a task cannot be used, and waiting will not help it"
     if self.closed: return "stopping"
     if self.short.stuck(): return "stuck"
-    reasons = self.ready().values()
-    if not reasons or STARTING & set(reasons): return "starting"
-    if not any(reasons): return "healthy"
-    return "broken" if all(reasons) else "partly broken"
+    reasons = set(self.ready().values())
+    wrong = reasons - STARTING - {None}
+    if reasons == {None}: return "healthy"
+    if wrong and wrong == reasons: return "broken"
+    return "degraded" if wrong or reasons == {None, NO_DETECTOR} else "starting"
 
 # %% ../../nbs/service/07g_engine.ipynb #110e5c30
 @patch

@@ -106,7 +106,7 @@ predictions = Table("predictions", metadata,
     Column("abstained", Boolean, nullable=False),
     Column("degraded", Boolean, nullable=False),
     Column("ood", Double),
-    Column("version", String(100)),                         # of the model, where a registry named one
+    Column("version", String(100)),                         # of the model, for people
     Column("language", String(20)),
     Column("set_size", Integer),                            # classes that could not be ruled out
     Column("ocr", Double),                                  # confidence of reading, none where nothing was read

@@ -392,12 +392,14 @@ def file(
 @patch
 def post(
     self:Intake,
-    parts:list,   # of `Part`: text, image, audio, video, each at most once
+    parts:list,   # of `Part`: text, image, audio, video, or `file`, whose content says what it is; each at most once
 ) -> tuple: # the post as a detector takes it; name of its file; what it consists of
     "One post from a form; raises `Problem`"
     texts = [p for p in parts if p.name == "text"]
-    files = [p for p in parts if p.name in KINDS[1:]]
+    files = [p for p in parts if p.name in (*KINDS[1:], "file")]
     content = dict(self.file(p, p.name) for p in files)
+    if len(content) < len(files):
+        raise self.refuse(422, "field", "The field `file` holds what another field holds too. Send it once.")
     content["text"] = self.text(texts[0]) if texts else None
     if not any(content.values()):
         raise self.refuse(422, "empty", "The post is empty. Send at least one of text, image, audio, video.")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEDIA', 'NOT_STORED', 'DIED', 'FAILED', 'OURS', 'ADDRESSES', 'LOOKS', 'NO_RUN', 'NO_HISTORY', 'NO_WATCH',
            'NO_PREDICTIONS', 'HttpConf', 'ServeConf', 'read_conf', 'as_problem', 'of_workers', 'Service',
-           'logged_inference', 'idempotency']
+           'logged_inference', 'as_kept', 'idempotency', 'is_json', 'yes_or_no']
 
 # %% ../../nbs/service/07h_respond.ipynb #0ea1a9f7
 from ..core import need
@@ -20,6 +20,7 @@ import json
 import re
 import time
 from functools import partial, wraps
+from pathlib import Path
 from types import SimpleNamespace
 
 from fastapi.exceptions import RequestValidationError
@@ -28,7 +29,9 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..core import FakesError, nearest, patch, read_yaml
+from ..detect.answers import called, class_called
 from ..detect.fetch import UrlPolicy, fetch
+from ..record import checked_words
 from .access import AccessConf, Denied, Keys, RateLimit, check_signed, signing_secret
 from .champions import Champions, RegistryConf, Shadows, check_registry, is_registry
 from .contents import Contents, ContentsConf
@@ -38,7 +41,7 @@ from .intake import KINDS, Intake, Limits, Part, Problem, all_harmless, faults, 
 from .jobs import Cargo, Job, Jobs, JobsConf, Runs, TrainConf, sweep_runs
 from .log import LogConf, log, log_inference_event, request_id
 from .lookout import Lookout, LookoutConf
-from .messages import FeedbackIn, VideoUrlIn, as_answer
+from .messages import FeedbackIn, PostIn, as_answer, post_of
 from .meters import Meters
 from .store import Leases, Spared, Store, StoreError
 from ..settings import Section, check_section
@@ -49,9 +52,12 @@ class HttpConf(Section):
     host:str = "127.0.0.1"                          # to listen at; 0.0.0.0 for all
     port:int = Field(8000, ge=0, le=65535)          # any free one if zero
     default_task:str = "fake_news"                  # where several fit a post that names none equally well
+    classify_task:str = "clickbait"                 # of POST /classify, where it is served
+    answer:dict[str, dict[str, str]] = {}           # task → class → its word in `prediction`
     hosts:list[str] = []                            # names by which it is asked, beside localhost; see `check_host`
     origins:list[str] = []                          # of web pages that may call it, such as https://example.org
-    signed_urls:bool = True                         # a video_url must carry a signature of `access`
+    signed_urls:bool = True                         # a video_url must carry one of `access`; no: a cloud's will do
+    wait_seconds:float = Field(20.0, gt=0, le=600)  # that POST /predict waits for a video
     notice_seconds:float = Field(0.0, ge=0, le=300) # from SIGTERM until no connection is accepted
     drain_seconds:float = Field(30.0, gt=0)         # for requests under way after that
     keep_alive:int = Field(30, ge=1)                # seconds that an idle connection stays open
@@ -185,6 +191,7 @@ class Service:
         self.champions = self._champions()
         self.shadows = self.champions and self.champions.shadows
         self.meters = Meters(self)
+        for task, words in conf.http.answer.items(): checked_words(words, list(words), f"http.answer.{task}")
         if conf.fetch.enabled and conf.http.signed_urls: signing_secret(conf.access)      # a missing one is noticed now
 
     def explain(self, e:Exception) -> dict:
@@ -210,7 +217,7 @@ def _champions(self:Service) -> Champions|None:
 @patch
 async def _keep_shadow(self:Service, id, answer, model, seconds):
     "Store what a candidate said"
-    await self.store.ask(partial(self.history.add_shadow, id, answer, model, seconds))
+    await self.store.ask(partial(self.history.add_shadow, id, as_kept(answer), model, seconds))
 
 # %% ../../nbs/service/07h_respond.ipynb #295df8bd
 @patch
@@ -266,6 +273,16 @@ def blocked(self:Service) -> dict: # task, or `posts` where they wait without an
     return {task: harmless(why) for task, why in reasons.items()}
 
 @patch
+def checkpoint(self:Service) -> tuple: # its path below the folder of models, or its version; whether it is there
+    "The detector of a post that names no task; where the folder of models lies is told to nobody over HTTP"
+    tasks, default = self.engine.ready(), self.conf.http.default_task
+    task = default if default in tasks else min(tasks, default=default)
+    known = self.engine.tasks.get(task, {})
+    if self.champions: return known.get("version") or task, bool(known)
+    name = f"{task}/detector.json"
+    return name, bool(known) or (Path(self.conf.engine.models)/name).is_file()
+
+@patch
 def health(self:Service) -> str: # see `Engine.health`
     "How the service is, in a word"
     return "stopping" if self.draining else self.engine.health()
@@ -298,6 +315,13 @@ def fit(
     if fits: raise Problem(422, f"Several tasks fit this post: {', '.join(sorted(fits))}. Name one as `task`.")
     parts = " and ".join(has)
     raise Problem(422, f"No detector here looks at {parts}. Send less, or name a task: {', '.join(sorted(names))}.")
+
+# %% ../../nbs/service/07h_respond.ipynb #05ddaa74
+@patch(as_prop=True)
+def of_headlines(self:Service) -> str|None: # none where no such task is served
+    "The task that judges a headline which names none: a post of another kind would be judged by what it lacks"
+    task = self.conf.http.classify_task
+    return task if task in self.engine.ready() else None
 
 # %% ../../nbs/service/07h_respond.ipynb #f7911781
 def _looks_at(modalities, has) -> bool:
@@ -340,6 +364,12 @@ def _bytes_of(part): return len(part.encode() if isinstance(part, str) else part
 def _is_refusal(e): return isinstance(e, Busy) or as_problem(e).status < 500
 
 # %% ../../nbs/service/07h_respond.ipynb #d9ee4c8d
+def as_kept(
+    answer:dict,   # of a detector
+) -> dict: # the same
+    "An answer whose prediction is called as its class, whatever word the task has for it: what is kept is compared"
+    return answer | {"prediction": called(list(answer["probabilities"]), answer["label"])}
+
 @patch
 @logged_inference
 async def judge(
@@ -358,8 +388,8 @@ async def judge(
     result = await engine.predict(task, post, seconds, client=request.state.limited, **asked)
     took = time.monotonic() - began
     positive = engine.tasks.get(task, {}).get("positive")
-    answer = as_answer(result, positive, filename, request.state.id)
-    if self.history: answer["id"] = await self.keep(result | {"seconds": took}, post, request)
+    answer = as_answer(result, positive, filename, request.state.id, self.conf.http.answer.get(task))
+    if self.history: answer["id"] = await self.keep(as_kept(result) | {"seconds": took}, post, request)
     if self.shadows and engine is self.engine: self.shadows.offer(task, post, answer["id"])
     return answer
 
@@ -422,9 +452,7 @@ def batch_items(
     files = [p for p in parts if p.name == "files"]
     options = {p.name: self.intake.text(p) for p in parts if p.name in ("task", "pair")}
     task = options.get("task") or None
-    pair = options.get("pair", "false").lower()
-    if pair not in ("true", "false"): raise Problem(422, "pair should be true or false.")
-    if pair == "false":
+    if not yes_or_no(options.get("pair", "false"), "pair"):
         alone = [self._item(task, f, None) for f in files] + [self._item(task, None, t) for t in texts]
         return self.not_too_many(alone)
     if len(texts) != len(files):
@@ -456,7 +484,7 @@ def not_too_many(self:Service, items:list) -> list:
     return items
 
 # %% ../../nbs/service/07h_respond.ipynb #63c92c5a
-NO_RUN = "No such run or model. GET /models lists versions, POST /train makes runs."
+NO_RUN = "There is no such run, task or version: GET /models lists versions, POST /train makes runs."
 
 @patch
 async def by_run(
@@ -466,7 +494,9 @@ async def by_run(
 ) -> tuple: # task, and its engine
     "What a run_id names; raises `Problem` 404"
     for task, about in self.engine.tasks.items():
-        if run_id in (task, about.get("model"), about.get("protocol")): return task, self.engine
+        version = about.get("version") or ""                   # such as `fake_news@3 quiet-heron`
+        known = (task, about.get("model"), about.get("protocol"), version, *version.split())
+        if run_id in known: return task, self.engine
     try: await self.runs.get(run_id, None if self.keys.may(name, "admin") else name)
     except Problem: raise Problem(404, NO_RUN) from None
     folder, task = self.runs.models(run_id)
@@ -499,18 +529,27 @@ def idempotency(request) -> str|None:
     raise Problem(400, "An Idempotency-Key has 1 to 200 printable characters without spaces, such as a UUID.")
 
 # %% ../../nbs/service/07h_respond.ipynb #cf3a4318
+def is_json(request) -> bool:
+    "Whether the body of a request says that it is JSON"
+    return request.headers.get("content-type", "").startswith("application/json")
+
+def yes_or_no(
+    said:str,
+    field:str,   # of a form
+) -> bool:
+    "Whether a field says `true`; raises `Problem` 422 where it says neither that nor `false`"
+    if said.lower() in ("true", "false"): return said.lower() == "true"
+    raise Problem(422, f"{field} should be true or false.")
+
 @patch
-async def _video_of(self:Service, request, hold) -> tuple: # part, URL, task; one of the first two is none
-    "What a request for a video asks for, as a form or as JSON"
-    if request.headers.get("content-type", "").startswith("application/json"):
-        body = await self.intake.json(request, hold, VideoUrlIn)
-        return None, body.video_url, body.task
-    fields = {"video": "video", "video_url": "text", "task": "text"}
+async def _video_form(self:Service, request, hold) -> tuple: # part, none where there is a URL; what is asked for
+    "What a form with a video asks for"
+    fields = {"video": "video", "video_url": "text", "task": "text", "timeline": "text"}
     parts = {p.name: p for p in await self.intake.form(request, hold, fields)}
-    url = self.intake.text(parts["video_url"]) if "video_url" in parts else None
-    task = self.intake.text(parts["task"]) if "task" in parts else None
-    if ("video" in parts) == bool(url): raise Problem(422, "Send either a video or a video_url.")
-    return parts.get("video"), url, task
+    said = {name: self.intake.text(part) for name, part in parts.items() if name != "video"}
+    if ("video" in parts) == bool(said.get("video_url")): raise Problem(422, "Send either a video or a video_url.")
+    said["timeline"] = yes_or_no(said.get("timeline", "false"), "timeline")
+    return parts.get("video"), PostIn.model_construct(**said)
 
 # %% ../../nbs/service/07h_respond.ipynb #42040634
 @patch
@@ -522,29 +561,33 @@ def allowed(self:Service, url:str) -> str: # as it is fetched
 
 # %% ../../nbs/service/07h_respond.ipynb #dba077e6
 @patch
-async def video_job(self:Service, request) -> Job:
-    "POST /predict/video: the job"
+async def video_job(
+    self:Service,
+    request,
+    asked:PostIn|None=None,   # with a `video_url`; a form that is still to be read if none
+) -> Job:
+    "The job that judges a video, uploaded or to be fetched"
     key = idempotency(request)
     hold = self.intake.hold()
     try:
-        part, url, task = await self._video_of(request, hold)
+        part, asked = (None, asked) if asked else await self._video_form(request, hold)
         data = self.intake.file(part, "video")[1] if part else None
-        filename = part and part.filename
-        task = self.fit(task, ["video"])
-        url = url and self.allowed(url)
-        body = await asyncio.to_thread(_video_hash, task, url, data)
+        filename, post = part and part.filename, post_of(asked)
+        task = self.fit(asked.task, ["text", "video"] if "text" in post else ["video"])
+        url = asked.video_url and self.allowed(asked.video_url)
+        body = await asyncio.to_thread(_video_hash, (task, url, *sorted(post.items())), data)
         cargo = self.videos.cargo(hold, data)
     except BaseException:
         hold.free()
         raise
     asker = SimpleNamespace(**{name: getattr(request.state, name) for name in ("id", "key", "limited")})
-    work = partial(self.judge_video, SimpleNamespace(state=asker), cargo, task, url, filename)
+    work = partial(self.judge_video, SimpleNamespace(state=asker), cargo, task, url, filename, post)
     whose = dict(owner=asker.key, client=asker.limited)
     return await self.videos.submit("video", work, key=key, body=body, cargo=cargo, **whose)
 
 # %% ../../nbs/service/07h_respond.ipynb #0abde97a
-def _video_hash(task, url, data) -> str:
-    return hashlib.sha256(repr((task, url)).encode() + (data or b"")).hexdigest()
+def _video_hash(asked, data) -> str:
+    return hashlib.sha256(repr(asked).encode() + (data or b"")).hexdigest()
 
 # %% ../../nbs/service/07h_respond.ipynb #8f6fec90
 @patch
@@ -555,6 +598,7 @@ async def judge_video(
     task:str,
     url:str|None,
     filename:str|None,
+    post:dict,          # what else it has and asks for, of `post_of`
     job:Job,
 ) -> dict: # see `Answer`
     "The work of such a job"
@@ -564,8 +608,14 @@ async def judge_video(
         cargo.load(fetched)
         self.intake.file(Part("video", None, bytearray(fetched)), "video")
     job.tell(0.3, "judging")
-    post = {"text": None, "image": None, "video": cargo.data}
-    return await self.judge(asker, task, post, filename, seconds=self.conf.jobs.seconds)
+    whole = {"text": None, "image": None, **post, "video": cargo.data}
+    return await self.judge(asker, task, whole, filename, seconds=self.conf.jobs.seconds)
+
+@patch
+async def wait_for(self:Service, job:Job):
+    "Wait until a job has ended, as long as a request waits for a video"
+    at_work = self.videos.tasks.get(job.id)      # none where it has ended, or another copy runs it
+    if at_work: await asyncio.wait([at_work], timeout=self.conf.http.wait_seconds)
 
 # %% ../../nbs/service/07h_respond.ipynb #11605168
 NO_HISTORY = ("This server stores no predictions, so it takes no labels. "
@@ -579,8 +629,18 @@ async def label(
 ) -> dict: # see `FeedbackOut`
     "POST /feedback: what a prediction should have been"
     if not self.history: raise Problem(403, NO_HISTORY)
-    await self.store.ask(partial(self.history.label, feedback.prediction_id, feedback.label, by))
-    return {"prediction_id": feedback.prediction_id, "label": feedback.label}
+    kept = await self.store.ask(partial(self.history.get, feedback.prediction_id))
+    label = class_called(feedback.label, self.words(kept["task"]))
+    await self.store.ask(partial(self.history.label, feedback.prediction_id, label, by))
+    return {"prediction_id": feedback.prediction_id, "label": label}
+
+@patch
+def words(
+    self:Service,
+    task:str,
+) -> dict|None: # class → what answers call it
+    "The words of a task: those of the settings, else those of its detector"
+    return self.conf.http.answer.get(task) or self.engine.tasks.get(task, {}).get("answer")
 
 # %% ../../nbs/service/07h_respond.ipynb #35f5ea15
 NO_WATCH = "This server keeps no watch over its posts. Its operator can turn that on with watch.enabled."

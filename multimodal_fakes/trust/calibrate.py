@@ -49,7 +49,7 @@ from multimodal_fakes.metrics import (
     truth,
     yes_no,
 )
-from ..record import expert_model, expert_step, in_one_word
+from ..record import checked_words, expert_model, expert_step, in_one_word, load_words
 from multimodal_fakes.trust.calibrators import (
     PatternCalibrator,
     decision_folds,
@@ -531,6 +531,7 @@ def make_bundle(
     shares,             # of the classes in training, the answer where nothing is seen
     text:dict,          # of `text_settings`
     without=(),         # experts that cannot tell what is familiar, of `ood.fit_task`
+    answer=None,        # class → what answers call it, of `TaskWords`; its name if none
 ) -> dict: # content of detector.json
     "The description of a detector"
     classes = p["classes"]
@@ -558,7 +559,8 @@ def make_bundle(
         **text,
         clip=p["clip"],
         protocol=p["hash"],
-        versions=p["versions"])
+        versions=p["versions"],
+        **({"answer": checked_words(answer, classes, f"conf/task/{p['task']}.yaml, answer")} if answer else {}))
 
 def _inputs(p):
     "Modalities that what ships looks at, in order"
@@ -817,7 +819,8 @@ def calibrate_all(
     _write_decisions(out/"Step_5"/task, p, rules, decision, decisions, _curves(home, p, fitted, test))
     familiar, without = fit_task(home, task, p["asks"], datasets, rules.familiar)
     text = text_settings(home, datasets)
-    bundle = make_bundle(p, calibration, decision, rules.purpose, decisions, shares, text, without)
+    answer = load_words(task, Path(home)/"conf/task").answer
+    bundle = make_bundle(p, calibration, decision, rules.purpose, decisions, shares, text, without, answer)
     write_bundle(bundle, familiar, Path(home)/"models"/task, out/"models"/task)
     return summary | dict(decisions=decisions)
 
