@@ -7,10 +7,16 @@ from multimodal_fakes.detect.fetch import UrlPolicy
 from multimodal_fakes.detect.predict import Ready
 from multimodal_fakes.detect.predict import Seen
 from multimodal_fakes.fuse.combine import Evidence
+from multimodal_fakes.training.functions import predict_multimodal as predict_multimodal
+from multimodal_fakes.training.functions import train_audio as train_audio
+from multimodal_fakes.training.functions import train_fusion as train_fusion
+from multimodal_fakes.training.functions import train_image as train_image
+from multimodal_fakes.training.functions import train_text as train_text
+from multimodal_fakes.training.functions import train_video as train_video
 from typing import Any
 import numpy as np
 
-__all__ = ["Detector", "Answer", "__version__"]
+__all__ = ["Detector", "Answer", "train_text", "train_image", "train_audio", "train_video", "train_fusion", "predict_multimodal", "__version__"]
 __version__: str
 
 class Detector:
