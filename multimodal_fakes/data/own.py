@@ -306,7 +306,8 @@ def _files(asked, path, said, home, where):
     if not said.get("validation"): return [entry]
     other = _table(said["validation"], home, where)
     if other.parent != path.parent or other == path:
-        raise FakesError(f"{where}: data: validation: {other} should be another table in {path.parent}, beside {path.name}.")
+        raise FakesError(f"{where}: data: validation: {other} should be another table in {path.parent}, "
+                         f"beside {path.name}.")
     return [entry | {"split": "train"}, {"path": other.name, "split": "val"}]
 
 # %% ../../nbs/data/01ab_own.ipynb #389b8cdf

@@ -21,6 +21,7 @@ from ..detect import answers
 from ..detect.answers import TRAITS, says
 from ..media import IMAGES
 from .intake import all_harmless
+from ..training.orders import Order
 
 # %% ../../nbs/service/07e_messages.ipynb #e856b9fe
 class Body(BaseModel):
@@ -59,9 +60,14 @@ class VideoUrlIn(Body):
         description="https, of a host that this server fetches from, signed if it asks for that")
     task:str|None = TASK
 
-class TrainIn(Body):
-    "A training run"
-    task:str = Field(max_length=100, description="A task of the project's params.yaml", examples=["fake_news"])
+_ORDER = {"train_csv_path": "train.csv", "validation_csv_path": "validation.csv", "model_ckpt": "small_text",
+          "sample_number": 0.5, "batch_size": 32, "epochs": 3, "lr": 0.001}
+
+class TrainIn(Order):
+    "A training run: of a task of the project, or on a table alone"
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": _ORDER})
+    task:str = Field("", max_length=100, examples=["fake_news"],
+        description="A task of the project's params.yaml; none where train_csv_path names a table")
     settings:dict[str, Any] = Field(
         default_factory=dict, max_length=30, examples=[{"epochs": 3}],
         description="Of the expert's recipe, laid over those of params.yaml")
@@ -247,8 +253,9 @@ def json_schema(
 ) -> dict: # of OpenAPI
     "A JSON body, with the example of the fields that must be there"
     required = {k: f.examples[0] for k, f in model.model_fields.items() if f.examples and f.is_required()}
+    own = model.model_config.get("json_schema_extra", {})       # where a body has several forms, one of them
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"application/json": {"schema": schema, "example": required}}
+    return {"application/json": {"schema": schema, "example": own.get("example", required)}}
 
 # %% ../../nbs/service/07e_messages.ipynb #7e671349
 WHY = {  # status → when, and what to do

@@ -12,8 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import FakesError, need
-from ..data.own import SEEN
+from ..core import FakesError
 from ..detect.answers import Answer
 from ..line import environment, stage_environment
 from .orders import KINDS, home_with, metrics_of, order_of, ordered, run_name
@@ -39,8 +38,8 @@ def _as_file(table, name, folder, columns):
     if table is None or not hasattr(table, "to_json"): return table and Path(table).expanduser().absolute()
     named = [column for column in columns if column in table]
     if named:
-        raise FakesError(f"A table in memory does not say where the files of {', '.join(named)} lie. Save it beside them, "
-                         "such as frame.to_csv('posts.csv', index=False), and name that file.")
+        raise FakesError(f"A table in memory does not say where the files of {', '.join(named)} lie. Save it beside "
+                         "them, such as frame.to_csv('posts.csv', index=False), and name that file.")
     table.to_json(folder/f"{name}.jsonl", orient="records", lines=True, force_ascii=False)
     return folder/f"{name}.jsonl"
 

@@ -27,8 +27,8 @@ from ..settings import BATCH, ROWS
 from ..workspace import dataset_file, deciding_on, name_for, of_stages, of_table_alone
 
 # %% ../../nbs/training/09_orders.ipynb #fff53406
-_CKPT = ("An encoder of conf/encoder, by its name or that of its weights, or a folder in the folder of weights; for a fusion "
-         "one each: {text: …, image: …}. If it is left out, experts are chosen by the data")
+_CKPT = ("An encoder of conf/encoder, by its name or that of its weights, or a folder in the folder of weights; for a "
+         "fusion one each: {text: …, image: …}. If it is left out, experts are chosen by the data")
 _VALIDATION = "Another table beside it, by which training is watched; taken from the first if it is left out"
 
 class Order(BaseModel):
@@ -72,7 +72,8 @@ def order_of(
     for error in errors:
         name = ".".join(map(str, error["loc"]))
         is_unknown = error["type"] == "extra_forbidden"
-        lines.append(f"nothing reads {name!r}{nearest(name, Order.model_fields)}" if is_unknown else f"{name}: {error['msg']}")
+        unknown = f"nothing reads {name!r}{nearest(name, Order.model_fields)}"
+        lines.append(unknown if is_unknown else f"{name}: {error['msg']}")
     raise FakesError("\n".join(lines))
 
 # %% ../../nbs/training/09_orders.ipynb #ebdcf2f5
@@ -93,8 +94,8 @@ def encoder_for(
     lacks = missing_part(conf, home)
     if not lacks: return conf, made
     there = [name for name in names if not missing_part(load_encoder_conf(name, folder), home)]
-    raise FakesError(f"model_ckpt: {asked} is not on this machine ({lacks}), and nothing is downloaded. Put it into the "
-                     f"folder of weights, or take one that is here: {', '.join(there)}.")
+    raise FakesError(f"model_ckpt: {asked} is not on this machine ({lacks}), and nothing is downloaded. Put it into "
+                     f"the folder of weights, or take one that is here: {', '.join(there)}.")
 
 def called(
     conf,   # of an encoder
@@ -109,8 +110,8 @@ def _of_folder(asked, modality, names, home):
     path = None if "\0" in asked else (place/asked).resolve()
     inside = path and path != place and path.is_relative_to(place) and (path/"config.json").is_file()
     if not inside:
-        raise FakesError(f"model_ckpt: no encoder for {modality} is called {asked[:100]!r}, nor is there such a folder of "
-                         f"weights{nearest(asked[:100], names)}")
+        raise FakesError(f"model_ckpt: no encoder for {modality} is called {asked[:100]!r}, nor is there such a folder "
+                         f"of weights{nearest(asked[:100], names)}")
     if modality not in ("text", "audio"):
         raise FakesError(f"model_ckpt: {asked} is a folder of transformers, which is read for text and audio. For "
                          f"{modality} write a file of conf/encoder that names the weights.")
@@ -135,7 +136,7 @@ def expert_settings(
     modality:str,
     project,         # as for `encoder_for`
     home,            # likewise
-) -> tuple: # settings of an entry of `experts`; path → text of the file that must be made; its encoder, none if not named
+) -> tuple: # settings of an entry of `experts`; path → text of files that must be made; its encoder, none if not named
     "How an expert is trained"
     if not asked: return order.pace, {}, None
     conf, made = encoder_for(asked, modality, project, home)
@@ -228,11 +229,11 @@ def _asked(kind, order, modalities):
     if not said:
         if order.pace and kind != "fusion":
             raise FakesError(f"{', '.join(order.pace)}: these are of an encoder. Name it with model_ckpt, such as "
-                             f"small_{modality_of(kind)}; without one, experts are chosen with settings that fit the data.")
+                             f"small_{modality_of(kind)}; without one, experts are chosen, and how they are trained.")
         return {}
     if isinstance(said, str) and kind == "fusion":
-        raise FakesError(f"model_ckpt: a fusion has an expert for each of {', '.join(modalities)}. Write one each: "
-                         f"{{{modalities[0]}: {said[:100]}, …}}.")
+        raise FakesError(f"model_ckpt: a fusion has an expert for each of {', '.join(modalities)}. "
+                         f"Write one each: {{{modalities[0]}: {said[:100]}, …}}.")
     each = {modality_of(kind): said} if isinstance(said, str) else {modality_of(k): v for k, v in said.items()}
     for modality in each:
         if modality in modalities: continue
