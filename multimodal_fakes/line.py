@@ -727,7 +727,7 @@ def stage_environment(
     why:str,   # what needs it, for the error
 ) -> dict: # name → value
     "The environment of stages; raises where what runs them is not installed"
-    for library in ("dvc", "papermill"): need(library, "pipeline", why)
+    for name in ("dvc", "papermill"): need(name, "pipeline", why)
     return {name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()} | {"PATH": _path()}
 
 def _path():

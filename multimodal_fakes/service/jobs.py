@@ -649,8 +649,8 @@ def _check_together(task, asked, settings, table, order):
         if not task: raise Problem(422, "task: name a task of the project, or a table of your own with train_csv_path.")
         return
     if task or settings or table:
-        raise Problem(422, "train_csv_path: such a table makes a task of its own. Leave out task, settings and table; or "
-                           "to train a task of the project on it as well, name it under table, without train_csv_path.")
+        raise Problem(422, "train_csv_path: such a table makes a task of its own. Leave out task, settings and table; to "
+                           "train a task of the project on it as well, name it under table, without train_csv_path.")
     if asked not in KINDS:
         raise Problem(404, f"On a table {', '.join(KINDS)} are trained, no {asked[:100]!r}.")
 
@@ -847,8 +847,9 @@ async def run_stages(
     tracking=None,     # of `tracking_env`
 ) -> dict: # metrics of the stages
     "Run the stages of a plan under a guard; a cancelled one ends with everything that it started"
+    env = guard_env(job.id, run_env(job.id, work, tracking))
     child = await asyncio.create_subprocess_exec(
-        *guarded(job.id, command or plan.command, seconds), cwd=work, env=guard_env(job.id, run_env(job.id, work, tracking)),
+        *guarded(job.id, command or plan.command, seconds), cwd=work, env=env,
         start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     progress = Progress(plan.n_stages)
     try:
@@ -1023,7 +1024,8 @@ def sweep_runs(
     return ended
 
 # %% ../../nbs/service/07c_jobs.ipynb #140aa29a
-_HALF = re.compile(rf"\.{RUN_NAME.pattern}\.(?P<copy>[0-9a-f]{{16}})", re.ASCII)     # begun by a copy of the service, or half removed
+# begun by a copy of the service, or half removed
+_HALF = re.compile(rf"\.{RUN_NAME.pattern}\.(?P<copy>[0-9a-f]{{16}})", re.ASCII)
 
 def _folders(conf, pattern):
     "Folders of runs whose names fit, the latest first"

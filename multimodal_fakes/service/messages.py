@@ -60,7 +60,7 @@ class VideoUrlIn(Body):
         description="https, of a host that this server fetches from, signed if it asks for that")
     task:str|None = TASK
 
-_ORDER = {"train_csv_path": "train.csv", "validation_csv_path": "validation.csv", "model_ckpt": "small_text",
+_ORDER:dict = {"train_csv_path": "train.csv", "validation_csv_path": "validation.csv", "model_ckpt": "small_text",
           "sample_number": 0.5, "batch_size": 32, "epochs": 3, "lr": 0.001}
 
 class TrainIn(Order):

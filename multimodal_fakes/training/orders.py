@@ -246,7 +246,7 @@ def run_name(
     at:datetime|None=None,   # now if none
 ) -> str:
     "`mmBERT-base_20261127_140509`"
-    plain = re.sub(r"[^A-Za-z0-9.]+", "-", label)[:40].strip("-.") or "run"
+    plain = re.sub(r"[^\w.-]+", "-", label, flags=re.ASCII)[:40].strip("-._") or "run"
     return f"{plain}_{at or datetime.now(UTC):%Y%m%d_%H%M%S}"
 
 # %% ../../nbs/training/09_orders.ipynb #5313e1bc
