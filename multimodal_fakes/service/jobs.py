@@ -649,8 +649,8 @@ def _check_together(task, asked, settings, table, order):
         if not task: raise Problem(422, "task: name a task of the project, or a table of your own with train_csv_path.")
         return
     if task or settings or table:
-        raise Problem(422, "train_csv_path: such a table makes a task of its own. Leave out task, settings and table; to "
-                           "train a task of the project on it as well, name it under table, without train_csv_path.")
+        raise Problem(422, "train_csv_path: such a table makes a task of its own. Leave out task, settings, table; or "
+                           "to train a task on it as well, name it under table, without train_csv_path.")
     if asked not in KINDS:
         raise Problem(404, f"On a table {', '.join(KINDS)} are trained, no {asked[:100]!r}.")
 
@@ -670,7 +670,7 @@ def _plan_expert(conf, params, task, asked, settings, order, home):
     "A run of an expert of a task, and of what stands on it"
     plan, project = plan_run(params, task, asked, settings), Path(conf.project)
     modality = experts_of(task, params)[plan.expert]
-    if isinstance(order.model_ckpt, dict): raise Problem(422, "model_ckpt: an expert starts from one encoder. Name it.")
+    if isinstance(order.model_ckpt, dict): raise Problem(422, "model_ckpt: an expert starts from one encoder, no map.")
     try: more, made, encoder = expert_settings(order, order.model_ckpt, modality, project, home)
     except FakesError as e: raise Problem(422, str(e)) from None
     plan, key = plan_run(params, task, asked, settings, more), expert_key(task, plan.expert)
