@@ -54,7 +54,13 @@ def _keep(folder, project, name):
     shutil.copytree(folder, place)
 
 # %% ../../nbs/training/09b_functions.ipynb #f06966f1
-def _trained(kind, tables, folder, weights, words):
+def _trained(
+    kind:str,       # of `KINDS`
+    tables:tuple,   # to train on, and to validate with
+    folder=None,    # of the project that is made, runs/<encoder>_<time> if none
+    weights=None,   # folder of pretrained weights
+    **words,        # of `training.orders.Order`
+) -> Trained:
     "Make a project of some tables, and run its stages"
     variables, (source, _) = stage_environment(f"train_{kind}"), project_files()
     with environment(variables), home_with(weights) as home, tempfile.TemporaryDirectory() as d:
@@ -72,54 +78,44 @@ def _trained(kind, tables, folder, weights, words):
 def train_text(
     train_csv_path,             # a table: its path, or a DataFrame
     validation_csv_path=None,   # likewise, to validate with; taken from the first if none
-    folder=None,                # of the project that is made, runs/<encoder>_<time> if none
-    weights=None,               # folder of pretrained weights
-    **words,                    # of `training.orders.Order`: model_ckpt, sample_number, epochs, label_column, …
+    **words,                    # of `Order`, such as model_ckpt and epochs; and as for `_trained`, folder and weights
 ) -> Trained:
     "A text expert on a table, and the detector that stands on it"
-    return _trained("text", (train_csv_path, validation_csv_path), folder, weights, words)
+    return _trained("text", (train_csv_path, validation_csv_path), **words)
 
 # %% ../../nbs/training/09b_functions.ipynb #1ea33aab
 def train_image(
     train_csv_path,             # a table: its path, or a DataFrame
     validation_csv_path=None,   # likewise, to validate with; taken from the first if none
-    folder=None,                # of the project that is made, runs/<encoder>_<time> if none
-    weights=None,               # folder of pretrained weights
-    **words,                    # of `training.orders.Order`: model_ckpt, sample_number, epochs, label_column, …
+    **words,                    # of `Order`, such as model_ckpt and epochs; and as for `_trained`, folder and weights
 ) -> Trained:
     "An image expert on a table, and the detector that stands on it"
-    return _trained("image", (train_csv_path, validation_csv_path), folder, weights, words)
+    return _trained("image", (train_csv_path, validation_csv_path), **words)
 
 def train_audio(
     train_csv_path,             # a table: its path, or a DataFrame
     validation_csv_path=None,   # likewise, to validate with; taken from the first if none
-    folder=None,                # of the project that is made, runs/<encoder>_<time> if none
-    weights=None,               # folder of pretrained weights
-    **words,                    # of `training.orders.Order`: model_ckpt, sample_number, epochs, label_column, …
+    **words,                    # of `Order`, such as model_ckpt and epochs; and as for `_trained`, folder and weights
 ) -> Trained:
     "An audio expert on a table of sounds or videos, and the detector that stands on it"
-    return _trained("audio", (train_csv_path, validation_csv_path), folder, weights, words)
+    return _trained("audio", (train_csv_path, validation_csv_path), **words)
 
 # %% ../../nbs/training/09b_functions.ipynb #c984f0cc
 def train_video(
     train_csv_path,             # a table: its path, or a DataFrame
     validation_csv_path=None,   # likewise, to validate with; taken from the first if none
-    folder=None,                # of the project that is made, runs/<encoder>_<time> if none
-    weights=None,               # folder of pretrained weights
-    **words,                    # of `training.orders.Order`: model_ckpt, sample_number, epochs, label_column, …
+    **words,                    # of `Order`, such as model_ckpt and epochs; and as for `_trained`, folder and weights
 ) -> Trained:
     "A video expert on a table, and the detector that stands on it"
-    return _trained("video", (train_csv_path, validation_csv_path), folder, weights, words)
+    return _trained("video", (train_csv_path, validation_csv_path), **words)
 
 def train_fusion(
     train_csv_path,             # a table: its path, or a DataFrame
     validation_csv_path=None,   # likewise, to validate with; taken from the first if none
-    folder=None,                # of the project that is made, runs/<encoder>_<time> if none
-    weights=None,               # folder of pretrained weights
-    **words,                    # of `training.orders.Order`: model_ckpt, sample_number, epochs, label_column, …
+    **words,                    # of `Order`, such as model_ckpt and epochs; and as for `_trained`, folder and weights
 ) -> Trained:
     "An expert for each of text, image, audio and video that a table has, and their fusion"
-    return _trained("fusion", (train_csv_path, validation_csv_path), folder, weights, words)
+    return _trained("fusion", (train_csv_path, validation_csv_path), **words)
 
 # %% ../../nbs/training/09b_functions.ipynb #ff11c03f
 def predict_multimodal(
