@@ -43,7 +43,7 @@ class Order(BaseModel):
     batch_size:int|None = Field(None, ge=1, le=BATCH, description="Posts in a step", examples=[32])
     epochs:int|None = Field(None, ge=1, le=10_000, description="Passes over the training posts", examples=[3])
     lr:float|None = Field(None, gt=0, le=1, description="Peak learning rate", examples=[0.001])
-    text_column:str|list[str] = Field("", max_length=300, description="Of words, `text` if left out", examples=["title"])
+    text_column:str|list[str] = Field("", max_length=300, description="Of words, else `text`", examples=["title"])
     image_column:str = Field("", max_length=300, description="Of paths of pictures, `image`", examples=["picture"])
     audio_column:str = Field("", max_length=300, description="Of paths of sounds, `audio`", examples=["sound"])
     video_column:str = Field("", max_length=300, description="Of paths of videos, `video`", examples=["clip"])
