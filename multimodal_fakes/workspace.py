@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PILOT', 'COPIED', 'ALONE', 'WRITTEN', 'BY_CONTENT', 'CARRIED', 'MAKERS', 'of_stages', 'profile_settings',
-           'with_own_data', 'deciding_on', 'copied_files', 'stated_settings', 'refresh', 'note_params', 'link_data',
-           'use_cache', 'cache_of', 'share_results', 'of_task', 'with_dataset', 'own_dataset', 'name_for',
-           'of_table_alone', 'keep_splits', 'dataset_file', 'project_files', 'library_of', 'make_pilots', 'start_dvc',
-           'Draft', 'make_project', 'drafted']
+           'with_own_data', 'deciding_on', 'dataset_file', 'copied_files', 'stated_settings', 'refresh', 'note_params',
+           'link_data', 'use_cache', 'cache_of', 'share_results', 'of_task', 'with_dataset', 'own_dataset', 'name_for',
+           'of_table_alone', 'keep_splits', 'project_files', 'library_of', 'make_pilots', 'start_dvc', 'Draft',
+           'make_project', 'drafted']
 
 # %% ../nbs/00eb_workspace.ipynb #bd232a7d
 import hashlib
@@ -122,6 +122,13 @@ def deciding_on(
     datasets = [*(rest.get("prepare") or {}).get("datasets", []), own.name]
     said = overlay({"quality": "balanced", "tasks": {own.name: own.task}}, rest)
     return overlay(said, {"prepare": {"datasets": datasets}})
+
+def dataset_file(
+    name:str,
+    conf:dict,   # of the dataset
+) -> dict: # path → text
+    "The configuration of a dataset as a file of a workspace"
+    return {f"conf/dataset/{name}.yaml": yaml.safe_dump(conf, sort_keys=False, allow_unicode=True)}
 
 # %% ../nbs/00eb_workspace.ipynb #9e11f290
 COPIED = ("multimodal_fakes", "conf", "nbs")     # folders
@@ -434,13 +441,6 @@ def keep_splits(
     if not earlier.is_file(): return {}, {}
     name = f"conf/splits/{sha256_file(earlier)[:16]}.json"
     return {"shard": {"keep": name}}, {name: earlier.read_text(encoding="utf-8")}
-
-def dataset_file(
-    name:str,
-    conf:dict,   # of the dataset
-) -> dict: # path → text
-    "The configuration of a dataset as a file of a workspace"
-    return {f"conf/dataset/{name}.yaml": yaml.safe_dump(conf, sort_keys=False, allow_unicode=True)}
 
 # %% ../nbs/00eb_workspace.ipynb #e8fd2929
 CARRIED = "project"      # folder of the installed package
