@@ -1,16 +1,20 @@
 __version__ = "0.8.0"
-__all__ = ["Answer", "Detector", "__version__", "load_model"]
+_SHOWN = {     # name → module that has it
+    "Answer": "detect.answers",
+    "Detector": "detect.predict",
+    "load_model": "detect.predict",
+    **dict.fromkeys(("train_text", "train_image", "train_audio", "train_video", "train_fusion", "predict_multimodal"),
+                    "training.functions"),
+}
+__all__ = ["Answer", "Detector", "__version__", "load_model", "predict_multimodal", "train_audio", "train_fusion", "train_image",
+           "train_text", "train_video"]
 
 
 def __getattr__(name):
     "`from multimodal_fakes import Detector`, loaded when it is asked for"
-    if name in ("Detector", "load_model"):
-        from multimodal_fakes.detect import predict
-        return getattr(predict, name)
-    if name == "Answer":
-        from multimodal_fakes.detect.answers import Answer
-        return Answer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _SHOWN: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+    return getattr(import_module(f"{__name__}.{_SHOWN[name]}"), name)
 
 
 def __dir__(): return sorted({*globals(), *__all__})

@@ -8,20 +8,28 @@ from multimodal_fakes.detect.predict import Ready
 from multimodal_fakes.detect.predict import Seen
 from multimodal_fakes.detect.predict import load_model as load_model
 from multimodal_fakes.fuse.combine import Evidence
+from multimodal_fakes.training.functions import predict_multimodal as predict_multimodal
+from multimodal_fakes.training.functions import train_audio as train_audio
+from multimodal_fakes.training.functions import train_fusion as train_fusion
+from multimodal_fakes.training.functions import train_image as train_image
+from multimodal_fakes.training.functions import train_text as train_text
+from multimodal_fakes.training.functions import train_video as train_video
 from typing import Any
 import numpy as np
 
-__all__ = ["Detector", "Answer", "load_model", "__version__"]
+__all__ = ["Detector", "Answer", "load_model", "train_text", "train_image", "train_audio", "train_video", "train_fusion", "predict_multimodal", "__version__"]
 __version__: str
 
 class Detector:
     """A trained detector of one task: `Detector.load('models/fake_news').predict(text=…, image=…)`"""
     runtime: str
     precision: str
+    aggregation: str
     threads: Any
     readers: Any
     bundle: dict
     version: Any
+    spoken: Any
     experts: dict
     fusion: Any
     familiar: Any
@@ -35,7 +43,7 @@ class Detector:
     calibration: Any
     sets: Any
 
-    def __init__(self, bundle: dict, experts: dict, fusion=None, familiar=None, urls: UrlPolicy | None=None, folder=None, runtime: str='torch', threads: int=0, precision: str='float32'):
+    def __init__(self, bundle: dict, experts: dict, fusion=None, familiar=None, urls: UrlPolicy | None=None, folder=None, runtime: str='torch', threads: int=0, precision: str='float32', aggregation: str='whole'):
         """bundle: detector.json
         experts: name → expert
         fusion: `Strategy`, none where one expert ships alone
@@ -45,10 +53,11 @@ class Detector:
         runtime: of the experts and the fusion
         threads: that prepare posts, all cores if zero
         precision: of the networks of torch, of `PRECISIONS`
+        aggregation: how a video is judged: whole, or by its windows, see `windows_counted`
         """
 
     @classmethod
-    def load(cls, source, runtime: str='auto', threads: int=0, urls: UrlPolicy | None=None, device: str='auto', precision: str='auto') -> Detector:
+    def load(cls, source, runtime: str='auto', threads: int=0, urls: UrlPolicy | None=None, device: str='auto', precision: str='auto', aggregation: str='whole') -> Detector:
         """Read a bundle whose files are as the stages wrote them; raises where one is not
 
         source: models/<task>, or whatever `find_bundle` finds: an archive, an address, a release
@@ -57,6 +66,7 @@ class Detector:
         urls: from where pictures and videos may be fetched, nowhere if none
         device: cpu, cuda, cuda:0, mps; auto: the best that is here
         precision: of torch, see `pick_precision`
+        aggregation: of a video: whole, or mean, max or top3 of its windows
         """
 
     @property
@@ -208,6 +218,13 @@ class Detector:
         return: name of each expert → share, together 1; none for those that ship
         """
 
+    def cut(self, text: str | None, max_length=None) -> tuple:
+        """The beginning of a text
+
+        max_length: tokens that are left, as for `read_length`; all if none
+        return: the text; see `tokens` of `Answer`, none where nothing was asked for
+        """
+
     def far(self, seen: dict) -> list:
         """How unlike the known each post is
 
@@ -218,7 +235,7 @@ class Detector:
     def prepare(self, post: dict, weights=None) -> Ready:
         """All that is done to a post before the networks see it; raises as `look`
 
-        post: with `text`, `image` and `video`, any may be None, and `weights` where it has its own
+        post: with `text`, `image` and `video`, any may be None, and what it asks for: `weights`, `max_length`
         weights: of the experts, as for `shares_of`; those that ship if none
         """
 
@@ -232,10 +249,10 @@ class Detector:
     def predict_batch(self, posts, weights=None, traits=()) -> list[Answer]:
         """Judge posts together
 
-        posts: dicts with `text`, `image` and `video`, any may be None, and `weights` where a post has its own; or texts, or a DataFrame
+        posts: dicts with `text`, `image` and `video`, any may be None, and what a post asks for: `weights`, `max_length`, `timeline`; or texts, or a DataFrame
         weights: of the experts, as for `shares_of`; those that ship if none
         traits: names of `TRAITS` that stand beside each answer
-        return: with `ignored`
+        return: with `ignored`, and what was asked for
         """
 
     def judge_ready(self, ready: list, traits=()) -> list[Answer]:
@@ -255,14 +272,15 @@ class Detector:
         return: a dict for each post
         """
 
-    def predict(self, text: str | None=None, image=None, video=None, weights=None) -> Answer:
+    def predict(self, text: str | None=None, image=None, video=None, weights=None, max_length=None) -> Answer:
         """Judge one post, and say where in a video the evidence is
 
         text: caption, headline, title
         image: path, URL, bytes, PIL image or `PictureFile`
-        video: path, URL or bytes, of a video or of sound alone
+        video: path, URL or bytes, of a video or of sound alone; or a folder of frames, `data.frames`
         weights: of the experts, as for `shares_of`; those that ship if none
-        return: with `ignored`; of a video also `timeline` and `frames`
+        max_length: tokens of the text that are looked at, as many as the experts read if none
+        return: with `ignored`; of a video also `timeline` and `frames`; of a text with `max_length` also `tokens`
         """
 
     def timeline(self, video, n_frames: int=3, weights=None) -> dict:
@@ -271,7 +289,23 @@ class Detector:
         video: path or bytes
         n_frames: most that are named
         weights: of the experts, as for `shares_of`
-        return: timeline and frames, see above
+        return: timeline, frames and face, see `Answer`
+        """
+
+    def by_windows(self, samples: dict, shares=None, beside=...) -> tuple:
+        """Each window of a video judged alone, with whatever else there is of the post
+
+        samples: of one post, as `look` gives them
+        shares: of `shares_of`
+        beside: what `look` says of its quality
+        return: from and to (w, 2) in seconds of what was cut out; what lies in each window; probabilities (w, C)
+        """
+
+    def judge_clips(self, samples, quality, seen=None, weights=None) -> np.ndarray:
+        """Judge what was looked at; a video by its windows, where `aggregation` says so
+
+        weights: as for `judge`
+        return: (n, C) calibrated probabilities
         """
 
     def film(self, video) -> tuple:

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['QUALITIES', 'TIMED', 'FITS', 'PIECES', 'STEPS', 'FEWEST', 'MOST_EPOCHS', 'LARGE', 'START', 'PLAN', 'LATER', 'Facts',
            'read_facts', 'missing_part', 'Offer', 'seconds_each', 'speaks', 'fitting', 'epochs_for', 'loss_for',
-           'training_settings', 'Option', 'Wish', 'minutes_for', 'why_untrained', 'wishes', 'Chosen', 'grant',
-           'entries', 'fusion_for', 'without_setting', 'with_setting', 'lacking', 'planned_paths', 'without_plan',
-           'with_plan', 'read_plan', 'Data', 'choose', 'offers_of', 'make_plan', 'unplanned', 'plan_text', 'plot_plan']
+           'training_settings', 'rates_for', 'Option', 'Wish', 'minutes_for', 'why_untrained', 'wishes', 'Chosen',
+           'grant', 'entries', 'fusion_for', 'without_setting', 'with_setting', 'lacking', 'planned_paths',
+           'without_plan', 'with_plan', 'read_plan', 'Data', 'choose', 'offers_of', 'make_plan', 'unplanned',
+           'plan_text', 'plot_plan']
 
 # %% ../nbs/00ed_quality.ipynb #529a7579
 import importlib.util
@@ -214,11 +215,17 @@ def training_settings(
     n = facts.has[conf.modality]
     batch = 8 if conf.modality == "video" else 16 if n < 2000 else 32
     settings = {"epochs": epochs_for(n, batch, steps), "batch_size": batch, "patience": 3, "loss": loss_for(facts)}
-    if not conf.source: return settings | {"patience": 6}      # rates are those of `expert.<modality>`
+    return settings | (rates_for(conf) or {"patience": 6})
+
+def rates_for(
+    conf,   # of an encoder
+) -> dict: # of an entry of `experts`; empty for one from scratch, whose rates are those of `expert.<modality>`
+    "How fast a pretrained encoder is trained further"
+    if not conf.source: return {}
     large = conf.parameters >= LARGE
-    settings |= {"lr": 2e-5 if large else 5e-5, "layer_decay": 0.9, "weight_decay": 0.01}
-    if conf.modality == "text": return settings
-    return settings | {"frozen_epochs": 5, "lr": 2e-5 if large else 2e-4}
+    rates = {"lr": 2e-5 if large else 5e-5, "layer_decay": 0.9, "weight_decay": 0.01}
+    if conf.modality == "text": return rates
+    return rates | {"frozen_epochs": 5, "lr": 2e-5 if large else 2e-4}
 
 # %% ../nbs/00ed_quality.ipynb #6e1cfccd
 START = 0.3       # minutes of a stage until it works: a kernel, torch, the notebook

@@ -56,6 +56,8 @@ class Prepare(Section):
     "Read published datasets, check them, find duplicates"
     datasets:list[str] = text("names of files in conf/dataset")
     max_rows:int = count("rows read of each file, all if zero", most=ROWS)
+    sample:float = Field(
+        0.0, ge=0, le=ROWS, description="of each dataset's posts: up to 1 a share, else a number; all if 0")
     error_budget:float = share("share of a dataset's rows that may be rejected")
     missing_budget:float = share("share of the files that a dataset's rows name that may be lost", 0.05)
     max_megapixels:float = Field(gt=0, le=1000, description="larger pictures are refused before decoding")

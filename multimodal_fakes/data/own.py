@@ -44,7 +44,7 @@ def _stated(data, where):
         raise FakesError(f"{where}: data: expected the path of a table, or `{{table: path, text: column, …}}`, "
                          f"not {data!r:.80}.")
     further = [key for key in DatasetConf.model_fields if key not in _FOLLOWS]
-    known = ["table", "sql", "query", ANSWER, "positive", *SEEN, *further]
+    known = ["table", "validation", "sql", "query", ANSWER, "positive", *SEEN, *further]
     for key in said:
         if key not in known: raise FakesError(f"{where}: data: nothing reads {key!r}{nearest(key, known)}")
     return said
@@ -264,7 +264,7 @@ def own_data(
     seen, notes = _without_empty(seen, cells)
     if not seen and "text_file" not in said: raise FakesError(f"{where}: data: {', '.join(looked)} are empty.")
     conf:dict = {"title": f"{path.name}, a table of one's own", "licence": "that of the table's owner"}
-    conf |= {"obtain": f"The table is {path}.", "files": [_entry(asked, path)]}
+    conf |= {"obtain": f"The table is {path}.", "files": _files(asked, path, said, home, where)}
     conf |= _beside(said, columns, cells, where) | _parts(seen, cells, path, where)
     field, label, sentences = _question(said, answer, cells, name)
     further = {k: v for k, v in said.items() if k in DatasetConf.model_fields and k not in conf}
@@ -298,6 +298,17 @@ def _asked(said, name, home, where):
 def _entry(asked, path):
     "The entry of the table as a configuration holds it"
     return {"path": path.name} | ({"sql": asked.sql, "query": asked.query} if asked.sql else {})
+
+# %% ../../nbs/data/01ab_own.ipynb #2b0924ac
+def _files(asked, path, said, home, where):
+    "The entries of the table and of the one to validate with, where there is one"
+    entry = _entry(asked, path)
+    if not said.get("validation"): return [entry]
+    other = _table(said["validation"], home, where)
+    if other.parent != path.parent or other == path:
+        raise FakesError(f"{where}: data: validation: {other} should be another table in {path.parent}, "
+                         f"beside {path.name}.")
+    return [entry | {"split": "train"}, {"path": other.name, "split": "val"}]
 
 # %% ../../nbs/data/01ab_own.ipynb #389b8cdf
 def _without_empty(seen, cells):

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['LANGUAGES', 'CALLED', 'SHORTCUT', 'FEWEST', 'MOST_BYTES', 'detect_languages', 'probe_clip', 'probe_clips',
            'add_clips', 'add_texts', 'add_pictures', 'take_placeholders', 'add_languages', 'properties',
-           'find_shortcuts', 'count_duplicates', 'describe', 'check_budget', 'check_answers', 'prepare_all', 'summary',
-           'obtain', 'plot_inventory', 'plot_examples', 'plot_shortcuts', 'plot_properties', 'problem_table']
+           'find_shortcuts', 'count_duplicates', 'describe', 'check_budget', 'check_answers', 'draw_sample',
+           'prepare_all', 'summary', 'obtain', 'plot_inventory', 'plot_examples', 'plot_shortcuts', 'plot_properties',
+           'problem_table']
 
 # %% ../../nbs/data/01b_prepare.ipynb #19a7c4ce
+import hashlib
 import http.client
 import urllib.error
 import urllib.parse
@@ -504,12 +506,29 @@ def check_answers(
         own = [conf for conf in confs if field in conf.labels]
         all_classes(field, own, {c for conf in own for c in inventory[conf.name]["classes"].get(field, ())})
 
+# %% ../../nbs/data/01b_prepare.ipynb #797817b0
+def draw_sample(
+    raw:Raw,        # of `read_dataset`
+    sample:float,   # up to 1 a share of the posts, else their number; all if zero
+) -> Raw:
+    "Some posts of a dataset, of each published split the same share"
+    n = len(raw.examples)
+    share = sample if sample <= 1 else sample / max(n, 1)
+    if not share or share >= 1 or raw.conf.tests_only: return raw
+    by_split = defaultdict(list)
+    for i, e in enumerate(raw.examples): by_split[e["split"]].append((_place(e["id"]), i))
+    drawn = [i for places in by_split.values() for _, i in sorted(places)[:max(1, round(share * len(places)))]]
+    return raw._replace(examples=[raw.examples[i] for i in sorted(drawn)], ties=[raw.ties[i] for i in sorted(drawn)])
+
+def _place(id): return hashlib.sha256(id.encode()).hexdigest()
+
 # %% ../../nbs/data/01b_prepare.ipynb #80d77176
 def prepare_all(
     home,                       # holds Datasets/
     out,                        # receives Step_1/
     datasets:list,              # names of files in conf/dataset
     max_rows:int=0,             # of each file, all if zero
+    sample:float=0,             # as of `draw_sample`, all if zero
     error_budget:float=.05,     # share of a dataset's rows that may be rejected
     missing_budget:float=.05,   # share of the files that its rows name that may be lost
     max_megapixels:float=40,    # larger pictures are refused before decoding
@@ -521,7 +540,7 @@ def prepare_all(
     "Read, check and group datasets: writes Step_1/inventory.json, examples.jsonl, metrics.json"
     folder, step = Path(home)/"Datasets", Path(out)/"Step_1"
     confs = [load_dataset_conf(name, conf_folder, "prepare") for name in dict.fromkeys(datasets)]
-    raws = [read_dataset(conf, folder, max_rows) for conf in confs]
+    raws = [draw_sample(read_dataset(conf, folder, max_rows), sample) for conf in confs]
     named = [named_files(raw.examples) for raw in raws]
     add_texts(raws, folder)
     add_clips(raws, folder)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['OPEN', 'ENDED', 'LOOK', 'BEAT', 'STALE', 'rows', 'STOPPED', 'FIXED', 'KEPT', 'SIGNED_IN', 'BEGUN', 'OVER', 'RUN_NAME',
            'STOPPED_RUN', 'moment', 'now', 'Job', 'Cargo', 'JobsConf', 'Jobs', 'TrainConf', 'Plan', 'expert_of',
-           'plan_run', 'table_in', 'with_table', 'tracking_env', 'run_env', 'join_copies', 'make_run', 'Progress',
-           'run_stages', 'run_metrics', 'Runs', 'sweep_runs', 'clean_runs']
+           'plan_run', 'table_in', 'with_table', 'plan_of', 'tracking_env', 'run_env', 'join_copies', 'make_run',
+           'Progress', 'run_stages', 'Runs', 'sweep_runs', 'clean_runs']
 
 # %% ../../nbs/service/07c_jobs.ipynb #7cneed00
 from ..core import need
@@ -57,18 +57,31 @@ from sqlalchemy import (
 
 from ..core import FakesError, nearest, overlay, patch, read_json, read_yaml, write_json
 from ..data.databases import alone
-from ..data.own import OwnData
+from ..data.own import SEEN, OwnData
+from ..experts.confs import load_encoder_conf
 from ..line import PER_TASK, TRACK, experts_of, stage_params, task_stages, trackers_asked
-from ..record import expert_key, expert_step
+from ..record import expert_key
 from .guard import MARK, end_run, guard_env, guarded
 from .intake import Intake, Limits, Problem
 from .store import Store, StoreError
 from ..settings import Section
 from ..track.trackers import told_as, tracker_names
+from multimodal_fakes.training.orders import (
+    KINDS,
+    Order,
+    called,
+    expert_settings,
+    home_with,
+    metrics_of,
+    ordered,
+    run_name,
+    sampled,
+)
 from multimodal_fakes.workspace import (
     dataset_file,
     keep_splits,
     link_data,
+    name_for,
     of_task,
     own_dataset,
     share_results,
@@ -220,7 +233,7 @@ class Jobs:
         owner:str|None=None,   # whose it must be, anybody's if none
     ) -> Job:
         "A job of any copy; one that is not there, or not yours, is a `Problem` 404"
-        if not re.fullmatch("[0-9a-zA-Z-]{1,64}", id): raise Problem(404, _NO_JOB)
+        if not re.fullmatch(r"[0-9a-zA-Z._-]{1,64}", id): raise Problem(404, _NO_JOB)
         job = self.here.get(id) or await self.store.ask(partial(self._read, id))
         if job is None or owner not in (None, job.owner): raise Problem(404, _NO_JOB)
         return job
@@ -287,6 +300,7 @@ def _enter(self:Jobs, job, asked, is_full):
         if earlier: return earlier
         if is_full: raise Problem(503, "Too many jobs are waiting. Try again in a minute.", retry_after=30)
         self._check_share(connection, job.kind, asked["client"])
+        job.id = _free(connection, job.id)
         known = dict(id=job.id, kind=job.kind, owner=job.owner, created=job.created, copy=self.copy, cancel=False)
         row = job.row() | asked | known | dict(heartbeat=self.store.clock())
         connection.execute(insert(rows).values(**row))
@@ -298,6 +312,13 @@ def _under_key(self:Jobs, connection, job, asked):
     row = connection.execute(select(rows).where(*same_key)).mappings().first()
     if row is None or row["body"] == asked["body"]: return row and _job(row)
     raise Problem(409, "This Idempotency-Key was used for another request. Use a new key for new work.")
+
+def _free(connection, id):
+    "A name that no job has: two of one second differ by a number"
+    alike = select(rows.c.id).where(rows.c.id.startswith(id, autoescape=True))
+    taken = set(connection.execute(alike).scalars())
+    names = [id, *(f"{id}_{n}" for n in range(2, len(taken) + 2))]
+    return next(name for name in names if name not in taken)
 
 def _job(row): return Job(**{name: row[name] for name in ("owner", *_SHOWN)})
 
@@ -488,7 +509,7 @@ class TrainConf(Section):
     project:str = "."                         # folder of the project whose pipeline is run
     datasets:str = "Datasets"                 # folder of the datasets
     weights:str = ""                          # folder of pretrained weights, where encoders name any
-    tables:str = ""                           # folder of tables that runs may train on as well, none if empty
+    tables:str = ""                           # folder of tables that runs may train on, none if empty
     track:str = ""                            # trackers of runs, such as mlflow; those of the project if empty
     folder:str = "runs"                       # receives a folder for each run
     running:int = Field(1, ge=1)              # at once
@@ -506,8 +527,18 @@ class Plan:
     targets:tuple        # stages that DVC is asked for
     n_stages:int         # with those that they stand on
     changes:dict         # laid over params.yaml
-    table:str = ""       # of one's own, trained on as well
+    table:str = ""       # of one's own, trained on as well or alone
     own:OwnData|None = None   # what that table says
+    params:dict|None = None   # the whole of params.yaml where a table is all there is, those of the project if none
+    made:dict = field(default_factory=dict)      # path → text of files that the run needs
+    label:str = ""       # of the run, see `run_name`
+
+    @property
+    def command(self) -> list: # words
+        "What runs it: the stages that are asked for, or all of them once experts are chosen"
+        if self.targets: return [sys.executable, "-m", "dvc", "repro", *self.targets]
+        return [sys.executable, "-m", "multimodal_fakes.line", "reproduce"]
+
 
 # %% ../../nbs/service/07c_jobs.ipynb #379b6728
 def expert_of(
@@ -532,26 +563,37 @@ def plan_run(
     task:str,
     asked:str,        # an expert by its name in the task; or its modality, where it is the only one: image is vision
     settings:dict,    # of the expert's recipe, laid over its own
+    more=None,        # settings that an order came to, laid over these
 ) -> Plan:
     "Targets and settings of a run; raises `Problem` 422, 404 where the task has no such expert"
-    tasks = params.get("tasks") or {}
-    if task not in tasks: raise Problem(422, f"No task {task[:100]!r}{nearest(task[:100], tasks)}")
+    _check_task(task, params)
     expert = expert_of(task, asked, experts_of(task, params))
     key = expert_key(task, expert)
     not_theirs = FIXED & set(settings)
     if not_theirs: raise Problem(422, f"These settings are not set from here: {', '.join(sorted(not_theirs))}")
+    settings = settings | (more or {})
     changes = {"experts": {key: settings}} if settings else {}
     try: stage_params("expert", overlay(params, changes), key)
-    except FakesError as e:
-        raise Problem(422, str(e).replace("params.yaml does not fit", "The settings do not fit")) from None
+    except FakesError as e: raise _unfit(e) from None
     targets = (f"expert@{key}", *(f"{stage}@{task}" for stage in PER_TASK))
     n_stages = len(_FIRST_STAGES) + len(task_stages(params)[task])
     return Plan(task, expert, targets, n_stages, changes)
+
+def _check_task(task, params):
+    "Raise where a project has no such task"
+    tasks = params.get("tasks") or {}
+    if task not in tasks: raise Problem(422, f"No task {task[:100]!r}{nearest(task[:100], tasks)}")
+
+def _unfit(e):
+    "An error of settings as the sender's"
+    return Problem(422, str(e).replace("params.yaml does not fit", "The settings do not fit"))
+
 
 # %% ../../nbs/service/07c_jobs.ipynb #a6769024
 def table_in(
     folder:str,   # that the operator names, none if empty
     asked:str,    # path in it
+    name:str="table",   # of the field that asks
 ) -> Path:
     "A table that a run may read; raises `Problem` 403 where there are none, 404 for what is not in the folder"
     if not folder:
@@ -559,7 +601,7 @@ def table_in(
     within = Path(folder).resolve()
     path = None if "\0" in asked else (within/asked).resolve()
     if path and path.is_relative_to(within) and path.is_file(): return path
-    raise Problem(404, f"No table {asked[:100]!r} in the folder of tables.")
+    raise Problem(404, f"{name}: no table {asked[:100]!r} in the folder of tables.")
 
 def with_table(
     plan:Plan,
@@ -569,13 +611,84 @@ def with_table(
 ) -> Plan:
     "A plan that trains on a table as well, which is read here; raises `Problem` 403, 404, 422"
     path = table_in(conf.tables, asked)
-    name = re.sub(r"\W+", "_", path.name.split(".")[0]).strip("_").lower() or "own"
-    if (Path(conf.project)/f"conf/dataset/{name}.yaml").exists(): name = f"own_{name}"
+    name = name_for(path.name.lower(), conf.project)
     try: own = own_dataset(str(path), name, plan.task, params, conf.project)
-    except FakesError as e:
-        said = str(e).replace(f"conf/profile/{name}.yaml: data: ", "").replace(f"{path.parent}/", "")
-        raise Problem(422, said.replace(str(path.parent), "its folder")) from None
+    except FakesError as e: raise Problem(422, _without(path.parent, str(e))) from None
     return replace(plan, table=asked, own=own)
+
+def _without(folder, said):
+    "A sentence about a table that does not say where it lies"
+    return said.removeprefix("data: ").replace(f"{folder}/", "").replace(str(folder), "its folder")
+
+
+# %% ../../nbs/service/07c_jobs.ipynb #006bfe59
+def plan_of(
+    conf:TrainConf,
+    task:str,       # of the project, none if empty
+    asked:str,      # as for `plan_run`, or `fusion`; with a table alone, of `KINDS`
+    settings:dict,  # as for `plan_run`
+    table:str,      # trained on as well, none if empty
+    order:Order,
+) -> Plan:
+    "What a request asks for; raises `Problem`"
+    _check_together(task, asked, settings, table, order)
+    params = read_yaml(Path(conf.project)/"params.yaml")
+    with home_with(conf.weights and Path(conf.project)/conf.weights) as home:
+        if order.train_csv_path: return _plan_table(conf, asked, order, home)
+        plan_it = _plan_fusion if asked == "fusion" else _plan_expert
+        plan = plan_it(conf, params, task, asked, settings, order, home)
+    return with_table(plan, params, conf, table) if table else plan
+
+_OF_TABLE = ("validation_csv_path", *(f"{key}_column" for key in (*SEEN, "label")))
+
+def _check_together(task, asked, settings, table, order):
+    "Raise where a request says both what a task is and what a table is, or neither"
+    if not order.train_csv_path:
+        alone = [name for name in _OF_TABLE if getattr(order, name)]
+        if alone: raise Problem(422, f"{', '.join(alone)}: goes with train_csv_path. Name that table, too.")
+        if not task: raise Problem(422, "task: name a task of the project, or a table of your own with train_csv_path.")
+        return
+    if task or settings or table:
+        raise Problem(422, "train_csv_path: such a table makes a task of its own. Leave out task, settings, table; or "
+                           "to train a task on it as well, name it under table, without train_csv_path.")
+    if asked not in KINDS:
+        raise Problem(404, f"On a table {', '.join(KINDS)} are trained, no {asked[:100]!r}.")
+
+# %% ../../nbs/service/07c_jobs.ipynb #f001d302
+def _plan_table(conf, kind, order, home):
+    "A run whose only task is that of a table"
+    path = table_in(conf.tables, order.train_csv_path, "train_csv_path")
+    other = order.validation_csv_path
+    validation = table_in(conf.tables, other, "validation_csv_path") if other else None
+    try: run = ordered(kind, order, path, validation, conf.project, home)
+    except FakesError as e: raise Problem(422, _without(path.parent, str(_unfit(e).detail))) from None
+    n_stages = len(_FIRST_STAGES) + max(1, len(run.params["experts"])) + len(PER_TASK)
+    about = dict(table=order.train_csv_path, own=run.own, params=run.params, made=run.made, label=run.label)
+    return Plan(run.task, run.expert, (), n_stages, {}, **about)
+
+def _plan_expert(conf, params, task, asked, settings, order, home):
+    "A run of an expert of a task, and of what stands on it"
+    plan, project = plan_run(params, task, asked, settings), Path(conf.project)
+    modality = experts_of(task, params)[plan.expert]
+    if isinstance(order.model_ckpt, dict): raise Problem(422, "model_ckpt: an expert starts from one encoder, no map.")
+    try: more, made, encoder = expert_settings(order, order.model_ckpt, modality, project, home)
+    except FakesError as e: raise Problem(422, str(e)) from None
+    plan, key = plan_run(params, task, asked, settings, more), expert_key(task, plan.expert)
+    name = stage_params("expert", params, key)["encoder"]
+    label = called(encoder or load_encoder_conf(name, project/"conf/encoder"))
+    return replace(plan, made=made, changes=overlay(plan.changes, sampled(order)), label=label)
+
+def _plan_fusion(conf, params, task, asked, settings, order, home):
+    "A run of what stands on the experts of a task"
+    _check_task(task, params)
+    if order.model_ckpt: raise Problem(422, "model_ckpt: it is of an expert. Train that one first: POST /train/text.")
+    own = settings | order.pace
+    changes = {"fusion": {"per_task": {task: own}}} if own else {}
+    try: stage_params("fusion", overlay(params, changes), task)
+    except FakesError as e: raise _unfit(e) from None
+    n_stages = len(_FIRST_STAGES) + len(task_stages(params)[task])
+    targets = tuple(f"{stage}@{task}" for stage in PER_TASK)
+    return Plan(task, "", targets, n_stages, overlay(changes, sampled(order)), label=f"{task}-fusion")
 
 # %% ../../nbs/service/07c_jobs.ipynb #8fadb28f
 KEPT = (
@@ -680,16 +793,20 @@ def _fill(work, project, conf, plan):
     (work/"params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
     named = {"Datasets": conf.datasets, "weights": conf.weights}
     links = {name: (project/folder).resolve() for name, folder in named.items() if folder and (project/folder).is_dir()}
-    if plan.own: return link_data(work, links["Datasets"], links.get("weights"), {plan.own.name: plan.own.folder})
+    if plan.own:
+        beside = work/"Datasets" if plan.params else links["Datasets"]      # a table alone needs no other
+        return link_data(work, beside, links.get("weights"), {plan.own.name: plan.own.folder})
     for name, folder in links.items(): (work/name).symlink_to(folder, target_is_directory=True)
 
 def _settings(project, plan):
     "Settings of a run, and its further files; with a table, of its task alone, the posts of before in their splits"
+    if plan.params: return plan.params, plan.made
     params = overlay(read_yaml(project/"params.yaml"), plan.changes)
-    if not plan.own: return params, {}
+    if "prepare" in plan.changes: params = of_task(params, plan.task)      # other tasks would be read anew as well
+    if not plan.own: return params, plan.made
     kept, made = keep_splits(project)
     own = with_dataset(of_task(params, plan.task), plan.task, plan.own.name)
-    return overlay(own, kept), made | dataset_file(plan.own.name, plan.own.conf)
+    return overlay(own, kept), plan.made | made | dataset_file(plan.own.name, plan.own.conf)
 
 # %% ../../nbs/service/07c_jobs.ipynb #6056716e
 BEGUN = re.compile(r"Running stage '([^']+)'")
@@ -725,25 +842,25 @@ async def run_stages(
     work:Path,         # folder of the run
     job:Job,           # told where it stands
     plan:Plan,
-    command:list|None=None,   # what is started, `dvc repro` of the targets if none
+    command:list|None=None,   # what is started, that of the plan if none
     seconds:float=5.,  # that its processes have for ending by themselves
     tracking=None,     # of `tracking_env`
 ) -> dict: # metrics of the stages
     "Run the stages of a plan under a guard; a cancelled one ends with everything that it started"
-    command = command or [sys.executable, "-m", "dvc", "repro", *plan.targets]
+    env = guard_env(job.id, run_env(job.id, work, tracking))
     child = await asyncio.create_subprocess_exec(
-        *guarded(job.id, command, seconds), cwd=work, env=guard_env(job.id, run_env(job.id, work, tracking)),
+        *guarded(job.id, command or plan.command, seconds), cwd=work, env=env,
         start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     progress = Progress(plan.n_stages)
     try:
         await _follow(child, progress, job, work/"log.txt")
         if await child.wait():
-            stage = progress.running or plan.targets[0]
+            stage = progress.running or next(iter(plan.targets), "plan")
             raise FakesError(f"The stage {stage} failed. The operator finds the reason in the log of this run.")
     finally:
         ending = asyncio.create_task(_end(child, job.id, seconds))
         await asyncio.shield(ending)       # goes on if this is cancelled again
-    return run_metrics(work, plan)
+    return metrics_of(work, plan.task, plan.expert)
 
 # %% ../../nbs/service/07c_jobs.ipynb #9aa85cb9
 async def _end(child, run_id, seconds):
@@ -763,19 +880,9 @@ async def _follow(child, progress, job, log_file):
             log.flush()
             if progress.feed(data.decode("utf-8", "replace")): job.tell(progress.share, progress.running or job.step)
 
-# %% ../../nbs/service/07c_jobs.ipynb #dbab9465
-def run_metrics(
-    work:Path,     # folder of the run
-    plan:Plan,
-) -> dict: # stage → its metrics.json, where there is one
-    "What a finished run achieved"
-    folders = {"expert": work/expert_step(plan.task, plan.expert)}
-    for stage in PER_TASK: folders[stage] = work/"Step_5"/plan.task/stage
-    files = {stage: folder/"metrics.json" for stage, folder in folders.items()}
-    return {stage: read_json(file) for stage, file in files.items() if file.exists()}
-
 # %% ../../nbs/service/07c_jobs.ipynb #6cb01ae9
-RUN_NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
+RUN_NAME = re.compile(      # of earlier versions without an encoder in front
+    r"(?:[A-Za-z0-9][\w.-]*_)?(?P<at>[0-9]{8}[-_][0-9]{6}(?:[-_][0-9a-f]+)?)", re.ASCII)
 
 STOPPED_RUN = "The server was stopped during this run. Start another."
 
@@ -806,17 +913,16 @@ async def start(self:Runs,
     expert:str,    # by its name, or its modality, as for `plan_run`
     settings:dict,
     table:str="",  # as for `table_in`, none if empty
+    order:Order|None=None,   # what is asked in the words of the documents
     **options,     # of `Jobs.submit`
 ) -> Job:
     "Begin a run; raises `Problem`"
     if not self.conf.enabled: raise Problem(403, _OFF)
-    params = read_yaml(Path(self.conf.project)/"params.yaml")
-    plan = plan_run(params, task, expert, settings)
-    if table: plan = await asyncio.to_thread(with_table, plan, params, self.conf, table)
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    body = json.dumps([task, expert, settings, *filter(None, [table])], sort_keys=True)
+    order = order or Order()
+    plan = await asyncio.to_thread(plan_of, self.conf, task, expert, settings, table, order)
+    body = json.dumps([task, expert, settings, table, order.model_dump(exclude_defaults=True)], sort_keys=True)
     work, then = partial(self._train, plan), partial(self._after, plan)
-    return await self.jobs.submit("train", work, id=name, body=body, then=then, **options)
+    return await self.jobs.submit("train", work, id=run_name(plan.label), body=body, then=then, **options)
 
 # %% ../../nbs/service/07c_jobs.ipynb #f859ff57
 @patch
@@ -834,7 +940,7 @@ def _note(self:Runs, plan, job):
     if work.is_dir(): write_json(work/"run.json", _asked(plan) | dict(owner=job.owner) | job.asdict())
 
 def _asked(plan):
-    about = dict(task=plan.task, expert=plan.expert, changes=plan.changes)
+    about = dict(task=plan.task, expert=plan.expert or "all", changes=plan.changes)
     return about | ({"table": plan.table} if plan.table else {})
 
 @patch
@@ -918,13 +1024,15 @@ def sweep_runs(
     return ended
 
 # %% ../../nbs/service/07c_jobs.ipynb #140aa29a
-_HALF = re.compile(rf"\.{RUN_NAME.pattern}\.([0-9a-f]{{16}})")     # begun by a copy of the service, or half removed
+# begun by a copy of the service, or half removed
+_HALF = re.compile(rf"\.{RUN_NAME.pattern}\.(?P<copy>[0-9a-f]{{16}})", re.ASCII)
 
 def _folders(conf, pattern):
     "Folders of runs whose names fit, the latest first"
     folder = Path(conf.folder).resolve()
-    named = [p for p in folder.glob("*") if pattern.fullmatch(p.name)] if folder.is_dir() else []
-    return sorted((p for p in named if p.is_dir() and not p.is_symlink()), reverse=True)
+    there = [p for p in folder.glob("*") if p.is_dir() and not p.is_symlink()] if folder.is_dir() else []
+    named = [(match["at"], p) for p in there if (match := pattern.fullmatch(p.name))]
+    return [p for _, p in sorted(named, reverse=True)]
 
 def _half_made(conf):
     "What a copy that is gone was making or removing"
@@ -934,7 +1042,7 @@ def _half_made(conf):
 def _is_lived(work):
     "Whether the copy of the service that a folder belongs to lives"
     half = _HALF.fullmatch(work.name)
-    try: copy = half[1] if half else (work/"copy").read_text()
+    try: copy = half["copy"] if half else (work/"copy").read_text()
     except FileNotFoundError: return False       # of a version that had no copies
     return not _is_free(work.parent/_COPIES/copy)
 

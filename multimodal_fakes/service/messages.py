@@ -22,6 +22,7 @@ from ..detect import answers
 from ..detect.answers import TRAITS, called, says
 from ..media import IMAGES
 from .intake import all_harmless
+from ..training.orders import Order
 
 # %% ../../nbs/service/07e_messages.ipynb #e856b9fe
 class Body(BaseModel):
@@ -66,6 +67,7 @@ _URL:dict[str, Any] = dict(max_length=4096, examples=["https://media.example.org
 
 class PostIn(Body):
     "One post as JSON: a text, a video to be fetched, or both"
+    model_config = ConfigDict(json_schema_extra={"example": {"video_url": _URL["examples"][0]}})
     text:str|None = Field(None, description="Headline, caption or post", examples=_HEADLINES[:1])
     video_url:str|None = Field(None, **_URL)
     task:str|None = TASK
@@ -84,9 +86,14 @@ def post_of(
     asked = {name: getattr(body, name, None) for name in ("text", "weights", "max_length", "timeline")}
     return {name: str(value) for name, value in asked.items() if value}
 
-class TrainIn(Body):
-    "A training run"
-    task:str = Field(max_length=100, description="A task of the project's params.yaml", examples=["fake_news"])
+_ORDER:dict = {"train_csv_path": "train.csv", "validation_csv_path": "validation.csv", "model_ckpt": "small_text",
+          "sample_number": 0.5, "batch_size": 32, "epochs": 3, "lr": 0.001}
+
+class TrainIn(Order):
+    "A training run: of a task of the project, or on a table alone"
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": _ORDER})
+    task:str = Field("", max_length=100, examples=["fake_news"],
+        description="A task of the project's params.yaml; none where train_csv_path names a table")
     settings:dict[str, Any] = Field(
         default_factory=dict, max_length=30, examples=[{"epochs": 3}],
         description="Of the expert's recipe, laid over those of params.yaml")
@@ -288,13 +295,13 @@ def form_schema(
 # %% ../../nbs/service/07e_messages.ipynb #193b6b77
 def json_schema(
     model:type[BaseModel],
-    *shown:str,   # fields of the example, those that must be there if none
 ) -> dict: # of OpenAPI
-    "A JSON body, with an example"
-    fields = model.model_fields.items()
-    example = {k: f.examples[0] for k, f in fields if f.examples and (k in shown if shown else f.is_required())}
+    "A JSON body, with the example of the fields that must be there"
+    required = {k: f.examples[0] for k, f in model.model_fields.items() if f.examples and f.is_required()}
+    own = model.model_config.get("json_schema_extra", {})       # where a body has several forms, one of them
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"application/json": {"schema": schema, "example": example}}
+    return {"application/json": {"schema": schema, "example": own.get("example", required)}}
+
 
 # %% ../../nbs/service/07e_messages.ipynb #7e671349
 WHY = {  # status → when, and what to do

@@ -409,7 +409,7 @@ async def read_post(
         return json_response(answer)
 
 # %% ../../nbs/service/07i_serve.ipynb #aec95fcf
-POST_BODY = form_schema(*KINDS, "file", *ASKED) | json_schema(PostIn, "video_url")
+POST_BODY = form_schema(*KINDS, "file", *ASKED) | json_schema(PostIn)
 
 @route("post", "/predict", "predict", "predict", 409, *BAD, model=Answer, later=JobOut, body=POST_BODY,
        headers=["Idempotency-Key"])
@@ -534,11 +534,11 @@ async def post_predict_task(request:Request, task:str):
 @route("post", "/train/{expert}", "train", "train", 404, 409, 503, model=RunOut, status=202,
        body=json_schema(TrainIn), headers=["Idempotency-Key"])
 async def post_train(request:Request, expert:str):
-    "Train an expert of a task, by its name, or its modality where it is the only one, and what stands on it"
+    "Train text, image, audio, video or fusion: on a table, or of a task, where an expert may also be named"
     key = idempotency(request)
     service, body = await read_json_of(request, TrainIn)
     whose = dict(owner=request.state.key, client=request.state.limited)
-    job = await service.runs.start(body.task, expert, body.settings, body.table, key=key, **whose)
+    job = await service.runs.start(body.task, expert, body.settings, body.table, body, key=key, **whose)
     return json_response(job.asdict() | {"run_id": job.id}, 202, Location=f"/train/{job.id}")
 
 # %% ../../nbs/service/07i_serve.ipynb #1a7578f3
