@@ -151,7 +151,7 @@ requirements-cpu-torch.lock:      # where nobody has made it yet
 lock-bench: | $(VENV)/bin/uv  ## versions of the benches, from requirements.lock
 	$(COMPILE) bench/requirements.in --constraint requirements.lock --override bench/overrides.txt --universal -o bench/requirements.lock
 
-# deploy/pyproject.toml says for which machines
+# deploy/pyproject.toml says for which machines. MLflow's server does not take all of our versions: a version of ours stays where it fits
 DEPLOY_LOCK = cd deploy && $(COMPILE) --universal --constraint ../requirements.lock
 
 deploy-lock: setup  ## versions of the images, from requirements.lock
@@ -160,7 +160,7 @@ deploy-lock: setup  ## versions of the images, from requirements.lock
 	$(DEPLOY_LOCK) requirements-cpu.in -o requirements-cpu.lock
 	$(DEPLOY_LOCK) requirements-cuda.in -o requirements-cuda.lock
 	$(DEPLOY_LOCK) ../pyproject.toml $(foreach extra,pipeline track postgres gs s3,--extra $(extra)) -o requirements-train.lock
-	cd deploy && $(COMPILE) --universal requirements-mlflow.in -o requirements-mlflow.lock
+	cp requirements.lock deploy/requirements-mlflow.lock && cd deploy && $(COMPILE) --universal requirements-mlflow.in -o requirements-mlflow.lock
 
 LICENCES = _scratch/licences
 
