@@ -29,7 +29,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export settings pilot run quick own compare plots test matrix check lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-proxy deploy-rehearse clean
+.PHONY: help setup setup-bench export settings pilot run quick own compare plots test matrix check check-notebooks check-code check-files check-settings lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-proxy deploy-rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -101,11 +101,21 @@ test: setup  ## every notebook's tests
 matrix: setup  ## each extra from the built wheel in an environment of its own, with the detectors of models/; ONLY="base serve"
 	@python .ci/matrix.py models $(if $(ONLY),--only $(ONLY))
 
-check: setup  ## notebooks are clean, the library is what they export, and both read as they should
+check: check-notebooks check-code check-files check-settings  ## notebooks are clean, the library is what they export, all reads as it should, settings can be used
+
+check-notebooks: setup
 	@nbdev_clean && nbdev_export && git diff --exit-code -- nbs multimodal_fakes
+
+check-code: setup
 	@ruff check nbs multimodal_fakes bench deploy .ci
 	@mypy
 	@python .ci/house.py
+
+check-files: setup
+	@python .ci/files.py
+
+check-settings: setup
+	@python .ci/settings.py
 
 lab: setup  ## JupyterLab on this project; it prints its address
 	jupyter lab --notebook-dir=nbs --no-browser $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -141,7 +151,7 @@ requirements-cpu-torch.lock:      # where nobody has made it yet
 lock-bench: | $(VENV)/bin/uv  ## versions of the benches, from requirements.lock
 	$(COMPILE) bench/requirements.in --constraint requirements.lock --override bench/overrides.txt --universal -o bench/requirements.lock
 
-# deploy/pyproject.toml says for which machines
+# deploy/pyproject.toml says for which machines. MLflow's server does not take all of our versions: a version of ours stays where it fits
 DEPLOY_LOCK = cd deploy && $(COMPILE) --universal --constraint ../requirements.lock
 
 deploy-lock: setup  ## versions of the images, from requirements.lock
@@ -149,24 +159,29 @@ deploy-lock: setup  ## versions of the images, from requirements.lock
 	$(DEPLOY_LOCK) requirements-build.in -o requirements-build.lock
 	$(DEPLOY_LOCK) requirements-cpu.in -o requirements-cpu.lock
 	$(DEPLOY_LOCK) requirements-cuda.in -o requirements-cuda.lock
+	$(DEPLOY_LOCK) ../pyproject.toml $(foreach extra,pipeline track postgres gs s3,--extra $(extra)) -o requirements-train.lock
+	cp requirements.lock deploy/requirements-mlflow.lock && cd deploy && $(COMPILE) --universal requirements-mlflow.in -o requirements-mlflow.lock
 
 LICENCES = _scratch/licences
 
 deploy-licences: setup  ## licences of what the images hold, from environments made of their locks (6 GB)
-	@for image in cpu cuda; do \
+	@for image in cpu cuda mlflow; do \
 	  uv venv --quiet --clear --python 3.11 $(LICENCES)/$$image && \
 	  uv pip install --quiet --no-deps --require-hashes --python $(LICENCES)/$$image/bin/python -r deploy/requirements-$$image.lock || exit 1; \
 	done
-	python deploy/licences.py cpu=$(LICENCES)/cpu/lib/python3.11/site-packages cuda=$(LICENCES)/cuda/lib/python3.11/site-packages
+	python deploy/licences.py $(foreach image,cpu cuda mlflow,$(image)=$(LICENCES)/$(image)/lib/python3.11/site-packages)
 
-deploy-lint: setup-bench  ## Dockerfiles, compose and Kubernetes manifests through their linters
-	hadolint --failure-threshold style deploy/Dockerfile.cpu deploy/Dockerfile.cuda
-	yamllint --strict -c deploy/.yamllint deploy
+deploy-lint: setup-bench  ## Dockerfiles, compose, Kubernetes and cloud manifests, workflows through their linters
+	hadolint --failure-threshold style deploy/Dockerfile.*
+	yamllint --strict -c deploy/.yamllint deploy .github/workflows .pre-commit-config.yaml
 	check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
-	kubernetes-validate --strict $(filter-out %/kustomization.yaml %/copies/deployment.yaml,$(wildcard deploy/k8s/base/*.yaml deploy/k8s/copies/*.yaml deploy/k8s/retrain/*.yaml))
+	check-jsonschema --builtin-schema vendor.cloudbuild deploy/clouds/cloudbuild.yaml
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	kubernetes-validate --strict deploy/minikube/volume.yaml $(filter-out %/kustomization.yaml %/copies/deployment.yaml,$(wildcard deploy/k8s/base/*.yaml deploy/k8s/copies/*.yaml deploy/k8s/retrain/*.yaml))
 	@mkdir -p _scratch
-	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/copies deploy/k8s/gpu deploy/k8s/retrain; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
-	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml --profile postgres --profile gpu config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
+	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/copies deploy/k8s/gpu deploy/k8s/retrain deploy/minikube; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
+	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml $(foreach profile,postgres gpu mlflow train,--profile $(profile)) config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
 	@if command -v promtool >/dev/null; then promtool check rules deploy/alerts.yaml; else echo "promtool is not here: alerts.yaml was held against the names of the metrics only"; fi
 	python deploy/check.py
 	python deploy/proxy.py
@@ -178,7 +193,7 @@ REHEARSAL = /var/tmp/mmfakes_rehearsal
 deploy-proxy: setup  ## nginx.conf before a service on loopback: who the client is, forged addresses, large bodies, a restart; MODELS=…
 	python deploy/proxy.py --models $(MODELS)
 
-deploy-rehearse: setup  ## build an image step by step and run its service, without Docker: IMAGE=cuda MODELS=… REHEARSAL=a folder on disk; needs root
+deploy-rehearse: setup  ## build an image step by step and run it, without Docker: IMAGE=cuda, train or mlflow, MODELS=… REHEARSAL=a folder on disk; needs root
 	python deploy/rehearse.py deploy/Dockerfile.$(IMAGE) --models $(MODELS) --scratch $(REHEARSAL) $(REHEARSE)
 
 clean:  ## remove the environment, scratch, caches and results, not Datasets

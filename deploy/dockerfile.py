@@ -346,6 +346,7 @@ class Builder:
                     raise StepError(f"COPY --from={stage.name} {source}: {to} is there already")
                 unmount(self.image.root)      # files below a mounted overlay must not change
                 where = self.image.home/"upper"/to.relative_to(self.image.root)
+                where.parent.mkdir(parents=True, exist_ok=True)      # it may be there in the base alone
                 subprocess.run(["cp", "-al", stage.home/"upper"/relative, where], check=True)
                 lay_over(self.image)
 

@@ -1,6 +1,6 @@
 """Licences of what the images hold: read from installed packages, held against judged.yaml, written to LICENCES.md.
 
-    python deploy/licences.py cpu=FOLDER cuda=FOLDER    # site-packages; `make deploy-licences` makes them
+    python deploy/licences.py cpu=FOLDER cuda=FOLDER mlflow=FOLDER    # site-packages; `make deploy-licences` makes them
 
 What is linked into a library leaves no trace but in licence files: one that names the GPL needs a line of its own in
 judged.yaml.
@@ -151,7 +151,7 @@ have theirs in /usr/share/doc and /usr/local/lib/python3.11/LICENSE.txt.
 """
 TAIL = """
 
-## Not in an image, but in an environment that trains
+## In the image that trains, which whoever uses it builds, and in an environment that does; in no other image
 
 """
 

@@ -1,4 +1,4 @@
-"""Build an image and run its service without Docker, and say what happened.
+"""Build an image and run it without Docker, and say what happened.
 
     python deploy/rehearse.py deploy/Dockerfile.cpu --models models --scratch /var/tmp/rehearsal
 
@@ -6,7 +6,8 @@ The base image is a folder with Debian and its Python, made once with debootstra
 top of it. The service then runs as the image says, by ENTRYPOINT and CMD: as its user, without more rights, on a root
 file system that it cannot write, without a network, and with the settings, models and keys where compose.yaml puts
 them. It must become alive and ready, judge the golden sample of every detector, and end in time when it is told to
-stop. Linux and root; nothing is left running or mounted: all happens in namespaces of its own, which end with it.
+stop. The image that trains makes a project and trains in it; MLflow's server keeps a version and names it. Linux and
+root; nothing is left running or mounted: all happens in namespaces of its own, which end with it.
 """
 import argparse
 import ctypes
@@ -81,9 +82,9 @@ def python_inside(
         raise StepError(f"{code!r} failed in the image")
     return out.decode()
 
-def compose_service() -> dict:
-    "The service as compose.yaml runs it"
-    return yaml.safe_load((HERE/"compose.yaml").read_text())["services"]["serve"]
+def compose_service(name="serve") -> dict:
+    "A service as compose.yaml runs it"
+    return yaml.safe_load((HERE/"compose.yaml").read_text())["services"][name]
 
 def set_value(conf, setting):
     "engine.device=cpu, into settings"
@@ -109,10 +110,18 @@ def furnish(
         image.inside(path).write_text(text)
     mount("--bind", models, image.inside("/models"))
     mount("-o", "remount,bind,ro", image.inside("/models"))
-    for place in compose_service()["tmpfs"]:
+    seal(image, "serve", "/data")
+
+def seal(
+    image,
+    service,   # of compose.yaml
+    folder,    # its user's own
+):
+    "Scratch as compose.yaml has it, and a folder of the user's; nothing else can be written from now on"
+    for place in compose_service(service)["tmpfs"]:
         path, _, options = place.partition(":")
         mount("-t", "tmpfs", "-o", options, "tmpfs", image.inside(path))
-    mount("-t", "tmpfs", "-o", f"uid={image.user[0]},gid={image.user[1]}", "tmpfs", image.inside("/data"))
+    mount("-t", "tmpfs", "-o", f"uid={image.user[0]},gid={image.user[1]}", "tmpfs", image.inside(folder))
     mount("-o", "remount,ro", image.root)
 
 MAKE_KEY = ("import json\n"
@@ -168,7 +177,8 @@ def wait_until(run, name, is_so):
         run.check_alive()
         if run.seconds() > READY_SECONDS:
             log = (run.image.home/"service.log").read_text(errors="replace")
-            raise StepError(f"Not {name} after {READY_SECONDS} s: {ask(run, '/health/ready')}\n{log[-3000:]}")
+            said = ask(run, "/health/ready") if name == "ready" else ""
+            raise StepError(f"Not {name} after {READY_SECONDS} s: {said}\n{log[-3000:]}")
         time.sleep(0.1)
     run.figures[f"{name} after s"] = run.seconds()
 
@@ -239,13 +249,65 @@ def try_service(image, models, settings, grace) -> dict: # figures
             run.process.wait()
     return run.figures
 
+def try_training(image) -> dict: # figures
+    "A project made, trained for an epoch, asked and reported on, all inside"
+    seal(image, "train", "/project")
+    no_network()
+    figures = {}
+    for command in TRAINING:
+        began = time.perf_counter()
+        process = start(image, ["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said, _ = process.communicate(timeout=TRAINING_SECONDS)
+        if process.returncode:
+            raise StepError(f"{command} ended with {process.returncode}:\n{said[-3000:]}")
+        figures[f"{command}, s"] = round(time.perf_counter() - began)
+        print("  " + command, *said.strip().splitlines()[-3:], sep="\n    ")
+    return figures
+
+TRAINING_SECONDS = 1800      # that one of the commands may take
+TRAINING = (
+    "mmfakes init demo",
+    "cd demo && mmfakes run --debug",
+    "cd demo && mmfakes predict --models runs/debug/models --text 'A headline'",
+    "cd demo/runs/debug && dvc status",
+)
+
+def try_tracking(image) -> dict: # figures
+    "MLflow's server from its entry point to its end, with a version that is kept and named in between"
+    seal(image, "mlflow", image.workdir)
+    no_network()
+    run = Run(image)
+    launch(run)
+    try:
+        wait_until(run, "alive", lambda: is_healthy(run))
+        print("  kept and named:", python_inside(image, KEEP_VERSION).strip())
+        run.figures["memory MB"] = memory_mb(run.process)
+        stop(run, float(compose_service("mlflow")["stop_grace_period"].rstrip("s")))
+    finally:
+        if run.process.poll() is None:
+            os.killpg(run.process.pid, signal.SIGKILL)
+            run.process.wait()
+    return run.figures
+
+KEEP_VERSION = """
+from mlflow import MlflowClient
+client = MlflowClient("http://127.0.0.1:5000")
+run = client.create_run(client.create_experiment("rehearsal"))
+client.log_text(run.info.run_id, "a bundle", "bundle.txt")
+client.create_registered_model("fake_news")
+version = client.create_model_version("fake_news", run.info.artifact_uri, run.info.run_id)
+client.set_registered_model_alias("fake_news", "champion", version.version)
+named = client.get_model_version_by_alias("fake_news", "champion")
+print(f"fake_news@{named.version}, {[file.path for file in client.list_artifacts(named.run_id)]}")
+"""
+
 def size_mb(folder) -> float:
     "On disk, each file once"
     return int(subprocess.run(["du", "-sm", folder], capture_output=True, text=True, check=True).stdout.split()[0])
 
 def sizes(image) -> dict: # figures
-    "MB that the image adds to its base, and of its environment"
-    return {"over the base MB": size_mb(image.home/"upper"), "/opt/mmfakes MB": size_mb(image.inside("/opt/mmfakes"))}
+    "MB that the image adds to its base"
+    return {"over the base MB": size_mb(image.home/"upper")}
 
 def in_namespaces():
     "This script again, with mounts and processes of its own"
@@ -259,13 +321,15 @@ def asked() -> argparse.Namespace:
     "The command line"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dockerfile")
-    parser.add_argument("--models", type=Path, help="folder of detectors; without it the image is built and not run")
+    parser.add_argument("--models", type=Path, help="folder of detectors; without it a service is built and not run")
     parser.add_argument("--scratch", type=Path, required=True, help="folder for base and stages, on a disk (overlayfs)")
     parser.add_argument("--base", type=Path, help="file system of the base image; made in --scratch if left out")
     parser.add_argument("--sources", type=Path, help="folder with files that ADD would fetch, by checksum")
     parser.add_argument("--cache", type=Path, help="uv's cache, lent to the build")
     parser.add_argument("--set", nargs="*", default=[], metavar="SECTION.NAME=VALUE", help="settings over the image's")
     return parser.parse_args()
+
+TRIALS = {"Dockerfile.train": try_training, "Dockerfile.mlflow": try_tracking}     # others are of the service
 
 def rehearse(args):
     "Build, run, report"
@@ -278,10 +342,13 @@ def rehearse(args):
     figures = sizes(image)
     if args.set:
         builder.depart(f"settings over those of the image: {', '.join(args.set)}")
-    if args.models:
+    name = Path(args.dockerfile).name
+    if name in TRIALS:
+        figures |= TRIALS[name](image)
+    elif args.models:
         grace = float(compose_service()["stop_grace_period"].rstrip("s"))
         figures |= try_service(image, args.models.resolve(), args.set, grace)
-    print(json.dumps({"image": Path(args.dockerfile).name, **figures}))
+    print(json.dumps({"image": name, **figures}))
     print("Not as Docker would:", *builder.departures, sep="\n  ")
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ _SHOWN = {     # name → module that has it
     **dict.fromkeys(("train_text", "train_image", "train_audio", "train_video", "train_fusion", "predict_multimodal"),
                     "training.functions"),
 }
-__all__ = ["Answer", "Detector", "__version__", "load_model", "predict_multimodal", "train_audio", "train_fusion", "train_image",
-           "train_text", "train_video"]
+__all__ = ["Answer", "Detector", "__version__", "load_model", "predict_multimodal", "train_audio", "train_fusion",
+           "train_image", "train_text", "train_video"]
 
 
 def __getattr__(name):

@@ -8,8 +8,8 @@ __all__ = ['EXPERT', 'MODELS', 'STAGES', 'TRACK', 'LINE', 'PAGE', 'FUSED', 'PLAN
            'stage_cells', 'run_notebook', 'trackers_asked', 'line_number', 'tracked', 'run_stage', 'restore_results',
            'restored', 'stage_room', 'stage_source', 'unstated', 'stage_code', 'scan_datasets', 'keep_lock',
            'write_template', 'stage_confs', 'write_facts', 'check_chosen', 'ask_databases', 'scan', 'task_stages',
-           'check_settings', 'check_run', 'beside_conf', 'make_workspace', 'stage_environment', 'environment',
-           'plan_experts', 'reproduce', 'carry_out', 'main']
+           'check_settings', 'check_sections', 'check_run', 'beside_conf', 'make_workspace', 'stage_environment',
+           'environment', 'plan_experts', 'reproduce', 'carry_out', 'main']
 
 # %% ../nbs/00f_line.ipynb #21260631
 import argparse
@@ -687,11 +687,17 @@ def check_settings(
     home=None,     # the folder that holds weights and earlier experts, the same if none
 ):
     "Raise where a section does not fit its schema, or a later stage will lack something; all of it at once"
+    check_sections(params)
+    check_plan(params, project, home)
+
+def check_sections(
+    params:dict,   # the whole of params.yaml
+):
+    "Raise where a section does not fit its schema; all of it at once"
     _check_names(params)
     check_whole(params)
     wrong = list(dict.fromkeys(_misfits(params)))
     if wrong: raise FakesError("\n".join(wrong))
-    check_plan(params, project, home)
 
 def _misfits(params):
     "The errors of each section that does not fit its schema"
