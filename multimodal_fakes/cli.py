@@ -309,6 +309,7 @@ def _with_history(command):
     command.add_argument("--contents", metavar="FOLDER", help="in which contents are kept; that of --conf if none")
     command.add_argument("--conf", metavar="FILE", help="settings of the service, conf/serve.yaml if it is there")
 
+# %% ../nbs/11_cli.ipynb #36200148
 def _review(command):
     _with_history(command)
     command.add_argument("--n", type=int, default=200, help="posts, 200 if not said")
@@ -408,6 +409,7 @@ def _add(commands, name):
     command.set_defaults(run=verb)
     takes(command)
 
+# %% ../nbs/11_cli.ipynb #74c184fc
 def make_parser() -> argparse.ArgumentParser:
     "What the command understands"
     parser = argparse.ArgumentParser(
@@ -429,6 +431,7 @@ class _Completion(argparse.Action):
         print(shtab.complete(parser, shell=values))
         parser.exit()
 
+# %% ../nbs/11_cli.ipynb #305b90de
 def _verbs_of(parser):
     "name → parser of each verb"
     return next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))

@@ -64,6 +64,7 @@ def patch(
     if f is None: return functools.partial(_enter, as_prop=as_prop, cls_method=cls_method)
     return _enter(f, as_prop, cls_method)
 
+# %% ../nbs/00_core.ipynb #6c2a3ba2
 def _enter(f, as_prop, cls_method):
     "Enter it, under its own name"
     cls = next(iter(f.__annotations__.values()))
@@ -76,6 +77,7 @@ def _enter(f, as_prop, cls_method):
 class NotInstalled(FakesError):
     "A library is missing: not the fault of a post, so no row of a table is charged with it"
 
+# %% ../nbs/00_core.ipynb #b13df41f
 def need(
     module:str,   # to import, such as `torch`
     extra:str,    # of multimodal_fakes that installs it
@@ -164,6 +166,7 @@ def write_json(
     text = json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary: temporary.write_text(text + "\n", encoding="utf-8")
 
+# %% ../nbs/00_core.ipynb #89a8a3a9
 def read_json(path):
     "Read a JSON file; an error names the file and the place"
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -207,6 +210,7 @@ class _NoKeyTwice(yaml.SafeLoader):
             seen.add((key.tag, str(key.value)))
         return node
 
+# %% ../nbs/00_core.ipynb #f3459b91
 def _in_a_line(e):
     "What is wrong with a YAML file, and where"
     mark = getattr(e, "problem_mark", None)
@@ -225,6 +229,7 @@ def read_yaml(path) -> dict: # empty where the file states nothing
     if isinstance(stated, dict): return stated
     raise FakesError(f"{path} should hold `key: value` lines, not {stated!r:.80}.")
 
+# %% ../nbs/00_core.ipynb #f9aea750
 def sha256_file(path) -> str:
     "SHA-256 of a file's bytes, in hex"
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
@@ -359,6 +364,7 @@ def pick_device(
     if kind in there and f"{kind}:0" not in there: return device      # ONNX Runtime does not tell how many there are
     raise FakesError(f"No device {device!r} here{nearest(device, there)}. {_missing(kind, runtime)}")
 
+# %% ../nbs/00_core.ipynb #08866307
 def _missing(kind, runtime):
     "What a device would need"
     by_torch = runtime != "onnx" and importlib.util.find_spec("torch") is not None
@@ -415,6 +421,7 @@ def process_memory() -> tuple: # bytes of address space, zero where nobody says;
     import resource
     return 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss      # macOS counts bytes
 
+# %% ../nbs/00_core.ipynb #4dc832ff
 def limit_memory(
     mb:int,   # none if zero
 ):

@@ -59,6 +59,7 @@ def _lacks(name, floor):
     if not version: return name
     return f"{name} {version}, older than {floor}" if _numbers(version) < _numbers(floor) else None
 
+# %% ../nbs/10a_doctor.ipynb #0e43c651
 def missing(
     extra:str,      # empty for the base
     needed:dict,    # of `requirements`
@@ -103,6 +104,7 @@ def runtimes() -> dict: # onnx, torch → how they run here, or the line that br
         "torch": f"torch {torch}" if torch else f"missing: {how_to_get('torch')}",
     }
 
+# %% ../nbs/10a_doctor.ipynb #9aec4a07
 def _providers():
     "Execution providers of ONNX Runtime that are installed"
     import onnxruntime
@@ -188,6 +190,7 @@ def in_words(
     lines += ["", "Verbs that lack something" if lacking else "Every verb has what it needs", *_indented(lacking)]
     return "\n".join(lines)
 
+# %% ../nbs/10a_doctor.ipynb #09e9e940
 def _of_extra(extra, lacking):
     "A line about an extra"
     if not lacking: return f"  {extra}: complete"

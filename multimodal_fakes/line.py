@@ -181,6 +181,7 @@ def _searched(params, name):
     names = [*tasks, *entries, *fusions]
     raise FakesError(f"Nothing to search by the name {name!r}{nearest(str(name), names)}")
 
+# %% ../nbs/00f_line.ipynb #8f3a19be
 def _search_params(params, name):
     "What a search receives: its section, and the settings that a run would take now"
     task, parts = _searched(params, name)
@@ -214,6 +215,7 @@ def declared_parameters(
     _, cell = parameters_cell(path)
     return dict(_declaration(node, path) for node in ast.parse(cell.source).body)
 
+# %% ../nbs/00f_line.ipynb #91800993
 def _declaration(node, path):
     "Name and value of one line of the cell"
     where = f"{path}, parameters cell, line {node.lineno}"
@@ -332,6 +334,7 @@ def trackers_asked(
     "The trackers of this run; raises `FakesError` for one that is not known"
     return tracker_names(os.environ.get(TRACK) or params.get("track"))
 
+# %% ../nbs/00f_line.ipynb #03ffbd86
 def line_number() -> str:
     "The number of this run of the whole line"
     return os.environ.get(LINE) or os.environ.get("DVC_EXP_NAME") or f"repro {os.getppid()}"
@@ -444,6 +447,7 @@ def unstated(
         elif len(stated) < len(sections) and not field.is_required(): defaults[name] = field.default
     return defaults
 
+# %% ../nbs/00f_line.ipynb #7d98f39c
 def _sections(stage, params):
     "The places of params.yaml that a stage reads its settings from"
     section = params.get(stage) or {}

@@ -192,6 +192,7 @@ def recall(
     recall_score = need("sklearn.metrics", "train", "Measuring answers").recall_score
     return float(recall_score(_classes(y), _classes(pred), zero_division=0, **_average(positive)))
 
+# %% ../nbs/00e_metrics.ipynb #a4f56bbd
 def f1(
     y,                       # (n,) class indices
     pred,                    # (n,) class indices
@@ -220,6 +221,7 @@ def f1_per_class(
     exists = measured_classes(y) if several else total > 0
     return np.divide(2 * hits, total, out=np.full(k, np.nan), where=exists)
 
+# %% ../nbs/00e_metrics.ipynb #72222925
 def measured_classes(
     y,   # (n, k) of 0 and 1
 ) -> np.ndarray: # (k,) whether it holds for some of the posts and not for others
@@ -285,6 +287,7 @@ def eer(
     rise = fpr + tpr - 1     # false alarms less misses: rises along the curve from -1 to 1
     return float(np.interp(0, rise, fpr))
 
+# %% ../nbs/00e_metrics.ipynb #51caa7d4
 def _roc(y, probs, positive):
     "False-positive and true-positive rate at each threshold, falling"
     roc_curve = need("sklearn.metrics", "train", "Measuring answers").roc_curve
@@ -463,6 +466,7 @@ def _adaptive_error(claimed):
     def error(came): return np.abs((claimed - came) @ (bins[:, None] == np.arange(k))).sum(-1) / n
     return error
 
+# %% ../nbs/00e_metrics.ipynb #adf43334
 def _if_true(claimed, n_draws, rng):
     "That error for labels drawn from the claims (n_draws,)"
     n, error = len(claimed), _adaptive_error(claimed)
@@ -720,6 +724,7 @@ def _percentiles(values, level):
     low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
 
+# %% ../nbs/00e_metrics.ipynb #21ef2637
 def _exact(around, n, level):
     "The interval of a share; that of Clopper and Pearson (1934) where all of n are right or none: no resample differs"
     beyond = 1 - ((1 - level) / 2)**(1 / n)

@@ -26,6 +26,7 @@ def _known(names, folder):
         except FakesError as e: wrong.append(str(e))
     return confs, wrong
 
+# %% ../nbs/00ea_plan.ipynb #a7085c56
 def _unprepared(task, about, prepared):
     "Datasets of a task that this run does not read"
     for key in ("datasets", "tests"):
@@ -113,6 +114,7 @@ def _missing_expert(task, modality, project):
     written = f"{line}Write: `{entry}`" + (f" (or: {', '.join(others)})" if others else "")
     return f"{written}; or, above the sections, `quality: balanced`, by which experts are chosen that fit the data."
 
+# %% ../nbs/00ea_plan.ipynb #b9feeb76
 def _encoders_of(modality, folder):
     "Names of the encoders of a modality, those that can be read"
     for path in sorted(folder.glob("*.yaml")):
@@ -165,6 +167,7 @@ def _fusion(task, params, home):
     if earlier and not (home/earlier/"fusion.json").is_file():
         yield f"fusion.load_from: no fusion.json in {home/earlier}; a bundle has it in mm_fusion."
 
+# %% ../nbs/00ea_plan.ipynb #c7ad5244
 def _calibrate(section):
     "What is wrong with the names in the section calibrate"
     yield from _refused("calibrate.method", check_method, section.get("method", "auto"))

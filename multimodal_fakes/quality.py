@@ -108,6 +108,7 @@ def missing_part(
     if (Path(home)/conf.source).is_dir(): return ""
     return "" if _is_cached(conf) else f"{conf.source} is not in the hub's cache"
 
+# %% ../nbs/00ed_quality.ipynb #8dd0c9c4
 def _is_cached(conf):
     "Whether the hub's cache on this machine holds an encoder's weights"
     try_to_load_from_cache = need("huggingface_hub", "hub", "Planning by quality").try_to_load_from_cache
@@ -273,6 +274,7 @@ def _without_training(offer, facts, judged, name, settings):
     "The one option of an expert that trains no encoder"
     return [Option(name, {"encoder": offer.conf.name} | settings, minutes_for(offer, facts, settings, judged))]
 
+# %% ../nbs/00ed_quality.ipynb #9cfee1d8
 def _trained(offers, facts, judged, quality, suffix="", **more):
     "Options of a trained encoder: the larger and the longer first"
     options = []
@@ -329,6 +331,7 @@ def _wish_trained(wish, notes, pretrained, offers, facts, modality, judged, qual
     wish(2, why, _trained(chosen, facts, judged, quality))
     if quality == "best": wish(5, "a second seed", _trained(chosen, facts, judged, quality, "_2", seed=1))
 
+# %% ../nbs/00ed_quality.ipynb #6bedfee3
 def _no_pretrained(offers, facts, modality):
     "Why no pretrained encoder is wished for"
     there = [o.conf.name for o in offers if o.conf.source and not _is_fixed(o)]
@@ -595,6 +598,7 @@ def offers_of(
     own = [c for c in confs if c.modality == modality and (c.fixed or only in (None, c.name))]
     return [conf for conf in own if not missing_part(conf, home)]
 
+# %% ../nbs/00ed_quality.ipynb #6ec1c380
 def _judged(params, facts, modality):
     "Posts that later stages judge with an expert: the test split, and corrupted posts"
     from multimodal_fakes.detect.corruptions import CORRUPTIONS

@@ -76,6 +76,7 @@ class Strict(BaseModel):
     "Settings without room for typing errors"
     model_config = ConfigDict(extra="forbid")
 
+# %% ../nbs/00c_record.ipynb #23bb974e
 class Format(Strict):
     "How a file is written"
     # `object`: a JSON file that is one row; `lines`: a text on every line that is not blank
@@ -241,6 +242,7 @@ def _class_name(name, several, where):
     if why: raise FakesError(f"{where}: {name[:80]!r} cannot be the name of a class: {why}. `map` gives it another.")
     return name
 
+# %% ../nbs/00c_record.ipynb #cfb7ff94
 def _check_case(classes, where):
     "Raise where two classes differ in nothing but case: one of them is misspelt"
     seen:dict = {}
@@ -330,6 +332,7 @@ def _listed_classes(field, conf):
     if label.flags: return list(label.flags)
     return [] if label.is_free else [c for c in label.meanings.values() if c is not None]
 
+# %% ../nbs/00c_record.ipynb #bcb796e6
 def _own_field(field, confs):
     "What datasets say of a field that is not among `FIELDS`; all must say the same"
     own = [conf.labels[field] for conf in confs]
@@ -352,6 +355,7 @@ def all_classes(
     if is_own and not about.several: _check_one_of_two(classes, about.positive, where)
     return classes
 
+# %% ../nbs/00c_record.ipynb #a514d48c
 def _check_one_of_two(classes, positive, where):
     "Raise where none of two classes that occur is the positive one, or where more occur than a positive one goes with"
     if len(classes) < 2 or positive is None and len(classes) > 2 or positive in classes and len(classes) == 2: return
@@ -376,6 +380,7 @@ def unify_labels(
         if answer is not None: unified[field] = answer
     return unified
 
+# %% ../nbs/00c_record.ipynb #858c7cd5
 def _is_silent(raw, label):
     "Whether a value carries no answer; a list does, also an empty one"
     return not isinstance(raw, list) and (not _key(raw) or _key(raw) in label.ignored)
@@ -504,6 +509,7 @@ def _place(name, folder) -> tuple: # name of a file, and the key below its `also
         f"No dataset {name!r} in {folder}{nearest(name, [*stems, *places])}. "
         "Any table can be read by adding such a file.")
 
+# %% ../nbs/00c_record.ipynb #cbf4dec3
 def _also(stem, folder) -> dict: # name → settings
     "The further datasets of a file"
     also = read_yaml(folder/f"{stem}.yaml").get("also") or {}
@@ -681,6 +687,7 @@ def expert_key(
     "`products`, `text_linear` → `products_text_linear`"
     return f"{task}_{expert}"
 
+# %% ../nbs/00c_record.ipynb #1d8b6349
 def expert_name(
     task:str,
     key:str,   # in `experts` of params.yaml

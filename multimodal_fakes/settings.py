@@ -40,6 +40,7 @@ def count(
     "A number of things"
     return Field(*default, ge=least, le=most, description=about)
 
+# %% ../nbs/00b_settings.ipynb #4de416a4
 def text(
     about:str,
     *default,    # none: it must be stated
@@ -278,6 +279,7 @@ class Whole(Section):
     track:list[Tracker] = Field([], description="told of each stage: any of mlflow, wandb, dvclive, tensorboard")
     gates:Gates = Field(Gates(), description="what a candidate may cost that becomes champion")
 
+# %% ../nbs/00b_settings.ipynb #e54996da
 def check_whole(
     params:dict,   # the whole of params.yaml
 ):
@@ -341,6 +343,7 @@ def meaning(
         about, schema = field.description, field.annotation if _is_section(field.annotation) else None
     return about if keys else None
 
+# %% ../nbs/00b_settings.ipynb #85e573eb
 def _is_section(annotation):
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
@@ -380,6 +383,7 @@ def comment_cell(
     column = max((width for width in widths if width <= 32), default=0) + 2
     return "\n".join(_commented(stated, about, column) for stated, about in lines)
 
+# %% ../nbs/00b_settings.ipynb #8e8bb0e2
 def _commented(stated, about, column):
     "A parameter and its comment, which stands above where the line would be too long"
     line = f"{stated:{column}}  # {about}" if about else stated

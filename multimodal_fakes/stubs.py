@@ -55,6 +55,7 @@ def _signature(function, is_first_self):
     returned = ast.unparse(function.returns).strip("'")         # a name in quotes needs none in a stub
     return f"({ast.unparse(arguments)}) -> {returned}"
 
+# %% ../nbs/00aa_stubs.ipynb #d11e249d
 def _literal(node):
     try: ast.literal_eval(node)
     except ValueError: return ast.Constant(...)
@@ -129,6 +130,7 @@ def _origins(tree, module):
             brought[alias.asname or alias.name] = ast.unparse(ast.ImportFrom(place, [alias], 0))
     return brought
 
+# %% ../nbs/00aa_stubs.ipynb #ffd0332a
 def _named(function):
     "The names in its annotations"
     arguments = [*function.args.args[1:], *function.args.kwonlyargs]

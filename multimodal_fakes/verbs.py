@@ -133,6 +133,7 @@ def why_in_words(
     if region: lines.append(f"  {_place(region['grid'])}: {region['strongest']:+.2f}")
     return "\n".join(on_one_line(line) if line.startswith("  word") else line for line in lines)
 
+# %% ../nbs/10b_verbs.ipynb #6513d4d6
 def _strongest(pairs, most=5):
     "Pairs with the largest values, whatever their sign"
     return sorted(pairs, key=lambda pair: -abs(pair[1]))[:most]
@@ -216,6 +217,7 @@ def _readings(args):
     if bool(args.history) == bool(args.table): raise FakesError("Name either a --history or a --table.")
     return _of_table(args) if args.table else _of_history(args)
 
+# %% ../nbs/10b_verbs.ipynb #8011e833
 def _of_history(args):
     from multimodal_fakes.service.lookout import open_history, read_history, tasks_in
     store = open_history(args.history)
@@ -345,6 +347,7 @@ def pack(args):
     target = pack_bundle(folder, args.target, number=args.number, slim=args.slim)
     print(f"{target}: {name_of(folder)}, {Path(target).stat().st_size / 1e6:,.1f} MB")
 
+# %% ../nbs/10b_verbs.ipynb #834430c0
 def push(args):
     "Send a detector to a hub, a bucket, a folder or a registry"
     if args.address.startswith("mlflow:"): return print(_registry(args.address).register(_bundle(args.source)))
@@ -368,6 +371,7 @@ def load_sql(args):
     answer = dict(dataset=loaded.name, table=loaded.table, **loaded.counts, problems=problems)
     _print(args, answer, "\n".join(loaded_in_words(loaded)))
 
+# %% ../nbs/10b_verbs.ipynb #22623c5c
 def read_sql(args):
     "Write a query, a table or a dataset of SQLite or PostgreSQL as a file"
     from multimodal_fakes.data.sql import read_sql as read
@@ -494,6 +498,7 @@ def _prepared(train):
     raise FakesError(f"Nothing is prepared in {project.resolve()}: there is no Step_1/examples.jsonl. Name the project "
                      "that the detector was trained in, --train FOLDER; or --train none: copies are not looked for.")
 
+# %% ../nbs/10b_verbs.ipynb #c2a37b73
 def _field_of(task, params):
     "The question of a task"
     tasks = params.get("tasks") or {}
@@ -519,6 +524,7 @@ def _bundle(source):
     from multimodal_fakes.detect.bundles import find_bundle
     return find_bundle(source)
 
+# %% ../nbs/10b_verbs.ipynb #59fcb73f
 def register(args):
     "Keep a detector as a version of its task, as the candidate"
     version = _registry(args.registry).register(_bundle(args.source), note=args.note)
@@ -570,6 +576,7 @@ def models(args):
     line = _log_line if args.log else _version_line
     _print(args, [vars(row) for row in rows], "\n".join(map(line, rows)) or "No version is registered.")
 
+# %% ../nbs/10b_verbs.ipynb #051765b0
 def _version_line(version):
     aliases = ", ".join(version.aliases)
     return on_one_line(f"{version!s:<32} {aliases:<20} {version.made} {version.by} {version.note}".rstrip())
@@ -588,6 +595,7 @@ def doctor(args):
     examined = examine(args.models)
     _print(args, examined, in_words(examined))
 
+# %% ../nbs/10b_verbs.ipynb #cdf3e343
 def _print_sizes(args):
     "Parameters, megabytes and memory of the detectors here"
     from multimodal_fakes.reports.sizes import detector_sizes, sizes_in_words

@@ -71,6 +71,7 @@ def _laid_over(profile, project, base, through=()):
     if parent in (None, PILOT): return overlay(base(parent), own)
     return overlay(_laid_over(parent, project, base, (*through, profile)), own)
 
+# %% ../nbs/00eb_workspace.ipynb #458b2cef
 def _base(params, parent):
     "What a profile is laid over that extends no other"
     return params if parent == PILOT else of_stages(params)
@@ -163,6 +164,7 @@ def _differences(one, other, at=()):
     for key in [*one, *(key for key in other if key not in one)]:
         yield from _differences(one.get(key), other.get(key), (*at, str(key)))
 
+# %% ../nbs/00eb_workspace.ipynb #010c8147
 def _changed_settings(path, written):
     "What was changed in a workspace's params.yaml, a line a setting"
     try: there = read_yaml(path)
@@ -197,6 +199,7 @@ def _set_apart(work, there, now):
           f"the project's, such as {differing[-1]}, were moved to {work/f'earlier-{n}'}: look there for your edits.",
           file=sys.stderr)
 
+# %% ../nbs/00eb_workspace.ipynb #11151e6d
 def _move(path, place):
     "Move a file, making the folders"
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -323,6 +326,7 @@ def use_cache(
     for key, value in {"cache.dir": place, "cache.type": "hardlink,copy"}.items():
         _dvc(work, env, "config", "--local", key, value)
 
+# %% ../nbs/00eb_workspace.ipynb #d4dbf454
 def _dvc(work, env, *words):
     "A command of DVC in a workspace"
     done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=work, env=env, capture_output=True, text=True)
@@ -341,6 +345,7 @@ def cache_of(
     if not (project/".dvc/config").exists() and not (project/".dvc/config.local").exists(): return project/".dvc/cache"
     return project/_dvc(project, env, "cache", "dir").strip()
 
+# %% ../nbs/00eb_workspace.ipynb #f78cec83
 def share_results(
     work,       # a workspace
     project,    # whose results it shares
@@ -455,6 +460,7 @@ def project_files() -> tuple: # folder; names of files and folders in it
     hooks = tomllib.loads(stated.read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["hooks"]
     return clone, hooks["custom"]["project"]
 
+# %% ../nbs/00eb_workspace.ipynb #b0a2b0d1
 def library_of(
     project,   # its folder
 ) -> Path: # the package
@@ -499,6 +505,7 @@ def _beside_git(folder):
     if within.returncode or git("check-ignore", "-q", str(folder)).returncode == 0: return ["--no-scm"]
     return ["--subdir"] if within.stdout.strip() else []
 
+# %% ../nbs/00eb_workspace.ipynb #255dc81f
 def start_dvc(
     project,   # its folder
 ):

@@ -171,6 +171,7 @@ def who_found(
     found = [w["face"]["detector"] for w in windows if not w["face"]["fallback"]]
     return found[0].split(",")[0] if found else CENTRE
 
+# %% ../../nbs/data/02b_extract.ipynb #4f9e7dd6
 def no_face(
     windows:list,   # of clip.json
 ) -> tuple|None: # reason and message as of `MediaError`, none where a face was found, or none was looked for
@@ -216,6 +217,7 @@ def to_flac(
     soundfile.write(f, samples, RATE, format="FLAC", subtype="PCM_16")
     return f.getvalue()
 
+# %% ../../nbs/data/02b_extract.ipynb #2c08b167
 def from_flac(
     data:bytes,
 ) -> np.ndarray: # (n,) float32 at 16 kHz

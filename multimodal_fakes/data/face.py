@@ -209,6 +209,7 @@ def cells(
     rows, columns = np.indices((math.ceil(h / stride), math.ceil(w / stride))).reshape(2, -1)
     return np.repeat(np.stack([columns, rows], 1), each, axis=0)
 
+# %% ../../nbs/data/02a_face.ipynb #25911a32
 def _corners(centre, size):
     "Boxes (n, 4) from centres and sizes (n, 2)"
     return np.concatenate([centre - size / 2, centre + size / 2], 1)
@@ -243,6 +244,7 @@ def _scrfd(heads, h, w):
         boxes.append(np.concatenate([corner - distances[:, :2], corner + distances[:, 2:]], 1) * stride)
     return np.concatenate(boxes), np.concatenate(heads[1])[:, 0]
 
+# %% ../../nbs/data/02a_face.ipynb #3d4f0fa8
 def _yunet(heads, h, w):
     "Offsets from cells in strides; confidence is the geometric mean of class and objectness, as in OpenCV"
     boxes, scores = [], []
@@ -518,6 +520,7 @@ def _neighbours(rows, reach):
     padded = np.pad(rows, ((reach, reach), (0, 0)), mode="edge")
     return (padded[start:start + len(rows)] for start in range(2 * reach + 1))
 
+# %% ../../nbs/data/02a_face.ipynb #d276db2f
 def gaussian(
     rows:np.ndarray,   # (T, k)
     deviation:float,   # in rows
@@ -590,6 +593,7 @@ def crop_faces(
     boxes = squares(track, h, w, margin)
     return np.stack([_cut(frame, box, side) for frame, box in zip(frames, boxes, strict=True)])
 
+# %% ../../nbs/data/02a_face.ipynb #1fbfb77b
 def _cut(frame, box, side):
     "One square, resized"
     x1, y1, x2, y2 = map(float, box)

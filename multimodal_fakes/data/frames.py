@@ -194,6 +194,7 @@ def _packet(path, video, i, step):
     packet.duration, packet.is_keyframe = 1, True
     return packet
 
+# %% ../../nbs/data/01ac_frames.ipynb #10e4a469
 def _sound_packets(out, samples, rate):
     "The sound in packets of a second, not encoded again"
     import av

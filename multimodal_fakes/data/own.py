@@ -75,6 +75,7 @@ def _check_named(names, columns, where):
 
 def _as_list(value): return value if isinstance(value, list) else [value]
 
+# %% ../../nbs/data/01ab_own.ipynb #54da4c16
 def seen_columns(
     said:dict,       # what `data` states
     columns:list,    # of the table
@@ -182,6 +183,7 @@ def _denies(one, other):
     if re.fullmatch(rf"(not|non|no)[ _-]?{re.escape(other)}", one): return True
     return one != other and _DENIALS.get(one) == other
 
+# %% ../../nbs/data/01ab_own.ipynb #df0a799a
 def positive_of(
     counts,   # class → rows, two of them
 ) -> tuple: # class, and why
@@ -295,6 +297,7 @@ def _asked(said, name, home, where):
     fetch(DatasetConf(name=name, title="", licence="", obtain="", files=[own]), file.parent, again=True)
     return entry
 
+# %% ../../nbs/data/01ab_own.ipynb #94377c94
 def _entry(asked, path):
     "The entry of the table as a configuration holds it"
     return {"path": path.name} | ({"sql": asked.sql, "query": asked.query} if asked.sql else {})

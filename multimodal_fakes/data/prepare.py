@@ -69,6 +69,7 @@ def _of_video(video):
         rotation=video.rotation, video_bit_rate=video.bit_rate)
     return about | _of_tracks("video", video)
 
+# %% ../../nbs/data/01b_prepare.ipynb #9ccc63b3
 def _of_sound(audio):
     "What is kept of the stream of sound"
     about = dict(
@@ -151,6 +152,7 @@ def _add_unreadable(kind, why, place, problems):
     said = message.split(": ", 1)[-1]
     problems.add(problem, file, row, f"{name}: {said}" if said else name)
 
+# %% ../../nbs/data/01b_prepare.ipynb #7cca890a
 def _note_tracks(kind, e, of, problems):
     "Count a file of several tracks, and say which was taken"
     name = e[f"{kind}_path"]
@@ -175,6 +177,7 @@ def add_texts(
         for e in raw.examples:
             if "text_path" in e["meta"]: _add_text(e, raw, Path(folder))
 
+# %% ../../nbs/data/01b_prepare.ipynb #e10fa780
 def _add_text(e, raw, folder):
     "Write the words of a file below those of the columns"
     meta, conf = e["meta"], raw.conf
@@ -416,6 +419,7 @@ def _modalities(e):
     kinds = dict(text="text_raw", picture="image_path", video="video_path", sound="audio_path")
     return " and ".join(kind for kind, column in kinds.items() if e[column])
 
+# %% ../../nbs/data/01b_prepare.ipynb #a391b945
 def _class_counts(raw):
     "Field → class → examples"
     counts:dict = defaultdict(Counter)
@@ -520,6 +524,7 @@ def draw_sample(
     drawn = [i for places in by_split.values() for _, i in sorted(places)[:max(1, round(share * len(places)))]]
     return raw._replace(examples=[raw.examples[i] for i in sorted(drawn)], ties=[raw.ties[i] for i in sorted(drawn)])
 
+# %% ../../nbs/data/01b_prepare.ipynb #9237e1c8
 def _place(id): return hashlib.sha256(id.encode()).hexdigest()
 
 # %% ../../nbs/data/01b_prepare.ipynb #80d77176
@@ -574,6 +579,7 @@ def _inventory(raws, codes, templates, losses, placeholders):
         begin = end
     return inventory
 
+# %% ../../nbs/data/01b_prepare.ipynb #c78410d6
 def _metrics(row):
     "A row of the summary for metrics.json"
     return {k.replace(" ", "_"): int(v) for k, v in row.items()}

@@ -120,6 +120,7 @@ def is_nothing(
     if isinstance(value, str): return not value.strip() or value.strip() in NOTHING
     return is_gap(value)
 
+# %% ../../nbs/data/00_rows.ipynb #610e63b2
 def is_gap(
     value,   # of any type
 ) -> bool:
@@ -307,6 +308,7 @@ def _most(answers):
     answers = list(answers)
     return sum(answers) >= 0.95 * len(answers)
 
+# %% ../../nbs/data/00_rows.ipynb #ed688387
 def _few_values(cells):
     "The values of a column that repeats a few of them, else none"
     count = Counter(cells)
@@ -462,6 +464,7 @@ def _separator(header):
     best = max(_SEPARATORS, key=bare.count)
     return best if best in bare else _NO_SEPARATOR
 
+# %% ../../nbs/data/00_rows.ipynb #de9aa7d9
 def column_names(
     cells:list,   # of a header
 ) -> list: # of as many names
@@ -502,6 +505,7 @@ def _sampled(table):
     count = Counter(map(len, alone))
     return alone if max(count.values(), default=0) >= 0.95 * len(each) else _sampled_records(table)
 
+# %% ../../nbs/data/00_rows.ipynb #9ff16b94
 def _sampled_records(table):
     "The first rows, over several lines where a quote is open, without those that have a stray one"
     read, rows = [], []
@@ -525,6 +529,7 @@ def _header(table, path, fmt):
     advice = "State format.encoding in the dataset's configuration, or save the file as UTF-8."
     raise FakesError(f"{path}, line {lines[0][0]}: {wrong.what}. {advice}")
 
+# %% ../../nbs/data/00_rows.ipynb #d24d26ec
 def _learn(table, names):
     "Learn how rows look; the names, of which the first may be missing in the header"
     rows = _sampled(table)
@@ -549,6 +554,7 @@ def _copied(cell):
     if cell == r"\N": return None
     return _COPY_ESCAPE.sub(_copy_character, cell) if "\\" in cell else cell
 
+# %% ../../nbs/data/00_rows.ipynb #41202146
 def _copy_character(match):
     "The character of an escape"
     code = match[1]
@@ -580,6 +586,7 @@ def _depth(text):
     steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", _IN_QUOTES.sub("", text)))
     return max(itertools.accumulate(steps), default=0)
 
+# %% ../../nbs/data/00_rows.ipynb #da994c56
 def _whole(digits): return int(digits) if len(digits) < 1000 else digits
 
 def _real(digits):
@@ -601,6 +608,7 @@ def _object(row, encoding):
     if not isinstance(row, dict): return RowError("not JSON", "expected an object")
     return _wrong_bytes(" ".join(_texts(row)).replace("\0", " "), encoding) or row
 
+# %% ../../nbs/data/00_rows.ipynb #8e8687c7
 def _texts(value):
     "Every text in a value"
     if isinstance(value, str): yield value
@@ -620,6 +628,7 @@ def _read_jsonl(path, fmt, tell, folder):
         is_sound = isinstance(row, dict) and line.isascii() and "\\u" not in line      # no surrogate is in it
         yield n, n, row if is_sound else _object(row, fmt.encoding)
 
+# %% ../../nbs/data/00_rows.ipynb #51d08921
 def _read_json(path, fmt, tell, folder):
     "A list of objects, or objects by key; the key is column `key`"
     try:
@@ -708,6 +717,7 @@ def _features(schema):
     try: return json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError): return {}
 
+# %% ../../nbs/data/00_rows.ipynb #32f07f3b
 def _arrow_spans(schema, batches, folder):
     "Rows of record batches"
     names, features, n = column_names(schema.names), _features(schema), 0
@@ -790,6 +800,7 @@ def read_spans(
         if fmt.kind == "python": yield from _read_python(path, fmt, readers or {})
         else: yield from _KINDS[_kind(path, fmt)](path, fmt, tell, folder)
 
+# %% ../../nbs/data/00_rows.ipynb #b36dd669
 def read_rows(
     path,              # a file, packed if it ends with .gz
     fmt=None,          # record.Format; by the file's name if none
