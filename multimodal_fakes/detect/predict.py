@@ -825,6 +825,22 @@ def prepare(
     samples, quality = self._samples(opened, failed)
     return Ready(post, shares, samples, quality, failed, self.read(samples), tokens)
 
+# %% ../../nbs/detect/06c_predict.ipynb #c973c32a
+@patch
+def judge_clips(
+    self:Detector,
+    samples, quality, seen=None, weights=None,   # as for `judge`
+) -> np.ndarray: # (n, C) calibrated probabilities
+    "Judge what was looked at; a video by its windows, where `aggregation` says so"
+    probs = self.judge(samples, quality, seen, weights)
+    if self.aggregation == WHOLE: return probs
+    for i, (own, beside, shares) in enumerate(zip(samples, quality, weights or [None] * len(samples))):
+        if not set(CLIP) & set(own): continue
+        _, parts, of_windows = self.by_windows(own, shares, beside)
+        is_seen = [bool(part) for part in parts]
+        probs[i] = pooled(of_windows[is_seen], self.aggregation, self.positive, self.bundle["multi_label"])
+    return probs
+
 # %% ../../nbs/detect/06c_predict.ipynb #c3907b8d
 @patch
 def in_threads(
@@ -1007,21 +1023,6 @@ def by_windows(
     moments = spans(length, FRAMES / rate)
     parts = [rest | _within(clip, span) for span in moments]
     return moments, parts, self.judge(parts, [beside] * len(parts), weights=[shares] * len(parts))
-
-@patch
-def judge_clips(
-    self:Detector,
-    samples, quality, seen=None, weights=None,   # as for `judge`
-) -> np.ndarray: # (n, C) calibrated probabilities
-    "Judge what was looked at; a video by its windows, where `aggregation` says so"
-    probs = self.judge(samples, quality, seen, weights)
-    if self.aggregation == WHOLE: return probs
-    for i, (own, beside, shares) in enumerate(zip(samples, quality, weights or [None] * len(samples))):
-        if not set(CLIP) & set(own): continue
-        _, parts, of_windows = self.by_windows(own, shares, beside)
-        is_seen = [bool(part) for part in parts]
-        probs[i] = pooled(of_windows[is_seen], self.aggregation, self.positive, self.bundle["multi_label"])
-    return probs
 
 def _within(samples, span):
     "What lies in a window: modality → sample"
