@@ -102,7 +102,7 @@ def _evaluate(command):
     about = "another detector on the same posts, by paired intervals"
     command.add_argument("--against", metavar="SOURCE", help=about)
     about = "written, .json or .csv: every metric of all and of each class, with its interval"
-    command.add_argument("--metrics", metavar="FILE", nargs="+", default=[], help=about)
+    command.add_argument("--metrics", metavar="FILE", nargs="+", action="extend", default=[], help=about)
     _with_json(command)
 
 # %% ../nbs/11_cli.ipynb #2e1c42d7
