@@ -166,13 +166,19 @@ def measured(
     from multimodal_fakes.reports.report import measure
     k, cut = positive_of(bundle), _as_answered(bundle)
     answers = decide(probs, k, cut, bundle["multi_label"])
-    of_all = measure(y, probs, k, cut, **boot)
+    of_all = _with_width(measure(y, probs, k, cut, **boot))
     if y.ndim == 1: y, answers = (np.eye(len(bundle["classes"]), dtype=int)[v] for v in (y, answers))
     by_class = {}
     for c, held, p, answered in zip(bundle["classes"], y.T, probs.T, answers.T):
-        row = measure(held, yes_no(p), 1, metrics=OF_CLASS, pred=answered, **boot)
+        row = _with_width(measure(held, yes_no(p), 1, metrics=OF_CLASS, pred=answered, **boot))
         by_class[c] = {metric: v for metric, v in row.items() if metric not in _OF_BOTH} | {"n": int(held.sum())}
     return of_all | {"by_class": by_class}
+
+def _with_width(row):
+    "The same; where no resample differs, as those of a single group, there is no interval"
+    ends = [(name, f"{name.removesuffix('_low')}_high") for name in row if name.endswith("_low")]
+    alike = [pair for pair in ends if row[pair[0]] == row[pair[1]]]
+    return row | {end: None for pair in alike for end in pair}
 
 OF_CLASS = ("precision", "recall", "f1", "auroc")     # that get an interval for each class
 _OF_BOTH = ("balanced_accuracy", "macro_f1")          # ask as much of the others as of the class
