@@ -269,7 +269,7 @@ def own_data(
     conf |= {"obtain": f"The table is {path}.", "files": _files(asked, path, said, home, where)}
     conf |= _beside(said, columns, cells, where) | _parts(seen, cells, path, where)
     field, label, sentences = _question(said, answer, cells, name)
-    further = {k: v for k, v in said.items() if k in DatasetConf.model_fields and k not in conf}
+    further = {k: v for k, v in said.items() if k in DatasetConf.model_fields and k not in {*conf, *SEEN}}
     conf |= {"labels": {field: label}} | further
     modalities = list(dict.fromkeys(SEEN[key] for key in ("text", *seen) if key in seen or "text_file" in said))
     task = {"field": field, "datasets": [name], "modalities": modalities, "tests": []}

@@ -979,12 +979,11 @@ async def stop(self:Runs,
 @patch
 def models(self:Runs,
     run_id:str,
-) -> tuple|None: # folder of bundles, task; none where there is no such run
+) -> tuple: # folder of bundles, task
     "The detector that a run made, which stays while it is the latest asked for; `Problem` 409 where it made none"
-    place = self.folder(run_id)
-    if place is None: return None
-    task = read_json(place/"run.json")["task"]
-    if not (place/"models"/task/"detector.json").is_file():
+    place = self.folder(run_id)      # none while it is being made
+    task = read_json(place/"run.json")["task"] if place else ""
+    if place is None or not (place/"models"/task/"detector.json").is_file():
         raise Problem(409, "This training run has not made a detector, or not yet. Ask GET /train/{run_id}.")
     _hold(place)
     return place/"models", task
