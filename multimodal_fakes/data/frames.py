@@ -13,7 +13,7 @@ import os
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,7 +118,7 @@ def _of_array(file):
 # %% ../../nbs/data/01ac_frames.ipynb #d8830317
 class AsClip(NamedTuple):
     "What stands for a video"
-    clip: object       # path or bytes
+    clip:Any           # path or bytes
     lost: dict         # audio → reason and message, where there is sound that cannot be read
     notes: dict        # of `REASONS`: what is not as it should be → in words
 

@@ -98,10 +98,10 @@ class AudioConf(EncoderConf):
 
 # %% ../../nbs/experts/03_confs.ipynb #fda8f4d2
 def encoder_name(
-    asked:str|dict,   # an encoder as params.yaml has it
+    asked,   # an encoder as params.yaml has it: a name, or a dict with one
 ) -> str:
     "The name of its file in conf/encoder"
-    return asked["name"] if isinstance(asked, dict) and "name" in asked else asked     # type: ignore[return-value]
+    return asked["name"] if isinstance(asked, dict) and "name" in asked else asked
 
 # %% ../../nbs/experts/03_confs.ipynb #267cc624
 CONFS:dict[str, type[EncoderConf]] = {      # modality → class of a file

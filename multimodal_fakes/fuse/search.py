@@ -213,7 +213,7 @@ def with_experts(
     home = Path(home)
     (home/".cache/features").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="found_", dir=home/".cache") as folder:
-        seen = ["Step_2", "Step_3", "Datasets", ".cache/features"]
+        seen:list = ["Step_2", "Step_3", "Datasets", ".cache/features"]
         for name in task.experts:
             places = [of(task.name, name) for of in (expert_step, expert_model)]
             if name not in found: seen += places

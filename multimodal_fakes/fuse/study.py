@@ -135,7 +135,8 @@ def open_study(
     import optuna
     optuna.logging.set_verbosity(_QUIET)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=full_trials, n_warmup_steps=full_epochs)
-    direction = "maximize" if to_raise else "minimize"
+    both = optuna.study.StudyDirection
+    direction = both.MAXIMIZE if to_raise else both.MINIMIZE
     with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
         made = optuna.create_study(storage=storage, study_name=name, direction=direction)
         for number, settings in enumerate(now):

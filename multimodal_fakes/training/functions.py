@@ -65,8 +65,9 @@ def _trained(
     variables, (source, _) = stage_environment(f"train_{kind}"), project_files()
     with environment(variables), home_with(weights) as home, tempfile.TemporaryDirectory() as d:
         columns = _file_columns(kind, words)
-        paths = [_as_file(table, name, Path(d), columns) for table, name in zip(tables, ("posts", "validation"))]
-        run = ordered(kind, order_of(**words), *paths, source, home)
+        names = "posts", "validation"
+        posts, validation = [_as_file(table, name, Path(d), columns) for table, name in zip(tables, names)]
+        run = ordered(kind, order_of(**words), posts, validation, source, home)
         for note in run.own.notes: print(note)
         draft = drafted(run.params, run.made, {run.own.name: run.own.folder})
         project = make_project(folder or Path("runs")/run_name(run.label), weights=weights, draft=draft)
