@@ -177,7 +177,7 @@ def _with_debug(command):
 
 def _stage(command):
     command.add_argument("name", metavar="STAGE", help="prepare, ocr, shard, fusion, calibrate, export, report, …")
-    command.add_argument("of", metavar="NAME", nargs="*", help="its task, or the expert of stage expert; of search either")
+    command.add_argument("of", metavar="NAME", nargs="*", help="its task; of stage expert the expert, of search either")
 
 def _train(command):
     command.add_argument("name", metavar="NAME", help="an expert of params.yaml, or a task: all its experts")
