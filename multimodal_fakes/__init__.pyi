@@ -239,6 +239,13 @@ class Detector:
         weights: of the experts, as for `shares_of`; those that ship if none
         """
 
+    def judge_clips(self, samples, quality, seen=None, weights=None) -> np.ndarray:
+        """Judge what was looked at; a video by its windows, where `aggregation` says so
+
+        weights: as for `judge`
+        return: (n, C) calibrated probabilities
+        """
+
     def in_threads(self, function, posts: list) -> list:
         """Do something to each post, several at a time; raises what the first of them raised
 
@@ -299,13 +306,6 @@ class Detector:
         shares: of `shares_of`
         beside: what `look` says of its quality
         return: from and to (w, 2) in seconds of what was cut out; what lies in each window; probabilities (w, C)
-        """
-
-    def judge_clips(self, samples, quality, seen=None, weights=None) -> np.ndarray:
-        """Judge what was looked at; a video by its windows, where `aggregation` says so
-
-        weights: as for `judge`
-        return: (n, C) calibrated probabilities
         """
 
     def film(self, video) -> tuple:
