@@ -322,8 +322,9 @@ class _Unwritten:
         if self.clock() < self.next or not sys.stderr: return
         self.next = self.clock() + 60
         why = redact_text(str(exception or sys.exc_info()[1]))
-        try: print(f"The log cannot be written: {why}. Lines lost until now: {self.lost}.", file=sys.stderr, flush=True)
-        except OSError: pass      # standard error lies on the same disk
+        said = f"The log cannot be written: {why}. Lines lost until now: {self.lost}.\n"
+        try: print(said, end="", file=sys.stderr, flush=True)      # in one piece: other threads write there too
+        except OSError: pass                                       # standard error lies on the same disk
 
 def _report_seldom():
     "Bound what is said of lines that cannot be written"
