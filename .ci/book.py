@@ -1,4 +1,4 @@
-"""Drop from saved outputs what is no result: progress bars, standard error, empty displays. Run by `make book`.
+"""Drop from saved outputs what is no result: progress bars, standard error, modules, empty displays. Run by `make book`.
 
 `python .ci/book.py` cleans the notebooks; `soiled`, which .ci/house.py calls, names what should not be in them.
 """
@@ -25,14 +25,15 @@ def words(output):
 def is_noise(output):
     "Whether an output is no result"
     is_empty = output["output_type"] == "display_data" and not output["data"]     # the place of a curve never drawn
-    return is_empty or output.get("name") == "stderr" or bool(BAR.search(words(output)))
+    is_module = words(output).startswith("<module ")                              # what `need` found
+    return is_empty or is_module or output.get("name") == "stderr" or bool(BAR.search(words(output)))
 
 
 def soiled(path):
     "(cell number, what) of saved outputs that should not be there"
     for i, cell in enumerate(nbformat.read(path, 4).cells):
         outputs = cell.get("outputs", [])
-        if any(map(is_noise, outputs)): yield i, "a progress bar, standard error or an empty display"
+        if any(map(is_noise, outputs)): yield i, "a progress bar, standard error, a module or an empty display"
         places = [PLACE.search(words(output)) for output in outputs]
         if any(places): yield i, f"{next(filter(None, places))[0]}, of one machine"
 
