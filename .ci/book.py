@@ -1,4 +1,4 @@
-"""Drop from saved outputs what is no result: progress bars, standard error, modules, empty displays. Run by `make book`.
+"""Drop from saved outputs what is no result: progress bars, standard error, empty displays. Run by `make book`.
 
 `python .ci/book.py` cleans the notebooks; `soiled`, which .ci/house.py calls, names what should not be in them.
 """

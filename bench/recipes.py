@@ -26,7 +26,7 @@ from multimodal_fakes.core import FakesError, overlay, read_json, read_yaml, roo
 from multimodal_fakes.detect.bundles import save
 from multimodal_fakes.detect.predict import load_model
 from multimodal_fakes.experts.encoder import train_tokenizer
-from multimodal_fakes.fuse.combine import load_fusion
+from multimodal_fakes.fuse.fusion import load_fusion
 from multimodal_fakes.record import expert_model, expert_step
 
 PILOT = Path(os.environ.get("PILOT", root()))
