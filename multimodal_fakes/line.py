@@ -822,8 +822,11 @@ def reproduce(
     at_once:int=0,  # tasks, one a core if zero
 ) -> int: # exit status of the `dvc repro` that failed, zero where none did
     "The whole line, its tasks side by side; what fails is neither run nor told of twice"
-    project = Path(project or root())
-    os.environ.setdefault(LINE, time.strftime("%Y-%m-%d %H:%M:%S"))
+    with environment({LINE: os.environ.get(LINE) or time.strftime("%Y-%m-%d %H:%M:%S")}):
+        return _whole_line(Path(project or root()), at_once)
+
+def _whole_line(project, at_once):
+    "The experts that are lacking, then all stages: as `reproduce`"
     failed = plan_experts(project)
     if failed: return failed
     stages = task_stages(read_yaml(project/"params.yaml"))
