@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'PROVIDERS', 'FakesError', 'nearest', 'first_few', 'patch', 'NotInstalled', 'need', 'root', 'in_project',
-           'read_env', 'atomic_path', 'write_json', 'read_json', 'write_jsonl', 'read_jsonl', 'read_yaml',
-           'sha256_file', 'digest', 'write_sums', 'read_sums', 'check_sums', 'checked', 'seed_everything',
+           'read_env', 'environment', 'atomic_path', 'write_json', 'read_json', 'write_jsonl', 'read_jsonl',
+           'read_yaml', 'sha256_file', 'digest', 'write_sums', 'read_sums', 'check_sums', 'checked', 'seed_everything',
            'devices_here', 'pick_device', 'describe_device', 'progress', 'usable_cores', 'process_memory',
            'limit_memory', 'overlay']
 
@@ -142,6 +142,20 @@ def _entry(path, n, line):
     double = found["double"]
     if double is not None: return found["name"], re.sub(r"\\(.)", lambda m: _ESCAPED.get(m[1], m[1]), double)
     return found["name"], found["single"] if found["single"] is not None else found["plain"]
+
+# %% ../nbs/00_core.ipynb #ac8bcd08
+@contextlib.contextmanager
+def environment(
+    values:dict,   # name → value
+):
+    "Environment variables, for a while"
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try: yield
+    finally:
+        for name, value in before.items():
+            if value is None: del os.environ[name]
+            else: os.environ[name] = value
 
 # %% ../nbs/00_core.ipynb #8ad815ec
 @contextlib.contextmanager

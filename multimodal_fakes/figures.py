@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 from matplotlib.category import StrCategoryFormatter
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter
+from matplotlib.ticker import FixedFormatter, Formatter, FuncFormatter, LogFormatter, LogFormatterMathtext
 
 from .texts import visible
 
@@ -51,17 +51,25 @@ class _Names(Formatter):
     def format_ticks(self, values): return [caption(name) for name in self.inner.format_ticks(values)]
 
 
-def _wrap_names(axis):
-    "Wrap the formatter of an axis where its ticks are names"
+class _PlainLog(LogFormatter):
+    "Ticks of a logarithmic axis as numbers"
+    def __call__(self, x, pos=None): return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def _write_plainly(axis):
+    "Wrap the formatter of an axis where its ticks are names, replace it where they would be formulas"
     formatter = axis.get_major_formatter()
     if isinstance(formatter, _OF_NAMES): axis.set_major_formatter(_Names(formatter))
+    if not isinstance(formatter, LogFormatterMathtext): return
+    axis.set_major_formatter(_PlainLog(axis.get_transform().base))
+    axis.set_minor_formatter(_PlainLog(axis.get_transform().base))
 
 # %% ../nbs/00cb_figures.ipynb #d9ddf697
 @contextlib.contextmanager
 def _as_written(figure):
     "While a figure is laid out or drawn: no formulas, and no warnings of letters and margins that cannot be had"
     for ax in figure.axes:
-        for axis in (ax.xaxis, ax.yaxis): _wrap_names(axis)
+        for axis in (ax.xaxis, ax.yaxis): _write_plainly(axis)
     for text in figure.findobj(Text):
         text.set_parse_math(False)
         shown = caption(text.get_text())

@@ -9,7 +9,7 @@ __all__ = ['EXPERT', 'MODELS', 'STAGES', 'TRACK', 'LINE', 'PAGE', 'FUSED', 'PLAN
            'restored', 'stage_room', 'stage_source', 'unstated', 'stage_code', 'scan_datasets', 'keep_lock',
            'write_template', 'stage_confs', 'write_facts', 'check_chosen', 'ask_databases', 'scan', 'task_stages',
            'check_settings', 'check_sections', 'check_run', 'beside_conf', 'make_workspace', 'stage_environment',
-           'environment', 'plan_experts', 'reproduce', 'carry_out', 'main']
+           'plan_experts', 'reproduce', 'carry_out', 'main']
 
 # %% ../nbs/00f_line.ipynb #21260631
 import argparse
@@ -34,6 +34,7 @@ from multimodal_fakes.core import (
     FakesError,
     atomic_path,
     digest,
+    environment,
     nearest,
     need,
     read_json,
@@ -776,19 +777,6 @@ def stage_environment(
 def _path():
     "Where programs are looked for: `python` in dvc.yaml is the one that runs this"
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-
-@contextlib.contextmanager
-def environment(
-    values:dict,   # name → value
-):
-    "Environment variables, for a while"
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try: yield
-    finally:
-        for name, value in before.items():
-            if value is None: del os.environ[name]
-            else: os.environ[name] = value
 
 # %% ../nbs/00f_line.ipynb #1c7efce3
 def plan_experts(

@@ -11,7 +11,7 @@ import importlib.util
 from pathlib import Path
 
 from .core import FakesError, nearest
-from .experts.confs import load_encoder_conf
+from .experts.confs import RARER, load_encoder_conf
 from .fuse.combine import check_names, given_weights
 from .record import expert_name, label_field, load_dataset_conf, load_words
 from .trust.calibrators import check_method
@@ -93,6 +93,7 @@ def _experts(task, about, params, project, home, confs):
             recipe = section | entry
             yield from _named(task, name)
             yield from _recipe(f"experts.{name}", modality, recipe, project, home)
+            if modality == "video": yield from _frames(f"experts.{name}", recipe, params, project)
             yield from _taught(f"experts.{name}.taught", recipe.get("taught"), about["field"], confs)
 
 def _named(task, key):
@@ -129,6 +130,15 @@ def _recipe(where, modality, recipe, project, home):
     kinds = ("expert.json", "checkpoint.json")      # an expert, or a checkpoint that stayed
     if earlier and not any((home/earlier/kind).is_file() for kind in kinds):
         yield f"{where}.load_from: neither {' nor '.join(kinds)} in {home/earlier}."
+
+def _frames(where, recipe, params, project):
+    "What is wrong where an encoder reads frames more often than clips keep them"
+    kept = ((params.get("shard") or {}).get("clip") or {}).get("rate")
+    try: wanted = load_encoder_conf(recipe.get("encoder"), project/"conf/encoder").tokens_per_second
+    except (FakesError, AttributeError): return      # it cannot be read, or is of another modality: told by `_encoder`
+    if not kept or wanted <= RARER * kept: return
+    yield (f"{where}: its encoder reads {wanted:g} frames a second, and shard.clip.rate keeps {kept:g}. Keep more, or "
+           f"write `encoder: {{name: …, tokens_per_second: {kept:g}}}`.")
 
 def _taught(where, taught, field, confs):
     "What is wrong with the question that an expert is taught, where it is not the task's"

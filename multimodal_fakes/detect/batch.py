@@ -25,7 +25,7 @@ from pathlib import Path
 from types import UnionType
 from typing import NamedTuple, get_args, get_origin, get_type_hints
 
-from ..core import FakesError, atomic_path, nearest, need, progress, usable_cores
+from ..core import FakesError, atomic_path, environment, nearest, need, progress, usable_cores
 from ..data.names import is_url
 from ..data.rows import column_names, columns_of, is_nothing, read_rows
 from .answers import Answer, answer_columns, as_row
@@ -318,23 +318,12 @@ def answers_by(
     how = {name: getattr(detector, name) for name in ("runtime", "urls", "device", "precision", "aggregation")}
     begin = (detector.folder, how | {"threads": 1})
     coming:deque = deque()
-    with _one_thread_each(), ProcessPoolExecutor(workers, get_context("spawn"), _begin, begin) as pool:
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    with environment(one_thread), ProcessPoolExecutor(workers, get_context("spawn"), _begin, begin) as pool:
         for posts in batches:
             coming.append(pool.submit(_answers_here, posts))
             if len(coming) > 2 * workers: yield _result(coming.popleft())
         while coming: yield _result(coming.popleft())
-
-@contextlib.contextmanager
-def _one_thread_each():
-    "A block in which processes that begin compute with one thread: as many as cores would fight for these"
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try: yield
-    finally:
-        for name, value in before.items():
-            if value is None: del os.environ[name]
-            else: os.environ[name] = value
 
 def _result(future):
     "Its answers"

@@ -21,6 +21,7 @@ from zlib import crc32
 import numpy as np
 
 from ..core import FakesError, atomic_path, read_json
+from .confs import RARER
 from ..media import LEAST_SOUND, RATE, open_image
 from ..record import split_text_field
 
@@ -322,7 +323,7 @@ def pick_frames(
 ) -> np.ndarray: # numbers of the frames nearest to first, first + 1/rate, …
     "Frames at a steady rate, from the first on"
     times = np.asarray(times, float)
-    if len(times) > 1 and np.median(np.diff(times)) > 1.5 / rate:
+    if len(times) > 1 and np.median(np.diff(times)) > RARER / rate:
         gap = np.median(np.diff(times))
         raise FakesError(f"Frames come every {gap:.3f} s, the encoder reads one every {1 / rate:.3f} s: "
                          "decode more of them, or lower tokens_per_second in its conf file.")

@@ -96,8 +96,11 @@ def check_space(
 ):
     "Raise before anything is tried where a value of a list, or an end of a range, would be refused"
     for name, values in space.items(): check_values(values, f"search.space.{where}.{name}")
-    ends = {name: [v["low"], v["high"]] if isinstance(v, dict) else v for name, v in space.items()}
-    for i in range(max(map(len, ends.values()))): check({name: v[i % len(v)] for name, v in ends.items()})
+    tried = {name: [v["low"], v["high"]] if isinstance(v, dict) else v for name, v in space.items()}
+    most = max(map(len, tried.values()))
+    for i in range(most):
+        settings = {name: values[i % len(values)] for name, values in tried.items()}
+        check(settings)
 
 # %% ../../nbs/fuse/05d_search.ipynb #cd657771
 class Part(NamedTuple):

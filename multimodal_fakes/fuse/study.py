@@ -286,11 +286,20 @@ def draw_study(
     left.step(table.number, so_far.ffill(), where="post", color="black", lw=0.8)
     left.set(xlabel="trial", ylabel=metric)
     left.legend(fontsize=8)
-    right.barh(share.index, share.to_numpy(), color="steelblue")
-    right.set(xlabel="share of the variance explained")
-    right.tick_params(labelsize=8)
+    _draw_share(right, share)
     fig.tight_layout()
     return fig
+
+# %% ../../nbs/fuse/05ca_study.ipynb #425a86e0
+def _draw_share(ax, share):
+    "What mattered, where enough trials ended to say it"
+    if share.empty:
+        ax.text(0.5, 0.5, "too few trials ended to say what mattered", ha="center", fontsize=8)
+        ax.set_axis_off()
+        return
+    ax.barh(share.index, share.to_numpy(), color="steelblue")
+    ax.set(xlabel="share of the variance explained")
+    ax.tick_params(labelsize=8)
 
 # %% ../../nbs/fuse/05ca_study.ipynb #4d7103e0
 def draw_slices(
@@ -316,6 +325,7 @@ def _draw_slice(ax, table, name, metric):
     for state, color in _COLORS.items():
         part = kinds == state
         ax.scatter(values[part], table[metric][part], s=12, color=color)
-    spread = are_numbers and values.min() > 0 and values.max() / values.min() > 8
-    ax.set(xlabel=name, xscale="log" if spread else ax.get_xscale())
-    ax.tick_params(labelsize=7)
+    ax.set(xlabel=name)
+    ax.tick_params(which="both", labelsize=7)
+    ax.tick_params("x", which="both", labelrotation=90)
+    if are_numbers and values.min() > 0 and values.max() / values.min() > 8: ax.set_xscale("log")

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import FakesError
+from ..core import FakesError, environment
 from ..detect.answers import Answer
-from ..line import environment, stage_environment
+from ..line import stage_environment
 from .orders import KINDS, home_with, metrics_of, order_of, ordered, run_name
 from .retrain import run_line
 from ..workspace import drafted, make_project, project_files

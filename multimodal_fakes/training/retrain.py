@@ -17,6 +17,7 @@ from typing import NamedTuple
 from multimodal_fakes.core import (
     FakesError,
     digest,
+    environment,
     nearest,
     overlay,
     read_json,
@@ -28,7 +29,7 @@ from multimodal_fakes.core import (
 from ..data.own import OwnData
 from ..detect.inference import read_bundle
 from ..experts.confs import load_encoder_conf
-from ..line import TRACK, check_settings, environment, reproduce, trackers_asked
+from ..line import TRACK, check_settings, reproduce, trackers_asked
 from ..record import FIELDS, expert_model, expert_name, label_field, load_dataset_conf
 from ..track.gates import Limits, examine, of_run, promote
 from ..track.registry import Registry, Version
