@@ -153,6 +153,17 @@ def _same(self:Registry, task, key) -> Version|None: # the first one
     "The version that holds this"
     with mlflow_answers(self.uri): return next(iter(self._search(task, f" and tags.`{KEY}` = '{key}'")), None)
 
+# %% ../../nbs/track/08g_registry.ipynb #fd72e035
+_REFUSED = "IntegrityError", "UniqueViolation", "Giving up after"      # by SQLite, by PostgreSQL, by MLflow after three tries
+
+def _upsert(write, *args, **kwargs):
+    "Write by a method of MLflow's client, once more where somebody else wrote the same row meanwhile"
+    exceptions = need("mlflow.exceptions", "track", "The registry")
+    try: return write(*args, **kwargs)
+    except exceptions.MlflowException as e:
+        if not any(word in str(e) for word in _REFUSED): raise
+        return write(*args, **kwargs)
+
 # %% ../../nbs/track/08g_registry.ipynb #30020768
 @patch
 def _add(self:Registry, task, key, folder, about, note) -> Version:
@@ -161,8 +172,9 @@ def _add(self:Registry, task, key, folder, about, note) -> Version:
         self._make_task(task)
         model = self._tracked(key) or self._upload(folder)
         tags = {f"mmfakes.{name}": value for name, value in dict(key=key, name=spoken(key), **about).items()}
-        made = self.client.create_model_version(
-            task, model.artifact_location, model.source_run_id, tags, description=note, model_id=model.model_id)
+        made = _upsert(
+            self.client.create_model_version, task, model.artifact_location, model.source_run_id, tags,
+            description=note, model_id=model.model_id)
     first = self._same(task, key)
     if first.number == int(made.version): return first
     with mlflow_answers(self.uri): self.client.delete_model_version(task, made.version)
@@ -176,7 +188,7 @@ def _make_task(self:Registry, task):
     try: self.client.create_registered_model(task, tags=OURS)
     except exceptions.MlflowException as e:
         if e.error_code != "RESOURCE_ALREADY_EXISTS": raise
-        for name, value in OURS.items(): self.client.set_registered_model_tag(task, name, value)
+        for name, value in OURS.items(): _upsert(self.client.set_registered_model_tag, task, name, value)
 
 # %% ../../nbs/track/08g_registry.ipynb #546606f2
 @patch
@@ -245,8 +257,8 @@ def point(self:Registry,
     "Set an alias, and say so in the log first"
     entry = self.write(event, version, by, why, gates)
     with mlflow_answers(self.uri):
-        self.client.set_registered_model_alias(version.task, alias, str(version.number))
-        self.client.set_model_version_tag(version.task, str(version.number), "mmfakes.entry", entry.digest)
+        _upsert(self.client.set_registered_model_alias, version.task, alias, str(version.number))
+        _upsert(self.client.set_model_version_tag, version.task, str(version.number), "mmfakes.entry", entry.digest)
     return entry
 
 @patch
