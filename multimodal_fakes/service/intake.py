@@ -417,12 +417,15 @@ def post(
 # %% ../../nbs/service/07a_intake.ipynb #8e854fc6
 def faults(
     errors:list,   # of pydantic
+    fields=(),     # that the schema has
 ) -> list: # of dicts with field and problem
     "What is wrong, field by field, without what was sent; of a name the beginning"
     rows = []
     for error in errors[:20]:
         path = ".".join(str(p)[:100] for p in error["loc"] if p != "body")
-        rows.append({"field": path or "body", "problem": error["msg"][:200]})
+        is_unknown = error.get("type") == "extra_forbidden" and fields
+        problem = "nothing reads it" + nearest(path, fields) if is_unknown else error["msg"]
+        rows.append({"field": path or "body", "problem": problem[:200]})
     return rows
 
 # %% ../../nbs/service/07a_intake.ipynb #c19013a2
@@ -477,7 +480,7 @@ async def json(
     if errors[0]["type"] == "json_invalid":
         reason = errors[0]["msg"].removeprefix("Invalid JSON: ")
         raise self.refuse(400, "json", f"The body is not JSON: {reason}.")
-    rows = faults(errors)
+    rows = faults(errors, schema.model_fields)
     listed = "; ".join(f"{row['field']}: {row['problem']}" for row in rows[:5])
     raise self.refuse(422, "json", f"The body does not fit: {listed}.", errors=rows)
 

@@ -28,7 +28,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from .. import __version__
-from ..core import FakesError, nearest, patch, read_yaml
+from ..core import FakesError, nearest, patch, read_json, read_yaml
 from ..detect.answers import called, class_called
 from ..detect.fetch import UrlPolicy, fetch
 from ..record import checked_words
@@ -163,6 +163,11 @@ def _misfit(e):
     return Problem(422, f"The request does not fit: {listed}", errors=errors)
 
 # %% ../../nbs/service/07h_respond.ipynb #09195ebf
+def _classes_of(models, task, words):
+    "Those of a detector that lies there; of one in a registry those that have a word"
+    path = Path(models)/task/"detector.json"
+    return read_json(path)["classes"] if path.exists() else list(words)
+
 def of_workers(line:str):
     "Write a line of a worker, or about one, into the log"
     log.bind(component="worker").warning(line)
@@ -191,7 +196,8 @@ class Service:
         self.champions = self._champions()
         self.shadows = self.champions and self.champions.shadows
         self.meters = Meters(self)
-        for task, words in conf.http.answer.items(): checked_words(words, list(words), f"http.answer.{task}")
+        for task, words in conf.http.answer.items():
+            checked_words(words, _classes_of(conf.engine.models, task, words), f"http.answer.{task}")
         if conf.fetch.enabled and conf.http.signed_urls: signing_secret(conf.access)      # a missing one is noticed now
 
     def explain(self, e:Exception) -> dict:
@@ -224,15 +230,20 @@ async def _keep_shadow(self:Service, id, answer, model, seconds):
 async def start(self:Service):
     "Load the detectors; `ready` tells when they are"
     await self.engine.start()
-    unknown = set() if self.champions else set(self.conf.contents.tasks) - set(self.engine.ready())
-    for task in unknown:
-        log.warning("contents.tasks names {}, which no detector here answers: nothing is kept of it", task)
+    if not self.champions: self._warn_of_unknown()
     if self.shadows: await self.shadows.engine.start()
     if self.champions: self.champions.start()
     if self.contents: self.contents.start()
     if self.conf.train.enabled: await self._sweep()
     if self.lookout: self.lookout.start()
     log.info("started", version=__version__)
+
+@patch
+def _warn_of_unknown(self:Service):
+    "Settings about a task that no detector here answers have no effect"
+    for name, tasks in {"contents.tasks": self.conf.contents.tasks, "http.answer": self.conf.http.answer}.items():
+        for task in sorted(set(tasks) - set(self.engine.ready())):
+            log.warning("{} names {}, which no detector here answers: it has no effect", name, task)
 
 @patch
 async def _sweep(self:Service):
