@@ -154,7 +154,7 @@ def _same(self:Registry, task, key) -> Version|None: # the first one
     with mlflow_answers(self.uri): return next(iter(self._search(task, f" and tags.`{KEY}` = '{key}'")), None)
 
 # %% ../../nbs/track/08g_registry.ipynb #fd72e035
-_REFUSED = "IntegrityError", "UniqueViolation", "Giving up after"      # by SQLite, by PostgreSQL, by MLflow after three tries
+_REFUSED = "IntegrityError", "UniqueViolation", "Giving up after"      # by SQLite, by PostgreSQL, by MLflow
 
 def _upsert(write, *args, **kwargs):
     "Write by a method of MLflow's client, once more where somebody else wrote the same row meanwhile"
