@@ -517,8 +517,8 @@ class Rules:
     val_share:float=0.15         # of new groups
     test_share:float=0.25
     seed:int=0
-    image_distance:int=4         # see `near_pairs`; as in prepare
-    text_similarity:float=0.9    # see `similar_texts`; as in prepare
+    image_distance:int=4         # see `near_pictures`; as in prepare
+    text_similarity:float=0.9    # see `near_texts`; as in prepare
     max_pixels:int=40_000_000    # of a picture
 
     def __post_init__(self):
