@@ -309,6 +309,17 @@ class DatasetConf(Strict):
         "Its folder in the datasets folder"
         return self.folder or self.name
 
+    @cached_property
+    def listed(self) -> dict: # field → the classes that cells may name, as they are read; none where all are free
+        "Looked up for every row, so made once"
+        fixed = {field: FIELDS[field].classes if field in FIELDS else [] for field in self.labels}
+        return {field: dict.fromkeys(map(_key, own or self.classes.get(field, []))) for field, own in fixed.items()}
+
+    @cached_property
+    def ranks(self) -> dict: # field → class → its place
+        "The order of classes in an answer that names several"
+        return {field: {c: n for n, c in enumerate(label_field(field, [self]).classes)} for field in self.labels}
+
 # %% ../nbs/00c_record.ipynb #5af967b0
 def label_field(
     field:str,   # key of `FIELDS`, or of the labels of a dataset
@@ -433,16 +444,15 @@ def _named(raw, label, field, conf):
     kept = [part for part in parts if _key(part) not in label.ignored]
     if not kept and (parts or items is None): return None
     classes = {_look_up(part, label, field, conf) for part in kept} - {None}
-    listed = label_field(field, [conf]).classes
-    return sorted(classes, key=lambda c: (listed.index(c) if c in listed else len(listed), c))
+    ranks = conf.ranks[field]
+    return sorted(classes, key=lambda c: (ranks.get(c, len(ranks)), c))
 
 # %% ../nbs/00c_record.ipynb #07c13e9a
 def _look_up(raw, label, field, conf):
     "The class of a raw value; None where the map says that none holds"
     unknown = f"{conf.name}: unknown label {raw!r} in column {label.column!r}"
     if isinstance(raw, list | dict): raise FakesError(f"{unknown}; expected one value, or `several: true` and a list.")
-    key, fixed = _key(raw), FIELDS[field].classes if field in FIELDS else []
-    listed = [_key(c) for c in fixed or conf.classes.get(field, [])]
+    key, listed = _key(raw), conf.listed[field]
     if key in label.meanings: return label.meanings[key]
     if label.several and key == "none": return None
     if label.is_free and not listed: return _class_name(key, label.several, unknown)
