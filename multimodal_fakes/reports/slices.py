@@ -29,7 +29,7 @@ from multimodal_fakes.metrics import (
     claims,
     class_names,
     confusions,
-    from_confusions,
+    from_answers,
     rank_auroc,
     resamples,
     truth,
@@ -189,9 +189,10 @@ def weighted(
 # %% ../../nbs/reports/05_slices.ipynb #24296e62
 def _of_answers(y, pred, positive, w, truly):
     "Metrics of what was answered"
-    counts = confusions(y, pred, len(truly), w)     # (b, actual, predicted)
-    metrics = {m: v for m, v in from_confusions(counts, positive).items() if m in ("accuracy", "macro_f1")}
+    found = from_answers(y, pred, len(truly), w, positive)
+    metrics = {m: found[m] for m in ("accuracy", "macro_f1")}
     if positive is None: return metrics
+    counts = confusions(y, pred, 2, w)     # (b, actual, predicted)
     metrics["recall"] = counts[:, positive, positive] / truly[positive]
     metrics["fpr"] = counts[:, 1 - positive, positive] / truly[1 - positive]
     return metrics

@@ -25,7 +25,7 @@ def whitening(
     "Class means and the inverse root of the covariance around them"
     LedoitWolf = need("sklearn.covariance", "train", "Learning what is familiar").LedoitWolf
     some = np.random.default_rng(seed).permutation(len(x))[:MOST]
-    x = np.asarray(x, "float64")[some]
+    x = np.asarray(x)[some].astype("float64")
     y = np.unique(np.asarray(y)[some], return_inverse=True)[1]
     means = np.stack([x[y == c].mean(0) for c in range(y.max() + 1)])
     covariance = LedoitWolf(assume_centered=True, store_precision=True).fit(x - means[y])
@@ -40,8 +40,9 @@ def distances(
 ) -> np.ndarray: # (n,) Mahalanobis distance to the nearest class mean
     "How far from the nearest class"
     white = np.asarray(x, "float32") @ root
-    squared = np.stack([((white - mean)**2).sum(1) for mean in means])
-    return np.sqrt(squared.min(0))
+    nearest = np.full(len(white), np.inf, "float32")
+    for mean in means: np.minimum(nearest, ((white - mean)**2).sum(1), out=nearest)
+    return np.sqrt(nearest)
 
 # %% ../../nbs/trust/05b_ood.ipynb #e05cc48f
 class Familiar:
