@@ -142,15 +142,14 @@ def _in_order(count, classes):
 # %% ../../nbs/data/03_shard.ipynb #17c104f3
 def _misfit(counts, target, deal):
     "Chi-square distance between the classes that a deal gives each split and those it should have"
-    got = np.zeros_like(target)
-    np.add.at(got, deal, counts)
+    got = np.stack([counts[deal == split].sum(0) for split in range(len(target))])
     return float(((got - target) ** 2 / target).sum())
 
 # %% ../../nbs/data/03_shard.ipynb #3122d922
 def _deal(counts, target, rng, passes=5):
     "Split number of each group: largest first to where it fits best, then improved one by one"
     order = rng.permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    order = order[np.argsort(-counts.sum(1)[order], kind="stable")]
     got = np.zeros_like(target)
     deal = np.full(len(counts), -1)
     for _ in range(passes if len(counts) < 20_000 else 1):
@@ -176,7 +175,7 @@ def _by_group(y, group):
     answers = pd.Series(np.asarray(y, dtype=str)).str.split("|", regex=False)
     each = answers.explode()
     names, label = np.unique(each.to_numpy(dtype=str), return_inverse=True)
-    counts = np.zeros((group.max() + 1, len(names)))
+    counts = np.zeros((group.max() + 1, len(names)), np.int32)      # the largest thing here, where classes are many
     np.add.at(counts, (group[each.index], label), 1)
     answered = names != ""
     if len(each) > len(answers):
