@@ -448,17 +448,19 @@ def holm_adjusted(
 # %% ../../nbs/reports/05_slices.ipynb #a61819d1
 def _candidates(right, attributes, groups, min_n, most, alpha):
     "(conditions, error) of the most telling slices of one and two attributes"
-    one = singles(attributes, min_n)
-    tried = [((name,), inside) for name, inside in one.items()]
-    for (a, s), (b, t) in combinations(one.items(), 2):
-        if a[0] != b[0]: tried.append(((a, b), s & t))
     worse = []
-    for conditions, inside in tried:
+    for conditions, inside in _ones_and_twos(singles(attributes, min_n)):
         if inside.sum() < min_n or too_few_groups(inside, groups): continue
         p = p_worse(right, attributes, conditions, groups)
         if p < alpha: worse.append((p, conditions, 1 - right[inside].mean()))
     worse.sort(key=lambda candidate: candidate[0])
     return [(conditions, error) for _, conditions, error in worse[:most]]
+
+def _ones_and_twos(one):
+    "Each slice of one attribute, then each of two, made when its turn comes: a thousand have half a million pairs"
+    for name, inside in one.items(): yield (name,), inside
+    for (a, s), (b, t) in combinations(one.items(), 2):
+        if a[0] != b[0]: yield (a, b), s & t
 
 # %% ../../nbs/reports/05_slices.ipynb #570ce2ab
 def _confirm(right, attributes, groups, conditions, n_boot, seed):
