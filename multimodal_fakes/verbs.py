@@ -404,27 +404,13 @@ def kept_posts(
     args,    # conf, history, contents, task
 ) -> tuple: # `History`, and a function: row → its content
     "What a service kept of its posts"
-    from multimodal_fakes.service.contents import Contents
-    from multimodal_fakes.service.history import History
+    from multimodal_fakes.service.contents import open_kept
     from multimodal_fakes.service.respond import read_conf
     named = {"history": {"url": args.history}} if args.history else {}
     if getattr(args, "contents", None): named["contents"] = {"folder": args.contents, "tasks": [args.task]}
     usual = Path("conf/serve.yaml")
     conf = read_conf(args.conf or (usual if usual.exists() else None), **named)
-    _check_kept(conf.history.url, conf.contents)
-    history = History(conf.history)
-    if not conf.contents.tasks: return history, lambda row: {}
-    return history, Contents(conf.contents, history).get
-
-def _check_kept(url, contents):
-    "Raise where there is no history, or no folder of contents"
-    from multimodal_fakes.service.store import store_url
-    if not url: raise FakesError("Name the history: --history sqlite:///history.db, or history.url in conf/serve.yaml.")
-    address = store_url(url)
-    if address.get_backend_name() == "sqlite" and not Path(address.database).exists():
-        raise FakesError(f"There is no history {address.database}.")
-    if contents.tasks and not Path(contents.folder).is_dir():
-        raise FakesError(f"There is no folder of contents {contents.folder}.")
+    return open_kept(conf.history, conf.contents)
 
 # %% ../nbs/10b_verbs.ipynb #933c568b
 def review(args):
