@@ -14,10 +14,78 @@ LANGUAGES = {"en": "English", "fr": "Français"}
 # %% ../../nbs/app/09_phrases.ipynb #68c634b1
 _PAGE = {
     "Language": "Langue",
+    "Show {what}": "Montrer {what}", "the picture": "l'image", "the text": "le texte", " (blurred)": " (floutée)",
+    "{n} words, hidden": "{n} mots, cachés",
+    "Judge": "Juger", "Label": "Étiqueter", "Compare": "Comparer", "Watch": "Surveiller", "Reports": "Rapports",
+    "Try again": "Réessayer",
+    "Something failed here. It stands in the log of this page, with the time {time}.":
+        "Quelque chose a échoué ici. Le journal de cette page le note, à {time}.",
 }
 
 # %% ../../nbs/app/09_phrases.ipynb #dc8a8d3a
-_JUDGING = {}
+_JUDGING = {
+    "picture": "image", "sound": "son", "text": "texte", "video": "vidéo", "face": "visage",
+    "fake": "faux", "real": "authentique", "clickbait": "racoleur", "not clickbait": "non racoleur",
+    "hate": "haine", "not hate": "pas de haine", "hateful": "haineux", "not hateful": "non haineux", "fake news": "fausses nouvelles", "deepfake": "hypertrucage",
+    "hateful memes": "mèmes haineux", "products": "produits",
+    "This looks like: {name}": "Cela ressemble à : {name}",
+    "This has: {names}": "On y trouve : {names}",
+    "None of what it looks for was found": "Rien de ce qui est cherché n'a été trouvé",
+    "How sure it is cannot be told: no post with the same parts was in its tests.":
+        "On ne peut dire s'il est sûr : ses tests n'avaient aucune publication faite des mêmes parties.",
+    "It is {word}: of 100 answers as sure as this one, about {n} are right.":
+        "Il est {word} : sur 100 réponses aussi sûres que celle-ci, environ {n} sont justes.",
+    "very sure": "très sûr", "fairly sure": "assez sûr", "not very sure": "peu sûr", "close to guessing": "près du hasard",
+    "It says “{name}” from {cut} on. Here it is {p}.": "Il dit « {name} » à partir de {cut}. Ici : {p}.",
+    "Of 1,000 posts like those it was tested on, {are_so} are “{name}”. It says so of {answered}, rightly of "
+    "{rightly}, and misses {missed}.":
+        "Sur 1 000 publications comme celles de ses tests, {are_so} sont « {name} ». Il le dit de {answered}, à raison de "
+        "{rightly}, et en manque {missed}.",
+    "It was judged without {parts}, which the post lacks.": "Jugé sans {parts}, que la publication n'a pas.",
+    "No face was found: the middle of the picture was judged.": "Aucun visage trouvé : le milieu de l'image a été jugé.",
+    "The {part} could not be read: {why}": "Illisible ({part}) : {why}",
+    "It does not look at {parts}.": "Il ne regarde pas : {parts}.",
+    "The post is unlike those that it learned from.": "La publication ne ressemble pas à celles dont il a appris.",
+    "It is less sure than was asked of it.": "Il est moins sûr qu'on ne le lui demande.",
+    "It cannot rule out: {names}.": "Il ne peut exclure : {names}.",
+    "It saw only part of the post.": "Il n'a vu qu'une partie de la publication.",
+    "for “{name}”": "pour « {name} »", "against it": "contre", "part": "partie", "share": "part", "speaks": "parle",
+    "Most of the evidence lies between {start} and {end} seconds.":
+        "L'essentiel se trouve entre {start} et {end} secondes.",
+    "The detectors are loading": "Les détecteurs se chargent",
+    "No detector can be used now. {reasons}": "Aucun détecteur n'est utilisable. {reasons}",
+    "Judge a post": "Juger une publication",
+    "Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it.":
+        "Écrivez ou collez un texte, une image, une vidéo ou un son ; ou déposez des fichiers. Entrée envoie.",
+    "A text, a picture, a video or a sound": "Un texte, une image, une vidéo ou un son",
+    "Choices and limits": "Choix et limites",
+    "Look for": "Chercher", "what fits the post": "ce qui convient à la publication",
+    "Each line of a text is a post of its own": "Chaque ligne d'un texte est une publication",
+    "Say why, which takes longer": "Dire pourquoi, ce qui dure plus longtemps",
+    "Link of a video": "Lien d'une vidéo",
+    "Links are not fetched here: add the file itself.": "Les liens ne sont pas suivis ici : ajoutez le fichier.",
+    "At most {chars} characters, {image} MB a picture, {media} MB a video or sound, {n} posts at once.":
+        "Au plus {chars} caractères, {image} Mo par image, {media} Mo par vidéo ou son, {n} publications à la fois.",
+    "A post is not kept by this page. A service may keep it if its operator says so.":
+        "Cette page ne garde pas les publications. Un service peut les garder si son exploitant le veut.",
+    "There is nothing to judge. Write a text, or add a file.": "Rien à juger. Écrivez un texte ou ajoutez un fichier.",
+    "At most {n} posts are judged at once; these are {m}.": "Au plus {n} publications à la fois ; en voici {m}.",
+    "Judging": "Jugement en cours", "Judging {n} of {m}": "Jugement {n} sur {m}",
+    "This was not judged": "Cela n'a pas été jugé",
+    "A person should look at this.": "Une personne devrait regarder cela.",
+    "A detector can be wrong. What matters to somebody should not rest on it alone.":
+        "Un détecteur peut se tromper. Ce qui compte pour quelqu'un ne doit pas reposer sur lui seul.",
+    "Why": "Pourquoi", "All figures": "Tous les chiffres",
+    "Where the evidence came from": "D'où viennent les indices",
+    "Framed: what counted most": "Encadré : ce qui a le plus compté",
+    "Words with a plus speak for “{name}”, words with a minus against it.":
+        "Les mots avec un plus parlent pour « {name} », avec un moins contre.",
+    "Show the words": "Montrer les mots",
+    "second": "seconde", "probability": "probabilité", "from": "de", "to": "à", "class": "classe",
+    "Seconds of the video": "Secondes de la vidéo",
+    "Probability of each class": "Probabilité de chaque classe",
+    "Detector: {name}. Looked at: {parts}.": "Détecteur : {name}. Regardé : {parts}.",
+}
 
 # %% ../../nbs/app/09_phrases.ipynb #7f0caea2
 _LABELLING = {}
