@@ -214,7 +214,7 @@ def _copy(file):
     try: return small_jpeg(file)
     except FakesError: return b""
 
-# %% ../../nbs/app/09b_judging.ipynb #161eeee7
+# %% ../../nbs/app/09b_judging.ipynb #b4e0b2e7
 def show_judging(place:Place):
     "The tab: a box for a post, and below it the answers"
     source = source_of(place)
@@ -222,9 +222,10 @@ def show_judging(place:Place):
     if not told["models"]: raise FakesError(_none_ready(told))
     st.header(say("Judge a post"))
     st.write(say("Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it."))
+    with st.container():      # else it would stick to the foot of the window
+        said = st.chat_input(say("A text, a picture, a video or a sound"), accept_file="multiple", key="post",
+                             max_upload_size=_most_mb(told["limits"]), height=120)
     task, by_line, why, url = _choices(told)
-    said = st.chat_input(say("A text, a picture, a video or a sound"), accept_file="multiple", key="post", height=120,
-                         max_upload_size=_most_mb(told["limits"]))
     if said: st.session_state["judged"] = _judge_all(source, posts_of(said.text, said.files, by_line, url), task, why, told)
     for i, made in enumerate(st.session_state.get("judged", ())): _show(place, made, i, told["models"])
 

@@ -119,15 +119,13 @@ def close(self:Source):
     self.wait(end())
     self.loop.call_soon_threadsafe(self.loop.stop)
 
-# %% ../../nbs/app/09aa_source.ipynb #8399653a
+# %% ../../nbs/app/09aa_source.ipynb #ec7f2c5c
 @patch
-def about(self:Source) -> dict: # models: of `GET /models`, by task; limits; waiting: whether some still load
+def about(self:Source) -> dict: # models: of `GET /models`, by task; limits; reasons: task → why it cannot be used
     "What can be judged, and what may be sent"
-    told = self.ask("GET", "/models")
-    health = self.ask("GET", "/health")
+    told, health = self.ask("GET", "/models"), self.ask("GET", "/health")
     models = {model["task"]: model for model in told["models"]}
-    return dict(models=models, limits=told.get("limits", {}), waiting=health["status"] == "starting",
-                reasons=health.get("reasons", {}))
+    return dict(models=models, limits=told["limits"], reasons=health["reasons"])
 
 @patch
 def once_ready(
@@ -136,8 +134,8 @@ def once_ready(
 ) -> dict: # of `about`
     "The same, when the detectors have loaded"
     end = time.monotonic() + seconds
-    while (told := self.about())["waiting"] and time.monotonic() < end: time.sleep(0.3)
-    return told
+    while self.ask("GET", "/health")["status"] == "starting" and time.monotonic() < end: time.sleep(0.3)
+    return self.about()
 
 # %% ../../nbs/app/09aa_source.ipynb #afe66d81
 @patch
