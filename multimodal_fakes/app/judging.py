@@ -44,7 +44,7 @@ def thinks(
     if isinstance(found, str): return say("This looks like: {name}", name=named(found))
     return say("This has: {names}", names=listed(found)) if found else say("None of what it looks for was found")
 
-# %% ../../nbs/app/09b_judging.ipynb #9ba427c3
+# %% ../../nbs/app/09b_judging.ipynb #8113147f
 def how_sure(
     answer:dict,
 ) -> str:
@@ -53,11 +53,11 @@ def how_sure(
         return say("How sure it is cannot be told: no post with the same parts was in its tests.")
     sure = answer["confidence"]
     word = next(word for least, word in _SURE if sure >= least)
-    return say("It is {word}: of 100 answers as sure as this one, about {n} are right.", word=say(word), n=round(100 * sure))
+    return say("The detector is {word}: of 100 answers as sure as this one, about {n} are right.", word=say(word), n=round(100 * sure))
 
 _SURE = ((0.95, "very sure"), (0.8, "fairly sure"), (0.6, "not very sure"), (0.0, "close to guessing"))
 
-# %% ../../nbs/app/09b_judging.ipynb #75277186
+# %% ../../nbs/app/09b_judging.ipynb #4670df74
 def at_threshold(
     answer:dict,
     positive:str|None,   # the class that is looked for
@@ -66,7 +66,7 @@ def at_threshold(
     cut = answer["threshold"]
     if positive is None or not isinstance(cut, float): return ""
     p = answer["probabilities"][positive]
-    return say("It says “{name}” from {cut} on. Here it is {p}.", name=named(positive), cut=f"{cut:.0%}", p=f"{p:.0%}")
+    return say("“{name}” has a probability of {p}, and is answered from {cut} on.", name=named(positive), cut=f"{cut:.0%}", p=f"{p:.0%}")
 
 def tested(
     place:Place,
@@ -87,8 +87,8 @@ def in_a_thousand(
     "The same of 1,000 posts"
     counts = of_thousand(figures["positives"] / figures["n"], figures["recall"], figures["fpr"])
     whole = {name: round(counts[name]) for name in ("are_so", "answered", "rightly", "missed")}
-    return say("Of 1,000 posts like those it was tested on, {are_so} are “{name}”. It says so of {answered}, rightly of "
-               "{rightly}, and misses {missed}.", name=named(positive), **whole)
+    return say("Of 1,000 posts like those it was tested on, {are_so} are “{name}”. It answers so for {answered}, "
+               "rightly for {rightly}, and misses {missed}.", name=named(positive), **whole)
 
 # %% ../../nbs/app/09b_judging.ipynb #f85d45b4
 def unseen(
@@ -214,14 +214,14 @@ def _copy(file):
     try: return small_jpeg(file)
     except FakesError: return b""
 
-# %% ../../nbs/app/09b_judging.ipynb #b4e0b2e7
+# %% ../../nbs/app/09b_judging.ipynb #c3e2d14f
 def show_judging(place:Place):
     "The tab: a box for a post, and below it the answers"
     source = source_of(place)
     with st.spinner(say("The detectors are loading")): told = source.once_ready()
     if not told["models"]: raise FakesError(_none_ready(told))
     st.header(say("Judge a post"))
-    st.write(say("Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it."))
+    st.write(say("Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it, Shift and Enter begin a new line."))
     with st.container():      # else it would stick to the foot of the window
         said = st.chat_input(say("A text, a picture, a video or a sound"), accept_file="multiple", key="post",
                              max_upload_size=_most_mb(told["limits"]), height=120)
@@ -234,7 +234,7 @@ def _none_ready(told):
     listed = "; ".join(f"{task}: {why}" for task, why in told["reasons"].items())
     return say("No detector can be used now. {reasons}", reasons=listed)
 
-def _most_mb(limits): return round(max(limits.get("image_mb", 16), limits.get("media_mb", 64)))
+def _most_mb(limits): return round(max(limits["image_mb"], limits["media_mb"]))
 
 # %% ../../nbs/app/09b_judging.ipynb #580cb9a8
 def _choices(told) -> tuple: # task, whether each line is a post, whether reasons are wanted, URL

@@ -6,8 +6,9 @@
 __all__ = ['TABS', 'ICONS', 'STYLE', 'titles', 'show_tab', 'show_page', 'check_page', 'check_port', 'streamlit_options', 'main',
            'serve_page']
 
-# %% ../../nbs/app/09f_page.ipynb #659c1058
+# %% ../../nbs/app/09f_page.ipynb #ba17eb31
 import importlib
+import logging
 import math
 import socket
 import tempfile
@@ -56,11 +57,11 @@ def show_tab(
         log.opt(exception=e).error("the tab {} failed", name)
         st.error(say("Something failed here. It stands in the log of this page, with the time {time}.", time=moment))
 
-# %% ../../nbs/app/09f_page.ipynb #d689133a
+# %% ../../nbs/app/09f_page.ipynb #f43377ae
 STYLE = """<style>
 mark.for { background: #fde2c8; color: #1b1b1b; padding: 0 .15em; }
 mark.against { background: #cfe3f7; color: #1b1b1b; padding: 0 .15em; }
-table { border-collapse: collapse; } caption { text-align: left; font-weight: 600; padding: .3em 0; }
+table { border-collapse: collapse; } caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3em 0; }
 th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #8886; }
 @media (max-width: 640px) { .block-container { padding: 3.5rem .8rem 2rem !important; } }
 </style>"""
@@ -73,7 +74,9 @@ def show_page(place:Place):
     st.html(STYLE)
     pages = [st.Page(partial(show_tab, place, name), title=title, url_path=name, default=name == "judge",
                      icon=f":material/{ICONS[name]}:") for name, title in titles().items()]
-    chosen = st.navigation(pages, position="top")
+    chosen = st.navigation(pages, position="hidden")
+    with st.container(horizontal=True):      # Streamlit's own are behind a button on a phone
+        for page in pages: st.page_link(page)
     chosen.run()
     st.divider()
     st.radio(say("Language"), list(LANGUAGES), key="language", format_func=LANGUAGES.get, horizontal=True)
@@ -121,7 +124,7 @@ def streamlit_options(
         "global.developmentMode": False,
     }
 
-# %% ../../nbs/app/09f_page.ipynb #8ada22e5
+# %% ../../nbs/app/09f_page.ipynb #933b4522
 _SCRIPT = "from multimodal_fakes.app.page import main\nmain()\n"
 _served:list = []      # the place that this process shows
 
@@ -140,6 +143,7 @@ def serve_page(
     check_page(host, open)
     check_port(host, port)
     setup_log(place.settings.log)
+    logging.getLogger("httpx").setLevel(logging.WARNING)      # the service has a line for each request already
     _served[:] = [place]
     options = streamlit_options(place, host, port)
     with tempfile.TemporaryDirectory() as folder:

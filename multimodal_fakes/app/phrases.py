@@ -33,12 +33,13 @@ _JUDGING = {
     "None of what it looks for was found": "Rien de ce qui est cherché n'a été trouvé",
     "How sure it is cannot be told: no post with the same parts was in its tests.":
         "On ne peut dire s'il est sûr : ses tests n'avaient aucune publication faite des mêmes parties.",
-    "It is {word}: of 100 answers as sure as this one, about {n} are right.":
-        "Il est {word} : sur 100 réponses aussi sûres que celle-ci, environ {n} sont justes.",
+    "The detector is {word}: of 100 answers as sure as this one, about {n} are right.":
+        "Le détecteur est {word} : sur 100 réponses aussi sûres que celle-ci, environ {n} sont justes.",
     "very sure": "très sûr", "fairly sure": "assez sûr", "not very sure": "peu sûr", "close to guessing": "près du hasard",
-    "It says “{name}” from {cut} on. Here it is {p}.": "Il dit « {name} » à partir de {cut}. Ici : {p}.",
-    "Of 1,000 posts like those it was tested on, {are_so} are “{name}”. It says so of {answered}, rightly of "
-    "{rightly}, and misses {missed}.":
+    "“{name}” has a probability of {p}, and is answered from {cut} on.":
+        "« {name} » a une probabilité de {p}, et c'est la réponse à partir de {cut}.",
+    "Of 1,000 posts like those it was tested on, {are_so} are “{name}”. It answers so for {answered}, "
+    "rightly for {rightly}, and misses {missed}.":
         "Sur 1 000 publications comme celles de ses tests, {are_so} sont « {name} ». Il le dit de {answered}, à raison de "
         "{rightly}, et en manque {missed}.",
     "It was judged without {parts}, which the post lacks.": "Jugé sans {parts}, que la publication n'a pas.",
@@ -55,8 +56,8 @@ _JUDGING = {
     "The detectors are loading": "Les détecteurs se chargent",
     "No detector can be used now. {reasons}": "Aucun détecteur n'est utilisable. {reasons}",
     "Judge a post": "Juger une publication",
-    "Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it.":
-        "Écrivez ou collez un texte, une image, une vidéo ou un son ; ou déposez des fichiers. Entrée envoie.",
+    "Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it, Shift and Enter begin a new line.":
+        "Écrivez ou collez un texte, une image, une vidéo ou un son ; ou déposez des fichiers. Entrée envoie, Majuscule et Entrée va à la ligne.",
     "A text, a picture, a video or a sound": "Un texte, une image, une vidéo ou un son",
     "Choices and limits": "Choix et limites",
     "Look for": "Chercher", "what fits the post": "ce qui convient à la publication",
