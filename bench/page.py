@@ -32,7 +32,7 @@ VISITORS, UPLOADS, AT_ONCE, LOOK_EVERY = 50, 2000, 10, 200
 GROWTH = 40.0           # MiB that memory may rise from the first look to the last
 PHONE = dict(width=390, height=844)
 HEADLINE = "You will not believe what this garden did next"
-BOX, SURE = "A text, a picture, a video or a sound", "answers as sure as this one"
+BOX, SURE = "A text, a picture, a video or a sound", "100 answers as sure as this one"
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 
@@ -199,10 +199,10 @@ def keys(chromium):
         page.keyboard.type(HEADLINE)
         page.keyboard.press("Enter")
         page.get_by_text(SURE).first.wait_for(timeout=60_000)
-        pressed += tab_to(page, lambda here: here.startswith("SUMMARY Why"))
+        pressed += tab_to(page, lambda here: here.startswith("SUMMARY") and here.endswith("Why"))
         page.keyboard.press("Enter")
         page.get_by_text("Where the evidence came from").first.wait_for()
-        pressed += tab_to(page, lambda here: here == "INPUT en")
+        pressed += tab_to(page, lambda here: here == "INPUT 0")
         page.keyboard.press("ArrowRight")
         page.get_by_role("heading", name="Juger une publication").wait_for(timeout=30_000)
         shot(page, "keys_french")

@@ -44,7 +44,7 @@ def thinks(
     if isinstance(found, str): return say("This looks like: {name}", name=named(found))
     return say("This has: {names}", names=listed(found)) if found else say("None of what it looks for was found")
 
-# %% ../../nbs/app/09b_judging.ipynb #8113147f
+# %% ../../nbs/app/09b_judging.ipynb #40c9ab25
 def how_sure(
     answer:dict,
 ) -> str:
@@ -52,6 +52,9 @@ def how_sure(
     if not answer["calibrated_as"]["n"]:
         return say("How sure it is cannot be told: no post with the same parts was in its tests.")
     sure = answer["confidence"]
+    if answer["unfamiliar"]:
+        return say("Of 100 answers as sure as this one, about {n} are right where posts are like those that it learned "
+                   "from; this one is not.", n=round(100 * sure))
     word = next(word for least, word in _SURE if sure >= least)
     return say("The detector is {word}: of 100 answers as sure as this one, about {n} are right.", word=say(word), n=round(100 * sure))
 
@@ -214,19 +217,19 @@ def _copy(file):
     try: return small_jpeg(file)
     except FakesError: return b""
 
-# %% ../../nbs/app/09b_judging.ipynb #c3e2d14f
+# %% ../../nbs/app/09b_judging.ipynb #8281cd7a
 def show_judging(place:Place):
     "The tab: a box for a post, and below it the answers"
     source = source_of(place)
     with st.spinner(say("The detectors are loading")): told = source.once_ready()
     if not told["models"]: raise FakesError(_none_ready(told))
-    st.header(say("Judge a post"))
+    st.header(say("Judge a post"), anchor=False)
     st.write(say("Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it, Shift and Enter begin a new line."))
     with st.container():      # else it would stick to the foot of the window
         said = st.chat_input(say("A text, a picture, a video or a sound"), accept_file="multiple", key="post",
                              max_upload_size=_most_mb(told["limits"]), height=120)
     task, by_line, why, url = _choices(told)
-    if said: st.session_state["judged"] = _judge_all(source, posts_of(said.text, said.files, by_line, url), task, why, told)
+    if said: _take(source, posts_of(said.text, said.files, by_line, url), task, why, told)
     for i, made in enumerate(st.session_state.get("judged", ())): _show(place, made, i, told["models"])
 
 def _none_ready(told):
@@ -254,7 +257,15 @@ def _choices(told) -> tuple: # task, whether each line is a post, whether reason
         st.caption(say("A post is not kept by this page. A service may keep it if its operator says so."))
     return task, by_line, why, url
 
-# %% ../../nbs/app/09b_judging.ipynb #1d08eec8
+# %% ../../nbs/app/09b_judging.ipynb #b0c75b5c
+def _take(source, posts, task, why, told):
+    "Judge what was entered; where nobody answers its text is shown, so that it is not lost"
+    st.session_state["judged"] = []
+    try: st.session_state["judged"] = _judge_all(source, posts, task, why, told)
+    except Gone:
+        for post in posts: show_text(post.text or post.title)
+        raise
+
 def _judge_all(source, posts, task, why, told) -> list: # of `Judged`
     "Judge posts one after the other, with a bar"
     most = told["limits"].get("batch", 64)
@@ -267,7 +278,7 @@ def _judge_all(source, posts, task, why, told) -> list: # of `Judged`
     bar.empty()
     return made
 
-# %% ../../nbs/app/09b_judging.ipynb #31cc797c
+# %% ../../nbs/app/09b_judging.ipynb #350f4c3a
 _VILE = {"hateful", "offensive", "abusive", "toxic", "hate"}     # classes whose texts are covered
 
 def is_vile(answer:dict) -> bool:
@@ -279,13 +290,14 @@ def _show(place, made, i, models):
     "One post and its answer"
     with st.container(border=True):
         if made.refused:
-            st.markdown("#### " + say("This was not judged"))
+            st.subheader(say("This was not judged"), anchor=False)
             show_text(made.title)
             st.error(made.refused, icon=":material/block:")
             return
         answer = made.answer
         positive = models.get(answer["task"], {}).get("positive")
-        st.markdown(f"#### {_plain(thinks(answer))}")
+        st.subheader(_plain(thinks(answer)), anchor=False)
+        st.caption(_plain(say("Looked for: {task}", task=named(answer["task"]))))
         _show_post(made, i)
         _say_all([how_sure(answer), at_threshold(answer, positive), _in_tests(place, answer, positive)])
         _show_doubts(answer)

@@ -57,13 +57,14 @@ def show_tab(
         log.opt(exception=e).error("the tab {} failed", name)
         st.error(say("Something failed here. It stands in the log of this page, with the time {time}.", time=moment))
 
-# %% ../../nbs/app/09f_page.ipynb #f43377ae
+# %% ../../nbs/app/09f_page.ipynb #e4712d4e
 STYLE = """<style>
 mark.for { background: #fde2c8; color: #1b1b1b; padding: 0 .15em; }
 mark.against { background: #cfe3f7; color: #1b1b1b; padding: 0 .15em; }
 table { border-collapse: collapse; } caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3em 0; }
 th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #8886; }
-@media (max-width: 640px) { .block-container { padding: 3.5rem .8rem 2rem !important; } }
+.block-container { padding-top: 3rem !important; }
+@media (max-width: 640px) { .block-container { padding: 2.5rem .8rem 2rem !important; } }
 </style>"""
 
 def show_page(place:Place):

@@ -35,6 +35,11 @@ _JUDGING = {
         "On ne peut dire s'il est sûr : ses tests n'avaient aucune publication faite des mêmes parties.",
     "The detector is {word}: of 100 answers as sure as this one, about {n} are right.":
         "Le détecteur est {word} : sur 100 réponses aussi sûres que celle-ci, environ {n} sont justes.",
+    "Of 100 answers as sure as this one, about {n} are right where posts are like those that it learned "
+    "from; this one is not.":
+        "Sur 100 réponses aussi sûres que celle-ci, environ {n} sont justes quand les publications ressemblent à celles "
+        "dont il a appris ; ce n'est pas le cas ici.",
+    "Looked for: {task}": "Recherche : {task}",
     "very sure": "très sûr", "fairly sure": "assez sûr", "not very sure": "peu sûr", "close to guessing": "près du hasard",
     "“{name}” has a probability of {p}, and is answered from {cut} on.":
         "« {name} » a une probabilité de {p}, et c'est la réponse à partir de {cut}.",
