@@ -29,7 +29,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export settings pilot run quick own compare plots test matrix check check-notebooks check-code check-files check-settings lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-proxy deploy-rehearse clean
+.PHONY: help setup setup-bench export settings pilot run quick app own compare plots test matrix check check-notebooks check-code check-files check-settings lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-proxy deploy-rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ endif
 quick: export  ## one detector, of the pilot's headlines, in a few minutes: runs/headlines
 	@python -m multimodal_fakes.pilots.pilot Datasets --dataset pilot_clickbait
 	@work=$$(python -m multimodal_fakes.line workspace headlines Datasets) && $(IN_WORK)
+
+app: setup  ## the page, http://127.0.0.1:8501: judge posts with the detectors of models/, or with the one of `make quick`
+	@work=.; ls models/*/detector.json >/dev/null 2>&1 || work=runs/headlines; exec mmfakes app --project $$work
 
 own: export  ## the README's example of one's own data: runs/own
 	@python -m multimodal_fakes.pilots.postcards Datasets
