@@ -94,9 +94,10 @@ def opened(chromium, address, **viewport):
 
 
 def write(page, text):
-    "Enter a text with the keyboard"
+    "Enter a text with the keyboard, and send it once whatever is uploaded has arrived"
     page.get_by_placeholder(BOX).fill(text)
-    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-testid=stChatInputSubmitButton]:enabled", timeout=60_000)
+    page.get_by_placeholder(BOX).press("Enter")
 
 
 def upload(page, *files, text=""):
@@ -104,7 +105,6 @@ def upload(page, *files, text=""):
     page.locator("input[type=file]").first.set_input_files(
         [dict(name=name, mimeType=kind, buffer=data) for name, kind, data in files])
     page.get_by_text(files[-1][0]).first.wait_for()
-    page.wait_for_function("!document.querySelector('[data-testid=stChatInput] [role=progressbar]')")
     write(page, text)
 
 
@@ -261,30 +261,28 @@ def memory(process) -> float: # MiB
 
 def uploads(chromium):
     "Two thousand files of a megabyte, half of them pictures, ten at a time"
-    with started("app", "--models", str(MODELS)) as (process, address):
-        page, looks = opened(chromium, address), []
+    with started("app", "--models", str(MODELS)) as (process, address), TemporaryDirectory() as folder:
+        files, looks = [a_megabyte(Path(folder), n) for n in range(AT_ONCE)], []
+        page = opened(chromium, address)
         page.get_by_text("Choices and limits").click()
         page.get_by_text("Say why, which takes longer").click()
         for n in range(0, UPLOADS, AT_ONCE):
             if n % LOOK_EVERY == 0: looks.append(memory(process))
-            upload(page, *[a_megabyte(n + k) for k in range(AT_ONCE)])
-            page.get_by_text(f"file{n + AT_ONCE - 1}.").last.wait_for(timeout=120_000)
-            page.wait_for_function("!document.querySelector('[data-testid=stProgress]')", timeout=120_000)
+            page.locator("input[type=file]").first.set_input_files(files)
+            page.get_by_text(Path(files[-1]).name).last.wait_for()
+            write(page, f"After {n} files")                                       # a post of its own, and judged last
+            page.locator("p.post", has_text=f"After {n} files").wait_for(timeout=120_000)
         looks.append(memory(process))
-        print("MiB after each", LOOK_EVERY, "uploads:", [round(look) for look in looks], flush=True)
         rise = looks[-1] - looks[1]
-        told = f"{[round(look) for look in looks]} MiB, every {LOOK_EVERY}"
-        return entry(f"memory over {UPLOADS:,} uploads", round(rise, 1), "MiB", told, rise < GROWTH)
+        told = f"{[round(look) for look in looks]} MiB, every {LOOK_EVERY} uploads"
+        return entry(f"memory over {UPLOADS:,} uploads", round(rise, 1), "MiB", told, rise < GROWTH, told)
 
 
-PICTURES = {}      # seed → made once
-
-def a_megabyte(n):
+def a_megabyte(folder, n) -> str: # path
     "A picture, or bytes that are none"
-    if n % 2: return f"file{n}.bin", "application/octet-stream", np.random.default_rng(n).bytes(2**20)
-    seed = n % 20
-    if seed not in PICTURES: PICTURES[seed] = png(1.0, seed)
-    return f"file{n}.png", "image/png", PICTURES[seed]
+    path = folder/f"file{n}.{'bin' if n % 2 else 'png'}"
+    path.write_bytes(np.random.default_rng(n).bytes(2**20) if n % 2 else png(1.0, n))
+    return str(path)
 
 
 PARTS = {part.__name__: part for part in (kinds, phone, keys, gone, visitors, uploads)}

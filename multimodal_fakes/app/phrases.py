@@ -86,6 +86,8 @@ _JUDGING = {
     "Framed: what counted most": "Encadré : ce qui a le plus compté",
     "Words with a plus speak for “{name}”, words with a minus against it.":
         "Les mots avec un plus parlent pour « {name} », avec un moins contre.",
+    "Posts like it, and what people said of them": "Publications semblables, et ce qu'on en a dit",
+    "{share} alike: {name}": "Semblable à {share} : {name}",
     "Show the words": "Montrer les mots",
     "second": "seconde", "probability": "probabilité", "from": "de", "to": "à", "class": "classe",
     "Seconds of the video": "Secondes de la vidéo",
