@@ -94,10 +94,14 @@ def opened(chromium, address, **viewport):
 
 
 def write(page, text):
-    "Enter a text with the keyboard, and send it once whatever is uploaded has arrived"
-    page.get_by_placeholder(BOX).fill(text)
-    page.wait_for_selector("[data-testid=stChatInputSubmitButton]:enabled", timeout=60_000)
-    page.get_by_placeholder(BOX).press("Enter")
+    "Enter a text with the keyboard; the box takes no Enter before its files have arrived"
+    box = page.get_by_placeholder(BOX)
+    box.fill(text)
+    for _ in range(300):
+        box.press("Enter")
+        page.wait_for_timeout(200)
+        if not box.input_value() and not page.get_by_test_id("stChatInputSubmitButton").is_enabled(): return
+    raise FakesError(f"The box did not take {text!r}.")
 
 
 def upload(page, *files, text=""):
@@ -174,7 +178,7 @@ def kinds(chromium):
         upload(page, ("tool.exe", "application/octet-stream", b"MZ" + bytes(100)))
         page.get_by_text("in no format that is read here").wait_for(timeout=60_000)
         shot(page, "refused")
-        return entry("a headline from the start of the command", round(seconds, 1), "s", "a headline, then each kind of file")
+        return entry("a headline from the start of the command", round(seconds, 1), "s", "then each kind of file")
 
 
 def phone(chromium):
@@ -211,9 +215,9 @@ def keys(chromium):
 
 def tab_to(page, found, most=60) -> int:
     "Press Tab until what has the focus is found; how often"
-    about = "(e => e.tagName + (e.tagName == 'INPUT' ? ' ' + (e.value || '') : e.tagName == 'SUMMARY' ? ' ' + e.innerText : ''))"
+    about = "(e => [e.tagName, {INPUT: e.value, SUMMARY: e.innerText}[e.tagName]].join(' '))(document.activeElement)"
     for n in range(most):
-        here = page.evaluate(f"{about}(document.activeElement)").replace("\n", " ").strip()
+        here = page.evaluate(about).replace("\n", " ").strip()
         if found(here): return n
         page.keyboard.press("Tab")
     raise FakesError(f"Nothing of the kind was reached with {most} Tabs; the last was {here!r}.")

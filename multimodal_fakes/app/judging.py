@@ -45,7 +45,7 @@ def thinks(
     if isinstance(found, str): return say("This looks like: {name}", name=named(found))
     return say("This has: {names}", names=listed(found)) if found else say("None of what it looks for was found")
 
-# %% ../../nbs/app/09b_judging.ipynb #40c9ab25
+# %% ../../nbs/app/09b_judging.ipynb #fefa91d6
 def how_sure(
     answer:dict,
 ) -> str:
@@ -57,11 +57,12 @@ def how_sure(
         return say("Of 100 answers as sure as this one, about {n} are right where posts are like those that it learned "
                    "from; this one is not.", n=round(100 * sure))
     word = next(word for least, word in _SURE if sure >= least)
-    return say("The detector is {word}: of 100 answers as sure as this one, about {n} are right.", word=say(word), n=round(100 * sure))
+    return say("The detector is {word}: of 100 answers as sure as this one, about {n} are right.",
+               word=say(word), n=round(100 * sure))
 
 _SURE = ((0.95, "very sure"), (0.8, "fairly sure"), (0.6, "not very sure"), (0.0, "close to guessing"))
 
-# %% ../../nbs/app/09b_judging.ipynb #4670df74
+# %% ../../nbs/app/09b_judging.ipynb #049e7815
 def at_threshold(
     answer:dict,
     positive:str|None,   # the class that is looked for
@@ -70,7 +71,8 @@ def at_threshold(
     cut = answer["threshold"]
     if positive is None or not isinstance(cut, float): return ""
     p = answer["probabilities"][positive]
-    return say("“{name}” has a probability of {p}, and is answered from {cut} on.", name=named(positive), cut=f"{cut:.0%}", p=f"{p:.0%}")
+    return say("“{name}” has a probability of {p}, and is answered from {cut} on.",
+               name=named(positive), cut=f"{cut:.0%}", p=f"{p:.0%}")
 
 def tested(
     place:Place,
@@ -94,17 +96,18 @@ def in_a_thousand(
     return say("Of 1,000 posts like those it was tested on, {are_so} are “{name}”. It answers so for {answered}, "
                "rightly for {rightly}, and misses {missed}.", name=named(positive), **whole)
 
-# %% ../../nbs/app/09b_judging.ipynb #f85d45b4
+# %% ../../nbs/app/09b_judging.ipynb #41539afd
 def unseen(
     answer:dict,
 ) -> list: # of sentences
     "What an answer rests on less than it could"
     lines = []
-    if answer["missing"]: lines.append(say("It was judged without {parts}, which the post lacks.", parts=listed(answer["missing"])))
+    lacks, ignored = listed(answer["missing"]), listed(answer.get("ignored", ()))
+    if lacks: lines.append(say("It was judged without {parts}, which the post lacks.", parts=lacks))
     for part, why in answer["failed"].items():
         if part == "face": lines.append(say("No face was found: the middle of the picture was judged."))
         else: lines.append(say("The {part} could not be read: {why}", part=named(part), why=why))
-    if answer.get("ignored"): lines.append(say("It does not look at {parts}.", parts=listed(answer["ignored"])))
+    if ignored: lines.append(say("It does not look at {parts}.", parts=ignored))
     return lines
 
 def reasons_for_a_person(
@@ -118,7 +121,7 @@ def reasons_for_a_person(
     if answer["failed"]: lines.append(say("It saw only part of the post."))
     return lines
 
-# %% ../../nbs/app/09b_judging.ipynb #7c587971
+# %% ../../nbs/app/09b_judging.ipynb #a1dd91fc
 def shares(
     why:dict,   # of an answer
 ) -> list: # of dicts for a table, strongest first
@@ -126,16 +129,18 @@ def shares(
     total = sum(abs(v) for v in why["brings"].values()) or 1.0
     ranked = sorted(why["brings"].items(), key=lambda pair: -abs(pair[1]))
     sides = {True: say("for “{name}”", name=named(why["of"])), False: say("against it")}
-    return [{say("part"): named(m), say("share"): f"{abs(v) / total:.0%}", say("speaks"): sides[v > 0]} for m, v in ranked]
+    heads = say("part"), say("share"), say("speaks")
+    return [dict(zip(heads, (named(m), f"{abs(v) / total:.0%}", sides[v > 0]))) for m, v in ranked]
 
 def loudest(
     answer:dict,   # with a timeline
 ) -> str:
     "Where in a video the evidence is"
     moment = max(answer["timeline"], key=lambda moment: moment["probability"])
-    return say("Most of the evidence lies between {start} and {end} seconds.", start=f"{moment['start']:g}", end=f"{moment['end']:g}")
+    start, end = (f"{moment[side]:g}" for side in ("start", "end"))
+    return say("Most of the evidence lies between {start} and {end} seconds.", start=start, end=end)
 
-# %% ../../nbs/app/09b_judging.ipynb #0368b6df
+# %% ../../nbs/app/09b_judging.ipynb #b017fbc3
 def marked(
     text:dict,   # `why["text"]`: its parts, and words with values
 ) -> str: # HTML
@@ -147,7 +152,8 @@ def _mark(word, strongest):
     said = html.escape(word["word"])
     if abs(word["value"]) < strongest / 4 or not strongest: return said
     side, sign, line = ("for", "+", "solid") if word["value"] > 0 else ("against", "−", "dotted")
-    return f"<mark class='{side}' style='text-decoration:underline {line} 2px;text-underline-offset:3px'>{said}{sign}</mark>"
+    style = f"text-decoration:underline {line} 2px;text-underline-offset:3px"
+    return f"<mark class='{side}' style='{style}'>{said}{sign}</mark>"
 
 # %% ../../nbs/app/09b_judging.ipynb #63915eb2
 def framed(
@@ -249,14 +255,15 @@ def _copy(file):
     try: return small_jpeg(file)
     except FakesError: return b""
 
-# %% ../../nbs/app/09b_judging.ipynb #8281cd7a
+# %% ../../nbs/app/09b_judging.ipynb #919fa1fe
 def show_judging(place:Place):
     "The tab: a box for a post, and below it the answers"
     source = source_of(place)
     with st.spinner(say("The detectors are loading")): told = source.once_ready()
     if not told["models"]: raise FakesError(_none_ready(told))
     st.header(say("Judge a post"), anchor=False)
-    st.write(say("Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it, Shift and Enter begin a new line."))
+    st.write(say("Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it, Shift and "
+                 "Enter begin a new line."))
     with st.container():      # else it would stick to the foot of the window
         said = st.chat_input(say("A text, a picture, a video or a sound"), accept_file="multiple", key="post",
                              max_upload_size=_most_mb(told["limits"]), height=120)
@@ -271,25 +278,25 @@ def _none_ready(told):
 
 def _most_mb(limits): return round(max(limits["image_mb"], limits["media_mb"]))
 
-# %% ../../nbs/app/09b_judging.ipynb #580cb9a8
+# %% ../../nbs/app/09b_judging.ipynb #bf5f7841
 def _choices(told) -> tuple: # task, whether each line is a post, whether reasons are wanted, URL
     "What a visitor may choose"
     limits, tasks = told["limits"], list(told["models"])
+    sizes = {part: f"{limits[name]:g}" for part, name in (("image", "image_mb"), ("media", "media_mb"))}
     with st.expander(say("Choices and limits")):
         task = st.selectbox(say("Look for"), ["", *tasks], key="task",
                             format_func=lambda name: named(name) if name else say("what fits the post"))
         by_line = st.toggle(say("Each line of a text is a post of its own"), key="by_line")
         why = st.toggle(say("Say why, which takes longer"), value=True, key="why")
         url = ""
-        if limits.get("urls"): url = st.text_input(say("Link of a video"), key="url")
+        if limits["urls"]: url = st.text_input(say("Link of a video"), key="url")
         else: st.caption(say("Links are not fetched here: add the file itself."))
-        st.caption(say("At most {chars} characters, {image} MB a picture, {media} MB a video or sound, {n} posts at once.",
-                       chars=f"{limits.get('text_chars', 0):,}", image=f"{limits.get('image_mb', 0):g}",
-                       media=f"{limits.get('media_mb', 0):g}", n=limits.get("batch", 1)))
+        st.caption(say("At most {chars} characters, {image} MB a picture, {media} MB a video or sound, {n} posts at "
+                       "once.", chars=f"{limits['text_chars']:,}", n=limits["batch"], **sizes))
         st.caption(say("A post is not kept by this page. A service may keep it if its operator says so."))
     return task, by_line, why, url
 
-# %% ../../nbs/app/09b_judging.ipynb #b0c75b5c
+# %% ../../nbs/app/09b_judging.ipynb #9de12419
 def _take(source, posts, task, why, told):
     "Judge what was entered; where nobody answers its text is shown, so that it is not lost"
     st.session_state["judged"] = []
@@ -300,9 +307,10 @@ def _take(source, posts, task, why, told):
 
 def _judge_all(source, posts, task, why, told) -> list: # of `Judged`
     "Judge posts one after the other, with a bar"
-    most = told["limits"].get("batch", 64)
+    most = told["limits"]["batch"]
     if not posts: raise FakesError(say("There is nothing to judge. Write a text, or add a file."))
-    if len(posts) > most: raise FakesError(say("At most {n} posts are judged at once; these are {m}.", n=most, m=len(posts)))
+    if len(posts) > most:
+        raise FakesError(say("At most {n} posts are judged at once; these are {m}.", n=most, m=len(posts)))
     bar, made = st.progress(0.0, say("Judging")), []
     for i, post in enumerate(posts):
         bar.progress(i / len(posts), say("Judging {n} of {m}", n=i + 1, m=len(posts)))
@@ -362,7 +370,7 @@ def _show_doubts(answer):
         st.warning("\n\n".join(_plain(line) for line in [head, *reasons]), icon=":material/person_search:")
     st.caption(say("A detector can be wrong. What matters to somebody should not rest on it alone."))
 
-# %% ../../nbs/app/09b_judging.ipynb #fe9f4b24
+# %% ../../nbs/app/09b_judging.ipynb #f39bb424
 def _show_why(place, made, i):
     "What the answer rests on"
     answer = made.answer
@@ -394,13 +402,15 @@ def _show_timeline(answer):
     "A line over the seconds, and the same as a table"
     st.write(_plain(loudest(answer)))
     moments = answer["timeline"]
-    st.line_chart({say("second"): [m["start"] for m in moments], say("probability"): [m["probability"] for m in moments]},
-                  x=say("second"), y=say("probability"), height=160)
-    rows = [{say("from"): m["start"], say("to"): m["end"], say("probability"): f"{m['probability']:.0%}"} for m in moments]
+    seconds, values = [m["start"] for m in moments], [m["probability"] for m in moments]
+    x, y = say("second"), say("probability")
+    st.line_chart({x: seconds, y: values}, x=x, y=y, height=160)
+    rows = [{say("from"): m["start"], say("to"): m["end"], y: f"{m['probability']:.0%}"} for m in moments]
     show_table(rows, say("Seconds of the video"))
 
 def _show_figures(answer):
     rows = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
-    show_table([{say("class"): named(name), say("probability"): f"{p:.1%}"} for name, p in rows], say("Probability of each class"))
+    cells = [{say("class"): named(name), say("probability"): f"{p:.1%}"} for name, p in rows]
+    show_table(cells, say("Probability of each class"))
     st.caption(_plain(say("Detector: {name}. Looked at: {parts}.", name=answer.get("version") or answer["model"],
                           parts=listed(answer["modalities"]))))

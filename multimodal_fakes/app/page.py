@@ -25,7 +25,7 @@ from ..core import FakesError
 from ..service.access import is_loopback
 from ..service.log import log, setup_log
 
-# %% ../../nbs/app/09f_page.ipynb #d390efc5
+# %% ../../nbs/app/09f_page.ipynb #95337006
 TABS = {      # address → room of `app`, and what shows the tab
     "judge": ("judging", "show_judging"),
     "label": ("labelling", "show_labelling"),
@@ -33,7 +33,8 @@ TABS = {      # address → room of `app`, and what shows the tab
     "watch": ("watching", "show_watching"),
     "reports": ("watching", "show_reports"),
 }
-ICONS = {"judge": "balance", "label": "edit_note", "compare": "compare_arrows", "watch": "monitoring", "reports": "description"}
+ICONS = {"judge": "balance", "label": "edit_note", "compare": "compare_arrows", "watch": "monitoring",
+         "reports": "description"}
 
 def titles() -> dict: # address → what a tab is called
     "The tabs in the language of the reader"
@@ -57,11 +58,12 @@ def show_tab(
         log.opt(exception=e).error("the tab {} failed", name)
         st.error(say("Something failed here. It stands in the log of this page, with the time {time}.", time=moment))
 
-# %% ../../nbs/app/09f_page.ipynb #e4712d4e
+# %% ../../nbs/app/09f_page.ipynb #e4266d9e
 STYLE = """<style>
 mark.for { background: #fde2c8; color: #1b1b1b; padding: 0 .15em; }
 mark.against { background: #cfe3f7; color: #1b1b1b; padding: 0 .15em; }
-table { border-collapse: collapse; } caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3em 0; }
+table { border-collapse: collapse; }
+caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3em 0; }
 th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #8886; }
 .block-container { padding-top: 3rem !important; }
 @media (max-width: 640px) { .block-container { padding: 2.5rem .8rem 2rem !important; } }
@@ -82,7 +84,7 @@ def show_page(place:Place):
     st.divider()
     st.radio(say("Language"), list(LANGUAGES), key="language", format_func=LANGUAGES.get, horizontal=True)
 
-# %% ../../nbs/app/09f_page.ipynb #2e372c98
+# %% ../../nbs/app/09f_page.ipynb #636b51da
 def check_page(
     host:str,     # that it listens at
     open:bool,    # whether everybody may come
@@ -90,8 +92,9 @@ def check_page(
     "Refuse to show others what is kept here, unless that was asked for"
     if open or is_loopback(host): return
     raise FakesError(
-        f"At {host or 'every address'} others can reach the page, which asks nobody for a key: whoever comes could judge, label and read "
-        "what is kept. Listen at 127.0.0.1 behind a proxy that asks for passwords, or add --open to let everybody in.")
+        f"At {host or 'every address'} others can reach the page, which asks nobody for a key: whoever comes could "
+        "judge, label and read what is kept. Listen at 127.0.0.1 behind a proxy that asks for passwords, or add "
+        "--open to let everybody in.")
 
 def check_port(host:str, port:int):
     "Refuse a port that another program has"

@@ -26,7 +26,8 @@ _PAGE = {
 _JUDGING = {
     "picture": "image", "sound": "son", "text": "texte", "video": "vidéo", "face": "visage",
     "fake": "faux", "real": "authentique", "clickbait": "racoleur", "not clickbait": "non racoleur",
-    "hate": "haine", "not hate": "pas de haine", "hateful": "haineux", "not hateful": "non haineux", "fake news": "fausses nouvelles", "deepfake": "hypertrucage",
+    "hate": "haine", "not hate": "pas de haine", "hateful": "haineux", "not hateful": "non haineux",
+    "fake news": "fausses nouvelles", "deepfake": "hypertrucage",
     "hateful memes": "mèmes haineux", "products": "produits",
     "This looks like: {name}": "Cela ressemble à : {name}",
     "This has: {names}": "On y trouve : {names}",
@@ -37,32 +38,37 @@ _JUDGING = {
         "Le détecteur est {word} : sur 100 réponses aussi sûres que celle-ci, environ {n} sont justes.",
     "Of 100 answers as sure as this one, about {n} are right where posts are like those that it learned "
     "from; this one is not.":
-        "Sur 100 réponses aussi sûres que celle-ci, environ {n} sont justes quand les publications ressemblent à celles "
-        "dont il a appris ; ce n'est pas le cas ici.",
+        "Sur 100 réponses aussi sûres que celle-ci, environ {n} sont justes quand les publications ressemblent à "
+        "celles dont il a appris ; ce n'est pas le cas ici.",
     "Looked for: {task}": "Recherche : {task}",
-    "very sure": "très sûr", "fairly sure": "assez sûr", "not very sure": "peu sûr", "close to guessing": "près du hasard",
+    "very sure": "très sûr", "fairly sure": "assez sûr", "not very sure": "peu sûr",
+    "close to guessing": "près du hasard",
     "“{name}” has a probability of {p}, and is answered from {cut} on.":
         "« {name} » a une probabilité de {p}, et c'est la réponse à partir de {cut}.",
     "Of 1,000 posts like those it was tested on, {are_so} are “{name}”. It answers so for {answered}, "
     "rightly for {rightly}, and misses {missed}.":
-        "Sur 1 000 publications comme celles de ses tests, {are_so} sont « {name} ». Il le dit de {answered}, à raison de "
-        "{rightly}, et en manque {missed}.",
+        "Sur 1 000 publications comme celles de ses tests, {are_so} sont « {name} ». Il le dit de {answered}, à "
+        "raison de {rightly}, et en manque {missed}.",
     "It was judged without {parts}, which the post lacks.": "Jugé sans {parts}, que la publication n'a pas.",
-    "No face was found: the middle of the picture was judged.": "Aucun visage trouvé : le milieu de l'image a été jugé.",
+    "No face was found: the middle of the picture was judged.":
+        "Aucun visage trouvé : le milieu de l'image a été jugé.",
     "The {part} could not be read: {why}": "Illisible ({part}) : {why}",
     "It does not look at {parts}.": "Il ne regarde pas : {parts}.",
     "The post is unlike those that it learned from.": "La publication ne ressemble pas à celles dont il a appris.",
     "It is less sure than was asked of it.": "Il est moins sûr qu'on ne le lui demande.",
     "It cannot rule out: {names}.": "Il ne peut exclure : {names}.",
     "It saw only part of the post.": "Il n'a vu qu'une partie de la publication.",
-    "for “{name}”": "pour « {name} »", "against it": "contre", "part": "partie", "share": "part", "speaks": "parle",
+    "for “{name}”": "pour « {name} »", "against it": "contre",
+    "part": "partie", "share": "part", "speaks": "parle",
     "Most of the evidence lies between {start} and {end} seconds.":
         "L'essentiel se trouve entre {start} et {end} secondes.",
     "The detectors are loading": "Les détecteurs se chargent",
     "No detector can be used now. {reasons}": "Aucun détecteur n'est utilisable. {reasons}",
     "Judge a post": "Juger une publication",
-    "Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it, Shift and Enter begin a new line.":
-        "Écrivez ou collez un texte, une image, une vidéo ou un son ; ou déposez des fichiers. Entrée envoie, Majuscule et Entrée va à la ligne.",
+    "Write or paste a text, a picture, a video or a sound; or drop files here. Enter sends it, Shift and "
+    "Enter begin a new line.":
+        "Écrivez ou collez un texte, une image, une vidéo ou un son ; ou déposez des fichiers. Entrée envoie, "
+        "Majuscule et Entrée va à la ligne.",
     "A text, a picture, a video or a sound": "Un texte, une image, une vidéo ou un son",
     "Choices and limits": "Choix et limites",
     "Look for": "Chercher", "what fits the post": "ce qui convient à la publication",
@@ -74,7 +80,8 @@ _JUDGING = {
         "Au plus {chars} caractères, {image} Mo par image, {media} Mo par vidéo ou son, {n} publications à la fois.",
     "A post is not kept by this page. A service may keep it if its operator says so.":
         "Cette page ne garde pas les publications. Un service peut les garder si son exploitant le veut.",
-    "There is nothing to judge. Write a text, or add a file.": "Rien à juger. Écrivez un texte ou ajoutez un fichier.",
+    "There is nothing to judge. Write a text, or add a file.":
+        "Rien à juger. Écrivez un texte ou ajoutez un fichier.",
     "At most {n} posts are judged at once; these are {m}.": "Au plus {n} publications à la fois ; en voici {m}.",
     "Judging": "Jugement en cours", "Judging {n} of {m}": "Jugement {n} sur {m}",
     "This was not judged": "Cela n'a pas été jugé",

@@ -49,8 +49,8 @@ _PREDICTION = "The class, or the word that the task has for it; all that hold wh
 _VERSION = "For people: the task, its number where it is a release, and two words for what the bundle holds"
 _TOKENS = ("Where `max_length` was asked for: how many tokens the text has, how many of them are looked at, and "
            "whether it was cut")
-_WHY = ("Where it was asked for: `brings`, modality → how far it moved the answer to the class `of`; words and cells of the "
-        "picture likewise, in log-odds")
+_WHY = ("Where it was asked for: `brings`, modality → how far it moved the answer to the class `of`; words and cells "
+        "of the picture likewise, in log-odds")
 _FAILED = "image, video, audio or face → why it, or the words in it, could not be read, or was not found"
 _FACE = "Of a video: what found its face, such as cascade or yunet; centre where nothing did, and its middle was judged"
 

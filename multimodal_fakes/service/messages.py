@@ -219,8 +219,8 @@ _DETECTOR = ("Task, name for people, classes, positive class, modalities that wh
 _NAME = "fake_news 3 · distilbert+efficientnet_b0 · aligned"
 _MODEL = {"task": "fake_news", "name": _NAME, "classes": ["real", "fake"], "modalities": ["text", "vision"]}
 
-_LIMITS = ("What is accepted: characters of a text, MB of a picture, of a video or sound, posts at once, and whether URLs "
-           "are fetched")
+_LIMITS = ("What is accepted: characters of a text, MB of a picture, of a video or sound, posts at once, and whether "
+           "URLs are fetched")
 
 class ModelsOut(Reply):
     "The detectors"
@@ -380,7 +380,8 @@ def openapi(
     return doc
 
 # %% ../../nbs/service/07e_messages.ipynb #eaf10147
-_UNSHOWN = ("audio", "file", "task", "weights", "max_length", "timeline", "why", "pair", "video_url")    # not in a first try
+_UNSHOWN = (     # not in a first try
+    "audio", "file", "task", "weights", "max_length", "timeline", "why", "pair", "video_url")
 _SHOWN_AS = dict.fromkeys(FILES, "@file")            # every other field is a text
 
 def curl(
