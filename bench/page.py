@@ -81,6 +81,9 @@ def browser():
     with import_module("playwright.sync_api").sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
         try: yield chromium
+        except Exception:
+            for context in chromium.contexts: shot(context.pages[0], "failed")      # to be looked at
+            raise
         finally: chromium.close()
 
 
@@ -273,9 +276,10 @@ def uploads(chromium):
         for n in range(0, UPLOADS, AT_ONCE):
             if n % LOOK_EVERY == 0: looks.append(memory(process))
             page.locator("input[type=file]").first.set_input_files(files)
-            page.get_by_text(Path(files[-1]).name).last.wait_for()
+            page.get_by_test_id("stChatInput").get_by_text(Path(files[-1]).name).wait_for()
             write(page, f"After {n} files")                                       # a post of its own, and judged last
             page.locator("p.post", has_text=f"After {n} files").wait_for(timeout=120_000)
+            page.wait_for_selector("[data-test-script-state=notRunning]", timeout=60_000)
         looks.append(memory(process))
         rise = looks[-1] - looks[1]
         told = f"{[round(look) for look in looks]} MiB, every {LOOK_EVERY} uploads"

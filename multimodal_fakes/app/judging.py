@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_KNOWN', 'named', 'listed', 'thinks', 'how_sure', 'at_threshold', 'tested', 'in_a_thousand', 'unseen',
-           'reasons_for_a_person', 'shares', 'loudest', 'marked', 'framed', 'closeness', 'similar', 'posts_of',
+           'reasons_for_a_person', 'shares', 'loudest', 'bars', 'marked', 'framed', 'closeness', 'similar', 'posts_of',
            'Judged', 'judged', 'show_judging', 'is_vile']
 
 # %% ../../nbs/app/09b_judging.ipynb #016b223d
@@ -139,6 +139,17 @@ def loudest(
     moment = max(answer["timeline"], key=lambda moment: moment["probability"])
     start, end = (f"{moment[side]:g}" for side in ("start", "end"))
     return say("Most of the evidence lies between {start} and {end} seconds.", start=start, end=end)
+
+# %% ../../nbs/app/09b_judging.ipynb #9bae6505
+_BARS = "display:flex;align-items:end;gap:2px;height:80px;border-bottom:1px solid #888"
+
+def bars(
+    moments:list,   # of a timeline
+) -> str: # HTML
+    "Probability over the seconds of a video"
+    heights = (max(moment["probability"], 0.02) for moment in moments)
+    each = "".join(f"<div style='flex:1;height:{height:.0%};background:#4a7fb5'></div>" for height in heights)
+    return f"<div aria-hidden='true' style='{_BARS}'>{each}</div>"
 
 # %% ../../nbs/app/09b_judging.ipynb #b017fbc3
 def marked(
@@ -278,12 +289,12 @@ def _none_ready(told):
 
 def _most_mb(limits): return round(max(limits["image_mb"], limits["media_mb"]))
 
-# %% ../../nbs/app/09b_judging.ipynb #bf5f7841
+# %% ../../nbs/app/09b_judging.ipynb #61067a62
 def _choices(told) -> tuple: # task, whether each line is a post, whether reasons are wanted, URL
     "What a visitor may choose"
     limits, tasks = told["limits"], list(told["models"])
     sizes = {part: f"{limits[name]:g}" for part, name in (("image", "image_mb"), ("media", "media_mb"))}
-    with st.expander(say("Choices and limits")):
+    with st.expander(say("Choices and limits"), key="choices"):
         task = st.selectbox(say("Look for"), ["", *tasks], key="task",
                             format_func=lambda name: named(name) if name else say("what fits the post"))
         by_line = st.toggle(say("Each line of a text is a post of its own"), key="by_line")
@@ -318,7 +329,7 @@ def _judge_all(source, posts, task, why, told) -> list: # of `Judged`
     bar.empty()
     return made
 
-# %% ../../nbs/app/09b_judging.ipynb #ab922179
+# %% ../../nbs/app/09b_judging.ipynb #31a84186
 _VILE = {"hateful", "offensive", "abusive", "toxic", "hate"}     # classes whose texts are covered
 
 def is_vile(answer:dict) -> bool:
@@ -341,8 +352,8 @@ def _show(place, made, i, models):
         _show_post(made, i)
         _say_all([how_sure(answer), at_threshold(answer, positive), _in_tests(place, answer, positive)])
         _show_doubts(answer)
-        with st.expander(say("Why")): _show_why(place, made, i)
-        with st.expander(say("All figures")): _show_figures(answer)
+        with st.expander(say("Why"), key=f"why_{i}"): _show_why(place, made, i)
+        with st.expander(say("All figures"), key=f"figures_{i}"): _show_figures(answer)
 
 def _plain(text):
     "A text in which Markdown has nothing to read"
@@ -370,7 +381,7 @@ def _show_doubts(answer):
         st.warning("\n\n".join(_plain(line) for line in [head, *reasons]), icon=":material/person_search:")
     st.caption(say("A detector can be wrong. What matters to somebody should not rest on it alone."))
 
-# %% ../../nbs/app/09b_judging.ipynb #f39bb424
+# %% ../../nbs/app/09b_judging.ipynb #3bb64f13
 def _show_why(place, made, i):
     "What the answer rests on"
     answer = made.answer
@@ -391,7 +402,8 @@ def _show_reasons(made, why, i):
     show_table(shares(why), say("Where the evidence came from"))
     if why["text"]: _show_words(made, why, i)
     if why["region"] and made.jpeg:
-        show_picture(framed(made.jpeg, why["region"]["grid"]), f"region_{i}", say("Framed: what counted most"))
+        picture = framed(made.jpeg, why["region"]["grid"])
+        show_picture(picture, f"region_{i}", say("Framed: what counted most"), say("where on the picture"))
 
 def _show_words(made, why, i):
     st.caption(say("Words with a plus speak for “{name}”, words with a minus against it.", name=named(why["of"])))
@@ -399,13 +411,12 @@ def _show_words(made, why, i):
     st.html(f"<p style='line-height:2;overflow-wrap:anywhere'>{marked(why['text'])}</p>")
 
 def _show_timeline(answer):
-    "A line over the seconds, and the same as a table"
-    st.write(_plain(loudest(answer)))
+    "Bars over the seconds, and the same as a table"
     moments = answer["timeline"]
-    seconds, values = [m["start"] for m in moments], [m["probability"] for m in moments]
-    x, y = say("second"), say("probability")
-    st.line_chart({x: seconds, y: values}, x=x, y=y, height=160)
-    rows = [{say("from"): m["start"], say("to"): m["end"], y: f"{m['probability']:.0%}"} for m in moments]
+    st.write(_plain(loudest(answer)))
+    st.html(bars(moments))
+    heads = say("from"), say("to"), say("probability")
+    rows = [dict(zip(heads, (m["start"], m["end"], f"{m['probability']:.0%}"))) for m in moments]
     show_table(rows, say("Seconds of the video"))
 
 def _show_figures(answer):

@@ -41,7 +41,7 @@ def blurred(
     tiny = image.resize((12, max(1, round(12 * image.height / image.width))))
     return as_jpeg(tiny.resize(image.size, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(12)))
 
-# %% ../../nbs/app/09ab_shown.ipynb #dff993c8
+# %% ../../nbs/app/09ab_shown.ipynb #c97941b5
 def is_asked_for(
     key:str,     # of the switch, one a post
     what:str="", # it shows; a picture if empty
@@ -53,9 +53,10 @@ def show_picture(
     jpeg:bytes,   # of `small_jpeg`
     key:str,      # of its post
     about:str,    # what it is, for whoever does not see it
+    what:str="",  # that the switch names, the picture if empty
 ):
     "A picture, blurred until somebody asks for it"
-    wanted = is_asked_for(key)
+    wanted = is_asked_for(key, what)
     hint = "" if wanted else say(" (blurred)")
     st.image(jpeg if wanted else blurred(jpeg), caption=about + hint, width=320)
 
