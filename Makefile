@@ -162,7 +162,7 @@ deploy-lock: setup  ## versions of the images, from requirements.lock
 	$(DEPLOY_LOCK) requirements-build.in -o requirements-build.lock
 	$(DEPLOY_LOCK) requirements-cpu.in -o requirements-cpu.lock
 	$(DEPLOY_LOCK) requirements-cuda.in -o requirements-cuda.lock
-	$(DEPLOY_LOCK) ../pyproject.toml $(foreach extra,pipeline track postgres gs s3,--extra $(extra)) -o requirements-train.lock
+	$(DEPLOY_LOCK) ../pyproject.toml $(foreach extra,pipeline track postgres gs s3 app,--extra $(extra)) -o requirements-train.lock
 	cp requirements.lock deploy/requirements-mlflow.lock && cd deploy && $(COMPILE) --universal requirements-mlflow.in -o requirements-mlflow.lock
 
 LICENCES = _scratch/licences
@@ -184,7 +184,7 @@ deploy-lint: setup-bench  ## Dockerfiles, compose, Kubernetes and cloud manifest
 	kubernetes-validate --strict deploy/minikube/volume.yaml $(filter-out %/kustomization.yaml %/copies/deployment.yaml,$(wildcard deploy/k8s/base/*.yaml deploy/k8s/copies/*.yaml deploy/k8s/retrain/*.yaml))
 	@mkdir -p _scratch
 	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/copies deploy/k8s/gpu deploy/k8s/retrain deploy/minikube; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
-	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml $(foreach profile,postgres gpu mlflow train,--profile $(profile)) config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
+	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml $(foreach profile,postgres gpu mlflow train page,--profile $(profile)) config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
 	@if command -v promtool >/dev/null; then promtool check rules deploy/alerts.yaml; else echo "promtool is not here: alerts.yaml was held against the names of the metrics only"; fi
 	python deploy/check.py
 	python deploy/proxy.py
