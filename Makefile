@@ -29,7 +29,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export settings pilot run quick own compare plots test matrix check check-notebooks check-code check-files check-settings lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-proxy deploy-rehearse clean
+.PHONY: help setup setup-bench export settings pilot run quick app own compare plots test matrix check check-notebooks check-code check-files check-settings lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-proxy deploy-rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ endif
 quick: export  ## one detector, of the pilot's headlines, in a few minutes: runs/headlines
 	@python -m multimodal_fakes.pilots.pilot Datasets --dataset pilot_clickbait
 	@work=$$(python -m multimodal_fakes.line workspace headlines Datasets) && $(IN_WORK)
+
+app: setup  ## the page, http://127.0.0.1:8501: judge posts with the detectors of models/, or with the one of `make quick`
+	@work=.; ls models/*/detector.json >/dev/null 2>&1 || work=runs/headlines; exec mmfakes app --project $$work
 
 own: export  ## the README's example of one's own data: runs/own
 	@python -m multimodal_fakes.pilots.postcards Datasets
@@ -159,7 +162,7 @@ deploy-lock: setup  ## versions of the images, from requirements.lock
 	$(DEPLOY_LOCK) requirements-build.in -o requirements-build.lock
 	$(DEPLOY_LOCK) requirements-cpu.in -o requirements-cpu.lock
 	$(DEPLOY_LOCK) requirements-cuda.in -o requirements-cuda.lock
-	$(DEPLOY_LOCK) ../pyproject.toml $(foreach extra,pipeline track postgres gs s3,--extra $(extra)) -o requirements-train.lock
+	$(DEPLOY_LOCK) ../pyproject.toml $(foreach extra,pipeline track postgres gs s3 app,--extra $(extra)) -o requirements-train.lock
 	cp requirements.lock deploy/requirements-mlflow.lock && cd deploy && $(COMPILE) --universal requirements-mlflow.in -o requirements-mlflow.lock
 
 LICENCES = _scratch/licences
@@ -181,7 +184,7 @@ deploy-lint: setup-bench  ## Dockerfiles, compose, Kubernetes and cloud manifest
 	kubernetes-validate --strict deploy/minikube/volume.yaml $(filter-out %/kustomization.yaml %/copies/deployment.yaml,$(wildcard deploy/k8s/base/*.yaml deploy/k8s/copies/*.yaml deploy/k8s/retrain/*.yaml))
 	@mkdir -p _scratch
 	@if command -v kubectl >/dev/null; then for manifests in deploy/k8s deploy/k8s/copies deploy/k8s/gpu deploy/k8s/retrain deploy/minikube; do kubectl kustomize $$manifests > _scratch/k8s.yaml && kubernetes-validate --strict _scratch/k8s.yaml || exit 1; done; else echo "kubectl is not here: the manifests were not put together"; fi
-	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml $(foreach profile,postgres gpu mlflow train,--profile $(profile)) config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
+	@if docker compose version >/dev/null 2>&1; then docker compose -f deploy/compose.yaml $(foreach profile,postgres gpu mlflow train page,--profile $(profile)) config --quiet; else echo "docker compose is not here: compose.yaml was held against its schema only"; fi
 	@if command -v promtool >/dev/null; then promtool check rules deploy/alerts.yaml; else echo "promtool is not here: alerts.yaml was held against the names of the metrics only"; fi
 	python deploy/check.py
 	python deploy/proxy.py

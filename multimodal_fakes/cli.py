@@ -117,6 +117,20 @@ def _serve(command):
     _with_runtime(command)
     command.add_argument("--open", action="store_true", default=None, help="serve whoever comes without a key")
 
+def _app(command):
+    about = "folder of detectors, those of the project if none is named"
+    command.add_argument("--models", metavar="FOLDER", help=about)
+    command.add_argument("--project", metavar="PROJECT", default=".", help="with reports and settings, this folder")
+    about = "of a service that judges, http://127.0.0.1:8000; without it detectors run in the page's own process"
+    command.add_argument("--api", metavar="URL", help=about)
+    command.add_argument("--key", help="of that service; MMFAKES_KEY if none is named")
+    command.add_argument("--conf", metavar="FILE", help="settings of the service, conf/serve.yaml if it is there")
+    about = "what a service kept of posts, sqlite:///history.db; that of the settings if none is named"
+    command.add_argument("--history", metavar="URL", help=about)
+    command.add_argument("--host", help="address to listen at, 127.0.0.1 if none; others need --open")
+    command.add_argument("--port", type=int, help="8501 if none is named")
+    command.add_argument("--open", action="store_true", default=None, help="let everybody in who reaches it")
+
 def _bench(command):
     about = "of the service; http://127.0.0.1:8000 if none is named"
     command.add_argument("--url", metavar="URL", default="http://127.0.0.1:8000", help=about)
@@ -367,6 +381,7 @@ VERBS = {      # name → what it takes, an example
     "evaluate": (_evaluate, "mmfakes evaluate --task fake_news --split val --metrics val.json val.csv"),
     "explain": (_explain, 'mmfakes explain --task fake_news --text "A headline" --picture why.png'),
     "serve": (_serve, "mmfakes serve --models models --port 8000"),
+    "app": (_app, "mmfakes app --models models"),
     "bench": (_bench, "mmfakes bench --url http://127.0.0.1:8000 --requests 200 --clients 4"),
     "key": (_key, "mmfakes key newsroom --scopes predict feedback >> keys.txt"),
     "drift": (_drift, "mmfakes drift --history sqlite:///history.db --task fake_news --until 2026-05-01"),

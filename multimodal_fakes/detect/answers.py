@@ -49,6 +49,8 @@ _PREDICTION = "The class, or the word that the task has for it; all that hold wh
 _VERSION = "For people: the task, its number where it is a release, and two words for what the bundle holds"
 _TOKENS = ("Where `max_length` was asked for: how many tokens the text has, how many of them are looked at, and "
            "whether it was cut")
+_WHY = ("Where it was asked for: `brings`, modality → how far it moved the answer to the class `of`; words and cells "
+        "of the picture likewise, in log-odds")
 _FAILED = "image, video, audio or face → why it, or the words in it, could not be read, or was not found"
 _FACE = "Of a video: what found its face, such as cascade or yunet; centre where nothing did, and its middle was judged"
 
@@ -79,6 +81,7 @@ class Answer(TypedDict):
     ignored:NotRequired[Annotated[list[str], says("Parts of the post that this detector does not look at", [])]]
     tokens:NotRequired[Annotated[dict, says(_TOKENS, {"text": 40, "used": 16, "cut": True})]]
     timeline:NotRequired[Annotated[list[Moment], says("Of a video: where the evidence is", [])]]
+    why:NotRequired[Annotated[dict, says(_WHY, {"of": "fake", "brings": {"text": 2.1, "vision": 0.4}})]]
     frames:NotRequired[Annotated[list[Frame], says("Of a video: the pictures that drove the answer", [])]]
     face:NotRequired[Annotated[str, says(_FACE, "cascade")]]
 
@@ -129,7 +132,7 @@ def class_called(
 
 # %% ../../nbs/detect/06bb_answers.ipynb #10c1fe87
 _FIRST = ["prediction", "label", "probability", "confidence", "degraded", "failed", "abstained"]
-_OF_ONE = ["tokens", "timeline", "frames", "face"]      # asked of one post, or of a video; they fit no cell
+_OF_ONE = ["tokens", "timeline", "frames", "face", "why"]      # asked of one post, or of a video; they fit no cell
 
 def answer_columns(
     classes:list,   # of the detector

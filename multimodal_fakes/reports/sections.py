@@ -79,7 +79,7 @@ from multimodal_fakes.reports.page import (
 )
 from .slices import draw_slices, format_worst, what_was_found
 from ..trust.calibrate import draw_reliability, positive_index, purposes_table
-from ..trust.decisions import draw_risk_coverage, draw_thresholds
+from ..trust.decisions import draw_risk_coverage, draw_thresholds, of_thousand
 
 # %% ../../nbs/reports/05c_sections.ipynb #e530ba35
 def drawing(
@@ -115,16 +115,7 @@ def per_thousand(
     share = y.mean() if share is None else share
     recall = answered[y].mean() if y.any() else 0.0
     alarms = answered[~y].mean() if (~y).any() else 0.0
-    rightly = 1000 * share * recall
-    wrongly = 1000 * (1 - share) * alarms
-    return dict(
-        are_so=1000 * share,
-        answered=rightly + wrongly,
-        rightly=rightly,
-        wrongly=wrongly,
-        missed=1000 * share - rightly,
-        precision=rightly / (rightly + wrongly) if rightly + wrongly else np.nan,
-    )
+    return of_thousand(share, recall, alarms)
 
 # %% ../../nbs/reports/05c_sections.ipynb #8c6ffad5
 _COUNTS = dict(are_so="are so", answered="answered so", rightly="rightly", wrongly="wrongly", missed="missed")

@@ -377,7 +377,7 @@ def route(
     return add(path, response_model=model, status_code=status, dependencies=checks, tags=[tag], **document)
 
 # %% ../../nbs/service/07i_serve.ipynb #b21e732d
-ASKED = ("task", "weights", "max_length", "timeline")      # what a form says beside its post
+ASKED = ("task", "weights", "max_length", "timeline", "why")      # what a form says beside its post
 POST_FIELDS = {**{k: k for k in KINDS}, "file": "file", **dict.fromkeys(ASKED, "text")}      # field → kind
 
 def said_once(
@@ -401,10 +401,11 @@ async def read_post(
         said = {p.name: service.intake.text(p) for p in parts if p.name in ASKED}
         task = said_once(task, said.pop("task", None))
         post, filename, has = service.intake.post([p for p in parts if p.name not in ASKED])
-        if not yes_or_no(said.get("timeline") or "false", "timeline"): said.pop("timeline", None)
+        for name in ("timeline", "why"):
+            if not yes_or_no(said.get(name) or "false", name): said.pop(name, None)
         post |= {name: value for name, value in said.items() if value}
         task = service.fit(task, has, status)
-        seconds = service.conf.http.wait_seconds if post["video"] else None
+        seconds = service.conf.http.wait_seconds if post["video"] or "why" in post else None
         answer = await while_there(request, service.judge(request, task, post, filename, seconds=seconds))
         return json_response(answer)
 
@@ -459,7 +460,8 @@ async def read_json_post(
         return await answer_of(request, await service.video_job(request, body))
     if not body.text: raise Problem(422, "The post is empty. Send `text`, `video_url`, or both.")
     task = service.fit(body.task, ["text"], status)
-    answer = await while_there(request, service.judge(request, task, post_of(body)))
+    seconds = service.conf.http.wait_seconds if body.why else None
+    answer = await while_there(request, service.judge(request, task, post_of(body), seconds=seconds))
     return json_response(answer)
 
 async def answer_of(
@@ -616,7 +618,9 @@ async def get_models(request:Request):
     "The detectors, their classes and versions"
     service = service_of(request)
     models = [{"task": task, **about} for task, about in sorted(service.engine.tasks.items())]
-    return json_response({"models": all_harmless(models), "default_task": service.conf.http.default_task})
+    limits = service.conf.limits.model_dump(include={"text_chars", "image_mb", "media_mb", "batch"})
+    about = {"default_task": service.conf.http.default_task, "limits": limits | {"urls": service.conf.fetch.enabled}}
+    return json_response({"models": all_harmless(models)} | about)
 
 @route("get", "/drift", "metrics", "health", 404, 422, model=DriftOut)
 async def get_drift(request:Request, task:str|None=None):

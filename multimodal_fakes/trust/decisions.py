@@ -10,7 +10,7 @@ __all__ = ['PURPOSES', 'PROMISES', 'BAGS', 'EXPONENTS', 'OF_MORE', 'LINES', 'KIN
            'choose_threshold', 'at_threshold', 'threshold_for', 'class_thresholds', 'expected_scores',
            'choose_exponent', 'threshold_curve', 'draw_thresholds', 'risk_coverage', 'aurc', 'e_aurc', 'augrc',
            'abstain_below', 'at_confidence', 'draw_risk_coverage', 'hashed_uniform', 'strangeness', 'Conformal',
-           'measure_sets', 'coverage_over_splits', 'draw_coverage']
+           'measure_sets', 'coverage_over_splits', 'draw_coverage', 'of_thousand']
 
 # %% ../../nbs/trust/05a_decisions.ipynb #826b66d6
 from bisect import bisect_left
@@ -890,3 +890,20 @@ def _draw_sizes(ax, probs, y, level):
         largest = max(largest, drawn.max())
     ax.set(xlabel=f"classes in a set, {level:.0%} promised", ylabel="share of posts", xlim=(-0.6, largest + 0.6))
     ax.legend(fontsize=8)
+
+# %% ../../nbs/trust/05a_decisions.ipynb #5b4c4169
+def of_thousand(
+    share:float,    # of posts that are so
+    recall:float,   # of these the share that is found
+    alarms:float,   # of the others the share that is answered so as well
+) -> dict: # of 1,000 posts: are_so, answered, rightly, wrongly, missed; precision
+    "What answers mean among 1,000 posts"
+    rightly = 1000 * share * recall
+    wrongly = 1000 * (1 - share) * alarms
+    return dict(
+        are_so=1000 * share,
+        answered=rightly + wrongly,
+        rightly=rightly,
+        wrongly=wrongly,
+        missed=1000 * share - rightly,
+        precision=rightly / (rightly + wrongly) if rightly + wrongly else np.nan)
