@@ -6,7 +6,7 @@
 __all__ = ['QUEUES', 'LOOKED_AT', 'PAUSE', 'SETTLED', 'KEYS', 'AGAIN', 'queues_in', 'make_queue', 'bring_queue', 'Sitting',
            'begin', 'pace', 'Progress', 'Disagreement', 'guidelines', 'show_labelling']
 
-# %% ../../nbs/app/09c_labelling.ipynb #421733c0
+# %% ../../nbs/app/09c_labelling.ipynb #79f3c436
 import os
 import time
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ from ..core import FakesError, atomic_path, patch
 from ..media import format_of, open_image
 from ..service.history import History, UnknownPrediction
 from ..texts import in_markdown, visible
-from ..track.harvest import verdict
+from ..track.harvest import classes_in, verdict
 from ..track.labelled import kappa
 from ..track.review import posts_in, queue, read_queue, write_queue
 from ..track.windows import Estimate
@@ -289,40 +289,15 @@ def _covered(
     small = image.resize((160, max(1, round(160 * image.height / image.width))))
     return small.filter(ImageFilter.GaussianBlur(12))
 
-# %% ../../nbs/app/09c_labelling.ipynb #7fb8e688
-def _content(sitting, row, content) -> dict: # text (str), image, video (bytes), as far as they are kept
-    "What is kept of a post"
-    try: kept = content(row)
-    except OSError as e: raise FakesError(f"The contents cannot be read: {e.strerror}.") from None
-    text = kept.get("text") or row["text"]
-    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    return {part: value for part, value in (kept | {"text": text}).items() if value}
-
-def _show_post(
-    sitting:Sitting,
-    row:dict,       # of `History.get`
-    content,        # function: row → its content
-):
-    "A post, covered until it is asked for"
-    parts = _content(sitting, row, content)
-    if not parts: return st.info(say("Nothing of this post is kept that could be shown. Put it off, or keep contents: contents.tasks in conf/serve.yaml."))
-    is_open = st.session_state.get("uncover_all") or st.session_state.get("uncovered") == row["id"]
-    with st.container(border=True):
-        for part, value in parts.items(): _SHOW[part](value, is_open)
-    if not is_open: st.button(say("Uncover"), shortcut="b", on_click=_uncover, args=(row["id"],), key="uncover")
-
-def _uncover(id): st.session_state["uncovered"] = id
-
-# %% ../../nbs/app/09c_labelling.ipynb #bf89295e
+# %% ../../nbs/app/09c_labelling.ipynb #e509d9f9
 def _show_text(text, is_open):
     if is_open: st.text(visible(text))
     else: st.caption(say("A text of {n} characters, covered", n=len(text)))
 
 def _show_picture(data, is_open):
     try: image = open_image(data) if is_open else _covered(data)
-    except FakesError as e: return st.warning(f"{e}")
-    said = say("The picture of the post") if is_open else say("A picture, blurred")
-    st.image(image, caption=said, width="stretch" if is_open else "content")
+    except FakesError as e: return st.warning(visible(e))
+    st.image(image, caption=say("The picture of the post") if is_open else say("A picture, blurred"))
 
 def _show_recording(data, is_open):
     kinds, name = format_of(data)
@@ -334,44 +309,81 @@ def _show_recording(data, is_open):
 
 _SHOW = {"text": _show_text, "image": _show_picture, "video": _show_recording}
 
-# %% ../../nbs/app/09c_labelling.ipynb #7c1c1231
-KEYS = "1234567890adefghijklmnopqtvwxyz"      # of the classes; the page has B, S and U, and Streamlit C and R
+# %% ../../nbs/app/09c_labelling.ipynb #de844355
+def _content(row, content) -> dict: # text (str), image, video (bytes), as far as they are kept
+    "What is kept of a post"
+    try: kept = content(row)
+    except OSError as e: raise FakesError(f"The contents cannot be read: {e.strerror}.") from None
+    text = kept.get("text") or row["text"]
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return {part: value for part, value in (kept | {"text": text}).items() if value}
 
+def _show_post(
+    row:dict,       # of `History.get`
+    content,        # function: row → its content
+) -> bool: # whether it is there to be seen
+    "A post, covered until it is asked for"
+    parts = _content(row, content)
+    if not parts:
+        st.info(say("Nothing of this post is kept that could be shown: put it off. contents.tasks in conf/serve.yaml "
+                    "names the tasks whose contents are kept."))
+        return False
+    is_open = st.session_state.get("uncover_all", False) or st.session_state.get("uncovered") == row["id"]
+    with st.container(border=True):
+        for part, value in parts.items(): _SHOW[part](value, is_open)
+    if not is_open: _uncover_buttons(row["id"])
+    return is_open
+
+def _uncover_buttons(id):
+    every = dict(key="uncover_every", on_click=_set, args=("uncover_all", True))
+    with st.container(horizontal=True):
+        st.button(say("Uncover"), shortcut="b", key="uncover", on_click=_set, args=("uncovered", id))
+        st.button(say("Uncover every post"), shortcut="Shift+B", **every)
+
+def _set(name, value): st.session_state[name] = value
+
+# %% ../../nbs/app/09c_labelling.ipynb #e94d404d
 def _do(act, *given):
     "Do what a button stands for"
     st.session_state.pop("label_trouble", None)
     try: act(*given)
-    except FakesError as e: st.session_state["label_trouble"] = f"{e}"
+    except FakesError as e: st.session_state["label_trouble"] = visible(e)
 
 def _say_trouble():
     trouble = st.session_state.get("label_trouble")
-    if trouble: st.error(visible(trouble))
+    if trouble: st.error(in_markdown(trouble))
 
-# %% ../../nbs/app/09c_labelling.ipynb #690a8c6d
+# %% ../../nbs/app/09c_labelling.ipynb #60282850
+KEYS = "1234567890adefghijklmnopqtvwxyz"      # of the classes; the page has B, S and U, and Streamlit C and R
+
 def _answers(
-    sitting:Sitting,
     row:dict,       # of `History.get`
     send,           # function of id, label and note
     before=(),      # classes that were said before
 ):
     "A button for each class; where several may hold, they are toggles, and Enter sends"
-    id, held = row["id"], st.session_state.setdefault(f"held {row['id']}", set(before))
+    id, several = row["id"], row["multi_label"]
+    held = st.session_state.setdefault(f"held {id}", set(before)) if several else ()
     with st.container(horizontal=True):
         for k, name in enumerate(row["probabilities"]):
-            act = (_toggle, id, name) if row["multi_label"] else (_send, send, id, name)
-            is_on = row["multi_label"] and name in held
-            st.button(
-                f"{'✓ ' if is_on else ''}{in_markdown(name)}", key=f"class {k}", width="stretch",
-                type="primary" if is_on else "secondary", shortcut=KEYS[k] if k < len(KEYS) else None,
-                on_click=_do, args=act)
-    if row["multi_label"]:
-        chosen = [name for name in row["probabilities"] if name in held]
-        words = say("Send: {classes}", classes=", ".join(map(in_markdown, chosen))) if chosen else say("Send: none of them")
-        st.button(words, key="send", type="primary", shortcut="Enter", on_click=_do, args=(_send, send, id, chosen))
+            act = (_toggle, id, name) if several else (_send, send, id, name)
+            _class_button(k, name, name in held, act)
+    if several: _send_button(id, [name for name in row["probabilities"] if name in held], send)
     st.text_input(say("Note, if there is something to say"), key=f"note {id}", max_chars=1500)
 
-def _toggle(id, name):
-    st.session_state[f"held {id}"] ^= {name}
+def _class_button(k, name, is_on, act):
+    words = in_markdown(f"✓ {name}" if is_on else name)
+    kind = "primary" if is_on else "secondary"
+    key = KEYS[k] if k < len(KEYS) else None
+    st.button(words, key=f"class {k}", type=kind, width="stretch", shortcut=key, on_click=_do, args=act)
+
+def _toggle(id, name): st.session_state[f"held {id}"] ^= {name}
+
+# %% ../../nbs/app/09c_labelling.ipynb #d24b1d03
+def _send_button(id, chosen, send):
+    named = ", ".join(map(in_markdown, chosen))
+    words = say("Send: {classes}", classes=named) if chosen else say("Send: none of them")
+    st.button(words, key="send", type="primary", shortcut="Enter", on_click=_do, args=(_send, send, id, chosen))
 
 def _send(send, id, label):
     send(id, label, st.session_state.get(f"note {id}", "").strip())
@@ -379,67 +391,74 @@ def _send(send, id, label):
     said = label if isinstance(label, str) else ", ".join(label)
     st.session_state["label_said"] = said or say("none of them")
 
-# %% ../../nbs/app/09c_labelling.ipynb #9ca5a7e5
+# %% ../../nbs/app/09c_labelling.ipynb #1c402e89
 def _label(sitting, content):
     "The post to label now"
-    disputed = sitting.disputed()
-    only = st.toggle(say("Only posts on which two others differ ({n})", n=len(disputed)), key="only_disputed") if disputed else False
-    row = sitting.next_post(of=disputed if only else None)
+    row = sitting.next_post(of=_only_disputed(sitting))
     _say_trouble()
     if row is None: _nothing_left(sitting)
-    else:
-        _show_post(sitting, row, content)
-        _answers(sitting, row, sitting.give)
+    elif _show_post(row, content): _answers(row, sitting.give)
     with st.container(horizontal=True):
         if row: st.button(say("Put off"), shortcut="s", key="skip", on_click=_do, args=(sitting.skip, row["id"]))
         st.button(say("Undo"), shortcut="u", key="undo", on_click=_do, args=(_undo, sitting))
     said = st.session_state.get("label_said")
-    if said: st.success(visible(said))
+    if said: st.success(in_markdown(said))
 
+def _only_disputed(sitting):
+    "Ids of posts on which others differ, if only those are asked for"
+    disputed = sitting.disputed()
+    words = say("Only posts on which two others differ ({n})", n=len(disputed))
+    return disputed if disputed and st.toggle(words, key="only_disputed") else None
+
+def _undo(sitting):
+    done = sitting.undo()
+    st.session_state["label_said"] = say("Taken back") if done else say("There is nothing to take back")
+
+# %% ../../nbs/app/09c_labelling.ipynb #7bd43787
 def _nothing_left(sitting):
     st.success(say("Nothing of this queue is left for you."))
     if not sitting.skipped: return
     words = say("Show the {n} again that were put off", n=len(sitting.skipped))
     st.button(words, key="again", on_click=sitting.skipped.clear)
 
-def _undo(sitting):
-    done = sitting.undo()
-    st.session_state["label_said"] = say("Taken back") if done else say("There is nothing to take back")
-
-# %% ../../nbs/app/09c_labelling.ipynb #f4731d83
+# %% ../../nbs/app/09c_labelling.ipynb #766b98c3
 def _differ(sitting, content):
     "Posts on which two differ, with both labels"
     others = sitting.partners()
     if not others: return st.info(say("Nobody else has labelled a post that you labelled."))
     other = st.selectbox(say("You and"), others, format_func=visible, key="other")
     found = sitting.compare(other)
-    st.write(_kappa_in_words(found.kappa))
+    st.text(_kappa_in_words(found.kappa))
     _say_trouble()
     if not found.apart: return st.success(say("There is no post on which you differ and which nobody has decided."))
     place = st.session_state.get("differ_at", 0) % len(found.apart)
-    row = sitting.kept(found.apart[place])
-    if row is None: return st.info(say("This post was erased."))
     st.caption(say("Difference {k} of {n}", k=place + 1, n=len(found.apart)))
-    for by in (sitting.by, other): _say_label(sitting.said(row["id"], by))
-    _show_post(sitting, row, content)
-    mine = sitting.said(row["id"])["label"]
-    before = [name for name in row["probabilities"] if name in mine.split(", ")]
-    _answers(sitting, row, lambda id, label, note: sitting.settle(id, label, other, note), before)
-    st.button(say("Next difference"), shortcut="s", key="next", on_click=_turn, args=(place + 1,))
+    _difference(sitting, found.apart[place], other, content)
+    st.button(say("Next difference"), shortcut="s", key="next", on_click=_set, args=("differ_at", place + 1))
 
-def _turn(place): st.session_state["differ_at"] = place
+def _difference(sitting, id, other, content):
+    "One post, what both said, and buttons to change one's own label"
+    row = sitting.kept(id)
+    if row is None: return st.info(say("This post was erased."))
+    for by in (sitting.by, other): _say_label(sitting.said(id, by))
+    mine = classes_in(sitting.said(id)["label"], list(row["probabilities"]))
+    settle = lambda id, label, note: sitting.settle(id, label, other, note)
+    if _show_post(row, content): _answers(row, settle, before=mine)
 
 def _say_label(given):
     words = say("{who}: {label}", who=given["labelled_by"], label=given["label"] or say("none of them"))
     st.text(visible(f"{words} ({given['note']})" if given["note"] else words))
 
+# %% ../../nbs/app/09c_labelling.ipynb #4d77ce0d
 def _kappa_in_words(kappa):
-    if not kappa.n: return say("You have not labelled the same posts on your own.")
-    if np.isnan(kappa.value): return say("You both gave one label only, {n} times: nothing can be said of chance.", n=kappa.n)
+    n = kappa.n
+    if not n: return say("You have not labelled the same posts on your own.")
+    if np.isnan(kappa.value): return say("You both gave one label only, {n} times: κ is not defined.", n=n)
     value, low, high = (f"{number:.2f}" for number in kappa[:3])
-    return say("Of {n} posts that both labelled on their own, Cohen's κ is {value}, between {low} and {high}: 0 is agreement by chance, 1 is full agreement.", n=kappa.n, value=value, low=low, high=high)
+    return say("Of {n} posts that both labelled on their own, Cohen's κ is {value}, between {low} and {high}: "
+               "0 is agreement by chance, 1 is full agreement.", n=n, value=value, low=low, high=high)
 
-# %% ../../nbs/app/09c_labelling.ipynb #d95c3861
+# %% ../../nbs/app/09c_labelling.ipynb #6391a92f
 def guidelines(
     project,   # folder
     task:str,
@@ -455,58 +474,63 @@ def _beside(place, sitting):
     words = guidelines(place.project, sitting.task)
     with st.expander(say("Guidelines"), expanded=bool(words)):
         if words: st.markdown(words)
-        else: st.caption(say("Write them into conf/guidelines/{task}.md of the project.", task=in_markdown(sitting.task)))
+        else: st.text(say("Write them into conf/guidelines/{task}.md of the project.", task=sitting.task))
     if st.button(say("Another queue, or another name"), key="leave"):
-        del st.session_state["sitting"]
+        del st.session_state["label_sitting"]
         st.rerun()
 
 def _show_progress(about):
-    st.progress(about.mine / max(about.posts, 1), say("{mine} of {posts} labelled by you", mine=about.mine, posts=about.posts))
-    lines = [say("{left} left, {skipped} of them put off", left=about.left, skipped=about.skipped),
-             say("{both} also labelled by another", both=about.both),
-             say("drawn by chance: {done} of {drawn} have a label; on these rests what is known of accuracy", done=about.drawn_done, drawn=about.drawn)]
-    if about.per_hour: lines.append(say("{n} labels an hour, pauses left out", n=round(about.per_hour)))
-    st.caption("  \n".join(lines))
+    words = say("{mine} of {posts} labelled by you", mine=about.mine, posts=about.posts)
+    st.progress(about.mine / max(about.posts, 1), words)
+    st.caption(say("{left} left, {skipped} of them put off", left=about.left, skipped=about.skipped))
+    st.caption(say("{both} labelled by you and by another", both=about.both))
+    drawn = say("{done} of {drawn} that were drawn by chance have a label: what is known of accuracy rests on them",
+                done=about.drawn_done, drawn=about.drawn)
+    if about.drawn: st.caption(drawn)
+    if about.per_hour: st.caption(say("{n} labels an hour, pauses left out", n=round(about.per_hour)))
 
-# %% ../../nbs/app/09c_labelling.ipynb #e5ba2a18
+# %% ../../nbs/app/09c_labelling.ipynb #55832a18
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _rows_of(path, changed) -> list: # of `read_queue`; shared by all who label it, and never changed
     return read_queue(path)
 
-def _enter(place, history):
-    "Who labels, and which queue"
-    files = queues_in(place.project)
-    with st.form("label_begin", border=False):
-        who = st.text_input(say("Your name"), os.environ.get("MMFAKES_USER", ""), max_chars=100)
-        path = st.selectbox(say("Queue"), files, format_func=lambda path: path.name, placeholder=say("There is none yet"))
-        begun = st.form_submit_button(say("Begin"), type="primary")
-    if begun: _do(_sit_down, history, who, path)
-    if "sitting" in st.session_state: st.rerun()
-    _say_trouble()
-    _more_queues(place, history, expanded=not files)
-
 def _sit_down(history, who, path):
     if not who.strip(): raise FakesError(say("Write your name: each label stands under the name of who gave it."))
     if path is None: raise FakesError(say("There is no queue yet. Make one, or bring one."))
-    st.session_state["sitting"] = begin(history, _rows_of(str(path), path.stat().st_mtime), who)
+    st.session_state["label_sitting"] = begin(history, _rows_of(str(path), path.stat().st_mtime), who)
 
-# %% ../../nbs/app/09c_labelling.ipynb #47f5552e
+def _enter(place, history):
+    "Who labels, and which queue"
+    files = queues_in(place.project)
+    shown = dict(format_func=lambda path: path.name, placeholder=say("There is none yet"))
+    with st.form("label_begin", border=False):
+        who = st.text_input(say("Your name"), os.environ.get("MMFAKES_USER", ""), max_chars=100)
+        path = st.selectbox(say("Queue"), files, **shown)
+        begun = st.form_submit_button(say("Begin"), type="primary")
+    if begun: _do(_sit_down, history, who, path)
+    if "label_sitting" in st.session_state: st.rerun()
+    _say_trouble()
+    _more_queues(place, history, expanded=not files)
+
+# %% ../../nbs/app/09c_labelling.ipynb #38f69550
 def _more_queues(place, history, expanded):
     "Make a queue, or bring one"
     with st.expander(say("Make a queue"), expanded=expanded), st.form("label_make", border=False):
         task = st.selectbox(say("Task"), history.tasks())
         n = st.number_input(say("Posts"), 1, 10_000, 200)
         percent = st.slider(say("Percent of them drawn by chance"), 5, 100, 30)
-        if st.form_submit_button(say("Make it")): _add_queue(make_queue, history, task, place.project, n, percent / 100)
+        make = partial(make_queue, history, task, place.project, n, percent / 100)
+        if st.form_submit_button(say("Make it")): _add_queue(make)
     with st.expander(say("Bring a queue")), st.form("label_bring", clear_on_submit=True, border=False):
         file = st.file_uploader(say("A file that mmfakes review wrote"), ["csv", "json"])
-        if st.form_submit_button(say("Bring it")) and file: _add_queue(bring_queue, file.getvalue(), file.name, place.project)
+        if st.form_submit_button(say("Bring it")) and file:
+            _add_queue(partial(bring_queue, file.getvalue(), file.name, place.project))
 
-def _add_queue(act, *given):
-    _do(act, *given)
+def _add_queue(act):
+    with st.spinner(say("One moment")): _do(act)
     st.rerun()
 
-# %% ../../nbs/app/09c_labelling.ipynb #cdbacd5a
+# %% ../../nbs/app/09c_labelling.ipynb #172fd641
 AGAIN = 30      # seconds, after which the labels of all are read anew
 
 def show_labelling(
@@ -515,9 +539,9 @@ def show_labelling(
     "The tab where people label"
     try:
         history, content = place.kept
-        if "sitting" in st.session_state: _sit(place, st.session_state["sitting"], content)
+        if "label_sitting" in st.session_state: _sit(place, st.session_state["label_sitting"], content)
         else: _enter(place, history)
-    except FakesError as e: st.error(visible(e))
+    except FakesError as e: st.error(in_markdown(e))
 
 @st.fragment
 def _sit(place, sitting, content):
@@ -525,8 +549,9 @@ def _sit(place, sitting, content):
     try:
         if time.time() - sitting.looked > AGAIN: sitting.look()
         views = {"label": say("Label"), "differ": say("Where we differ")}
-        view = st.radio(say("View"), list(views), format_func=views.get, horizontal=True, label_visibility="collapsed", key="label_view")
+        shown = dict(format_func=views.get, horizontal=True, label_visibility="collapsed", key="label_view")
+        view = st.radio(say("View"), list(views), **shown)
         left, right = st.columns([2, 1], gap="medium")
         with left: (_label if view == "label" else _differ)(sitting, content)
         with right: _beside(place, sitting)
-    except FakesError as e: st.error(visible(e))
+    except FakesError as e: st.error(in_markdown(e))

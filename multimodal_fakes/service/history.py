@@ -41,6 +41,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    bindparam,
     delete,
     distinct,
     func,
@@ -509,10 +510,11 @@ def choose(self:History,
     chosen = [(id, float(chance)) for id, chance in zip(ids, chances, strict=True)]
     for _, chance in chosen:
         if not 0 < chance <= 1: raise FakesError(f"A chance should be above 0 and at most 1, not {chance:g}.")
+    if not chosen: return
+    note = update(predictions).where(predictions.c.id == bindparam("its_id")).values(chance=bindparam("its_chance"))
     with self.writing() as connection:
-        for id, chance in chosen:
-            note = update(predictions).where(predictions.c.id == id).values(chance=chance)
-            if not connection.execute(note).rowcount: raise UnknownPrediction(_NO_SUCH_ID)
+        done = connection.execute(note, [dict(its_id=id, its_chance=chance) for id, chance in chosen])
+        if done.rowcount < len(chosen): raise UnknownPrediction(_NO_SUCH_ID)
 
 # %% ../../nbs/service/07b_history.ipynb #29dc0bbb
 @patch
