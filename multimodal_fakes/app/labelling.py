@@ -6,8 +6,9 @@
 __all__ = ['QUEUES', 'LOOKED_AT', 'PAUSE', 'SETTLED', 'KEYS', 'AGAIN', 'queues_in', 'make_queue', 'bring_queue', 'Sitting',
            'begin', 'pace', 'Progress', 'Disagreement', 'guidelines', 'show_labelling']
 
-# %% ../../nbs/app/09c_labelling.ipynb #79f3c436
+# %% ../../nbs/app/09c_labelling.ipynb #851e24d4
 import os
+import re
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -309,7 +310,7 @@ def _show_recording(data, is_open):
 
 _SHOW = {"text": _show_text, "image": _show_picture, "video": _show_recording}
 
-# %% ../../nbs/app/09c_labelling.ipynb #de844355
+# %% ../../nbs/app/09c_labelling.ipynb #f13eb5ad
 def _content(row, content) -> dict: # text (str), image, video (bytes), as far as they are kept
     "What is kept of a post"
     try: kept = content(row)
@@ -328,17 +329,15 @@ def _show_post(
         st.info(say("Nothing of this post is kept that could be shown: put it off. contents.tasks in conf/serve.yaml "
                     "names the tasks whose contents are kept."))
         return False
-    is_open = st.session_state.get("uncover_all", False) or st.session_state.get("uncovered") == row["id"]
+    all_open = st.session_state.get("uncover_all", False)
+    is_open = all_open or st.session_state.get("uncovered") == row["id"]
     with st.container(border=True):
         for part, value in parts.items(): _SHOW[part](value, is_open)
-    if not is_open: _uncover_buttons(row["id"])
-    return is_open
-
-def _uncover_buttons(id):
-    every = dict(key="uncover_every", on_click=_set, args=("uncover_all", True))
     with st.container(horizontal=True):
-        st.button(say("Uncover"), shortcut="b", key="uncover", on_click=_set, args=("uncovered", id))
-        st.button(say("Uncover every post"), shortcut="Shift+B", **every)
+        if not is_open: st.button(say("Uncover"), shortcut="b", key="uncover", on_click=_set, args=("uncovered", row["id"]))
+        words = say("Cover every post") if all_open else say("Uncover every post")
+        st.button(words, shortcut="Shift+B", key="uncover_every", on_click=_set, args=("uncover_all", not all_open))
+    return is_open
 
 def _set(name, value): st.session_state[name] = value
 
@@ -458,19 +457,19 @@ def _kappa_in_words(kappa):
     return say("Of {n} posts that both labelled on their own, Cohen's κ is {value}, between {low} and {high}: "
                "0 is agreement by chance, 1 is full agreement.", n=n, value=value, low=low, high=high)
 
-# %% ../../nbs/app/09c_labelling.ipynb #6391a92f
+# %% ../../nbs/app/09c_labelling.ipynb #3302cbc3
 def guidelines(
     project,   # folder
     task:str,
 ) -> str: # Markdown; empty where there are none
     "What those who label a task agreed upon"
     files = {path.stem: path for path in (Path(project)/"conf/guidelines").glob("*.md")}
-    return files[task].read_text(encoding="utf-8", errors="replace") if task in files else ""
+    words = files[task].read_text(encoding="utf-8", errors="replace") if task in files else ""
+    return re.sub(r"^#{1,4}(?= )", r"##\g<0>", words, flags=re.MULTILINE)      # headings of a column, not of a page
 
 def _beside(place, sitting):
     "Progress, guidelines, and the way out"
     _show_progress(sitting.progress())
-    st.toggle(say("Uncover every post"), key="uncover_all")
     words = guidelines(place.project, sitting.task)
     with st.expander(say("Guidelines"), expanded=bool(words)):
         if words: st.markdown(words)
@@ -489,12 +488,13 @@ def _show_progress(about):
     if about.drawn: st.caption(drawn)
     if about.per_hour: st.caption(say("{n} labels an hour, pauses left out", n=round(about.per_hour)))
 
-# %% ../../nbs/app/09c_labelling.ipynb #55832a18
+# %% ../../nbs/app/09c_labelling.ipynb #818196bb
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _rows_of(path, changed) -> list: # of `read_queue`; shared by all who label it, and never changed
     return read_queue(path)
 
-def _sit_down(history, who, path):
+def _sit_down(history):
+    who, path = st.session_state["label_who"], st.session_state["label_queue"]
     if not who.strip(): raise FakesError(say("Write your name: each label stands under the name of who gave it."))
     if path is None: raise FakesError(say("There is no queue yet. Make one, or bring one."))
     st.session_state["label_sitting"] = begin(history, _rows_of(str(path), path.stat().st_mtime), who)
@@ -502,17 +502,15 @@ def _sit_down(history, who, path):
 def _enter(place, history):
     "Who labels, and which queue"
     files = queues_in(place.project)
-    shown = dict(format_func=lambda path: path.name, placeholder=say("There is none yet"))
+    shown = dict(format_func=lambda path: path.name, placeholder=say("There is none yet"), key="label_queue")
     with st.form("label_begin", border=False):
-        who = st.text_input(say("Your name"), os.environ.get("MMFAKES_USER", ""), max_chars=100)
-        path = st.selectbox(say("Queue"), files, **shown)
-        begun = st.form_submit_button(say("Begin"), type="primary")
-    if begun: _do(_sit_down, history, who, path)
-    if "label_sitting" in st.session_state: st.rerun()
+        st.text_input(say("Your name"), os.environ.get("MMFAKES_USER", ""), max_chars=100, key="label_who")
+        st.selectbox(say("Queue"), files, **shown)
+        st.form_submit_button(say("Begin"), type="primary", key="label_begin_now", on_click=_do, args=(_sit_down, history))
     _say_trouble()
     _more_queues(place, history, expanded=not files)
 
-# %% ../../nbs/app/09c_labelling.ipynb #38f69550
+# %% ../../nbs/app/09c_labelling.ipynb #3fc232c0
 def _more_queues(place, history, expanded):
     "Make a queue, or bring one"
     with st.expander(say("Make a queue"), expanded=expanded), st.form("label_make", border=False):
@@ -520,7 +518,7 @@ def _more_queues(place, history, expanded):
         n = st.number_input(say("Posts"), 1, 10_000, 200)
         percent = st.slider(say("Percent of them drawn by chance"), 5, 100, 30)
         make = partial(make_queue, history, task, place.project, n, percent / 100)
-        if st.form_submit_button(say("Make it")): _add_queue(make)
+        if st.form_submit_button(say("Make it"), key="label_make_now"): _add_queue(make)
     with st.expander(say("Bring a queue")), st.form("label_bring", clear_on_submit=True, border=False):
         file = st.file_uploader(say("A file that mmfakes review wrote"), ["csv", "json"])
         if st.form_submit_button(say("Bring it")) and file:

@@ -169,7 +169,8 @@ def queue(
                    None if alarm is None else seconds_of(alarm), several)
     choice = choose(posts, strongest(why, weights), n, share, seed, _closed(table))
     if not len(choice.rows): raise FakesError("Every content has a label already, or waits in an earlier queue.")
-    return [_queued(table.iloc[row], row, why, about) for row, *about in zip(choice.rows, choice.chance, choice.score)]
+    shown = table[[name for name in SHOWN if name in table]].iloc[choice.rows].to_dict("records")
+    return [_queued(row, why, *about) for row, *about in zip(shown, *choice)]
 
 def _closed(table):
     "Rows that have a label or a place in an earlier queue"
@@ -178,13 +179,12 @@ def _closed(table):
         if name in table: taken |= table[name].notna().to_numpy()
     return np.flatnonzero(taken)
 
-def _queued(row, place, why, about):
-    chance, score = map(float, about)
+def _queued(row, why, place, chance, score):
     strength = {reason: values[place] for reason, values in why.items() if values[place] >= .5}
     strongest = sorted(strength, key=lambda reason: (strength[reason], reason), reverse=True)
     reasons = strongest if chance == 1 else ["by chance"]
-    shown = {name: row[name] for name in SHOWN if name in row and not is_gap(row[name])}
-    return shown | dict(why=reasons, score=round(score, 4), chance=chance)
+    shown = {name: value for name, value in row.items() if not is_gap(value)}
+    return shown | dict(why=reasons, score=round(float(score), 4), chance=float(chance))
 
 # %% ../../nbs/track/08j_review.ipynb #e6579c3b
 def write_queue(
