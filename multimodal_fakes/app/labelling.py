@@ -6,14 +6,13 @@
 __all__ = ['QUEUES', 'LOOKED_AT', 'PAUSE', 'SETTLED', 'KEYS', 'AGAIN', 'queues_in', 'make_queue', 'bring_queue', 'Sitting',
            'begin', 'pace', 'Progress', 'Disagreement', 'guidelines', 'show_labelling']
 
-# %% ../../nbs/app/09c_labelling.ipynb #851e24d4
+# %% ../../nbs/app/09c_labelling.ipynb #37a29f2c
 import os
 import re
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -510,23 +509,27 @@ def _enter(place, history):
     _say_trouble()
     _more_queues(place, history, expanded=not files)
 
-# %% ../../nbs/app/09c_labelling.ipynb #3fc232c0
+# %% ../../nbs/app/09c_labelling.ipynb #70a78b82
 def _more_queues(place, history, expanded):
     "Make a queue, or bring one"
     with st.expander(say("Make a queue"), expanded=expanded), st.form("label_make", border=False):
-        task = st.selectbox(say("Task"), history.tasks())
-        n = st.number_input(say("Posts"), 1, 10_000, 200)
-        percent = st.slider(say("Percent of them drawn by chance"), 5, 100, 30)
-        make = partial(make_queue, history, task, place.project, n, percent / 100)
-        if st.form_submit_button(say("Make it"), key="label_make_now"): _add_queue(make)
+        st.selectbox(say("Task"), history.tasks(), key="label_task")
+        st.number_input(say("Posts"), 1, 10_000, 200, key="label_posts")
+        st.slider(say("Percent of them drawn by chance"), 5, 100, 30, key="label_percent")
+        make = dict(key="label_make_now", on_click=_do, args=(_make, history, place.project))
+        st.form_submit_button(say("Make it"), **make)
     with st.expander(say("Bring a queue")), st.form("label_bring", clear_on_submit=True, border=False):
-        file = st.file_uploader(say("A file that mmfakes review wrote"), ["csv", "json"])
-        if st.form_submit_button(say("Bring it")) and file:
-            _add_queue(partial(bring_queue, file.getvalue(), file.name, place.project))
+        st.file_uploader(say("A file that mmfakes review wrote"), ["csv", "json"], key="label_file")
+        st.form_submit_button(say("Bring it"), key="label_bring_now", on_click=_do, args=(_bring, place.project))
 
-def _add_queue(act):
-    with st.spinner(say("One moment")): _do(act)
-    st.rerun()
+def _make(history, project):
+    state = st.session_state
+    asked = state["label_posts"], state["label_percent"] / 100
+    state["label_queue"] = make_queue(history, state["label_task"], project, *asked)
+
+def _bring(project):
+    file = st.session_state["label_file"]
+    if file: st.session_state["label_queue"] = bring_queue(file.getvalue(), file.name, project)
 
 # %% ../../nbs/app/09c_labelling.ipynb #172fd641
 AGAIN = 30      # seconds, after which the labels of all are read anew

@@ -70,7 +70,7 @@ _LABELLING = {
     "Make a queue": "Faire une file", "Task": "Tâche", "Posts": "Publications",
     "Percent of them drawn by chance": "Pourcentage tiré au hasard", "Make it": "Faire",
     "Bring a queue": "Apporter une file", "A file that mmfakes review wrote": "Un fichier écrit par mmfakes review",
-    "Bring it": "Apporter", "One moment": "Un instant",
+    "Bring it": "Apporter",
 }
 
 # %% ../../nbs/app/09_phrases.ipynb #5d6c9fc5
