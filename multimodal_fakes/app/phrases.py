@@ -31,8 +31,8 @@ _LABELLING = {
         "Rien de cette publication n'est conservé qui puisse être montré : remettez-la à plus tard. "
         "contents.tasks dans conf/serve.yaml nomme les tâches dont les contenus sont conservés.",
     "Note, if there is something to say": "Remarque, s'il y a lieu", "Send: {classes}": "Envoyer : {classes}",
-    "Send: none of them": "Envoyer : aucune", "none of them": "aucune", "Put off": "Remettre à plus tard",
-    "Undo": "Annuler", "Taken back": "Retiré", "There is nothing to take back": "Il n'y a rien à retirer",
+    "None of them": "Aucune", "none of them": "aucune", "Put off": "Remettre à plus tard", "Undo": "Annuler",
+    "Taken back": "Retiré", "There is nothing to take back": "Il n'y a rien à retirer",
     "Nothing of this queue is left for you.": "Il ne vous reste rien dans cette file.",
     "Show the {n} again that were put off": "Revoir celles qui furent remises ({n})",
     "Only posts on which two others differ ({n})":
