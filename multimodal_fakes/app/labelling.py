@@ -106,7 +106,7 @@ def kept(self:Sitting, id:str) -> dict|None: # of `History.get`; none where it w
     self.labels[id] = row["feedback"]
     return row
 
-# %% ../../nbs/app/09c_labelling.ipynb #85effeb5
+# %% ../../nbs/app/09c_labelling.ipynb #768eeb4f
 LOOKED_AT = 100     # posts, before a queue is taken for one of another history
 
 def begin(
@@ -118,7 +118,7 @@ def begin(
     sitting = Sitting(history, rows, " ".join(by.split())[:100])
     sitting.look()
     first = next(filter(None, (sitting.kept(row["id"]) for row in rows[:LOOKED_AT])), None)
-    if first is None: raise FakesError("The history has none of the posts of this queue: it is of another one, or too old.")
+    if first is None: raise FakesError("The history has none of the posts of this queue: they were of another, or are gone.")
     sitting.task, sitting.several, sitting.classes = first["task"], first["multi_label"], tuple(first["probabilities"])
     return sitting
 
@@ -233,7 +233,7 @@ def _names(given, by):
     names = {row["labelled_by"] for row in given}
     return names - {by} if by in names else ()
 
-# %% ../../nbs/app/09c_labelling.ipynb #366dd8c0
+# %% ../../nbs/app/09c_labelling.ipynb #db455954
 @patch
 def undecided(self:Sitting, id:str) -> bool: # as in a harvest
     "Whether those who labelled a post differ, and no majority decides"
@@ -248,7 +248,7 @@ def compare(self:Sitting,
     "How far this person and another agree"
     pairs = {id: (self._alone(id, self.by), self._alone(id, other)) for id in self.labels}
     both = [pair for pair in pairs.values() if None not in pair]
-    apart = [row["id"] for row in self.rows if self._differ(row["id"], other) and self.undecided(row["id"])]
+    apart = [row["id"] for row in self.rows if self._said_apart(row["id"], other) and self.undecided(row["id"])]
     return Disagreement(kappa([a for a, _ in both], [b for _, b in both]), apart)
 
 @patch
@@ -258,7 +258,7 @@ def _alone(self:Sitting, id, by):
     return own[-1] if own else None
 
 @patch
-def _differ(self:Sitting, id, other):
+def _said_apart(self:Sitting, id, other):
     said = [self.said(id, by) for by in (self.by, other)]
     return None not in said and said[0]["label"] != said[1]["label"]
 
@@ -312,7 +312,7 @@ def _show_recording(data, is_open):
 
 _SHOW = {"text": _show_text, "image": _show_picture, "video": _show_recording}
 
-# %% ../../nbs/app/09c_labelling.ipynb #591b6253
+# %% ../../nbs/app/09c_labelling.ipynb #6b08c397
 def _content(row, content) -> dict: # text (str), image, video (bytes), as far as they are kept
     "What is kept of a post"
     try: kept = content(row)
@@ -339,7 +339,8 @@ def _show_post(
 def _uncover_buttons(id):
     all_open = st.session_state.get("uncover_all", False)
     one, every = (dict(on_click=_set, args=given) for given in (("uncovered", id), ("uncover_all", not all_open)))
-    if not all_open and st.session_state.get("uncovered") != id: st.button(say("Uncover"), shortcut="b", key="uncover", **one)
+    is_open = all_open or st.session_state.get("uncovered") == id
+    if not is_open: st.button(say("Uncover"), shortcut="b", key="uncover", **one)
     words = say("Cover every post") if all_open else say("Uncover every post")
     st.button(words, shortcut="Shift+B", key="uncover_every", **every)
 
@@ -497,7 +498,7 @@ def _show_progress(about):
     if about.drawn: st.caption(drawn)
     if about.per_hour: st.caption(say("{n} labels an hour, pauses left out", n=round(about.per_hour)))
 
-# %% ../../nbs/app/09c_labelling.ipynb #818196bb
+# %% ../../nbs/app/09c_labelling.ipynb #211d0151
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _rows_of(path, changed) -> list: # of `read_queue`; shared by all who label it, and never changed
     return read_queue(path)
@@ -515,7 +516,8 @@ def _enter(place, history):
     with st.form("label_begin", border=False):
         st.text_input(say("Your name"), os.environ.get("MMFAKES_USER", ""), max_chars=100, key="label_who")
         st.selectbox(say("Queue"), files, **shown)
-        st.form_submit_button(say("Begin"), type="primary", key="label_begin_now", on_click=_do, args=(_sit_down, history))
+        begin_now = dict(key="label_begin_now", on_click=_do, args=(_sit_down, history))
+        st.form_submit_button(say("Begin"), type="primary", **begin_now)
     _say_trouble()
     _more_queues(place, history, expanded=not files)
 
