@@ -106,7 +106,7 @@ def kept(self:Sitting, id:str) -> dict|None: # of `History.get`; none where it w
     self.labels[id] = row["feedback"]
     return row
 
-# %% ../../nbs/app/09c_labelling.ipynb #768eeb4f
+# %% ../../nbs/app/09c_labelling.ipynb #dfcbb205
 LOOKED_AT = 100     # posts, before a queue is taken for one of another history
 
 def begin(
@@ -118,7 +118,7 @@ def begin(
     sitting = Sitting(history, rows, " ".join(by.split())[:100])
     sitting.look()
     first = next(filter(None, (sitting.kept(row["id"]) for row in rows[:LOOKED_AT])), None)
-    if first is None: raise FakesError("The history has none of the posts of this queue: they were of another, or are gone.")
+    if first is None: raise FakesError("The history has none of the posts of this queue: they are of another, or gone.")
     sitting.task, sitting.several, sitting.classes = first["task"], first["multi_label"], tuple(first["probabilities"])
     return sitting
 
