@@ -179,7 +179,7 @@ def undo(self:Sitting) -> str|None: # its id; none where there is nothing
         self.kept(id)
     return id
 
-# %% ../../nbs/app/09c_labelling.ipynb #edd89ac3
+# %% ../../nbs/app/09c_labelling.ipynb #859f64f9
 PAUSE = 300     # seconds between two labels, from which on nobody was labelling
 
 def pace(
@@ -188,7 +188,7 @@ def pace(
     "How fast somebody labels"
     between = np.diff(np.sort(np.asarray(list(moments), float)))
     at_work = between[between < PAUSE]
-    return 3600 * len(at_work) / at_work.sum() if at_work.sum() > 0 else None
+    return float(3600 * len(at_work) / at_work.sum()) if at_work.sum() > 0 else None
 
 # %% ../../nbs/app/09c_labelling.ipynb #39f3a4d2
 class Progress(NamedTuple):
