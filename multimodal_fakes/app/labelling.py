@@ -6,7 +6,7 @@
 __all__ = ['QUEUES', 'LOOKED_AT', 'PAUSE', 'SETTLED', 'TALL', 'KEYS', 'AGAIN', 'queues_in', 'make_queue', 'bring_queue',
            'Sitting', 'begin', 'pace', 'Progress', 'Disagreement', 'guidelines', 'show_labelling']
 
-# %% ../../nbs/app/09c_labelling.ipynb #37a29f2c
+# %% ../../nbs/app/09c_labelling.ipynb #25a3e0f7
 import os
 import re
 import time
@@ -25,6 +25,7 @@ from .place import Place
 from ..core import FakesError, atomic_path, patch
 from ..media import format_of, open_image
 from ..service.history import History, UnknownPrediction
+from ..service.store import store_url
 from ..texts import in_markdown, visible
 from ..track.harvest import classes_in, verdict
 from ..track.labelled import kappa
@@ -146,7 +147,7 @@ def next_post(self:Sitting,
         if kept and self.waits(id): return kept
     return None
 
-# %% ../../nbs/app/09c_labelling.ipynb #1c7bcca0
+# %% ../../nbs/app/09c_labelling.ipynb #e545635a
 @patch
 def give(self:Sitting,
     id:str,
@@ -154,12 +155,21 @@ def give(self:Sitting,
     note:str="",
 ):
     "Label a post; raises `FakesError` where that cannot be kept"
+    self._check_there()
     try: self.history.label(id, label, self.by, note)
     except UnknownPrediction:
         self.gone.add(id)
         raise
     self.skipped.pop(id, None)
     self.kept(id)
+
+@patch
+def _check_there(self:Sitting):
+    "A file that is open may be written to when its name is gone, and is lost when it is closed"
+    address = store_url(self.history.conf.url)
+    is_file = address.get_backend_name() == "sqlite"
+    if is_file and not Path(address.database).exists():
+        raise FakesError("The history is gone: what is said now would be lost. Put its file back.")
 
 @patch
 def skip(self:Sitting, id:str):
@@ -175,6 +185,7 @@ def undo(self:Sitting) -> str|None: # its id; none where there is nothing
     if not done: return None
     _, id = max(done)
     if self.skipped.pop(id, None) is None:
+        self._check_there()
         self.history.withdraw(id, self.by)
         self.kept(id)
     return id
