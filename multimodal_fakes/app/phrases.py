@@ -104,7 +104,58 @@ _JUDGING = {
 }
 
 # %% ../../nbs/app/09_phrases.ipynb #7f0caea2
-_LABELLING = {}
+_LABELLING = {
+    "Uncover": "Découvrir", "Uncover every post": "Découvrir toutes les publications",
+    "Cover every post": "Recouvrir toutes les publications",
+    "A text of {n} characters, covered": "Un texte de {n} caractères, couvert",
+    "The picture of the post": "L'image de la publication", "A picture, blurred": "Une image, floutée",
+    "A sound, covered": "Un son, couvert", "A video, covered": "Une vidéo, couverte",
+    "Nothing of this post is kept that could be shown: put it off. contents.tasks in conf/serve.yaml names "
+    "the tasks whose contents are kept.":
+        "Rien de cette publication n'est conservé qui puisse être montré : remettez-la à plus tard. "
+        "contents.tasks dans conf/serve.yaml nomme les tâches dont les contenus sont conservés.",
+    "Note, if there is something to say": "Remarque, s'il y a lieu", "Send: {classes}": "Envoyer : {classes}",
+    "None of them": "Aucune", "none of them": "aucune", "Put off": "Remettre à plus tard", "Undo": "Annuler",
+    "Taken back": "Retiré", "There is nothing to take back": "Il n'y a rien à retirer",
+    "Nothing of this queue is left for you.": "Il ne vous reste rien dans cette file.",
+    "Show the {n} again that were put off": "Revoir celles qui furent remises ({n})",
+    "Only posts on which two others differ ({n})":
+        "Seulement les publications sur lesquelles d'autres divergent ({n})",
+    "Nobody else has labelled a post that you labelled.":
+        "Personne d'autre n'a étiqueté une publication que vous avez étiquetée.",
+    "You and": "Vous et",
+    "There is no post on which you differ and which nobody has decided.":
+        "Aucune publication sur laquelle vous divergez n'attend de décision.",
+    "Difference {k} of {n}": "Divergence {k} sur {n}", "Next difference": "Divergence suivante",
+    "This post was erased.": "Cette publication a été effacée.", "{who}: {label}": "{who} : {label}",
+    "You have not labelled the same posts on your own.":
+        "Vous n'avez pas étiqueté les mêmes publications chacun de votre côté.",
+    "You both gave one label only, {n} times: κ is not defined.":
+        "Vous n'avez tous deux donné qu'une étiquette, {n} fois : κ n'est pas défini.",
+    "Of {n} posts that both labelled on their own, Cohen's κ is {value}, between {low} and {high}: 0 is "
+    "agreement by chance, 1 is full agreement.":
+        "Sur {n} publications étiquetées chacun de son côté, le κ de Cohen est de {value}, entre {low} et {high} "
+        ": 0 est l'accord par hasard, 1 l'accord complet.",
+    "{mine} of {posts} labelled by you": "{mine} sur {posts} étiquetées par vous",
+    "{left} left, {skipped} of them put off": "{left} restent, dont {skipped} remises",
+    "{both} labelled by you and by another": "{both} étiquetées par vous et par quelqu'un d'autre",
+    "{done} of {drawn} that were drawn by chance have a label: what is known of accuracy rests on them":
+        "{done} sur {drawn} tirées au hasard ont une étiquette : ce qu'on sait de l'exactitude repose sur elles",
+    "{n} labels an hour, pauses left out": "{n} étiquettes par heure, pauses exclues", "Guidelines": "Consignes",
+    "Write them into conf/guidelines/{task}.md of the project.":
+        "Écrivez-les dans conf/guidelines/{task}.md du projet.",
+    "Another queue, or another name": "Une autre file, ou un autre nom", "View": "Vue", "Label": "Étiqueter",
+    "Where we differ": "Nos divergences",
+    "Write your name: each label stands under the name of who gave it.":
+        "Écrivez votre nom : chaque étiquette porte le nom de qui l'a donnée.",
+    "There is no queue yet. Make one, or bring one.":
+        "Il n'y a pas encore de file. Faites-en une, ou apportez-en une.",
+    "There is none yet": "Il n'y en a pas encore", "Your name": "Votre nom", "Queue": "File", "Begin": "Commencer",
+    "Make a queue": "Faire une file", "Task": "Tâche", "Posts": "Publications",
+    "Percent of them drawn by chance": "Pourcentage tiré au hasard", "Make it": "Faire",
+    "Bring a queue": "Apporter une file", "A file that mmfakes review wrote": "Un fichier écrit par mmfakes review",
+    "Bring it": "Apporter",
+}
 
 # %% ../../nbs/app/09_phrases.ipynb #5d6c9fc5
 _COMPARING = {}

@@ -41,6 +41,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    bindparam,
     delete,
     distinct,
     func,
@@ -128,7 +129,8 @@ feedback = Table("feedback", metadata,
     Column("label_time", Double, nullable=False),
     Column("label", Text, nullable=False),                  # as `prediction`
     Column("labelled_by", String(100), nullable=False),
-    Column("note", Text, nullable=False))
+    Column("note", Text, nullable=False),
+    Column("withdrawn", Double))                            # when it was taken back; none of those that stand
 
 # %% ../../nbs/service/07b_history.ipynb #82735c24
 shadow_answers = Table("shadows", metadata,
@@ -328,7 +330,7 @@ def get(self:History,
 ) -> dict: # the columns of `predictions`, and `feedback`: a list, oldest first
     "One prediction, with all its labels; raises `UnknownPrediction`"
     of_id = select(predictions).where(predictions.c.id == id)
-    labels_of_id = select(feedback).where(feedback.c.prediction_id == id).order_by(feedback.c.n)
+    labels_of_id = _STANDING.where(feedback.c.prediction_id == id).order_by(feedback.c.n)
     with self.reading() as connection:
         row = connection.execute(of_id).mappings().first()
         labels = connection.execute(labels_of_id).mappings().all()
@@ -337,17 +339,22 @@ def get(self:History,
 
 def _without(row, *names): return {k: v for k, v in row.items() if k not in names}
 
+_STANDING = select(*(c for c in feedback.c if c.name != "withdrawn")).where(feedback.c.withdrawn.is_(None))
+
 # %% ../../nbs/service/07b_history.ipynb #aa7afd0e
 def _hold(connection, id):
     "Keep a prediction from being removed until the transaction ends; raises `UnknownPrediction` where it is not there"
     there = select(predictions.c.id).where(predictions.c.id == id).with_for_update()
     if connection.execute(there).first() is None: raise UnknownPrediction(_NO_SUCH_ID)
 
+def _latest(connection, id, by):
+    "This person's latest label of a prediction that stands, none if there is none"
+    whose = (feedback.c.prediction_id == id, feedback.c.labelled_by == by)
+    return connection.execute(_STANDING.where(*whose).order_by(feedback.c.n.desc()).limit(1)).first()
+
 def _says_so_already(connection, row):
     "Whether this person's latest label of this prediction is the same"
-    whose = (feedback.c.prediction_id == row["prediction_id"], feedback.c.labelled_by == row["labelled_by"])
-    latest = select(feedback.c.label, feedback.c.note).where(*whose).order_by(feedback.c.n.desc()).limit(1)
-    before = connection.execute(latest).first()
+    before = _latest(connection, row["prediction_id"], row["labelled_by"])
     return before is not None and before.label == row["label"] and row["note"] in ("", before.note)
 
 # %% ../../nbs/service/07b_history.ipynb #5eaa1520
@@ -386,12 +393,26 @@ _AT_ONCE = 1000      # ids in a statement; databases bound how many it may have
 def labels_of(self:History,
     ids,   # of `add`
 ) -> list: # of dicts: prediction_id, label_time, label, labelled_by, note; oldest first
-    "All labels that predictions got, by all people"
+    "All labels of predictions that stand, by all people"
     ids, rows = list(ids), []
     for start in range(0, len(ids), _AT_ONCE):
         some = feedback.c.prediction_id.in_(ids[start:start + _AT_ONCE])
-        with self.reading() as connection: rows += connection.execute(select(feedback).where(some)).mappings()
+        with self.reading() as connection: rows += connection.execute(_STANDING.where(some)).mappings()
     return [_without(row, "n") for row in sorted(rows, key=lambda row: row["n"])]
+
+# %% ../../nbs/service/07b_history.ipynb #9123e123
+@patch
+def withdraw(self:History,
+    id:str,   # of `add`
+    by:str,   # who gave the label
+) -> bool: # whether there was one
+    "Take back this person's latest label of a prediction; raises `UnknownPrediction`"
+    with self.writing() as connection:
+        _hold(connection, id)
+        latest = _latest(connection, id, _storable(by)[:100])
+        if latest is None: return False
+        connection.execute(update(feedback).where(feedback.c.n == latest.n).values(withdrawn=time.time()))
+    return True
 
 # %% ../../nbs/service/07b_history.ipynb #97c95866
 def _seconds(moment):
@@ -406,10 +427,11 @@ def _with_labels():
     "All predictions, beside each the last of its labels where it has one"
     of = feedback.c.prediction_id
     people = func.count(distinct(feedback.c.labelled_by)).label("people")
-    last = select(of, func.max(feedback.c.n).label("n"), people).group_by(of).subquery()
+    stands = feedback.c.withdrawn.is_(None)
+    last = select(of, func.max(feedback.c.n).label("n"), people).where(stands).group_by(of).subquery()
     rows = predictions.outerjoin(last, last.c.prediction_id == predictions.c.id)
     rows = rows.outerjoin(feedback, feedback.c.n == last.c.n)
-    of_label = [c for c in feedback.c if c.name not in ("n", "prediction_id")]
+    of_label = [c for c in feedback.c if c.name not in ("n", "prediction_id", "withdrawn")]
     n_labellers = func.coalesce(last.c.people, 0).label("n_labellers")
     return select(predictions, *of_label, n_labellers).select_from(rows)
 
@@ -471,6 +493,13 @@ def find(self:History,
     with self.reading() as connection: rows = connection.execute(query).mappings().all()
     return _as_frame(pd, rows, query)
 
+# %% ../../nbs/service/07b_history.ipynb #add63018
+@patch
+def tasks(self:History) -> list: # of names
+    "Tasks of which predictions are kept"
+    names = select(predictions.c.task).distinct().order_by(predictions.c.task)
+    with self.reading() as connection: return list(connection.execute(names).scalars())
+
 # %% ../../nbs/service/07b_history.ipynb #6e612ec6
 @patch
 def choose(self:History,
@@ -481,10 +510,11 @@ def choose(self:History,
     chosen = [(id, float(chance)) for id, chance in zip(ids, chances, strict=True)]
     for _, chance in chosen:
         if not 0 < chance <= 1: raise FakesError(f"A chance should be above 0 and at most 1, not {chance:g}.")
+    if not chosen: return
+    note = update(predictions).where(predictions.c.id == bindparam("its_id")).values(chance=bindparam("its_chance"))
     with self.writing() as connection:
-        for id, chance in chosen:
-            note = update(predictions).where(predictions.c.id == id).values(chance=chance)
-            if not connection.execute(note).rowcount: raise UnknownPrediction(_NO_SUCH_ID)
+        done = connection.execute(note, [dict(its_id=id, its_chance=chance) for id, chance in chosen])
+        if done.rowcount < len(chosen): raise UnknownPrediction(_NO_SUCH_ID)
 
 # %% ../../nbs/service/07b_history.ipynb #29dc0bbb
 @patch

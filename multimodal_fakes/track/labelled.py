@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEAVIEST', 'N_BINS', 'MOST', 'Labels', 'labels_of', 'of_labels', 'evidence_against', 'promise_broken', 'em_shares',
-           'bbse_shares', 'contents', 'class_shares', 'explained']
+           'bbse_shares', 'contents', 'class_shares', 'explained', 'kappa']
 
 # %% ../../nbs/track/08e_labelled.ipynb #11689bc4
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import numpy as np
 from ..core import FakesError
 from ..metrics import claims, resamples
 from .watch import Coordinates, sum_up
-from .windows import Estimate, Posts, fresh
+from .windows import Estimate, Posts, fresh, wilson
 
 # %% ../../nbs/track/08e_labelled.ipynb #7aa24fef
 HEAVIEST = 20.0     # times the mean weight that a label weighs, at most
@@ -231,3 +231,20 @@ def _stretches(rng, weights, n, n_draws):
     for start in rng.integers(0, len(weights) - longest + 1, n_draws):
         part = weights[start:start + longest]
         yield start + rng.choice(longest, n, p=part / part.sum())
+
+# %% ../../nbs/track/08e_labelled.ipynb #759a7905
+def kappa(
+    ours,     # (n,) answers of one person: classes, or whatever is the same or not
+    theirs,   # (n,) of another, about the same posts
+    level:float=0.95,
+) -> Estimate: # in [-1, 1]; NaN without posts, or where both gave one answer only
+    "Cohen's kappa (1960): how far two people agree beyond chance"
+    _, numbers = np.unique([*ours, *theirs], return_inverse=True)
+    a, b = numbers[:len(ours)], numbers[len(ours):]
+    if len(a) != len(b): raise FakesError(f"Expected two answers to each post, got {len(a)} and {len(b)} answers.")
+    n, same = len(a), int((a == b).sum())
+    size = numbers.max(initial=0) + 1
+    by_chance = np.bincount(a, minlength=size) @ np.bincount(b, minlength=size) / max(n, 1)**2
+    if not n or by_chance == 1: return Estimate(np.nan, np.nan, np.nan, n, n)
+    beyond = [float((share - by_chance) / (1 - by_chance)) for share in (same / n, *wilson(same, n, level))]
+    return Estimate(*beyond, n, n)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REASONS', 'SHOWN', 'thresholds', 'nearness', 'interest', 'strongest', 'Choice', 'choose', 'posts_in', 'queue',
-           'write_queue']
+           'write_queue', 'read_queue']
 
 # %% ../../nbs/track/08j_review.ipynb #f49891e6
 import csv
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import FakesError, atomic_path, nearest, need, write_json
+from ..core import FakesError, atomic_path, nearest, need, read_json, write_json
 from ..data.rows import is_gap
 from ..texts import in_spreadsheet
 from .harvest import seconds_of
@@ -169,7 +169,8 @@ def queue(
                    None if alarm is None else seconds_of(alarm), several)
     choice = choose(posts, strongest(why, weights), n, share, seed, _closed(table))
     if not len(choice.rows): raise FakesError("Every content has a label already, or waits in an earlier queue.")
-    return [_queued(table.iloc[row], row, why, about) for row, *about in zip(choice.rows, choice.chance, choice.score)]
+    shown = table[[name for name in SHOWN if name in table]].iloc[choice.rows].to_dict("records")
+    return [_queued(row, why, *about) for row, *about in zip(shown, *choice)]
 
 def _closed(table):
     "Rows that have a label or a place in an earlier queue"
@@ -178,13 +179,12 @@ def _closed(table):
         if name in table: taken |= table[name].notna().to_numpy()
     return np.flatnonzero(taken)
 
-def _queued(row, place, why, about):
-    chance, score = map(float, about)
+def _queued(row, why, place, chance, score):
     strength = {reason: values[place] for reason, values in why.items() if values[place] >= .5}
     strongest = sorted(strength, key=lambda reason: (strength[reason], reason), reverse=True)
     reasons = strongest if chance == 1 else ["by chance"]
-    shown = {name: row[name] for name in SHOWN if name in row and not is_gap(row[name])}
-    return shown | dict(why=reasons, score=round(score, 4), chance=chance)
+    shown = {name: value for name, value in row.items() if not is_gap(value)}
+    return shown | dict(why=reasons, score=round(float(score), 4), chance=float(chance))
 
 # %% ../../nbs/track/08j_review.ipynb #e6579c3b
 def write_queue(
@@ -213,3 +213,27 @@ def _write_csv(path, rows):
 def _cell(value):
     if isinstance(value, list): value = ", ".join(value)
     return in_spreadsheet(value)
+
+# %% ../../nbs/track/08j_review.ipynb #7efee9b1
+def read_queue(
+    path,   # of `write_queue`
+) -> list: # dicts: id, why, chance; raises `FakesError` where it is no queue
+    "The posts of a queue, in the order in which to do them"
+    path = Path(path)
+    rows = _rows_of_csv(path) if path.suffix.lower() == ".csv" else read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("id") for row in rows):
+        raise FakesError(f"{path.name} is no queue: expected rows with an id, as `mmfakes review` writes them.")
+    first_of = {row["id"]: row for row in reversed(rows)}
+    return [_to_label(first_of[id]) for id in dict.fromkeys(row["id"] for row in rows)]
+
+def _rows_of_csv(path):
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        try: return list(csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error) as e: raise FakesError(f"{path.name} is no CSV in UTF-8: {e}") from None
+
+def _to_label(row):
+    "What labelling needs of a row"
+    why = row.get("why") or []
+    try: chance = float(row.get("chance") or "")
+    except ValueError: raise FakesError(f"Post {row['id']}: expected a chance, not {row.get('chance')!r}.") from None
+    return dict(id=row["id"], why=why.split(", ") if isinstance(why, str) else why, chance=chance)
