@@ -451,7 +451,9 @@ def show_two(
 def _compare_two(place, sources):
     "Ask for posts, compare, and show what came of it"
     both = _asked_for(place, sources)
-    if both: st.session_state["comparing_both"] = sources, both
+    if both:
+        st.session_state["comparing_both"] = sources, both
+        st.rerun()      # without the upload
     known, both = st.session_state.get("comparing_both", (None, None))
     if known == sources: _tell_both(both)
     _tell_typed(sources)
