@@ -53,9 +53,10 @@ _COMPARING = {
     "Second detector": "Second détecteur",
     "Test posts of the project, {n} at most": "Publications de test du projet, {n} au plus",
     "Posts": "Publications",
-    "On {where}": "Sur {where}",
-    "Measured: {n} of {rows} posts. The difference is paired: on the posts that both judged.":
-        "Mesuré : {n} publications sur {rows}. La différence est appariée : sur celles que les deux ont jugées.",
+    "What came of it": "Ce qui en est sorti",
+    "Measured on {n} of {rows} posts ({where}). The difference is paired: on the posts that both judged.":
+        "Mesuré sur {n} publications de {rows} ({where}). La différence est appariée : sur celles que les deux "
+        "ont jugées.",
     "Where they differ": "Où ils diffèrent",
     "Post to look at": "Publication à regarder",
     "Show what is in it; it may be unpleasant": "Montrer son contenu ; il peut être pénible",
@@ -120,7 +121,8 @@ _COMPARING = {
     "It has no text.": "Elle n'a pas de texte.",
     "Text": "Texte",
     "Judge by both": "Juger par les deux",
-    "On these posts that is a threshold of {cut}.": "Sur ces publications, c'est un seuil de {cut}.",
+    "To keep {target}, it cuts at {cut} on these posts.":
+        "Pour garantir {target}, elle coupe à {cut} sur ces publications.",
     "Another one in place of the second": "Un autre à la place du second",
     "post": "publication",
     "is": "est",

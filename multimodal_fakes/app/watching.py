@@ -199,8 +199,10 @@ def _tell_block(block, title):
     if isinstance(block, Picture): st.image(block.png, alt=block.alt, width="stretch")
     elif isinstance(block, pd.DataFrame):
         tell_table([map(cell_text, row) for row in block.to_numpy(object).tolist()], block.columns, say(title))
-    elif isinstance(block, dict): tell_table(block.items(), ["", ""], say(title))
-    else: st.markdown("\n".join(f"- {in_markdown(line)}" for line in ([block] if isinstance(block, str) else block)))
+    elif isinstance(block, str): st.markdown(in_markdown(block))
+    else:
+        lines = [f"{name}: {value}" for name, value in block.items()] if isinstance(block, dict) else block
+        st.markdown("\n".join(f"- {in_markdown(line)}" for line in lines))
 
 # %% ../../nbs/app/09e_watching.ipynb #3c06c9dd
 REPORT = "report.html"
