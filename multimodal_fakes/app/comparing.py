@@ -8,7 +8,7 @@ __all__ = ['TOGETHER', 'KINDS', 'ACROSS', 'WISHES', 'MOST', 'SIDE', 'SHOWN', 'SH
            'Post', 'split_asked', 'table_asked', 'Compared', 'compare', 'differing', 'verdict', 'show_comparing',
            'detectors_in', 'show_threshold', 'tell_table', 'show_two']
 
-# %% ../../nbs/app/09d_comparing.ipynb #2429fe5b
+# %% ../../nbs/app/09d_comparing.ipynb #236fd0fe
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +25,9 @@ from ..core import FakesError, read_json, write_jsonl
 from ..data.reader import ShardReader
 from ..data.rows import columns_of, read_rows
 from ..detect.answers import in_words
-from ..detect.assess import Judged, check_alike, of_split, of_table, paired
+from ..detect.assess import check_alike, judged_by_both, of_split, of_table, paired, probs_at
 from ..detect.batch import opened_table
-from ..detect.evaluate import answered, evaluate, probs_of
+from ..detect.evaluate import answered, evaluate
 from ..detect.inference import read_bundle
 from ..detect.predict import Detector, part_columns
 from ..figures import subplots
@@ -131,7 +131,7 @@ def draw_thousand(
         upto += whole[kind]
     ax.set(xlim=(-1, ACROSS), ylim=(-1000 / ACROSS, 1))
     ax.axis("off")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower left", fontsize=14, frameon=False)     # read on a phone too
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower left", fontsize=14, frameon=False)   # for phones
     return fig
 
 # %% ../../nbs/app/09d_comparing.ipynb #f460316d
@@ -191,7 +191,8 @@ def split_asked(
         post = reader[i]
         words = "\n".join(filter(None, split_text_field(post["text"])))
         return Post(post["id"], words, thumbnail(post["image"], SIDE) if post["image"] else b"")
-    return Asked(lambda detector: of_split(detector, home, split, datasets, n), content, f"{split}: {', '.join(datasets)}")
+    where = f"{split}: {', '.join(datasets)}"
+    return Asked(lambda detector: of_split(detector, home, split, datasets, n), content, where)
 
 # %% ../../nbs/app/09d_comparing.ipynb #29d6f561
 def table_asked(
@@ -254,21 +255,21 @@ def differing(
     content:Callable,    # number of a post → `Post`
 ) -> list: # of dicts: post, label, says and probabilities of both; the furthest apart first
     "Posts on which two detectors give different answers"
-    rows = [i for i in range(len(judged[0].answers)) if all(isinstance(own.answers[i], dict) for own in judged)]
+    rows = judged_by_both(judged)
     if not rows: return []
-    probs = [probs_of([own.answers[i] for i in rows], bundle) for own, bundle in zip(judged, bundles)]
-    says = [answered(p, bundle).reshape(len(rows), -1) for p, bundle in zip(probs, bundles)]
-    far = np.abs(probs[0] - probs[1]).max(1)
+    probs = np.stack([probs_at(rows, own, bundle) for own, bundle in zip(judged, bundles)])        # (2, n, C)
+    says = np.stack([answered(p, bundle).reshape(len(rows), -1) for p, bundle in zip(probs, bundles)])
     apart = np.flatnonzero((says[0] != says[1]).any(1))
-    apart = apart[np.argsort(-far[apart], kind="stable")][:SHOWN]
-    return [_both(rows[i], [own[i] for own in says], [p[i] for p in probs], bundles[0], judged, content) for i in apart]
+    furthest = np.argsort(-np.abs(probs[0] - probs[1]).max(1)[apart], kind="stable")
+    labels = judged[0].labels.y
+    return [_both(content(rows[i]), labels[rows[i]], says[:, i], probs[:, i], bundles[0])
+            for i in apart[furthest][:SHOWN]]
 
-def _both(row, says, probs, bundle, judged, content):
+def _both(post, label, says, probs, bundle):
     "What two detectors say of a post"
-    label = judged[0].labels.y[row]
     def named(numbers): return _named(bundle, numbers)
     return dict(
-        post=content(row), label="" if label is None else named(np.atleast_1d(label)), says=list(map(named, says)),
+        post=post, label="" if label is None else named(np.atleast_1d(label)), says=list(map(named, says)),
         probabilities=[float(p.max() if bundle["multi_label"] else p[own[0]]) for p, own in zip(probs, says)])
 
 def _named(bundle, numbers):
@@ -370,8 +371,8 @@ def tell_table(
     alt:str,     # what the table is about, read aloud before it
 ):
     "A table that is one for a screen reader too; nothing in it is Markdown"
-    cells = [[in_markdown(cell) for cell in row] for row in rows]
-    st.table(pd.DataFrame(cells, columns=list(map(in_markdown, header))), hide_index=True, alt=alt)
+    table = pd.DataFrame(list(map(list, rows)), columns=list(map(in_markdown, header)))
+    st.table(table.map(in_markdown), hide_index=True, alt=alt)
 
 def _tell_rates(rates, counts, posts, name):
     "The three shares, as a table"
@@ -474,7 +475,8 @@ def _asked_for(place, sources):
     kinds = ["csv", "tsv", "jsonl", "json", "parquet"]
     file = None if way == "test" else st.file_uploader(
         say("Table"), kinds, key=f"comparing_table_{turn}", max_upload_size=5)
-    if not st.button(say("Compare"), type="primary", key="comparing_go", disabled=way == "table" and not file): return
+    lacks = way == "table" and file is None
+    if not st.button(say("Compare"), type="primary", key="comparing_go", disabled=lacks): return None
     st.session_state["comparing_turn"] += 1
     with st.spinner(say("Both judge the posts …")): return _compared(place, list(map(_detector, sources)), file)
 
@@ -501,14 +503,16 @@ def _tell_both(both):
     st.subheader(say("What came of it"))
     for i, name in enumerate(both.names): st.caption(in_markdown(f"{i + 1}: {both.versions[i]} · {name}"))
     st.write(in_markdown(verdict(both)))
-    rows = [[say(words), *(_metric(made, name) for made in both.made)] for name, words in _METRICS.items()]
-    rows = [row for row in rows if any(row[1:])]
+    known = [name for name in _METRICS if both.made[0].get(name) is not None]
+    rows = [_metric_row(name, both.made) for name in known]
     header = ["", *(f"{i + 1}: {version}" for i, version in enumerate(both.versions))]
     if rows: tell_table(rows, header, say("Figures of both detectors, with 95 % intervals"))
     about = dict(n=both.made[0]["n"], rows=both.made[0]["rows"], where=both.where)
     st.caption(in_markdown(say(
         "Measured on {n} of {rows} posts ({where}). The difference is paired: on the posts that both judged.", **about)))
     _tell_apart(both)
+
+def _metric_row(name, made): return say(_METRICS[name]), *(_metric(own, name) for own in made)
 
 def _metric(made, name):
     "A metric and its interval; empty where it was not measured"

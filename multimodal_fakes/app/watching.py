@@ -6,7 +6,7 @@
 __all__ = ['REPORT', 'Watched', 'look_now', 'newest', 'quantity_words', 'alarm_words', 'rows_now', 'show_watching',
            'tell_section', 'reported', 'framed', 'show_reports', 'registry_at']
 
-# %% ../../nbs/app/09e_watching.ipynb #d32b44e5
+# %% ../../nbs/app/09e_watching.ipynb #aba14a47
 import html
 import os
 from pathlib import Path
@@ -24,8 +24,8 @@ from ..detect.bundles import MLFLOW
 from ..reports.page import Picture, Section, cell_text
 from ..service.history import feedback, predictions
 from ..service.lookout import LookoutConf, read_history, tasks_in
-from ..texts import in_markdown, visible
-from ..track.alarms import CAUSES, SHARES, drift_sections
+from ..texts import in_markdown
+from ..track.alarms import SHARES, drift_sections
 from ..track.look import as_json, look_at
 from ..track.registry import Registry
 from ..track.watch import WatchConf
@@ -54,11 +54,12 @@ def newest(
     with store.reading() as connection:
         return tuple(connection.execute(select(func.max(table.c.n))).scalar() or 0 for table in (predictions, feedback))
 
-# %% ../../nbs/app/09e_watching.ipynb #9e7d4ab2
+# %% ../../nbs/app/09e_watching.ipynb #5b6b1c64
 _QUANTITIES = {     # of `Alarm` → what moved
     "has_text": "The share of posts with a text", "has_vision": "The share of posts with a picture",
     "has_video": "The share of posts with a video", "has_audio": "The share of posts with sound",
-    "abstained": "The share of answers left to a person", "degraded": "The share of posts of which something is missing",
+    "abstained": "The share of answers left to a person",
+    "degraded": "The share of posts of which something is missing",
     "answers": "The share of the answer {which}", "scores": "The probability of {which}",
     "language": "The share of posts in the language {which}", "ood": "How unlike the known ones posts are",
     "ocr": "How well words in pictures are read", "set_size": "The number of classes that cannot be ruled out",
