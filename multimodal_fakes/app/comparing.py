@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TOGETHER', 'KINDS', 'ACROSS', 'WISHES', 'MOST', 'SIDE', 'SHOWN', 'SHARE_STEPS', 'Tested', 'tested', 'Rates',
            'rates_at', 'Span', 'thousand', 'whole_posts', 'draw_thousand', 'wish', 'wish_lines', 'granted', 'Asked',
-           'Post', 'split_asked', 'table_asked', 'Compared', 'compare', 'differing', 'verdict', 'show_comparing',
-           'detectors_in', 'show_threshold', 'tell_table', 'show_two']
+           'Post', 'split_asked', 'table_asked', 'Compared', 'compare', 'differing', 'verdict', 'as_written',
+           'show_comparing', 'detectors_in', 'show_threshold', 'tell_table', 'show_two']
 
 # %% ../../nbs/app/09d_comparing.ipynb #236fd0fe
 import tempfile
@@ -299,6 +299,13 @@ def verdict(
     return told + " " + say("So many posts find a difference of {points} points or more.",
                             points=f"{100 * gain['detectable']:.0f}")
 
+# %% ../../nbs/app/09d_comparing.ipynb #cc747bac
+def as_written(
+    text,     # of anybody
+) -> str: # Markdown
+    "A text on one line that Streamlit shows as it was written"
+    return in_markdown(text).replace("<!-- -->", "")
+
 # %% ../../nbs/app/09d_comparing.ipynb #ef255e9d
 def show_comparing(
     place:Place,
@@ -309,7 +316,7 @@ def show_comparing(
     ways = {"threshold": say("What a threshold means"), "two": say("Two detectors")}
     way = st.radio(say("Look at"), list(ways), format_func=ways.get, horizontal=True, key="comparing_way")
     try: (show_threshold if way == "threshold" else show_two)(place, there)
-    except FakesError as e: st.error(in_markdown(str(e)))
+    except FakesError as e: st.error(as_written(str(e)))
 
 def detectors_in(
     models,    # folder
@@ -334,7 +341,7 @@ def show_threshold(
         say("Flag a post from this probability on"), 0.01, 0.99, round(min(max(own or .5, .01), .99), 2), 0.01,
         key=f"comparing_threshold_{task}_{name}")
     share = st.select_slider(
-        say("How many of your own posts are {name}", name=in_markdown(name)), SHARE_STEPS, .05, format_func=_percent,
+        say("How many of your own posts are {name}", name=as_written(name)), SHARE_STEPS, .05, format_func=_percent,
         key="comparing_share", help=say("A guess will do. It is rarely the share among the posts it was tested on."))
     rates = rates_at(posts, threshold)
     _tell_rates(rates, thousand(rates, share), posts, name)
@@ -371,8 +378,8 @@ def tell_table(
     alt:str,     # what the table is about, read aloud before it
 ):
     "A table that is one for a screen reader too; nothing in it is Markdown"
-    table = pd.DataFrame(list(map(list, rows)), columns=list(map(in_markdown, header)))
-    st.table(table.map(in_markdown), hide_index=True, alt=alt)
+    table = pd.DataFrame(list(map(list, rows)), columns=list(map(as_written, header)))
+    st.table(table.map(as_written), hide_index=True, alt=alt)
 
 def _tell_rates(rates, counts, posts, name):
     "The three shares, as a table"
@@ -382,7 +389,7 @@ def _tell_rates(rates, counts, posts, name):
         (say("Of the flagged are right, among your posts (precision)"), _around(counts["precision"]))]
     tell_table(rows, [say("At this threshold"), say("share and interval")], say("What the threshold does"))
     n = dict(n=len(posts.y), so=int(posts.y.sum()), name=name)
-    st.caption(in_markdown(say(
+    st.caption(as_written(say(
         "Measured on {n} validation posts, {so} of them {name}. Thresholds and probabilities were fitted on them, so "
         "the figures flatter a little. All intervals hold together with 95 % confidence.", **n)))
 
@@ -411,7 +418,7 @@ def _tell_test(place, bundle, name, own):
     if own is None: return st.caption(say("The detector itself has no threshold: it answers the likeliest class."))
     test = _tested(place.project, bundle, "test", name)
     rates = rates_at(test, own)
-    st.caption(in_markdown(say(
+    st.caption(as_written(say(
         "At the threshold that ships, {own}, it finds {recall} and flags {alarms} of the others on {n} test posts, "
         "which nothing was fitted on. Test posts are shown at no other threshold: who turns a knob until they look "
         "well has no test any more.",
@@ -428,7 +435,7 @@ def _tell_wish(posts, rates, share):
         seen = {"recall": rates.recall.value, "fpr": rates.alarms.value}
         purpose = wish(kind, seen.get(kind, _precision(rates, share)), share)
         cut = granted(posts, purpose)
-        if isinstance(cut, str): st.warning(in_markdown(cut))
+        if isinstance(cut, str): st.warning(as_written(cut))
         else: st.success(say("To keep {target}, it cuts at {cut} on these posts.", cut=f"{cut:.2f}",
                              target=f"{purpose['target']:.0%}"))
         st.caption(say("For params.yaml; then `mmfakes run`:"))
@@ -501,15 +508,16 @@ _METRICS = {     # of `evaluate` → words
 def _tell_both(both):
     "Figures of both, their difference, and the posts between them"
     st.subheader(say("What came of it"))
-    for i, name in enumerate(both.names): st.caption(in_markdown(f"{i + 1}: {both.versions[i]} · {name}"))
-    st.write(in_markdown(verdict(both)))
+    for i, name in enumerate(both.names): st.caption(as_written(f"{i + 1}: {both.versions[i]} · {name}"))
+    st.write(as_written(verdict(both)))
     known = [name for name in _METRICS if both.made[0].get(name) is not None]
     rows = [_metric_row(name, both.made) for name in known]
     header = ["", *(f"{i + 1}: {version}" for i, version in enumerate(both.versions))]
     if rows: tell_table(rows, header, say("Figures of both detectors, with 95 % intervals"))
     about = dict(n=both.made[0]["n"], rows=both.made[0]["rows"], where=both.where)
-    st.caption(in_markdown(say(
-        "Measured on {n} of {rows} posts ({where}). The difference is paired: on the posts that both judged.", **about)))
+    st.caption(as_written(say(
+        "Measured on {n} of {rows} posts ({where}). The difference is paired: on the posts that both judged.",
+        **about)))
     _tell_apart(both)
 
 def _metric_row(name, made): return say(_METRICS[name]), *(_metric(own, name) for own in made)
@@ -552,7 +560,7 @@ def _tell_typed(sources):
 
 def _tell_answer(i, detector, text):
     "What a detector says of a text"
-    st.markdown(f"**{i + 1}: {in_markdown(detector.spoken)}**")
+    st.markdown(f"**{i + 1}: {as_written(detector.spoken)}**")
     try: answer = detector.predict(text=text)
-    except FakesError as e: return st.error(in_markdown(str(e)))
+    except FakesError as e: return st.error(as_written(str(e)))
     st.text(in_words(answer))

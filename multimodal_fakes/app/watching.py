@@ -6,7 +6,7 @@
 __all__ = ['REPORT', 'Watched', 'look_now', 'newest', 'quantity_words', 'alarm_words', 'rows_now', 'show_watching',
            'tell_section', 'reported', 'framed', 'show_reports', 'registry_at']
 
-# %% ../../nbs/app/09e_watching.ipynb #aba14a47
+# %% ../../nbs/app/09e_watching.ipynb #de4b8ada
 import html
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ import pandas as pd
 import streamlit as st
 from sqlalchemy import func, select
 
-from .comparing import tell_table
+from .comparing import as_written, tell_table
 from .phrases import say
 from .place import Place
 from ..core import FakesError
@@ -24,7 +24,6 @@ from ..detect.bundles import MLFLOW
 from ..reports.page import Picture, Section, cell_text
 from ..service.history import feedback, predictions
 from ..service.lookout import LookoutConf, read_history, tasks_in
-from ..texts import in_markdown
 from ..track.alarms import SHARES, drift_sections
 from ..track.look import as_json, look_at
 from ..track.registry import Registry
@@ -126,7 +125,7 @@ def show_watching(
     try:
         store = place.kept[0].store
         tasks = tasks_in(store)
-    except FakesError as e: return st.info(f"{say('There is no history of a service to watch.')} {in_markdown(str(e))}")
+    except FakesError as e: return st.info(f"{say('There is no history of a service to watch.')} {as_written(str(e))}")
     if not tasks: return st.info(say("The history has no posts yet."))
     task = st.selectbox(say("Task"), tasks, key="watching_task")
     conf = place.settings.watch
@@ -143,7 +142,7 @@ def _tell_look(place, store, task, until, then, now):
     "What was found when somebody asked last"
     conf = place.settings.watch
     try: watched = _looked(store, place.settings.history.url, task, until, conf.model_dump_json(), then)
-    except FakesError as e: return st.error(in_markdown(str(e)))
+    except FakesError as e: return st.error(as_written(str(e)))
     if now != then: st.caption(say("Posts or labels have come since. Look now to see them."))
     _tell_finding(watched.about)
     _tell_numbers(watched.about, conf.days)
@@ -168,17 +167,17 @@ def _tell_finding(about):
     if about["changed"]:
         st.warning(f"⚠ **{say('Something has changed.')}** {say(_HAPPENED[about['kind']])}")
         st.markdown(f"**{say('To do')}:** {say(about['advice'])}")
-        for alarm in about["alarms"]: st.markdown(f"- {in_markdown(alarm_words(alarm))}")
+        for alarm in about["alarms"]: st.markdown(f"- {as_written(alarm_words(alarm))}")
     else:
         promise = dict(weeks=f"{about['weeks']:g}", chance=f"{about['false_alarms']:.0%}")
         st.success(f"✓ **{say('Nothing has changed that could be told.')}** " + say(
             "In {weeks} weeks without change the chance of any alarm is {chance} at most.", **promise))
     reference, stream = about["reference"], about["stream"]
-    st.caption(in_markdown(say(
+    st.caption(as_written(say(
         "{posts} posts to {last}, against {before} posts from {start} to {until}. The model watched is {model}.",
         posts=f"{stream['posts']:,}", last=stream["last"], before=f"{reference['posts']:,}",
         start=reference["start"], until=reference["until"], model=about["model"])))
-    for note in about["notes"]: st.caption(in_markdown(note))
+    for note in about["notes"]: st.caption(as_written(note))
 
 def _tell_numbers(about, days):
     "The last days as a table"
@@ -192,7 +191,7 @@ def tell_section(
 ):
     "A section of a page, closed until asked"
     with st.expander(say(section.title)):
-        if section.finding: st.markdown(in_markdown(section.finding))
+        if section.finding: st.markdown(as_written(section.finding))
         for block in section.blocks: _tell_block(block, section.title)
 
 def _tell_block(block, title):
@@ -200,10 +199,10 @@ def _tell_block(block, title):
     if isinstance(block, Picture): st.image(block.png, alt=block.alt, width="stretch")
     elif isinstance(block, pd.DataFrame):
         tell_table([map(cell_text, row) for row in block.to_numpy(object).tolist()], block.columns, say(title))
-    elif isinstance(block, str): st.markdown(in_markdown(block))
+    elif isinstance(block, str): st.markdown(as_written(block))
     else:
         lines = [f"{name}: {value}" for name, value in block.items()] if isinstance(block, dict) else block
-        st.markdown("\n".join(f"- {in_markdown(line)}" for line in lines))
+        st.markdown("\n".join(f"- {as_written(line)}" for line in lines))
 
 # %% ../../nbs/app/09e_watching.ipynb #3c06c9dd
 REPORT = "report.html"
@@ -262,7 +261,7 @@ def _tell_registry(place):
     "Versions of each task, who serves, and what happened to them"
     st.subheader(say("Versions"))
     try: kept = _registered(str(place.project))
-    except FakesError as e: return st.error(in_markdown(str(e)))
+    except FakesError as e: return st.error(as_written(str(e)))
     if not kept: return st.write(say("There is no registry with versions here; `mmfakes register` begins one."))
     versions, log = kept
     header = [say(words) for words in ("version", "called", "made", "by", "what is new")]
