@@ -80,7 +80,7 @@ def alarm_words(
 ) -> str:
     "What moved, from where to where, since when, and how sure that is"
     what, is_share = quantity_words(alarm["quantity"], alarm["coordinate"]), _is_share(alarm["quantity"])
-    sure = dict(since=alarm["since"], posts=f"{alarm['posts']:,}", chance=f"{alarm['chance']:.0e}")
+    sure = dict(since=alarm["since"], posts=f"{alarm['posts']:,}", chance=f"{max(alarm['chance'], .001):.1%}")
     told = say("since {since}, told after {posts} posts; by chance with probability {chance} at most.", **sure)
     if alarm["quantity"].startswith("vectors"): return f"{what} " + say("changed") + f" {told}"
     went = say("rose from {before} to {now}") if alarm["up"] else say("fell from {before} to {now}")
@@ -245,7 +245,7 @@ def _tell_report(place, task):
     for kind, words in {"model_card": "Model card", "data_card": "Data card"}.items():
         card = folder/f"{kind}.md"
         if not card.exists(): continue
-        with st.expander(say(words)): st.markdown(card.read_text(encoding="utf-8"))
+        with st.expander(say(words), key=f"reports_{kind}_{task}"): st.markdown(card.read_text(encoding="utf-8"))
 
 # %% ../../nbs/app/09e_watching.ipynb #c0be658d
 def registry_at(
