@@ -93,7 +93,7 @@ def thousand(
     now = of_thousand(share, rates.recall.value, rates.alarms.value)
     finds, flags = ([rate.low, rate.high] for rate in rates)
     ends = pd.DataFrame([of_thousand(share, recall, alarms) for recall in finds for alarms in flags])
-    return {name: Span(value, ends[name].min(), ends[name].max()) for name, value in now.items()}
+    return {name: Span(value, float(ends[name].min()), float(ends[name].max())) for name, value in now.items()}
 
 # %% ../../nbs/app/09d_comparing.ipynb #c3f5af26
 KINDS = ("rightly", "missed", "wrongly", "left alone")     # flagged or not, so or not
