@@ -6,7 +6,7 @@
 __all__ = ['TOGETHER', 'KINDS', 'ACROSS', 'WISHES', 'MOST', 'SIDE', 'SHOWN', 'SHARE_STEPS', 'Tested', 'tested', 'Rates',
            'rates_at', 'Span', 'thousand', 'whole_posts', 'draw_thousand', 'wish', 'wish_lines', 'granted', 'Asked',
            'Post', 'split_asked', 'table_asked', 'Compared', 'compare', 'differing', 'verdict', 'as_written',
-           'show_comparing', 'detectors_in', 'show_threshold', 'tell_table', 'show_two']
+           'show_comparing', 'detectors_in', 'show_threshold', 'tell_table', 'show_two', 'forget']
 
 # %% ../../nbs/app/09d_comparing.ipynb #236fd0fe
 import tempfile
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 import yaml
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from .phrases import say
 from .place import Place
@@ -490,7 +491,16 @@ def _asked_for(place, sources):
 def _compared(place, detectors, file):
     "The comparison, of a table where one was brought"
     if file is None: return compare(detectors, split_asked(place.project, detectors[0].bundle))
-    with tempfile.TemporaryDirectory() as d: return compare(detectors, table_asked(file, d))
+    try:
+        with tempfile.TemporaryDirectory() as d: return compare(detectors, table_asked(file, d))
+    finally: forget(file)
+
+def forget(
+    file,     # upload
+):
+    "Drop an upload, which Streamlit would keep as long as somebody's page is open"
+    session = get_script_run_ctx()
+    session.uploaded_file_mgr.remove_file(session_id=session.session_id, file_id=file.file_id)
 
 # %% ../../nbs/app/09d_comparing.ipynb #5edfd752
 def _detector(source):

@@ -136,11 +136,11 @@ def show_watching(
     now = newest(store)
     if st.button(say("Look now"), type="primary", key="watching_go"): asked[task] = until, now
     if task not in asked: return st.caption(say("A look reads all posts of the task, which takes a while."))
-    _tell_look(place, store, task, *asked[task], now)
+    _tell_look(place, store, task, asked[task], now)
 
-def _tell_look(place, store, task, until, then, now):
+def _tell_look(place, store, task, asked, now):
     "What was found when somebody asked last"
-    conf = place.settings.watch
+    conf, (until, then) = place.settings.watch, asked
     try: watched = _looked(store, place.settings.history.url, task, until, conf.model_dump_json(), then)
     except FakesError as e: return st.error(as_written(str(e)))
     if now != then: st.caption(say("Posts or labels have come since. Look now to see them."))
