@@ -9,6 +9,7 @@ __all__ = ['REPORT', 'Watched', 'look_now', 'newest', 'quantity_words', 'alarm_w
 # %% ../../nbs/app/09e_watching.ipynb #de4b8ada
 import html
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -245,7 +246,8 @@ def _tell_report(place, task):
     for kind, words in {"model_card": "Model card", "data_card": "Data card"}.items():
         card = folder/f"{kind}.md"
         if not card.exists(): continue
-        with st.expander(say(words), key=f"reports_{kind}_{task}"): st.markdown(card.read_text(encoding="utf-8"))
+        lower = re.sub("(?m)^(?=#)", "##", card.read_text(encoding="utf-8"))      # headings below those of the page
+        with st.expander(say(words), key=f"reports_{kind}_{task}"): st.markdown(lower)
 
 # %% ../../nbs/app/09e_watching.ipynb #c0be658d
 def registry_at(

@@ -156,7 +156,7 @@ def paired(
     y = np.array([mine.labels.y[i] for i in rows])
     probs = [probs_at(rows, own, bundle) for own, bundle in zip(judged, bundles)]
     boot |= dict(answers=list(map(answered, probs, bundles)), groups=np.array([mine.groups[i] for i in rows], object))
-    return difference(y, *probs, name, positive_of(bundles[0]), **boot) | {"n": len(rows)}
+    return difference(y, probs[0], probs[1], name, positive_of(bundles[0]), **boot) | {"n": len(rows)}
 
 def gain_lines(
     gain:dict,   # `against` of `assess`
