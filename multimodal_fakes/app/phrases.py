@@ -158,10 +158,242 @@ _LABELLING = {
 }
 
 # %% ../../nbs/app/09_phrases.ipynb #5d6c9fc5
-_COMPARING = {}
+_COMPARING = {
+    "On {n} posts {one} is right more often than {other}, by {points} points":
+        "Sur {n} publications, {one} a raison plus souvent que {other}, de {points} points",
+    "On {n} posts {one} and {other} are right equally often":
+        "Sur {n} publications, {one} et {other} ont raison aussi souvent",
+    "That may be chance: the interval holds zero.": "Cela peut être le hasard : l'intervalle contient zéro.",
+    "A table of mine, with a column text and, where they are known, label":
+        "Un tableau à moi, avec une colonne text et, là où elle est connue, label",
+    "No post has a label and an answer of both, so nothing says which is better.":
+        "Aucune publication n'a une étiquette et une réponse des deux ; rien ne dit lequel est meilleur.",
+    "So many posts find a difference of {points} points or more.":
+        "Autant de publications révèlent une différence de {points} points ou plus.",
+    "What a threshold means": "Ce que signifie un seuil",
+    "Two detectors": "Deux détecteurs",
+    "Look at": "À voir",
+    "Detector": "Détecteur",
+    "Flag a post from this probability on": "Signaler une publication à partir de cette probabilité",
+    "How many of your own posts are {name}": "Part de {name} parmi vos propres publications",
+    "Class": "Classe",
+    "What the threshold does": "Ce que fait le seuil",
+    "Of 1,000 of your posts": "Sur 1 000 de vos publications",
+    "{name}, flagged": "{name}, signalées",
+    "{name}, missed": "{name}, manquées",
+    "not {name}, flagged": "autres que {name}, signalées",
+    "not {name}, left alone": "autres que {name}, laissées",
+    "The same as numbers": "La même chose en chiffres",
+    "First detector": "Premier détecteur",
+    "Second detector": "Second détecteur",
+    "Test posts of the project, {n} at most": "Publications de test du projet, {n} au plus",
+    "Posts": "Publications",
+    "What came of it": "Ce qui en est sorti",
+    "Measured on {n} of {rows} posts ({where}). The difference is paired: on the posts that both judged.":
+        "Mesuré sur {n} publications de {rows} ({where}). La différence est appariée : sur celles que les deux "
+        "ont jugées.",
+    "Where they differ": "Où ils diffèrent",
+    "Post to look at": "Publication à regarder",
+    "Show what is in it; it may be unpleasant": "Montrer son contenu ; il peut être pénible",
+    "A post of your own": "Une publication de votre choix",
+    "There are too few posts to say whether that is chance.":
+        "Il y a trop peu de publications pour dire si c'est le hasard.",
+    "Chance alone hardly makes such a difference.": "Le hasard seul ne fait guère une telle différence.",
+    "There is no detector in the folder of models, so nothing to compare.":
+        "Le dossier des modèles ne contient aucun détecteur ; il n'y a rien à comparer.",
+    "A guess will do. It is rarely the share among the posts it was tested on.":
+        "Une estimation suffit. C'est rarement la part parmi les publications de test.",
+    "It finds, of those that are {name} (recall)": "Il trouve, de celles qui sont {name} (rappel)",
+    "It flags, of the others (false alarms)": "Il signale, des autres (fausses alertes)",
+    "Of the flagged are right, among your posts (precision)":
+        "Des signalées sont justes, parmi vos publications (précision)",
+    "At this threshold": "À ce seuil",
+    "share and interval": "part et intervalle",
+    "Measured on {n} validation posts, {so} of them {name}. Thresholds and probabilities were fitted on "
+    "them, so the figures flatter a little. All intervals hold together with 95 % confidence.":
+        "Mesuré sur {n} publications de validation, dont {so} {name}. Seuils et probabilités ont été ajustés "
+        "sur elles : les chiffres flattent un peu. Tous les intervalles valent ensemble avec 95 % de "
+        "confiance.",
+    "flagged, all in all": "signalées, en tout",
+    "{share} of them {name}": "dont {share} {name}",
+    "posts and interval": "publications et intervalle",
+    "The detector itself has no threshold: it answers the likeliest class.":
+        "Le détecteur lui-même n'a pas de seuil : il répond la classe la plus probable.",
+    "At the threshold that ships, {own}, it finds {recall} and flags {alarms} of the others on {n} test "
+    "posts, which nothing was fitted on. Test posts are shown at no other threshold: who turns a knob "
+    "until they look well has no test any more.":
+        "Au seuil livré, {own}, il trouve {recall} et signale {alarms} des autres sur {n} publications de "
+        "test, sur lesquelles rien n'a été ajusté. Elles ne sont montrées à aucun autre seuil : qui tourne un "
+        "bouton jusqu'à ce qu'elles plaisent n'a plus de test.",
+    "Keep what you see here": "Garder ce que vous voyez ici",
+    "A threshold chosen here is a wish. Say what it should keep, and the stage `calibrate` chooses one "
+    "that keeps it with 90 % confidence, or says why it cannot.":
+        "Un seuil choisi ici est un souhait. Dites ce qu'il doit garantir, et l'étape `calibrate` en choisit "
+        "un qui le garantit avec 90 % de confiance, ou dit pourquoi elle ne peut pas.",
+    "how many it finds": "combien il en trouve",
+    "how few of the others it flags": "combien peu des autres il signale",
+    "how many of the flagged are right, among your posts":
+        "combien des signalées sont justes, parmi vos publications",
+    "What should it keep?": "Que doit-il garantir ?",
+    "For params.yaml; then `mmfakes run`:": "Pour params.yaml ; puis `mmfakes run` :",
+    "An address is not fetched from here. Fetch it first: `mmfakes pull`.":
+        "Une adresse n'est pas chargée d'ici. Chargez-la d'abord : `mmfakes pull`.",
+    "Choose another one as the second detector.": "Choisissez-en un autre comme second détecteur.",
+    "Table": "Tableau",
+    "Compare": "Comparer",
+    "Both judge the posts …": "Les deux jugent les publications …",
+    "right answers": "réponses justes",
+    "macro-F1": "macro-F1",
+    "F1": "F1",
+    "right of the flagged (precision)": "justes parmi les signalées (précision)",
+    "found (recall)": "trouvées (rappel)",
+    "AUROC": "AUROC",
+    "claim and outcome differ by (ECE)": "écart entre annonce et résultat (ECE)",
+    "Figures of both detectors, with 95 % intervals": "Chiffres des deux détecteurs, avec intervalles à 95 %",
+    "On none of these posts.": "Sur aucune de ces publications.",
+    "Posts on which the answers differ, the furthest apart first":
+        "Publications où les réponses diffèrent, les plus éloignées d'abord",
+    "It has no text.": "Elle n'a pas de texte.",
+    "Text": "Texte",
+    "Judge by both": "Juger par les deux",
+    "To keep {target}, it cuts at {cut} on these posts.":
+        "Pour garantir {target}, elle coupe à {cut} sur ces publications.",
+    "Another one in place of the second": "Un autre à la place du second",
+    "post": "publication",
+    "is": "est",
+    "Picture of this post": "Image de cette publication",
+    "A folder or an archive on this machine, or a version such as fake_news@3. What lies at an address is "
+    "fetched first: `mmfakes pull`.":
+        "Un dossier ou une archive sur cette machine, ou une version comme fake_news@3. Ce qui est à une "
+        "adresse se charge d'abord : `mmfakes pull`.",
+}
 
 # %% ../../nbs/app/09_phrases.ipynb #525bc569
-_WATCHING = {}
+_WATCHING = {
+    "since {since}, told after {posts} posts; by chance with probability {chance} at most.":
+        "depuis {since}, constaté après {posts} publications ; par hasard avec une probabilité de {chance} au "
+        "plus.",
+    "The share of posts with a text": "La part des publications avec un texte",
+    "The share of posts with a picture": "La part des publications avec une image",
+    "The share of posts with a video": "La part des publications avec une vidéo",
+    "The share of posts with sound": "La part des publications avec du son",
+    "The share of answers left to a person": "La part des réponses laissées à une personne",
+    "The share of posts of which something is missing": "La part des publications dont il manque quelque chose",
+    "The share of the answer {which}": "La part de la réponse {which}",
+    "The probability of {which}": "La probabilité de {which}",
+    "The share of posts in the language {which}": "La part des publications dans la langue {which}",
+    "How unlike the known ones posts are": "La différence entre publications et celles qui sont connues",
+    "How well words in pictures are read": "La lecture des mots dans les images",
+    "The number of classes that cannot be ruled out": "Le nombre de classes qu'on ne peut exclure",
+    "The seconds that an answer takes": "La durée d'une réponse en secondes",
+    "How often a content comes again": "La répétition d'un même contenu",
+    "What texts are about": "Le sujet des textes",
+    "What pictures show": "Le sujet des images",
+    "rose from {before} to {now}": "a monté de {before} à {now}",
+    "fell from {before} to {now}": "a baissé de {before} à {now}",
+    "changed": "a changé",
+    "Task": "Tâche",
+    "All was well until": "Tout allait bien jusqu'à",
+    "Look now": "Regarder maintenant",
+    "The last {days} days": "Les {days} derniers jours",
+    "of the posts": "des publications",
+    "now": "maintenant",
+    "95 % interval": "intervalle à 95 %",
+    "Numbers of the last days": "Chiffres des derniers jours",
+    "posts a day": "publications par jour",
+    "answer {which}": "réponse {which}",
+    "left to a person": "laissées à une personne",
+    "something is missing": "il manque quelque chose",
+    "with a text": "avec un texte",
+    "with a picture": "avec une image",
+    "with a video": "avec une vidéo",
+    "unlike all known posts": "différentes de tout ce qui est connu",
+    "right, of the labelled": "justes, parmi les étiquetées",
+    "The history has no posts yet.": "L'historique n'a pas encore de publications.",
+    "A moment such as 2026-05-01, or from the first post on: 28 days, 5000 posts":
+        "Un moment comme 2026-05-01, ou à partir de la première publication : 28 days, 5000 posts",
+    "A look reads all posts of the task, which takes a while.":
+        "Un regard lit toutes les publications de la tâche, ce qui prend un moment.",
+    "Posts or labels have come since. Look now to see them.":
+        "Des publications ou des étiquettes sont arrivées depuis. Regardez maintenant pour les voir.",
+    "{posts} posts to {last}, against {before} posts from {start} to {until}. The model watched is {model}.":
+        "{posts} publications jusqu'à {last}, contre {before} publications de {start} à {until}. Le modèle "
+        "surveillé est {model}.",
+    "Something has changed.": "Quelque chose a changé.",
+    "Nothing has changed that could be told.": "Rien n'a changé qu'on puisse constater.",
+    "In {weeks} weeks without change the chance of any alarm is {chance} at most.":
+        "En {weeks} semaines sans changement, la probabilité d'une alerte est de {chance} au plus.",
+    "To do": "À faire",
+    "One content comes again and again.": "Un même contenu revient sans cesse.",
+    "Pictures or texts no longer arrive as they did.": "Images ou textes n'arrivent plus comme avant.",
+    "Posts come in another language.": "Les publications viennent dans une autre langue.",
+    "Words in pictures are read worse.": "Les mots dans les images sont moins bien lus.",
+    "The classes come in other shares.": "Les classes viennent en d'autres proportions.",
+    "The answers changed and the posts did not.": "Les réponses ont changé, les publications non.",
+    "Pictures look different.": "Les images ont un autre aspect.",
+    "Texts look different.": "Les textes ont un autre aspect.",
+    "Posts are about something new.": "Les publications parlent d'autre chose.",
+    "The service answers slower or faster.": "Le service répond plus lentement ou plus vite.",
+    "Something changed, and nothing says what.": "Quelque chose a changé, et rien ne dit quoi.",
+    "One content is repeated by machines, or goes round more than any before. Look at it and its senders.":
+        "Un contenu est répété par des machines, ou circule plus que tout autre avant. Regardez-le, et qui "
+        "l'envoie.",
+    "Pictures or texts no longer arrive: look at clients and upload. Answers are less sure without them.":
+        "Images ou textes n'arrivent plus : regardez les clients et l'envoi. Sans eux, les réponses sont moins "
+        "sûres.",
+    "Ask whether the detector was made for it. If it stays, label some of these posts and train with them.":
+        "Demandez si le détecteur est fait pour elle. Si elle reste, étiquetez de ces publications et "
+        "entraînez avec elles.",
+    "Words in pictures are read worse: look at the OCR, at its version, and at the size and kind of "
+    "pictures.":
+        "Les mots dans les images sont moins bien lus : regardez l'OCR, sa version, et la taille et la sorte "
+        "des images.",
+    "The posts are of the usual kinds, in other shares. Calibrate anew on labelled posts; do not train.":
+        "Les publications sont de la sorte habituelle, en d'autres proportions. Calibrez de nouveau sur des "
+        "publications étiquetées ; n'entraînez pas.",
+    "The posts look as before and the answers do not: look at the detector's version, settings and machine.":
+        "Les publications sont comme avant et les réponses non : regardez la version du détecteur, ses "
+        "réglages et sa machine.",
+    "Pictures look different and texts do not: another encoding, size or decoration. Look at ten of them.":
+        "Les images ont un autre aspect et les textes non : autre codage, autre taille, autre décor. "
+        "Regardez-en dix.",
+    "Texts look different while pictures do not. Look at ten of them, and at what clients do to texts.":
+        "Les textes ont un autre aspect et les images non. Regardez-en dix, et ce que les clients font des "
+        "textes.",
+    "Posts are about something new. Label those first that the detector abstained from, then train again.":
+        "Les publications parlent d'autre chose. Étiquetez d'abord celles où le détecteur s'est abstenu, puis "
+        "entraînez de nouveau.",
+    "The service answers slower or faster. Look at its load and its machine.":
+        "Le service répond plus lentement ou plus vite. Regardez sa charge et sa machine.",
+    "Look at the posts since the change.": "Regardez les publications depuis le changement.",
+    "Alarms": "Alertes",
+    "The last weeks": "Les dernières semaines",
+    "Reference and last weeks": "Référence et dernières semaines",
+    "Classes": "Classes",
+    "Labels": "Étiquettes",
+    "There is no history of a service to watch.": "Il n'y a pas d'historique d'un service à surveiller.",
+    "This project has no report yet; `mmfakes run` writes one of each task.":
+        "Ce projet n'a pas encore de rapport ; `mmfakes run` en écrit un par tâche.",
+    "Download the report ({size} MB)": "Télécharger le rapport ({size} Mo)",
+    "Show it here": "Le montrer ici",
+    "Report of {task}": "Rapport de {task}",
+    "Model card": "Fiche du modèle",
+    "Data card": "Fiche des données",
+    "Versions": "Versions",
+    "Versions of detectors": "Versions des détecteurs",
+    "There is no registry with versions here; `mmfakes register` begins one.":
+        "Il n'y a pas ici de registre avec des versions ; `mmfakes register` en commence un.",
+    "What happened to them": "Ce qui leur est arrivé",
+    "Log of the registry, the latest first": "Journal du registre, le plus récent d'abord",
+    "version": "version",
+    "called": "nommée",
+    "made": "faite",
+    "by": "par",
+    "what is new": "ce qui est nouveau",
+    "event": "événement",
+    "when": "quand",
+    "why": "pourquoi",
+}
 
 # %% ../../nbs/app/09_phrases.ipynb #6b9091f3
 FRENCH = _PAGE | _JUDGING | _LABELLING | _COMPARING | _WATCHING

@@ -153,11 +153,12 @@ def difference(
     b,      # of the other
     over,   # the other's name
     positive:int|None=None,   # index of the positive class
+    answers=None,   # of both, the likeliest classes if none
     **boot, # groups, n_boot and seed of `paired_bootstrap`
 ) -> dict: # flat: over, three differences with _low and _high, p_mcnemar, detectable and p_delong
     "How much more often one model is right than another on the same posts; the same in macro-F1 and AUROC"
     several = y.ndim == 2
-    answers_a, answers_b = (decide(probs, multi_label=several) for probs in (a, b))
+    answers_a, answers_b = answers or [decide(probs, multi_label=several) for probs in (a, b)]
     row = dict(over=over)
     for name, metric in (("difference", "accuracy"), ("difference_f1", "macro_f1")):
         gain = paired_bootstrap(y, answers_a, answers_b, metric, **boot)
@@ -165,7 +166,8 @@ def difference(
     paired = [bit_masks(v) if several else v for v in (y, answers_a, answers_b)]
     row["p_mcnemar"] = mcnemar(*paired)[2]
     row["detectable"] = detectable(y, answers_a, answers_b, **boot)
-    if positive is None or len(np.unique(y)) < 2: return row
+    sides = [0, 0] if positive is None else [(y == positive).sum(), (y != positive).sum()]
+    if min(sides) < 2: return row      # DeLong's test needs two of either
     names = ("difference_auroc", "difference_auroc_low", "difference_auroc_high", "p_delong")
     return row | dict(zip(names, delong(y, a, b, positive)))
 
