@@ -114,7 +114,8 @@ TRY_STYLE = STYLE + (
     "input,textarea{font:inherit;width:100%;box-sizing:border-box;padding:.3rem}"
     "button{font:inherit;padding:.4rem 1rem;margin:.3rem 0}summary{padding:.4rem 0}"
     "output{display:block;font:13px/1.5 ui-monospace,monospace;white-space:pre-wrap;overflow-wrap:anywhere;"
-    "unicode-bidi:plaintext}.key{position:sticky;top:0;padding:.4rem 0;background:Canvas}"
+    "unicode-bidi:plaintext}.key{position:sticky;top:0;padding:.4rem 0;background:#fff}"
+    "@media(prefers-color-scheme:dark){.key{background:#181818}input,textarea,button{background:#262626;color:#ddd}}"
 )
 TRY_SCRIPT = "/docs/try.js"      # its address
 
