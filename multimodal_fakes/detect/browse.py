@@ -9,7 +9,8 @@ __all__ = ['Answers', 'read_answers', 'error_kinds', 'post_html', 'Tour', 'Brows
 from ..core import need
 
 # %% ../../nbs/detect/06eb_browse.ipynb #2e867881
-need("ipywidgets", "lab", "A browser of errors")     # a sentence in place of a traceback
+need("pandas", "lab", "A browser of errors")     # a sentence in place of a traceback
+need("ipywidgets", "lab", "A browser of errors")
 
 # %% ../../nbs/detect/06eb_browse.ipynb #025f9e99
 import getpass
@@ -191,8 +192,10 @@ def undo(self:Tour) -> bool: # whether there was anything
     if not self.done: return False
     id, before = self.done.pop()
     set_correction(self.table, (id, self.field), before)
-    if id not in set(self.part.id): self.kind = next((k for k, part in self.kinds.items() if id in set(part.id)), self.kind)
-    if id in set(self.part.id): self.at = list(self.part.id).index(id)
+    has_it = [kind for kind in (self.kind, *self.kinds) if id in set(self.kinds[kind].id)]
+    if has_it:
+        self.kind = has_it[0]
+        self.at = list(self.part.id).index(id)
     return True
 
 @patch
@@ -221,9 +224,9 @@ class Browser(widgets.VBox):
         self.buttons = {name: _button(name, f) for name, f in self._deeds().items()}
         self.kind.observe(self._kind_chosen, "value")
         moves = widgets.HBox([self.buttons[name] for name in ("back", "next", "undo")])
-        says = [*self.labels.values(), *([self.holds] if self.holds else []), self.buttons["unclear"], self.buttons["drop"]]
+        says = [*self.labels.values(), self.holds, self.buttons["unclear"], self.buttons["drop"]]
         about = widgets.HTML(f"<p>{escape(advice)}</p>" if advice else "")
-        row = widgets.Box(says, layout=dict(flex_flow="row wrap"))
+        row = widgets.Box([button for button in says if button], layout=dict(flex_flow="row wrap"))
         super().__init__([self.kind, moves, self.place, self.shown, row, self.note, about])
         self.refresh()
 

@@ -13,7 +13,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from ..core import in_project, patch
+from ..core import in_project, need, patch
 from .answers import in_words
 from .explain import PARTS, draw_explanation, explain
 from .predict import Detector, draw_timeline
@@ -78,7 +78,8 @@ def _mark(w, strongest):
     "A word and its value"
     share = abs(w["value"]) / strongest
     colour, line = (_FOR, "solid") if w["value"] > 0 else (_AGAINST, "dotted")
-    style = f"color:inherit;background:rgba({colour},{0.6 * share:.2f});border-bottom:2px {line} rgba({colour},{share:.2f})"
+    under = f"border-bottom:2px {line} rgba({colour},{share:.2f})"
+    style = f"color:inherit;background:rgba({colour},{0.6 * share:.2f});{under}"
     return f'<mark style="{style}" title="{w["value"]:+.2f} log-odds">{_safe(w["word"])}</mark>'
 
 # %% ../../nbs/detect/06ea_show.ipynb #f79ba1c1
@@ -118,7 +119,7 @@ def png_of(
     fig,   # matplotlib figure; it is closed, so that a notebook does not draw it a second time
 ) -> bytes:
     "A figure as a file"
-    import matplotlib.pyplot as plt
+    plt = need("matplotlib.pyplot", "explain", "A picture in a notebook")
     file = io.BytesIO()
     fig.savefig(file, format="png", bbox_inches="tight")
     plt.close(fig)

@@ -648,8 +648,8 @@ async def get_document(request:Request):
 def _policy(style, *allowed):
     "What a page with one style may do"
     of_style = b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    rules = ["default-src 'none'", f"style-src 'sha256-{of_style}'", "frame-ancestors 'none'", "base-uri 'none'", *allowed]
-    return {"Content-Security-Policy": "; ".join(rules)}
+    rules = f"default-src 'none'; style-src 'sha256-{of_style}'; frame-ancestors 'none'; base-uri 'none'"
+    return {"Content-Security-Policy": "; ".join([rules, *allowed])}
 
 _READ_ONLY = _policy(STYLE)
 _ASKS_HERE = _policy(TRY_STYLE, "script-src 'self'", "connect-src 'self'", "form-action 'none'",
