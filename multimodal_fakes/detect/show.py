@@ -22,6 +22,8 @@ from ..record import load_words
 from ..texts import on_one_line, visible
 
 # %% ../../nbs/detect/06ea_show.ipynb #4b6d6fc4
+_LEAST = 0.005      # what reads as 0.00 is not named
+
 def why_in_words(
     explanation:dict,   # of `detect.explain.explain`
 ) -> str: # lines
@@ -29,9 +31,10 @@ def why_in_words(
     lines = [in_words(explanation), f"why {explanation['of']}, in log-odds, more than what was known before:"]
     lines += [f"  {modality}: {value:+.2f}" for modality, value in _strongest(explanation["brings"].items())]
     words = (explanation["text"] or {}).get("words", [])
-    lines += [f"  word {word!r}: {value:+.2f}" for word, value in _strongest([(w["word"], w["value"]) for w in words])]
+    telling = [(w["word"], w["value"]) for w in words if abs(w["value"]) >= _LEAST]
+    lines += [f"  word {word!r}: {value:+.2f}" for word, value in _strongest(telling)]
     region = explanation["region"]
-    if region: lines.append(f"  {_place(region['grid'])}: {region['strongest']:+.2f}")
+    if region and region["strongest"] >= _LEAST: lines.append(f"  {_place(region['grid'])}: {region['strongest']:+.2f}")
     return "\n".join(on_one_line(line) if line.startswith("  word") else line for line in lines)
 
 # %% ../../nbs/detect/06ea_show.ipynb #5b711cd6
