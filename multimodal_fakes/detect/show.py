@@ -88,7 +88,7 @@ def _mark(w, strongest):
 # %% ../../nbs/detect/06ea_show.ipynb #f79ba1c1
 def veiled(
     picture,       # PIL image
-    across:int=12, # pixels that are left of its longer side
+    across:int=8,  # pixels that are left of its longer side
 ): # PIL image of the same size
     "A picture in which nothing can be made out"
     few = picture.convert("RGB")
