@@ -131,7 +131,8 @@ class Tour:
     ):
         self.kinds, self.field, self.table, self.who = kinds, field, Path(table), who
         own = sorted((row for row in self._rows().values() if row.who == who), key=lambda row: row.when)
-        self.done = [(row.id, None) for row in own if row.field == field]     # (id, what was said before), oldest first
+        said = [row.id for row in own if row.field == field]
+        self.done:list[tuple] = [(id, None) for id in said]     # (id, what was said before), oldest first
         self.kind = self._first_kind()
         self.at = self._open(0)
 

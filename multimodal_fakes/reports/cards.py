@@ -1094,9 +1094,9 @@ def _problems(run):
 
 def _corrected(d, made):
     "What people put right, in a sentence"
-    return (f"{d}: people changed {made['changed']:,} labels, confirmed {made['confirmed']:,}, found {made['unclear']:,} "
-            f"unclear and dropped {made['dropped']:,} posts ({made['table']}). Where they looked at a detector's errors "
-            "first, it looks better on these posts than on others.")
+    labels = f"changed {made['changed']:,} labels, confirmed {made['confirmed']:,}, found {made['unclear']:,} unclear"
+    return (f"{d}: people {labels} and dropped {made['dropped']:,} posts ({made['table']}). "
+            "Where they looked at a detector's errors first, it looks better on these posts than on others.")
 
 # %% ../../nbs/reports/05a_cards.ipynb #8959eedf
 def _text_in_pictures(run):
