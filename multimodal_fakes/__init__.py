@@ -14,6 +14,7 @@ def __getattr__(name):
     "`from multimodal_fakes import Detector`, loaded when it is asked for"
     if name not in _SHOWN: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
+    if _SHOWN[name] == "detect.predict": import_module(f"{__name__}.detect.show")     # gives it `Detector.show`
     return getattr(import_module(f"{__name__}.{_SHOWN[name]}"), name)
 
 

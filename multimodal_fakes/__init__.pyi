@@ -7,6 +7,7 @@ from multimodal_fakes.detect.fetch import UrlPolicy
 from multimodal_fakes.detect.predict import Ready
 from multimodal_fakes.detect.predict import Seen
 from multimodal_fakes.detect.predict import load_model as load_model
+from multimodal_fakes.detect.show import Shown
 from multimodal_fakes.fuse.combine import Evidence
 from multimodal_fakes.training.functions import predict_multimodal as predict_multimodal
 from multimodal_fakes.training.functions import train_audio as train_audio
@@ -361,3 +362,13 @@ class Detector:
 
     def as_classifier(self) -> Classifier:
         """This detector as scikit-learn's tools take one: `permutation_importance(detector.as_classifier(), X, y)`"""
+
+    def show(self, text: str | None=None, image=None, video=None, of: str | None=None, method: str='occlusion', hidden: bool | None=None) -> Shown:
+        """Judge one post and show the answer and why
+
+        text: as `predict` takes them
+        of: class to explain; the one that is answered if none
+        method: or gradients
+        hidden: whether pictures wait until they are clicked; as the task's words say if none
+        return: the last line of a cell shows it, `display` does elsewhere
+        """

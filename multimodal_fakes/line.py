@@ -542,6 +542,8 @@ def stage_confs(
     for setting, file in named_models(params).items():
         stage, beside = setting.partition(".")[0], file.removesuffix(".onnx") + ".txt"     # which may list characters
         states[stage] = digest(states[stage], _contents(project, file), _contents(project, beside))
+    tables = {conf.corrections: _contents(project, conf.corrections) for conf in confs.values() if conf.corrections}
+    if tables: states["prepare"] = digest(states["prepare"], tables)
     states |= {"expert": {}, "fusion": {}, "calibrate": {}, "report": {}}
     planned = (read_plan(project) or {}).get("table", [])       # a report says why each expert was tried
     for name in params["experts"]:

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import FakesError, need, progress, sha256_file, write_json, write_jsonl
+from .corrections import correct
 from .duplicates import find_groups, find_placeholders, near_copies, normalise, probe_images
 from .frames import as_clip, weigh
 from .losses import check_losses, count_losses, named_files
@@ -545,7 +546,9 @@ def prepare_all(
     "Read, check and group datasets: writes Step_1/inventory.json, examples.jsonl, metrics.json"
     folder, step = Path(home)/"Datasets", Path(out)/"Step_1"
     confs = [load_dataset_conf(name, conf_folder, "prepare") for name in dict.fromkeys(datasets)]
-    raws = [draw_sample(read_dataset(conf, folder, max_rows), sample) for conf in confs]
+    raws = [read_dataset(conf, folder, max_rows) for conf in confs]
+    corrected = correct(raws, home, whole=not max_rows)
+    raws = [draw_sample(raw, sample) for raw in raws]
     named = [named_files(raw.examples) for raw in raws]
     add_texts(raws, folder)
     add_clips(raws, folder)
@@ -557,6 +560,7 @@ def prepare_all(
     ties = [t for raw in raws for t in raw.ties]
     codes, templates = find_groups(examples, ties, thumbnails, image_distance, text_similarity)
     inventory = _inventory(raws, codes, templates, losses, placeholders)
+    for name, about in corrected.items(): inventory[name]["corrections"] = about
     write_json(step/"inventory.json", inventory)
     check_losses(inventory, missing_budget, step/"inventory.json")
     check_budget(inventory, error_budget, step/"inventory.json")

@@ -46,6 +46,7 @@ REASONS = {  # reason: consequence
     "neither video nor sound": "rejected",
     "no majority": "left out",
     "repeated row": "left out",
+    "dropped by a correction": "left out",
     "stray quote": "kept",
     "cell of many lines": "kept",
     "no text": "kept",

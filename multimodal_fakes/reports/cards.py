@@ -1088,8 +1088,15 @@ def _problems(run):
         for problem, v in about["problems"].items():
             rows.append({"dataset": d, "problem": problem, "examples": v["count"], "consequence": v["consequence"]})
         for losses in about.get("lost", {}).values(): warnings += [f"{d}: {warning}" for warning in losses["warnings"]]
-    if rows: return [pd.DataFrame(rows), *warnings]
-    return ["Every row was read; nothing was missing, broken or contradictory."]
+        if "corrections" in about: warnings.append(_corrected(d, about["corrections"]))
+    none = "Every row was read; nothing was missing, broken or contradictory."
+    return [pd.DataFrame(rows) if rows else none, *warnings]
+
+def _corrected(d, made):
+    "What people put right, in a sentence"
+    labels = f"changed {made['changed']:,} labels, confirmed {made['confirmed']:,}, found {made['unclear']:,} unclear"
+    return (f"{d}: people {labels} and dropped {made['dropped']:,} posts ({made['table']}). "
+            "Where they looked at a detector's errors first, it looks better on these posts than on others.")
 
 # %% ../../nbs/reports/05a_cards.ipynb #8959eedf
 def _text_in_pictures(run):

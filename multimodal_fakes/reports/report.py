@@ -7,8 +7,8 @@ __all__ = ['NO_EXPERT', 'SUMMED', 'align', 'read_models', 'read_abouts', 'read_s
            'held_against', 'Measured', 'model_table', 'gains_of', 'verdict', 'read_posts', 'in_words', 'confused',
            'class_table', 'lazy_answer', 'several_scores', 'seen_scores', 'judge', 'errors_of', 'roc_points',
            'roc_curves', 'kind_of', 'kind_table', 'right_answers', 'functional_tests', 'window_scores', 'report_all',
-           'flat_metrics', 'headline', 'summary_table', 'aligned', 'what_is_printed', 'seeds_table', 'across_runs',
-           'crossed', 'report_table', 'report_text']
+           'expert_answers', 'flat_metrics', 'headline', 'summary_table', 'aligned', 'what_is_printed', 'seeds_table',
+           'across_runs', 'crossed', 'report_table', 'report_text']
 
 # %% ../../nbs/reports/05d_report.ipynb #59224ac9
 from ..core import need
@@ -638,7 +638,7 @@ def report_all(
     results = _of_models(measured, abouts, done, fusion, calibration)
     shipped = {name: frame for name, frame in strategies.items() if name == fusion["ships"]}
     results |= dict(positive=positive, kinds=kind_table(models | shipped, done, posts, confs, positive, **boot))
-    judged = judge(test, posts, _expert_answers(models, done))
+    judged = judge(test, posts, expert_answers(models, done))
     results |= dict(judged=judged, test=test, calibration=calibration, fusion=fusion)
     results |= dict(classes=class_names(done) + ["none"] * protocol["multi_label"], confusion=confused(test))
     own = {name: frame[frame.dataset.isin(list(datasets))] for name, frame in models.items()}
@@ -661,8 +661,11 @@ def _of_models(measured, abouts, done, fusion, calibration):
     return dict(table=model_table(measured, abouts, done, calibration, fusion), gains=gains, verdict=words)
 
 
-def _expert_answers(models, done):
-    "expert → {id: class name}, empty where it saw nothing; with one expert there is nobody to ask"
+def expert_answers(
+    models:dict,   # of `read_models`
+    done,          # predictions of the shipped detector
+) -> dict: # expert → {id: class name}, empty where it saw nothing; with one expert there is nobody to ask
+    "What each expert answers"
     if len(models) < 2: return {}
     answers = {}
     for name, frame in models.items():

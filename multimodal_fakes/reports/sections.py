@@ -9,8 +9,8 @@ __all__ = ['SECTIONS', 'drawing', 'show', 'per_thousand', 'in_thousands', 'weake
            'thresholds_section', 'purposes_section', 'abstention_section', 'sets_section', 'draw_confusion',
            'how_classes_fare', 'confusion_section', 'draw_roc', 'roc_section', 'draw_kinds', 'kinds_section',
            'windows_section', 'draw_functions', 'functions_section', 'slices_section', 'robustness_section',
-           'noise_section', 'example_groups', 'one_of_each', 'still', 'small_picture', 'galleries', 'errors_section',
-           'page_all', 'unwritten_parts']
+           'noise_section', 'example_groups', 'one_of_each', 'still', 'small_picture', 'galleries', 'example_of',
+           'errors_section', 'page_all', 'unwritten_parts']
 
 # %% ../../nbs/reports/05c_sections.ipynb #fcafad47
 from ..core import need
@@ -1005,12 +1005,13 @@ def still(
 def small_picture(
     row,           # of `judge`
     datasets_dir,  # the datasets folder
+    side:int=160,  # pixels of its longer side, at most
 ) -> bytes: # JPEG; empty where there is no picture, or none that can be read
     "What a post shows, small: its picture, or of a video a frame"
     from multimodal_fakes.media import MediaError, open_image
     path = Path(datasets_dir)/(row["image_path"] or row["video_path"])
     if path == Path(datasets_dir): return b""
-    try: return thumbnail(open_image(path, side=160) if row["image_path"] else still(path))
+    try: return thumbnail(open_image(path, side=side) if row["image_path"] else still(path), side)
     except MediaError: return b""
 
 # %% ../../nbs/reports/05c_sections.ipynb #d9b2d7b0
@@ -1023,7 +1024,7 @@ def galleries(
     "The groups as pictures with text; each picture is read once, however many groups show it"
     rows = {}     # id → its row
     for _, part in groups.values(): rows |= {row["id"]: row for row in part.to_dict("records")}
-    examples = {i: _example(row, experts, small_picture(row, datasets_dir)) for i, row in rows.items()}
+    examples = {i: example_of(row, experts, small_picture(row, datasets_dir)) for i, row in rows.items()}
     shown = []
     for name, (n, part) in groups.items():
         own = [examples[i] for i in part.id]
@@ -1031,7 +1032,11 @@ def galleries(
     return shown
 
 # %% ../../nbs/reports/05c_sections.ipynb #7d3f6cf6
-def _example(row, experts, jpeg):
+def example_of(
+    row,           # of `judge`
+    experts,       # whose answers are told
+    jpeg:bytes,    # of `small_picture`
+) -> Example:
     "A post in a gallery: the answer, what each expert says, its id"
     lines = [f"{row['predicted']} {row['probability']:.2f}, is {row['actual']}"]
     says = {m: row[f"{m}_says"] or "saw nothing" for m in experts if f"{m}_says" in row}

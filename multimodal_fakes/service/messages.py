@@ -466,7 +466,7 @@ def docs_page(
         '<meta name="viewport" content="width=device-width">',
         f"<title>{title}</title><style>{STYLE}</style><h1>{title}</h1>",
         f"<p>{_e(info.get('description', ''))} Version {_e(info['version'])}. ",
-        '<a href="/openapi.json">OpenAPI</a></p>',
+        '<a href="/openapi.json">OpenAPI</a> <a href="/docs/try">Try it out</a></p>',
         *routes,
         "<h2>Problems</h2><p>Every error is <code>application/problem+json</code> ",
         "with type, title, status, detail and request_id.</p>",

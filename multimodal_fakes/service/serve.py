@@ -10,8 +10,8 @@ __all__ = ['HEADERS', 'NUMBER', 'router', 'BAD', 'ASKED', 'POST_FIELDS', 'POST_B
            'post_predict_text', 'post_classify', 'post_classify_batch', 'post_predict_video', 'get_job', 'delete_job',
            'post_predict_task', 'post_train', 'get_train', 'delete_train', 'post_feedback', 'get_prediction',
            'delete_prediction', 'get_live', 'get_ready', 'get_health', 'get_hello', 'get_models', 'get_drift',
-           'get_metrics', 'once', 'get_document', 'get_docs', 'make_app', 'Served', 'connections_of', 'server_of',
-           'conf_of', 'secrets_of', 'serve']
+           'get_metrics', 'once', 'get_document', 'get_docs', 'get_try', 'get_try_script', 'make_app', 'Served',
+           'connections_of', 'server_of', 'conf_of', 'secrets_of', 'serve']
 
 # %% ../../nbs/service/07i_serve.ipynb #8035a52d
 from ..core import need
@@ -82,6 +82,7 @@ from multimodal_fakes.service.messages import (
     post_of,
 )
 from .respond import ServeConf, Service, as_problem, idempotency, is_json, read_conf, yes_or_no
+from .tryout import SCRIPT, TRY_SCRIPT, TRY_STYLE, try_page
 
 # %% ../../nbs/service/07i_serve.ipynb #b0a2b3ce
 class Turns:
@@ -648,14 +649,31 @@ async def get_document(request:Request):
     return Response(once(request.app, json.dumps), media_type="application/json")
 
 # %% ../../nbs/service/07i_serve.ipynb #cfde447e
-_STYLE_HASH = b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-_PAGE_POLICY = f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'"
+def _policy(style, *allowed):
+    "What a page with one style may do"
+    of_style = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    rules = f"default-src 'none'; style-src 'sha256-{of_style}'; frame-ancestors 'none'; base-uri 'none'"
+    return {"Content-Security-Policy": "; ".join([rules, *allowed])}
+
+_READ_ONLY = _policy(STYLE)
+_ASKS_HERE = _policy(TRY_STYLE, "script-src 'self'", "connect-src 'self'", "form-action 'none'",
+                     "require-trusted-types-for 'script'")
 
 @router.get("/docs", include_in_schema=False)
 async def get_docs(request:Request):
     "The document as a page"
     page = once(request.app, docs_page)
-    return HTMLResponse(page, headers={"Content-Security-Policy": _PAGE_POLICY})
+    return HTMLResponse(page, headers=_READ_ONLY)
+
+@router.get("/docs/try", include_in_schema=False)
+async def get_try(request:Request):
+    "The document as a page of forms"
+    return HTMLResponse(once(request.app, try_page), headers=_ASKS_HERE)
+
+@router.get(TRY_SCRIPT, include_in_schema=False)
+async def get_try_script():
+    "What sends the forms"
+    return Response(SCRIPT, media_type="text/javascript")
 
 # %% ../../nbs/service/07i_serve.ipynb #0d8ac2c2
 TITLE = "Tell what is fake, hateful or misleading in a post: text, image, audio, video."
