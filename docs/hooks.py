@@ -1,4 +1,4 @@
-"""For mkdocs: the pages that pages.py wrote and files of the repository beside those of docs/, and formulas without a script."""
+"""For mkdocs: what pages.py made and files of the repository beside those of docs/; formulas and search without a network."""
 import html
 import json
 import re
@@ -6,10 +6,12 @@ from pathlib import Path
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
+from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = ROOT/"_docs/made"
 CARRIED = "conf/**/*.yaml", "conf/*.json", "deploy/**/*.yaml", "deploy/*.conf", "deploy/*.py", "README_files/*", "LICENSE"
+FETCHED, COPY = "https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js"
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 
 
@@ -44,3 +46,13 @@ def drawn(match):
 def on_page_content(content, page, config, files):
     "Formulas as MathML"
     return FORMULA.sub(drawn, content)
+
+
+def on_post_page(output, page, config):
+    "The one script that the theme would fetch, from our own copy"
+    return output.replace(FETCHED, get_relative_url(COPY, page.url))
+
+
+def on_post_template(output_content, template_name, config):
+    "Likewise in the page of an address that does not exist"
+    return output_content.replace(FETCHED, f"/{COPY}")

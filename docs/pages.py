@@ -88,7 +88,7 @@ def kind(schema):
     if "const" in schema: return f"`{schema['const']}`"
     if "enum" in schema: return ", ".join(f"`{value}`" for value in schema["enum"])
     if "anyOf" in schema: return " or ".join(map(kind, schema["anyOf"])).replace("null", "none")
-    bounds = [f"{sign} {schema[name]:,}" for name, sign in BOUNDS.items() if name in schema]
+    bounds = [f"{sign} {schema[name]:,}".removesuffix(".0") for name, sign in BOUNDS.items() if name in schema]
     name = schema.get("type", "anything")
     if name == "array" and "items" in schema: name = f"list of {kind(schema['items'])}"
     return ", ".join([name, *bounds])
@@ -196,7 +196,7 @@ def fields(schema, components):
 
 def operation(method, path, asked, components):
     "One way to ask the service"
-    told = [f"## {method.upper()} {path}", "", asked.get("summary", ""), "", asked.get("description", ""), ""]
+    told = [f"## {method.upper()} {path}", "", asked.get("description", ""), ""]
     parameters = [[f"`{p['name']}`", p["in"], kind(p.get("schema", {})), p.get("description", "")] for p in asked.get("parameters", [])]
     if parameters: told.append(table(["parameter", "in", "may be", "what it means"], parameters))
     for content, body in asked.get("requestBody", {}).get("content", {}).items():

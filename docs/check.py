@@ -1,0 +1,236 @@
+"""That the documents say what is so. Run by `make docs`, and `python docs/check.py tutorial` by `make tutorial`.
+
+- Every command of a guide can be typed: mmfakes takes it, make has such a target. It is run by the tutorial, by a
+  notebook that is named, or there stands why not.
+- No page of the site leads nowhere, and none needs a network.
+- The reference has the library's public names, with words.
+"""
+import argparse
+import ast
+import contextlib
+import html
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from multimodal_fakes import cli
+from multimodal_fakes.reach import library
+from multimodal_fakes.stubs import docments, source_of
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS, MADE, SITE = ROOT/"docs", ROOT/"_docs/made", ROOT/"_docs/site"
+BLOCK = re.compile(r"^( *)```(?:bash|sh)[^\n]*\n(.*?)^\1```", re.M | re.S)
+INDENTED = re.compile(r"(?:^ {4}\S.*\n)+(?:(?:^ {4}.*)?\n)*", re.M)
+SAID = re.compile(r"^\*(Run by|Not run here)\b.*$", re.M)
+PIECE = re.compile(r'^--8<-- "(.+)"$', re.M)
+LEAST = 0.95         # of the public names: in the reference, with words, with words for each parameter
+
+
+# ---- commands
+
+def expanded(text):
+    "A page with the pieces of the repository's texts that it quotes"
+    def piece(match):
+        path = next(path for path in (MADE/"pieces"/match[1], ROOT/match[1]) if path.exists())
+        return path.read_text(encoding="utf-8")
+    return PIECE.sub(piece, text)
+
+
+def blocks(text):
+    "Every block of commands, fenced or indented"
+    for match in BLOCK.finditer(text): yield match[2]
+    for match in INDENTED.finditer(re.sub(r"^ *```.*?^ *```", "", text, flags=re.M | re.S)): yield match[0]
+
+
+def commands(block):
+    "The words of each mmfakes and make in a block, without what pipes, joins and comments it"
+    for line in block.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>()")
+        lexer.whitespace_split, lexer.commenters = True, "#"
+        try: words = list(lexer)
+        except ValueError: continue                     # a line of a text that begins in another
+        command = []
+        for word in [*words, ";"]:
+            if word and set(word) <= set("|&;<>()"):
+                while command and "=" in command[0]: command = command[1:]
+                if command and command[0] in ("mmfakes", "make"): yield command
+                command = []
+            else: command.append(word)
+
+
+def refusal(command, parser, targets):
+    "What is against a command; none where it can be typed"
+    program, *words = command
+    if program == "make":
+        named = [word for word in words if "=" not in word and not word.startswith("-")]
+        wrong = [word for word in named if word not in targets]
+        return f"make has no target {wrong[0]}" if wrong else None
+    if any("…" in word or word.isupper() for word in words[:1]): return None       # `mmfakes VERB --help`
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()): parser.parse_args(words)
+    except SystemExit as e:
+        if e.code: return told.getvalue().strip().splitlines()[-1]
+    return None
+
+
+def spans(text):
+    "Commands that stand in a sentence"
+    return re.findall(r"(?<!`)`((?:mmfakes|make) [^`\n]+)`(?!`)", text)
+
+
+def wrong_page(path, parser, targets):
+    "All that is against the commands of a page"
+    text = expanded(path.read_text(encoding="utf-8"))
+    found = [command for block in [*blocks(text), *spans(text)] for command in commands(block)]
+    for command in found:
+        reason = refusal(command, parser, targets)
+        if reason: yield f"{path.relative_to(ROOT)}: {' '.join(command)}: {reason}"
+    if path.name == "tutorial.md" or not list(blocks(text)): return
+    said = SAID.search(text)
+    if not said: yield f"{path.relative_to(ROOT)}: no line says what runs its commands (*Run by …*) or why none does (*Not run here: …*)"
+    elif said[1] == "Run by": yield from unrun(path, said[0], found)
+
+
+def unrun(path, line, found):
+    "Verbs of a page that the notebooks which it names do not run"
+    names = re.findall(r"\(([^)]+)\)", line)
+    ran = "".join((path.parent/name.replace(".md", ".ipynb").replace("../nbs", "../../nbs")).read_text(encoding="utf-8") for name in names)
+    for verb in {command[1] for command in found if command[0] == "mmfakes"}:
+        if not re.search(rf"mmfakes {verb}\b|\"{verb}\\?\"", ran): yield f"{path.relative_to(ROOT)}: mmfakes {verb} is not in {', '.join(names)}"
+
+
+def check_commands():
+    "Every page that a person wrote"
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT/"Makefile").read_text(encoding="utf-8"), re.M))
+    parser, pages = cli.make_parser(), sorted(DOCS.rglob("*.md"))
+    said = [line for path in pages for line in wrong_page(path, parser, targets)]
+    print(f"commands of {len(pages)} pages: {len(said)} that cannot be typed, or that nothing runs")
+    return said
+
+
+# ---- the site
+
+def links(text):
+    "(tag, address) of all that a page points at"
+    for tag, rest in re.findall(r"<(a|img|script|link|iframe|source|video)\b([^>]*)>", text):
+        for address in re.findall(r'\b(?:href|src)="([^"]*)"', rest): yield tag, html.unescape(address)
+
+
+def check_site():
+    "Links that lead nowhere, and what a page would fetch"
+    pages = {path: path.read_text(encoding="utf-8") for path in sorted(SITE.rglob("*.html"))}
+    anchors = {path: set(re.findall(r'\b(?:id|name)="([^"]+)"', text)) for path, text in pages.items()}
+    said = set()
+    for path, text in pages.items():
+        if path.name == "404.html": continue            # its addresses begin at the root of a server
+        for tag, address in links(text):
+            parts = urlsplit(address)
+            if parts.scheme in ("data", "mailto"): continue
+            if parts.scheme or parts.netloc:
+                fetched = tag != "a" and 'rel="canonical"' not in address
+                if fetched: said.add(f"{path.relative_to(SITE)} fetches {address}")
+                continue
+            target = (path.parent/unquote(parts.path)).resolve() if parts.path else path
+            if target.is_dir(): target = target/"index.html"
+            if not target.exists(): said.add(f"{path.relative_to(SITE)} leads to {address}, which is not there")
+            elif parts.fragment and target in anchors and unquote(parts.fragment) not in anchors[target] | {"__codelineno"}:
+                if not parts.fragment.startswith("__"): said.add(f"{path.relative_to(SITE)} leads to {address}, where nothing is called so")
+    print(f"site: {len(pages)} pages, {len(said)} links that lead nowhere or to a network")
+    return sorted(said)
+
+
+# ---- public names
+
+def public(tree):
+    "(name, node) of what a module shows: functions, classes, their methods, constants; methods by `@patch` with their class"
+    shown = next((ast.literal_eval(node.value) for node in tree.body
+                  if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"), [])
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                for name in ast.walk(target):
+                    if isinstance(name, ast.Name) and name.id in shown: yield name.id, node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef): continue
+        owner = patched(node)
+        if owner and not owner.startswith("_") and not node.name.startswith("_"): yield f"{owner}.{node.name}", node
+        if not owner and node.name in shown: yield node.name, node
+        if isinstance(node, ast.ClassDef) and node.name in shown:
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and not part.name.startswith("_"): yield f"{node.name}.{part.name}", part
+
+
+def patched(node):
+    "The class that `@patch` gives a function to"
+    decorators = [ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list]
+    return ast.unparse(node.args.args[0].annotation).strip("'\"") if "patch" in decorators else None
+
+
+def unworded(node, source):
+    "Parameters of a function without words and without a type that says it, such as a flag"
+    arguments = [a for a in ast.walk(node.args) if isinstance(a, ast.arg) and a.arg not in ("self", "cls")]
+    if patched(node): arguments = arguments[1:]
+    words = docments(source_of(node, source))
+    return [a.arg for a in arguments if a.arg not in words and not a.arg.startswith("_")]
+
+
+def check_names():
+    "How much of the library the reference has, and with what words"
+    names, told, worded, functions, lacking = 0, 0, 0, 0, []
+    pages = {path.stem: set(re.findall(r'id="multimodal_fakes\.([^"]+)"', path.read_text(encoding="utf-8")))
+             for path in (SITE/"reference/python").glob("*.html")}
+    everywhere = set().union(*pages.values())
+    there = 0
+    for module, path in library().items():
+        source = path.read_text(encoding="utf-8")
+        for name, node in public(ast.parse(source)):
+            names += 1
+            is_there = f"{module}.{name}" in everywhere or any(at.endswith(f".{name}") for at in everywhere if "." in name)
+            there += is_there
+            if not is_there: lacking.append(f"{module}.{name}: not in the reference")
+            if isinstance(node, ast.Assign | ast.AnnAssign): continue
+            functions += 1
+            told += bool(ast.get_docstring(node))
+            missing = [] if isinstance(node, ast.ClassDef) else unworded(node, source)
+            worded += not missing
+            if not ast.get_docstring(node): lacking.append(f"{module}.{name}: no docstring")
+            if missing: lacking.append(f"{module}.{name}: no words for {', '.join(missing)}")
+    shares = {"in the reference": there / names, "with a docstring": told / functions, "with words for each parameter": worded / functions}
+    print(f"{names:,} public names: " + ", ".join(f"{share:.1%} {what}" for what, share in shares.items()))
+    return [f"public names {what}: {share:.1%}, {LEAST:.0%} at least" for what, share in shares.items() if share < LEAST], lacking
+
+
+# ---- the tutorial
+
+def tutorial():
+    "Run its commands, one after the other, as a reader types them"
+    text = (DOCS/"tutorial.md").read_text(encoding="utf-8")
+    steps = [match[2] for match in BLOCK.finditer(text)]
+    script = "set -eEuo pipefail\ntrap 'jobs -p | xargs -r kill' EXIT\n"
+    for step in steps: script += f"cat <<'END_OF_STEP'\n\n$ {step.strip()}\nEND_OF_STEP\n{step}\n"
+    print(f"{len(steps)} steps of docs/tutorial.md", flush=True)
+    return subprocess.run(["bash", "-c", script], cwd=ROOT).returncode
+
+
+def main():
+    "What is asked for: commands, site or tutorial; --lacking lists what has no words"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("commands", "site", "tutorial"))
+    parser.add_argument("--lacking", action="store_true")
+    args = parser.parse_args()
+    if args.what == "tutorial": sys.exit(tutorial())
+    if args.what == "commands": said = check_commands()
+    else:
+        short, lacking = check_names()
+        said = [*check_site(), *short]
+        if args.lacking: print("\n".join(lacking))
+    print("\n".join(said), end="\n" if said else "")
+    sys.exit(bool(said))
+
+
+if __name__ == "__main__": main()
