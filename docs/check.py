@@ -10,6 +10,7 @@ import ast
 import contextlib
 import html
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -19,7 +20,6 @@ from urllib.parse import unquote, urlsplit
 
 from multimodal_fakes import cli
 from multimodal_fakes.reach import library
-from multimodal_fakes.stubs import docments, source_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, MADE, SITE = ROOT/"docs", ROOT/"_docs/made", ROOT/"_docs/site"
@@ -27,6 +27,7 @@ BLOCK = re.compile(r"^( *)```(?:bash|sh)[^\n]*\n(.*?)^\1```", re.M | re.S)
 INDENTED = re.compile(r"(?:^ {4}\S.*\n)+(?:(?:^ {4}.*)?\n)*", re.M)
 SAID = re.compile(r"^\*(Run by|Not run here)\b.*$", re.M)
 PIECE = re.compile(r'^--8<-- "(.+)"$', re.M)
+NOWHERE = "not in the reference"
 LEAST = 0.95         # of the public names: in the reference, with words, with words for each parameter
 
 
@@ -57,7 +58,7 @@ def commands(block):
         for word in [*words, ";"]:
             if word and set(word) <= set("|&;<>()"):
                 while command and "=" in command[0]: command = command[1:]
-                if command and command[0] in ("mmfakes", "make"): yield command
+                if command and command[0] in ("mmfakes", "make") and command[-1] != "…": yield command
                 command = []
             else: command.append(word)
 
@@ -83,11 +84,17 @@ def spans(text):
     return re.findall(r"(?<!`)`((?:mmfakes|make) [^`\n]+)`(?!`)", text)
 
 
+def is_mention(command):
+    "Whether a sentence names a verb, or one of its options, rather than a command that could be typed"
+    return len(command) <= 3 and "=" not in "".join(command) or "…" in command
+
+
 def wrong_page(path, parser, targets):
     "All that is against the commands of a page"
     text = expanded(path.read_text(encoding="utf-8"))
-    found = [command for block in [*blocks(text), *spans(text)] for command in commands(block)]
-    for command in found:
+    found = [command for block in blocks(text) for command in commands(block)]
+    in_words = [command for span in spans(text) for command in commands(span) if not is_mention(command)]
+    for command in [*found, *in_words]:
         reason = refusal(command, parser, targets)
         if reason: yield f"{path.relative_to(ROOT)}: {' '.join(command)}: {reason}"
     if path.name == "tutorial.md" or not list(blocks(text)): return
@@ -99,7 +106,7 @@ def wrong_page(path, parser, targets):
 def unrun(path, line, found):
     "Verbs of a page that the notebooks which it names do not run"
     names = re.findall(r"\(([^)]+)\)", line)
-    ran = "".join((path.parent/name.replace(".md", ".ipynb").replace("../nbs", "../../nbs")).read_text(encoding="utf-8") for name in names)
+    ran = "".join((path.parent/".."/name).with_suffix(".ipynb").read_text(encoding="utf-8") for name in names)
     for verb in {command[1] for command in found if command[0] == "mmfakes"}:
         if not re.search(rf"mmfakes {verb}\b|\"{verb}\\?\"", ran): yield f"{path.relative_to(ROOT)}: mmfakes {verb} is not in {', '.join(names)}"
 
@@ -167,42 +174,40 @@ def public(tree):
 
 def patched(node):
     "The class that `@patch` gives a function to"
+    if not isinstance(node, ast.FunctionDef): return None
     decorators = [ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list]
     return ast.unparse(node.args.args[0].annotation).strip("'\"") if "patch" in decorators else None
 
 
-def unworded(node, source):
-    "Parameters of a function without words and without a type that says it, such as a flag"
-    arguments = [a for a in ast.walk(node.args) if isinstance(a, ast.arg) and a.arg not in ("self", "cls")]
-    if patched(node): arguments = arguments[1:]
-    words = docments(source_of(node, source))
-    return [a.arg for a in arguments if a.arg not in words and not a.arg.startswith("_")]
+def shares(names, told):
+    "(what, share) of the public names, and a line for each that lacks it"
+    lacking = [f"{name}: {words}" for name, said in names.items() for words in said]
+    functions = [name for name in names if name in told]
+    counted = {
+        "in the reference": sum(NOWHERE not in said for said in names.values()) / len(names),
+        "of the functions with words": sum(told[name]["text"] for name in functions) / len(functions),
+        "of the functions with words for every parameter": sum(not told[name]["lacking"] for name in functions) / len(functions)}
+    return counted, lacking
 
 
 def check_names():
     "How much of the library the reference has, and with what words"
-    names, told, worded, functions, lacking = 0, 0, 0, 0, []
-    pages = {path.stem: set(re.findall(r'id="multimodal_fakes\.([^"]+)"', path.read_text(encoding="utf-8")))
-             for path in (SITE/"reference/python").glob("*.html")}
-    everywhere = set().union(*pages.values())
-    there = 0
+    told = json.loads((MADE/"told.json").read_text(encoding="utf-8"))
+    text = "".join(path.read_text(encoding="utf-8") for path in (SITE/"reference/python").glob("*.html"))
+    there = set(re.findall(r'id="multimodal_fakes\.([^"]+)"', text))
+    told = {name.removeprefix("multimodal_fakes."): said for name, said in told.items()}
+    homes = {".".join(name.split(".")[-2:]): name for name in told}        # of methods by `@patch`
+    names = {}
     for module, path in library().items():
-        source = path.read_text(encoding="utf-8")
-        for name, node in public(ast.parse(source)):
-            names += 1
-            is_there = f"{module}.{name}" in everywhere or any(at.endswith(f".{name}") for at in everywhere if "." in name)
-            there += is_there
-            if not is_there: lacking.append(f"{module}.{name}: not in the reference")
-            if isinstance(node, ast.Assign | ast.AnnAssign): continue
-            functions += 1
-            told += bool(ast.get_docstring(node))
-            missing = [] if isinstance(node, ast.ClassDef) else unworded(node, source)
-            worded += not missing
-            if not ast.get_docstring(node): lacking.append(f"{module}.{name}: no docstring")
-            if missing: lacking.append(f"{module}.{name}: no words for {', '.join(missing)}")
-    shares = {"in the reference": there / names, "with a docstring": told / functions, "with words for each parameter": worded / functions}
-    print(f"{names:,} public names: " + ", ".join(f"{share:.1%} {what}" for what, share in shares.items()))
-    return [f"public names {what}: {share:.1%}, {LEAST:.0%} at least" for what, share in shares.items() if share < LEAST], lacking
+        for name, node in public(ast.parse(path.read_text(encoding="utf-8"))):
+            home = homes.get(name) if patched(node) else f"{module}.{name}"
+            said = told.get(home, {"text": True, "lacking": []})
+            names[home or f"{module}.{name}"] = [
+                *([] if home in there else [NOWHERE]), *([] if said["text"] else ["no words"]),
+                *(f"no words for {parameter}" for parameter in said["lacking"])]
+    counted, lacking = shares(names, told)
+    print(f"{len(names):,} public names: " + ", ".join(f"{share:.1%} {what}" for what, share in counted.items()))
+    return [f"public names {what}: {share:.1%}, {LEAST:.0%} at least" for what, share in counted.items() if share < LEAST], lacking
 
 
 # ---- the tutorial

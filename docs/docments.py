@@ -4,15 +4,21 @@ Words stand as comments beside parameters, fields and what is returned; methods 
 error is the text of its `raise`; each function lies in a cell of a notebook. None of it is run to be read.
 """
 import ast
+import json
 import re
 from functools import cache
+from pathlib import Path
 
 import griffe
+import yaml
 
 from multimodal_fakes.stubs import comment_of, docments, source_of
 
 CELL = re.compile(r"# %% (?:\.\./)*(nbs/\S+)\.ipynb #(\w+)")
-BOOK = "../.."            # from a page of the reference to the root of the site
+BOOK = "../.."                                           # from a page of the reference to the root of the site
+READ = "multimodal_fakes"                                # what is kept with a function for the end
+TOLD = Path("_docs/made/told.json")                      # path of a function → what was said of it, for check.py
+COMMON = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
 MARKS = re.compile(r"([<*_\[\]`])")
 
 
@@ -59,36 +65,37 @@ def patched_class(function):
     return None
 
 
-def sections(func, node, code):
-    "What a page says of a function: words, parameters, what is returned, errors, where it stands"
-    words = docments(source_of(node, code))
-    parameters = [griffe.DocstringParameter(p.name, annotation=p.annotation, description=words.get(p.name, ""),
-                                            value=p.default)
-                  for p in func.parameters if p.name not in ("self", "cls")]
-    raised = [griffe.DocstringRaise(annotation=kind, description=MARKS.sub(r"\\\1", text))
-              for kind, text in errors_of(node)]
-    returned = [griffe.DocstringReturn("", annotation=func.returns, description=words.get("return", ""))]
-    told = [griffe.DocstringSectionText(func.docstring.value)] if func.docstring else []
-    if any(p.description for p in parameters): told.append(griffe.DocstringSectionParameters(parameters))
-    if "return" in words: told.append(griffe.DocstringSectionReturns(returned))
-    if raised: told.append(griffe.DocstringSectionRaises(raised))
-    return [*told, griffe.DocstringSectionText(cell_of(node, code))]
-
-
 def tell(obj, told):
     "Give an object its sections, as if they had been parsed"
     if obj.docstring is None: obj.docstring = griffe.Docstring("", parent=obj)
     obj.docstring.__dict__["parsed"] = told
 
 
+def ancestors(cls):
+    "The classes of the library that a class is made of, nearest first"
+    for base in cls.resolved_bases:
+        home = base.final_target if isinstance(base, griffe.Alias) else base
+        yield home
+        yield from ancestors(home)
+
+
+def overridden(func):
+    "The method of a base class that a method stands for"
+    homes = ancestors(func.parent) if isinstance(func.parent, griffe.Class) else []
+    formers = (home.members.get(func.name) for home in homes)
+    return next((former for former in formers if former is not None and READ in former.extra), None)
+
+
 class Docments(griffe.Extension):
-    "Comments, patched methods and errors"
+    "Comments, patched methods, errors, and what is told by a base class, a type or a common name"
     def __init__(self):
-        self.patched, self.plain = [], {}
+        self.patched, self.plain, self.functions, self.classes = [], {}, [], {}
 
     def on_function_instance(self, *, node, func, agent, **kwargs):
         "Read the words of a function, and remember where it belongs"
-        tell(func, sections(func, node, agent.code))
+        words = docments(source_of(node, agent.code))
+        func.extra[READ] = {"words": words, "errors": errors_of(node), "cell": cell_of(node, agent.code)}
+        self.functions.append(func)
         patched = patched_class(node)
         if patched: self.patched.append((func, *patched))
         else: self.plain[func.path] = func
@@ -102,14 +109,46 @@ class Docments(griffe.Extension):
         "Where a class stands"
         told = [griffe.DocstringSectionText(cls.docstring.value)] if cls.docstring else []
         tell(cls, [*told, griffe.DocstringSectionText(cell_of(node, agent.code))])
+        self.classes[cls.name] = cls
 
     def on_package(self, *, pkg, loader, **kwargs):
-        "Let patched functions be methods of their classes"
-        for func, name, label in self.patched:
-            module, former = func.parent, self.plain.get(func.path)
-            if module.members.get(func.name) is func: del module.members[func.name]
-            if former: module.members[func.name] = former
-            home = loader.modules_collection[module.resolve(name)]
-            if label: func.labels.add(label)
-            func.decorators, func.parent = [], home
-            home.members.setdefault(func.name, func)
+        "Let patched functions be methods of their classes, then tell of each function what there is"
+        for func, name, label in self.patched: self.move(func, loader.modules_collection[func.parent.resolve(name)], label)
+        told = {func.path: self.tell_function(func) for func in self.functions}
+        TOLD.write_text(json.dumps(told), encoding="utf-8")
+
+    def move(self, func, home, label):
+        "A function to its class"
+        module, former = func.parent, self.plain.get(func.path)
+        if module.members.get(func.name) is func: del module.members[func.name]
+        if former: module.members[func.name] = former
+        if label: func.labels.add(label)
+        func.decorators, func.parent = [], home
+        home.members[func.name] = func
+
+    def words_for(self, parameter, words):
+        "What a parameter is: beside it, in the base class, by its class, by its name"
+        if parameter.name in words: return words[parameter.name]
+        for name in re.findall(r"[A-Z]\w+", str(parameter.annotation or "")):
+            known = self.classes.get(name)
+            if known is not None and known.docstring: return f"`{name}`: {known.docstring.value.splitlines()[0]}"
+        return COMMON.get(parameter.name, "")
+
+    def tell_function(self, func):
+        "Give a function its sections; what there was to say, and of which parameters there was nothing"
+        read, base = func.extra[READ], overridden(func)
+        words = (base.extra[READ]["words"] if base else {}) | read["words"]
+        value = func.docstring.value if func.docstring else base.docstring.value if base and base.docstring else ""
+        parameters = [p for p in func.parameters if p.name not in ("self", "cls")]
+        shown = [griffe.DocstringParameter(p.name, annotation=p.annotation, value=p.default,
+                                           description=self.words_for(p, words)) for p in parameters]
+        told = [griffe.DocstringSectionText(value)] if value else []
+        if any(p.description for p in shown): told.append(griffe.DocstringSectionParameters(shown))
+        if "return" in words:
+            returned = griffe.DocstringReturn("", annotation=func.returns, description=words["return"])
+            told.append(griffe.DocstringSectionReturns([returned]))
+        raised = [griffe.DocstringRaise(annotation=kind, description=MARKS.sub(r"\\\1", text))
+                  for kind, text in read["errors"]]
+        if raised: told.append(griffe.DocstringSectionRaises(raised))
+        tell(func, [*told, griffe.DocstringSectionText(read["cell"])])
+        return {"text": bool(value), "lacking": [p.name for p in shown if not p.description]}

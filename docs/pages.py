@@ -50,6 +50,7 @@ def at_home(path, text, page):
         target = os.path.normpath(Path(path).parent/match[1])
         target = HOME.get(target, target).replace(".ipynb", ".md")
         return f"]({os.path.relpath(target, Path(page).parent)}{match[2] or ''})"
+    text = re.sub(r"\]\((#[^)\s]+)\)", lambda match: f"]({match[1].lower()})", text)      # as titles are called here
     return LINK.sub(moved, text)
 
 
@@ -310,6 +311,20 @@ def write_pieces(folder):
         for slug, part in pieces(name): write(folder, Path(name).parent/f"{slug}.md", at_home(name, part, "howto/page.md"))
 
 
+def floors():
+    "The chapters on their floors, top first, from the notebook that holds them"
+    cells = nbformat.read(ROOT/"nbs/00a_reach.ipynb", 4).cells
+    source = next(part.source for part in cells if part.source.startswith("FLOORS = "))
+    stated = ast.literal_eval(ast.parse(source).body[0].value)
+    rows = [[" beside ".join(chapter or "*top level*" for chapter in floor), " / ".join(floor.values())] for floor in reversed(stated)]
+    return table(["chapter", "rooms, each importing only from those before it and from the floors below"], rows)
+
+
+def words():
+    "Names of parameters that mean the same everywhere"
+    return table(["name", "is"], [[f"`{name}`", about] for name, about in read_yaml(ROOT/"docs/words.yaml").items()])
+
+
 def files_page():
     "What each Step_N holds, as its own file says"
     parts = [(ROOT/f"Step_{n}/README.md").read_text(encoding="utf-8").replace("# Step", "## Step", 1) for n in range(1, 6)]
@@ -338,6 +353,8 @@ def main(folder):
     for _, _, notebooks in chapters:
         for name in notebooks: write_notebook(convert, name, pages)
     write_pieces(folder/"pieces")
+    write(folder/"pieces", "floors.md", floors())
+    write(folder/"pieces", "words.md", words())
     shown = [{chapter: [name.replace(".ipynb", ".md") for name in names]} for chapter, _, names in chapters]
     write(folder, "nav.json", json.dumps({"Book": shown, "Python": python_pages(pages)}))
 
