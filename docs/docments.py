@@ -93,6 +93,7 @@ class Docments(griffe.Extension):
 
     def on_function_instance(self, *, node, func, agent, **kwargs):
         "Read the words of a function, and remember where it belongs"
+        if agent.filepath.suffix != ".py": return           # a stub says less
         words = docments(source_of(node, agent.code))
         func.extra[READ] = {"words": words, "errors": errors_of(node), "cell": cell_of(node, agent.code)}
         self.functions.append(func)
@@ -107,6 +108,7 @@ class Docments(griffe.Extension):
 
     def on_class_instance(self, *, node, cls, agent, **kwargs):
         "Where a class stands"
+        if agent.filepath.suffix != ".py": return
         told = [griffe.DocstringSectionText(cls.docstring.value)] if cls.docstring else []
         tell(cls, [*told, griffe.DocstringSectionText(cell_of(node, agent.code))])
         self.classes[cls.name] = cls

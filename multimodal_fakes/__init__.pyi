@@ -245,6 +245,9 @@ class Detector:
     def judge_clips(self, samples, quality, seen=None, weights=None) -> np.ndarray:
         """Judge what was looked at; a video by its windows, where `aggregation` says so
 
+        samples: as for `judge`
+        quality: as for `judge`
+        seen: as for `judge`
         weights: as for `judge`
         return: (n, C) calibrated probabilities
         """

@@ -29,16 +29,24 @@ def docments(
 ) -> dict: # parameter, or `return` → its comment
     "The comments beside the parameters of a function"
     function = ast.parse(source).body[0]
-    arguments = [node for node in ast.walk(function.args) if isinstance(node, ast.arg)]
-    lines = {argument.lineno: argument.arg for argument in arguments}
+    lines = _arguments(function)
     last = function.returns and function.returns.end_lineno
     words:dict = {}
-    name = None
+    names = []
     for line, comment in _comments(source, function.body[0].lineno):
         is_return = line == last or source.splitlines()[line - 1].lstrip().startswith(")")
-        name = "return" if is_return else lines.get(line, name)
-        if name: words[name] = f"{words[name]} {comment}" if name in words else comment
+        names = ["return"] if is_return else lines.get(line, names)
+        for name in names: words[name] = f"{words[name]} {comment}" if name in words else comment
     return words
+
+def _arguments(function):
+    "line → names of the parameters in it; those beside `def` have no comments of their own"
+    a = function.args
+    lines:dict = {}
+    for argument in filter(None, [*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg]):
+        lines.setdefault(argument.lineno, []).append(argument.arg)
+    if function.lineno in lines: lines[function.lineno] = []
+    return lines
 
 def _comments(source, end):
     "(line, comment) above the first statement"
