@@ -95,7 +95,8 @@ class Docments(griffe.Extension):
         "Read the words of a function, and remember where it belongs"
         if agent.filepath.suffix != ".py": return           # a stub says less
         words = docments(source_of(node, agent.code))
-        func.extra[READ] = {"words": words, "errors": errors_of(node), "cell": cell_of(node, agent.code)}
+        func.extra[READ] = {"words": words, "errors": errors_of(node), "cell": cell_of(node, agent.code),
+                            "module": func.module.path}
         self.functions.append(func)
         patched = patched_class(node)
         if patched: self.patched.append((func, *patched))
@@ -128,22 +129,27 @@ class Docments(griffe.Extension):
         func.decorators, func.parent = [], home
         home.members[func.name] = func
 
-    def words_for(self, parameter, words):
-        "What a parameter is: beside it, in the base class, by its class, by its name"
+    def words_for(self, parameter, words, module):
+        "What a parameter is: beside it, in the base class, by its class, by its name in the module or anywhere"
         if parameter.name in words: return words[parameter.name]
         for name in re.findall(r"[A-Z]\w+", str(parameter.annotation or "")):
             known = self.classes.get(name)
             if known is not None and known.docstring: return f"`{name}`: {known.docstring.value.splitlines()[0]}"
-        return COMMON.get(parameter.name, "")
+        scopes = [scope for scope in COMMON if f"{module}.".startswith(f"multimodal_fakes.{scope}.")]
+        for scope in [*sorted(scopes, key=len, reverse=True), "everywhere"]:
+            if parameter.name in COMMON[scope]: return COMMON[scope][parameter.name]
+        return ""
 
     def tell_function(self, func):
         "Give a function its sections; what there was to say, and of which parameters there was nothing"
         read, base = func.extra[READ], overridden(func)
         words = (base.extra[READ]["words"] if base else {}) | read["words"]
-        value = func.docstring.value if func.docstring else base.docstring.value if base and base.docstring else ""
+        spoken = [f.docstring.value for f in (func, base) if f and f.docstring]
+        common = COMMON["methods"].get(func.name, "") if isinstance(func.parent, griffe.Class) else ""
+        value = next(iter(spoken), common)
         parameters = [p for p in func.parameters if p.name not in ("self", "cls")]
         shown = [griffe.DocstringParameter(p.name, annotation=p.annotation, value=p.default,
-                                           description=self.words_for(p, words)) for p in parameters]
+                                           description=self.words_for(p, words, read["module"])) for p in parameters]
         told = [griffe.DocstringSectionText(value)] if value else []
         if any(p.description for p in shown): told.append(griffe.DocstringSectionParameters(shown))
         if "return" in words:

@@ -322,7 +322,7 @@ def floors():
 
 def words():
     "Names of parameters that mean the same everywhere"
-    return table(["name", "is"], [[f"`{name}`", about] for name, about in read_yaml(ROOT/"docs/words.yaml").items()])
+    return table(["name", "is"], [[f"`{name}`", about] for name, about in read_yaml(ROOT/"docs/words.yaml")["everywhere"].items()])
 
 
 def files_page():
