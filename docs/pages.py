@@ -48,7 +48,7 @@ def at_home(path, text, page):
     "A text of the repository with links that lead where its targets stand in these pages"
     def moved(match):
         target = os.path.normpath(Path(path).parent/match[1])
-        target = HOME.get(target, target).replace(".ipynb", ".md")
+        target = HOME.get(target, target).removeprefix("docs/").replace(".ipynb", ".md")
         return f"]({os.path.relpath(target, Path(page).parent)}{match[2] or ''})"
     text = re.sub(r"\]\((#[^)\s]+)\)", lambda match: f"]({match[1].lower()})", text)      # as titles are called here
     return LINK.sub(moved, text)
@@ -101,8 +101,8 @@ def nested(model):
     return {name: part for name, part in found.items() if hasattr(part, "model_fields")}
 
 
-def settings(model, title, stated=None, depth=2):
-    "A heading and a table of what can be set, and of the settings inside"
+def settings(model, title, stated=None, depth=2, prefix=""):
+    "A heading and a table of what can be set, and of the settings inside, whose names begin with a prefix"
     words, inside = comments(model), nested(model)
     properties = model.model_json_schema()["properties"]
     rows = []
@@ -114,7 +114,7 @@ def settings(model, title, stated=None, depth=2):
     told = [f"{'#' * depth} {title}\n", f"{inspect.getdoc(model) or ''}\n"]
     if rows: told.append(table(["setting", "value", "may be", "what it means"], rows))
     for name, part in inside.items():
-        told.append(settings(part, f"{title}.{name}", (stated or {}).get(name), depth + 1))
+        told.append(settings(part, f"`{prefix}{name}`", (stated or {}).get(name), depth + 1, f"{prefix}{name}."))
     return "\n".join(told)
 
 
@@ -128,7 +128,7 @@ def params_page():
         values = stated.get(name, {})
         if name in ("expert", "tasks"): values = next(iter(values.values()), {})
         title = {"expert": "expert.<modality>", "tasks": "tasks.<task>"}.get(name, name)
-        told.append(settings(model, f"`{title}`", values))
+        told.append(settings(model, f"`{title}`", values, prefix=f"{title}."))
     return "\n".join(told)
 
 
@@ -252,6 +252,7 @@ def with_anchors(path, notebook):
         else: cells.append(nbformat.v4.new_markdown_cell(f'<a id="cell-{part.id}" class="cell"></a>'))
         cells.append(part)
     notebook.cells = cells
+    notebook.metadata.language_info = {"name": "python"}      # nbdev keeps none, and code would have no colours
     return notebook
 
 
