@@ -99,7 +99,7 @@ def wrong_page(path, parser, targets):
         if reason: yield f"{path.relative_to(ROOT)}: {' '.join(command)}: {reason}"
     if path.name == "tutorial.md" or not list(blocks(text)): return
     said = SAID.search(text)
-    if not said: yield f"{path.relative_to(ROOT)}: no line says what runs its commands (*Run by …*) or why none does (*Not run here: …*)"
+    if not said: yield f"{path.relative_to(ROOT)}: no line *Run by …* or *Not run here: why* beside its commands"
     elif said[1] == "Run by": yield from unrun(path, said[0], found)
 
 
@@ -108,7 +108,8 @@ def unrun(path, line, found):
     names = re.findall(r"\(([^)]+)\)", line)
     ran = "".join((path.parent/".."/name).with_suffix(".ipynb").read_text(encoding="utf-8") for name in names)
     for verb in {command[1] for command in found if command[0] == "mmfakes"}:
-        if not re.search(rf"mmfakes {verb}\b|\"{verb}\\?\"", ran): yield f"{path.relative_to(ROOT)}: mmfakes {verb} is not in {', '.join(names)}"
+        if re.search(rf"mmfakes {verb}\b|\"{verb}\\?\"", ran): continue
+        yield f"{path.relative_to(ROOT)}: mmfakes {verb} is not in {', '.join(names)}"
 
 
 def check_commands():
@@ -128,48 +129,65 @@ def links(text):
         for address in re.findall(r'\b(?:href|src)="([^"]*)"', rest): yield tag, html.unescape(address)
 
 
+def wrong_link(path, tag, address, anchors):
+    "What is against a link; none where it leads on, or to another site that a reader may open"
+    parts = urlsplit(address)
+    if parts.scheme in ("data", "mailto"): return None
+    if parts.scheme or parts.netloc: return None if tag == "a" else f"fetches {address}"
+    target = (path.parent/unquote(parts.path)).resolve() if parts.path else path
+    if target.is_dir(): target = target/"index.html"
+    if not target.exists(): return f"leads to {address}, which is not there"
+    named = unquote(parts.fragment)
+    if not named or target not in anchors or named in anchors[target] or named.startswith("__"): return None
+    return f"leads to {address}, where nothing is called so"
+
+
 def check_site():
-    "Links that lead nowhere, and what a page would fetch"
-    pages = {path: path.read_text(encoding="utf-8") for path in sorted(SITE.rglob("*.html"))}
+    "Links that lead nowhere, and what a page would fetch; 404.html begins at the root of a server, so it is left out"
+    files = [path for path in sorted(SITE.rglob("*.html")) if path.name != "404.html"]
+    pages = {path: path.read_text(encoding="utf-8") for path in files}
     anchors = {path: set(re.findall(r'\b(?:id|name)="([^"]+)"', text)) for path, text in pages.items()}
     said = set()
     for path, text in pages.items():
-        if path.name == "404.html": continue            # its addresses begin at the root of a server
-        for tag, address in links(text):
-            parts = urlsplit(address)
-            if parts.scheme in ("data", "mailto"): continue
-            if parts.scheme or parts.netloc:
-                fetched = tag != "a" and 'rel="canonical"' not in address
-                if fetched: said.add(f"{path.relative_to(SITE)} fetches {address}")
-                continue
-            target = (path.parent/unquote(parts.path)).resolve() if parts.path else path
-            if target.is_dir(): target = target/"index.html"
-            if not target.exists(): said.add(f"{path.relative_to(SITE)} leads to {address}, which is not there")
-            elif parts.fragment and target in anchors and unquote(parts.fragment) not in anchors[target] | {"__codelineno"}:
-                if not parts.fragment.startswith("__"): said.add(f"{path.relative_to(SITE)} leads to {address}, where nothing is called so")
+        reasons = {wrong_link(path, tag, address, anchors) for tag, address in links(text)} - {None}
+        said |= {f"{path.relative_to(SITE)} {reason}" for reason in reasons}
     print(f"site: {len(pages)} pages, {len(said)} links that lead nowhere or to a network")
     return sorted(said)
 
 
 # ---- public names
 
-def public(tree):
-    "(name, node) of what a module shows: functions, classes, their methods, constants; methods by `@patch` with their class"
-    shown = next((ast.literal_eval(node.value) for node in tree.body
-                  if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"), [])
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def shown_names(tree):
+    "What a module has in `__all__`"
     for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                for name in ast.walk(target):
-                    if isinstance(name, ast.Name) and name.id in shown: yield name.id, node
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef): continue
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def assigned(node):
+    "Names that an assignment of a module sets"
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+
+
+def public(tree):
+    "(name, node) of all that a module shows: constants, functions, classes and their methods, those by `@patch` too"
+    shown = shown_names(tree)
+    for node in tree.body:
         owner = patched(node)
-        if owner and not owner.startswith("_") and not node.name.startswith("_"): yield f"{owner}.{node.name}", node
-        if not owner and node.name in shown: yield node.name, node
-        if isinstance(node, ast.ClassDef) and node.name in shown:
-            for part in node.body:
-                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and not part.name.startswith("_"): yield f"{node.name}.{part.name}", part
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            yield from ((name, node) for name in assigned(node) if name in shown)
+        elif owner:
+            if "_" not in (owner[0], node.name[0]): yield f"{owner}.{node.name}", node
+        elif isinstance(node, FUNCTION | ast.ClassDef) and node.name in shown:
+            yield node.name, node
+            inside = node.body if isinstance(node, ast.ClassDef) else []
+            methods = [part for part in inside if isinstance(part, FUNCTION)]
+            yield from ((f"{node.name}.{part.name}", part) for part in methods if not part.name.startswith("_"))
 
 
 def patched(node):
@@ -186,7 +204,8 @@ def shares(names, told):
     counted = {
         "in the reference": sum(NOWHERE not in said for said in names.values()) / len(names),
         "of the functions with words": sum(told[name]["text"] for name in functions) / len(functions),
-        "of the functions with words for every parameter": sum(not told[name]["lacking"] for name in functions) / len(functions)}
+        "of the functions with words for every parameter":
+            sum(not told[name]["lacking"] for name in functions) / len(functions)}
     return counted, lacking
 
 
@@ -207,7 +226,8 @@ def check_names():
                 *(f"no words for {parameter}" for parameter in said["lacking"])]
     counted, lacking = shares(names, told)
     print(f"{len(names):,} public names: " + ", ".join(f"{share:.1%} {what}" for what, share in counted.items()))
-    return [f"public names {what}: {share:.1%}, {LEAST:.0%} at least" for what, share in counted.items() if share < LEAST], lacking
+    short = [what for what, share in counted.items() if share < LEAST]
+    return [f"public names {what}: {counted[what]:.1%}, {LEAST:.0%} at least" for what in short], lacking
 
 
 # ---- the tutorial

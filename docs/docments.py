@@ -1,4 +1,4 @@
-"""For griffe, which reads the library for the reference: what our notebooks write beside the code and not in docstrings.
+"""For griffe, which reads the library for the reference: what notebooks write beside code and not in docstrings.
 
 Words stand as comments beside parameters, fields and what is returned; methods come to their classes by `@patch`; an
 error is the text of its `raise`; each function lies in a cell of a notebook. None of it is run to be read.
@@ -116,7 +116,9 @@ class Docments(griffe.Extension):
 
     def on_package(self, *, pkg, loader, **kwargs):
         "Let patched functions be methods of their classes, then tell of each function what there is"
-        for func, name, label in self.patched: self.move(func, loader.modules_collection[func.parent.resolve(name)], label)
+        for func, name, label in self.patched:
+            home = loader.modules_collection[func.parent.resolve(name)]
+            self.move(func, home, label)
         told = {func.path: self.tell_function(func) for func in self.functions}
         TOLD.write_text(json.dumps(told), encoding="utf-8")
 

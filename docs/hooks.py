@@ -1,4 +1,4 @@
-"""For mkdocs: what pages.py made and files of the repository beside those of docs/; formulas and search without a network."""
+"""For mkdocs: what pages.py made and files of the repository; formulas and search without a network."""
 import html
 import json
 import re
@@ -10,7 +10,8 @@ from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = ROOT/"_docs/made"
-CARRIED = "conf/**/*.yaml", "conf/*.json", "deploy/**/*.yaml", "deploy/*.conf", "deploy/*.py", "README_files/*", "LICENSE"
+CARRIED = ("conf/**/*.yaml", "conf/*.json", "deploy/**/*.yaml", "deploy/*.conf", "deploy/*.py", "README_files/*",
+           "LICENSE")
 FETCHED, COPY = "https://unpkg.com/iframe-worker/shim", "assets/iframe-worker.js"
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 

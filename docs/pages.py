@@ -1,4 +1,4 @@
-"""The pages that nobody writes: settings, commands, HTTP, Python, files, and the notebooks of the book. Run by `make docs`.
+"""The pages that nobody writes: settings, commands, HTTP, Python, files, and the book. Run by `make docs`.
 
 `python docs/pages.py FOLDER` writes them, from the schemas, the parser, the service's document, the exported modules
 and the notebooks as they were saved; nothing is run or trained. mkdocs.yml lays them beside what stands in docs/.
@@ -108,7 +108,8 @@ def settings(model, title, stated=None, depth=2, prefix=""):
     rows = []
     for name, field in model.model_fields.items():
         if name in inside: continue
-        default = (stated or {}).get(name, None if field.is_required() else field.get_default(call_default_factory=True))
+        own = None if field.is_required() else field.get_default(call_default_factory=True)
+        default = (stated or {}).get(name, own)
         plain = code(default) if isinstance(default, str | int | float | list | dict | None) else ""
         rows.append([f"`{name}`", plain, kind(properties[name]), field.description or words.get(name, "")])
     told = [f"{'#' * depth} {title}\n", f"{inspect.getdoc(model) or ''}\n"]
@@ -121,9 +122,10 @@ def settings(model, title, stated=None, depth=2, prefix=""):
 def params_page():
     "params.yaml, section by section, with the values of the pilot"
     stated = read_yaml(ROOT/"params.yaml")
-    told = ["# params.yaml", "", "A section a stage. `value` is the pilot's, in `params.yaml`; a profile of `conf/profile` states "
-            "another. What a value may be is checked before the first stage runs, and all that is wrong is said at once.", ""]
-    told.append(settings(Whole, "The run as a whole", stated))
+    head = ("# params.yaml\n\nA section a stage. `value` is the pilot's, in `params.yaml`; a profile of `conf/profile` "
+            "states another. What a value may be is checked before the first stage runs, and all that is wrong is said "
+            "at once.\n")
+    told = [head, settings(Whole, "The run as a whole", stated)]
     for name, model in SECTIONS.items():
         values = stated.get(name, {})
         if name in ("expert", "tasks"): values = next(iter(values.values()), {})
@@ -132,10 +134,14 @@ def params_page():
     return "\n".join(told)
 
 
+def files_of(folder):
+    "Links to the files of a folder of conf"
+    return ", ".join(f"[{path.stem}](../{folder}/{path.name})" for path in sorted((ROOT/folder).glob("*.yaml")))
+
+
 def encoders_page():
     "Files of conf/encoder: what each modality takes"
-    there = ", ".join(f"[{path.stem}](../conf/encoder/{path.name})" for path in sorted((ROOT/"conf/encoder").glob("*.yaml")))
-    told = ["# Encoders: conf/encoder", "", f"One file an encoder. There are: {there}.", ""]
+    told = [f"# Encoders: conf/encoder\n\nOne file an encoder. There are: {files_of('conf/encoder')}.\n"]
     models = {}
     for modality, model in CONFS.items(): models.setdefault(model, []).append(modality)
     for model, modalities in models.items(): told.append(settings(model, " and ".join(modalities)))
@@ -144,14 +150,14 @@ def encoders_page():
 
 def conf_page(title, folder, model, words):
     "Files of one folder of conf"
-    there = ", ".join(f"[{path.stem}](../{folder}/{path.name})" for path in sorted((ROOT/folder).glob("*.yaml")))
-    return f"# {title}\n\n{words} There are: {there}.\n\n" + settings(model, "Keys of a file")
+    return f"# {title}\n\n{words} There are: {files_of(folder)}.\n\n" + settings(model, "Keys of a file")
 
 
 def serve_page():
     "conf/serve.yaml"
-    words = "Settings of `mmfakes serve`, in [conf/serve.yaml](../conf/serve.yaml) with their defaults; `--conf` reads another file.\n"
-    return f"# conf/serve.yaml\n\n{words}\n" + settings(ServeConf, "serve")
+    head = ("# conf/serve.yaml\n\nSettings of `mmfakes serve`, in [conf/serve.yaml](../conf/serve.yaml) with their "
+            "defaults; `--conf` reads another file.\n\n")
+    return head + settings(ServeConf, "All of it")
 
 
 # ---- commands
@@ -161,10 +167,11 @@ def options(verb):
     rows = []
     for action in verb._actions:
         if isinstance(action, argparse._HelpAction): continue
-        names = ", ".join(f"`{name}`" for name in action.option_strings) or f"`{action.metavar or action.dest}`"
-        takes = "" if action.nargs == 0 else ", ".join(f"`{c}`" for c in action.choices or []) or f"`{action.metavar or action.dest}`"
+        value = f"`{action.metavar or action.dest}`"
+        names = ", ".join(f"`{name}`" for name in action.option_strings)
+        takes = ", ".join(f"`{choice}`" for choice in action.choices or []) or value
         about = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
-        rows.append([names, takes if action.option_strings else "", about])
+        rows.append([names or value, takes if names and action.nargs != 0 else "", about])
     return table(["argument", "takes", "what it means"], rows)
 
 
@@ -174,13 +181,18 @@ def verbs():
     return next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
 
 
+def as_text(words):
+    "Words as they stand in a terminal"
+    return f"```text\n{words.strip()}\n```\n"
+
+
 def cli_page():
     "Every verb of mmfakes"
     told = ["# mmfakes", "", "Exit status: 0, 1 on an error, 2 where the command was not understood. "
             "`mmfakes VERB --help` says the same in a terminal.", ""]
     for name, verb in verbs().items():
-        told += [f"## mmfakes {name}", "", verb.description or "", "", "```text", verb.format_usage().strip(), "```", "", options(verb)]
-        if verb.epilog: told += ["```text", textwrap.dedent(verb.epilog).strip(), "```", ""]
+        told += [f"## mmfakes {name}", "", verb.description or "", "", as_text(verb.format_usage()), options(verb)]
+        if verb.epilog: told.append(as_text(textwrap.dedent(verb.epilog)))
     return "\n".join(told)
 
 
@@ -198,14 +210,16 @@ def fields(schema, components):
 def operation(method, path, asked, components):
     "One way to ask the service"
     told = [f"## {method.upper()} {path}", "", asked.get("description", ""), ""]
-    parameters = [[f"`{p['name']}`", p["in"], kind(p.get("schema", {})), p.get("description", "")] for p in asked.get("parameters", [])]
+    parameters = [[f"`{p['name']}`", p["in"], kind(p.get("schema", {})), p.get("description", "")]
+                  for p in asked.get("parameters", [])]
     if parameters: told.append(table(["parameter", "in", "may be", "what it means"], parameters))
     for content, body in asked.get("requestBody", {}).get("content", {}).items():
         told += [f"Body, `{content}`:", "", fields(body.get("schema", {}), components)]
     answers = []
     for status, answer in asked["responses"].items():
         bodies = [kind(body["schema"]) for body in answer.get("content", {}).values() if "schema" in body]
-        answers.append([status, answer.get("description", ""), ", ".join(f"`{body}`" for body in bodies if body != "anything")])
+        named = ", ".join(f"`{body}`" for body in bodies if body != "anything")
+        answers.append([status, answer.get("description", ""), named])
     return "\n".join([*told, table(["status", "when", "body"], answers)])
 
 
@@ -214,8 +228,8 @@ def http_page():
     conf = ServeConf()
     document = make_app(conf, Engine(conf.engine, folders={})).openapi()
     components = document["components"]["schemas"]
-    told = ["# HTTP", "", document["info"].get("description", ""), "", "A service that runs says the same at `/docs`, and as "
-            "OpenAPI at `/openapi.json`.", ""]
+    told = [f"# HTTP\n\n{document['info']['description']}\n\nA service that runs says the same at `/docs`, and as "
+            "OpenAPI at `/openapi.json`.\n"]
     for path, methods in document["paths"].items():
         told += [operation(method, path, asked, components) for method, asked in methods.items()]
     told += ["## Bodies", ""]
@@ -227,12 +241,13 @@ def http_page():
 # ---- the book, and what was exported from it
 
 def book():
-    "(chapter, what it is about, notebooks) in the order of the README"
+    "(chapter, notebooks) in the order of the README"
     chapters = []
     for line in (ROOT/"README.md").read_text(encoding="utf-8").splitlines():
-        chapter, notebook = re.match(r"\| \*\*(\w+)\*\* \| \*(.+)\* \|", line), re.match(r"\| \[\w+\]\((nbs/\S+)\) \|", line)
-        if chapter: chapters.append((chapter[1], chapter[2], []))
-        if notebook: chapters[-1][2].append(notebook[1])
+        chapter = re.match(r"\| \*\*(\w+)\*\* \|", line)
+        notebook = re.match(r"\| \[\w+\]\((nbs/\S+)\) \|", line)
+        if chapter: chapters.append((chapter[1], []))
+        if notebook: chapters[-1][1].append(notebook[1])
     return chapters
 
 
@@ -286,11 +301,12 @@ def module_of(name):
 def python_pages(folder):
     "A page a module, which mkdocstrings fills"
     nav = {}
-    for chapter, about, notebooks in book():
+    for chapter, notebooks in book():
         for name in notebooks:
             module = module_of(name)
             if not module: continue
-            words = f"# {module}\n\n[The notebook](../../{name.replace('.ipynb', '.md')})\n\n::: multimodal_fakes.{module}\n"
+            notebook = Path("../..")/Path(name).with_suffix(".md")
+            words = f"# {module}\n\n[The notebook]({notebook})\n\n::: multimodal_fakes.{module}\n"
             write(folder, f"reference/python/{module}.md", words)
             nav.setdefault(chapter, []).append({module: f"reference/python/{module}.md"})
     return [{chapter: pages} for chapter, pages in nav.items()]
@@ -309,7 +325,8 @@ def pieces(name):
 def write_pieces(folder):
     "What guides quote instead of saying it once more, with links as they are from a folder of pages"
     for name in ("README.md", "deploy/README.md"):
-        for slug, part in pieces(name): write(folder, Path(name).parent/f"{slug}.md", at_home(name, part, "howto/page.md"))
+        for slug, part in pieces(name):
+            write(folder, Path(name).parent/f"{slug}.md", at_home(name, part, "howto/page.md"))
 
 
 def floors():
@@ -317,20 +334,24 @@ def floors():
     cells = nbformat.read(ROOT/"nbs/00a_reach.ipynb", 4).cells
     source = next(part.source for part in cells if part.source.startswith("FLOORS = "))
     stated = ast.literal_eval(ast.parse(source).body[0].value)
-    rows = [[" beside ".join(chapter or "*top level*" for chapter in floor), " / ".join(floor.values())] for floor in reversed(stated)]
+    rows = []
+    for floor in reversed(stated):
+        chapters = " beside ".join(chapter or "*top level*" for chapter in floor)
+        rows.append([chapters, " / ".join(floor.values())])
     return table(["chapter", "rooms, each importing only from those before it and from the floors below"], rows)
 
 
 def words():
     "Names of parameters that mean the same everywhere"
-    return table(["name", "is"], [[f"`{name}`", about] for name, about in read_yaml(ROOT/"docs/words.yaml")["everywhere"].items()])
+    everywhere = read_yaml(ROOT/"docs/words.yaml")["everywhere"]
+    return table(["name", "is"], [[f"`{name}`", about] for name, about in everywhere.items()])
 
 
 def files_page():
     "What each Step_N holds, as its own file says"
-    parts = [(ROOT/f"Step_{n}/README.md").read_text(encoding="utf-8").replace("# Step", "## Step", 1) for n in range(1, 6)]
-    head = "# Files\n\nWhat a run writes, stage by stage. `runs/<profile>` has the same folders where a profile was run.\n"
-    return "\n".join([head, *parts])
+    parts = [(ROOT/f"Step_{n}/README.md").read_text(encoding="utf-8") for n in range(1, 6)]
+    head = "# Files\n\nWhat a run writes, stage by stage; a profile's in `runs/<profile>`, with the same folders.\n"
+    return "\n".join([head, *(f"#{part}" for part in parts)])
 
 
 def main(folder):
@@ -351,12 +372,12 @@ def main(folder):
     for name in ("deploy/README.md", "deploy/LICENCES.md", "CONTRIBUTING.md", "CHANGELOG.md"):
         write(pages, name, at_home(name, (ROOT/name).read_text(encoding="utf-8"), name))
     convert, chapters = exporter(), book()
-    for _, _, notebooks in chapters:
+    for _, notebooks in chapters:
         for name in notebooks: write_notebook(convert, name, pages)
     write_pieces(folder/"pieces")
     write(folder/"pieces", "floors.md", floors())
     write(folder/"pieces", "words.md", words())
-    shown = [{chapter: [name.replace(".ipynb", ".md") for name in names]} for chapter, _, names in chapters]
+    shown = [{chapter: [name.replace(".ipynb", ".md") for name in names]} for chapter, names in chapters]
     write(folder, "nav.json", json.dumps({"Book": shown, "Python": python_pages(pages)}))
 
 
