@@ -134,7 +134,7 @@ MKDOCS = NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(VENV)/docs/bin/mkdocs
 
 docs: setup-docs  ## the documents as pages that need no network, checked: _docs/site
 	@$(DOCS_MADE) && python docs/check.py commands
-	@$(MKDOCS) build --strict --quiet && python docs/check.py site
+	@$(MKDOCS) build --strict && python docs/check.py site
 	@echo "open _docs/site/index.html"
 
 docs-serve: setup-docs  ## the documents while they are written, on http://127.0.0.1:8009

@@ -34,7 +34,7 @@ def cell_of(node, code):
     before = [at for at in cells(code) if at[0] < node.lineno]
     if not before: return ""            # a file that no notebook wrote
     _, notebook, cell = before[-1]
-    return f'[Source: {notebook.split("/")[-1]}]({BOOK}/{notebook}.html#cell-{cell}){{ .source }}'
+    return f'[Source: {notebook.split("/")[-1]}]({BOOK}/{notebook}.md#cell-{cell}){{ .source }}'
 
 
 def words_of(message):
