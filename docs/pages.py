@@ -246,7 +246,7 @@ def book():
     for line in (ROOT/"README.md").read_text(encoding="utf-8").splitlines():
         chapter = re.match(r"\| \*\*(\w+)\*\* \|", line)
         notebook = re.match(r"\| \[\w+\]\((nbs/\S+)\) \|", line)
-        if chapter: chapters.append((chapter[1], []))
+        if chapter: chapters.append((chapter[1].replace("nbs", "ground"), []))
         if notebook: chapters[-1][1].append(notebook[1])
     return chapters
 
