@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pages import verbs
+
 from multimodal_fakes import cli
 from multimodal_fakes.reach import library
 
@@ -28,6 +30,7 @@ INDENTED = re.compile(r"(?:^ {4}\S.*\n)+(?:(?:^ {4}.*)?\n)*", re.M)
 SAID = re.compile(r"^\*(Run by|Not run here)\b.*$", re.M)
 PIECE = re.compile(r'^--8<-- "(.+)"$', re.M)
 NOWHERE = "not in the reference"
+OWN = "README.md", "CONTRIBUTING.md", "deploy/README.md"
 LEAST = 0.95         # of the public names: in the reference, with words, with words for each parameter
 
 
@@ -70,7 +73,6 @@ def refusal(command, parser, targets):
         named = [word for word in words if "=" not in word and not word.startswith("-")]
         wrong = [word for word in named if word not in targets]
         return f"make has no target {wrong[0]}" if wrong else None
-    if any("…" in word or word.isupper() for word in words[:1]): return None       # `mmfakes VERB --help`
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()): parser.parse_args(words)
@@ -84,20 +86,28 @@ def spans(text):
     return re.findall(r"(?<!`)`((?:mmfakes|make) [^`\n]+)`(?!`)", text)
 
 
-def is_mention(command):
-    "Whether a sentence names a verb, or one of its options, rather than a command that could be typed"
-    return len(command) <= 3 and "=" not in "".join(command) or "…" in command
+def unknown(command, parser, targets):
+    "What is against a command that a sentence may name in part, such as a verb and one of its options"
+    program, *words = command
+    is_whole = program == "make" or len(words) > 2 and "…" not in words
+    if is_whole: return refusal(command, parser, targets)
+    if not words or words[0].isupper() or words[0].startswith("-"): return None     # `mmfakes VERB --help`
+    verb = verbs().get(words[0])
+    if verb is None: return f"there is no verb {words[0]}"
+    wrong = [word for word in words if word.startswith("--") and word not in verb._option_string_actions]
+    return f"{words[0]} has no option {wrong[0]}" if wrong else None
 
 
 def wrong_page(path, parser, targets):
     "All that is against the commands of a page"
     text = expanded(path.read_text(encoding="utf-8"))
     found = [command for block in blocks(text) for command in commands(block)]
-    in_words = [command for span in spans(text) for command in commands(span) if not is_mention(command)]
-    for command in [*found, *in_words]:
-        reason = refusal(command, parser, targets)
+    in_words = [command for span in spans(text) for command in commands(span)]
+    reasons = [(command, refusal(command, parser, targets)) for command in found]
+    reasons += [(command, unknown(command, parser, targets)) for command in in_words]
+    for command, reason in reasons:
         if reason: yield f"{path.relative_to(ROOT)}: {' '.join(command)}: {reason}"
-    if path.name == "tutorial.md" or not list(blocks(text)): return
+    if path.parent == DOCS or DOCS not in path.parents or not list(blocks(text)): return
     said = SAID.search(text)
     if not said: yield f"{path.relative_to(ROOT)}: no line *Run by …* or *Not run here: why* beside its commands"
     elif said[1] == "Run by": yield from unrun(path, said[0], found)
@@ -113,9 +123,9 @@ def unrun(path, line, found):
 
 
 def check_commands():
-    "Every page that a person wrote"
+    "Every page that a person wrote, and the repository's own"
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT/"Makefile").read_text(encoding="utf-8"), re.M))
-    parser, pages = cli.make_parser(), sorted(DOCS.rglob("*.md"))
+    parser, pages = cli.make_parser(), [*sorted(DOCS.rglob("*.md")), *(ROOT/name for name in OWN)]
     said = [line for path in pages for line in wrong_page(path, parser, targets)]
     print(f"commands of {len(pages)} pages: {len(said)} that cannot be typed, or that nothing runs")
     return said
