@@ -29,7 +29,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 export ORT_DISABLE_TELEMETRY = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-bench export settings pilot run quick app own compare plots test matrix check check-notebooks check-code check-files check-settings lock lock-cpu lock-bench lab readme book bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-proxy deploy-rehearse clean
+.PHONY: help setup setup-bench setup-docs export settings pilot run quick app tutorial compare plots test matrix check check-notebooks check-code check-files check-settings lock lock-cpu lock-bench lock-docs lab readme book docs docs-serve bench bench-gpu bench-serve deploy-lock deploy-licences deploy-lint deploy-proxy deploy-rehearse clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,13 @@ $(VENV)/.ready-bench: $(VENV)/.ready bench/requirements.lock
 	@touch $@
 
 setup-bench: $(VENV)/.ready-bench
+
+$(VENV)/docs/.ready: docs/requirements.lock | $(VENV)/bin/uv
+	$(VENV)/bin/uv venv --quiet --clear --python $(VENV)/bin/python $(VENV)/docs
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/docs/bin/python --no-deps --require-hashes -r docs/requirements.lock
+	@touch $@
+
+setup-docs: setup $(VENV)/docs/.ready
 
 export: setup  ## notebooks to library
 	@nbdev_export
@@ -84,9 +91,8 @@ quick: export  ## one detector, of the pilot's headlines, in a few minutes: runs
 app: setup  ## the page, http://127.0.0.1:8501: judge posts with the detectors of models/, or with the one of `make quick`
 	@work=.; ls models/*/detector.json >/dev/null 2>&1 || work=runs/headlines; exec mmfakes app --project $$work
 
-own: export  ## the README's example of one's own data: runs/own
-	@python -m multimodal_fakes.pilots.postcards Datasets
-	@work=$$(python -m multimodal_fakes.line workspace own Datasets) && $(IN_WORK)
+tutorial: export  ## what docs/tutorial.md lets one type, from 500 postcards to a served detector: runs/own
+	@python docs/check.py tutorial
 
 COLUMNS_APART = ^(Created$$|Step_|models/|conf/|conf\.|facts\.|Datasets|(scan|prepare|ocr|shard|facts|expert|fusion|calibrate|report|export|robustness|search)$$)
 
@@ -110,7 +116,7 @@ check-notebooks: setup
 	@nbdev_clean && nbdev_export && git diff --exit-code -- nbs multimodal_fakes
 
 check-code: setup
-	@ruff check nbs multimodal_fakes bench deploy .ci
+	@ruff check nbs multimodal_fakes bench deploy docs .ci
 	@mypy
 	@python .ci/house.py
 
@@ -125,6 +131,18 @@ lab: setup  ## JupyterLab on this project; it prints its address
 
 readme: setup  ## README.md from nbs/index.ipynb
 	@bash -c 'cd nbs && jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir .. --output README index.ipynb'
+
+DOCS_MADE = python docs/pages.py _docs/made
+MKDOCS = NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(VENV)/docs/bin/mkdocs
+
+docs: setup-docs  ## the documents as pages that need no network, checked: _docs/site
+	@$(DOCS_MADE) && python docs/check.py commands
+	@$(MKDOCS) build --strict && python docs/check.py site
+	@echo "open _docs/site/index.html"
+
+docs-serve: setup-docs  ## the documents while they are written, on http://127.0.0.1:8009
+	@$(DOCS_MADE)
+	@$(MKDOCS) serve --dev-addr 127.0.0.1:8009
 
 book: setup  ## run every notebook by hand, as it were, and keep its pictures
 	jupyter nbconvert --log-level=WARN --to notebook --execute --inplace nbs/[0-9]*.ipynb nbs/*/[0-9]*.ipynb
@@ -150,6 +168,9 @@ lock-cpu: | $(VENV)/bin/uv  ## the same versions with torch for CPUs alone, from
 
 requirements-cpu-torch.lock:      # where nobody has made it yet
 	@$(MAKE) --no-print-directory lock-cpu
+
+lock-docs: | $(VENV)/bin/uv  ## versions of what builds the documents, from requirements.lock
+	$(COMPILE) docs/requirements.in --constraint requirements.lock --universal -o docs/requirements.lock
 
 lock-bench: | $(VENV)/bin/uv  ## versions of the benches, from requirements.lock
 	$(COMPILE) bench/requirements.in --constraint requirements.lock --override bench/overrides.txt --universal -o bench/requirements.lock
@@ -200,5 +221,5 @@ deploy-rehearse: setup  ## build an image step by step and run it, without Docke
 	python deploy/rehearse.py deploy/Dockerfile.$(IMAGE) --models $(MODELS) --scratch $(REHEARSAL) $(REHEARSE)
 
 clean:  ## remove the environment, scratch, caches and results, not Datasets
-	rm -rf $(VENV) _scratch .cache runs
+	rm -rf $(VENV) _scratch _docs .cache runs
 	git clean -fdXq Step_1 Step_2 Step_3 Step_4 Step_5 models

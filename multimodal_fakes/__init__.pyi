@@ -74,7 +74,7 @@ class Detector:
     def device(self) -> str:
         """Where its networks compute
 
-        self: cpu, cuda:0, mps
+        return: cpu, cuda:0, mps
         """
 
     @property
@@ -88,7 +88,7 @@ class Detector:
     def name(self) -> str:
         """Task, number of the release if it is one, encoders, what ships
 
-        self: `fake_news 3 · distilbert+efficientnet_b0 · aligned`
+        return: `fake_news 3 · distilbert+efficientnet_b0 · aligned`
         """
 
     def save_pretrained(self, save_directory, *, repo_id: str | None=None, push_to_hub: bool=False, **push_to_hub_kwargs):
@@ -96,7 +96,8 @@ class Detector:
 
         save_directory: made; it may be there if it is empty
         repo_id: on the Hub, the name of the folder if none
-        push_to_hub: as well of `push_to_hub`
+        push_to_hub: as well
+        push_to_hub_kwargs: of `push_to_hub`
         return: what `push_to_hub` returns, or none
         """
 
@@ -110,7 +111,8 @@ class Detector:
         branch: main if none
         create_pr: as a pull request
         number: of the release
-        slim: without weights that torch alone opens allow_patterns, ignore_patterns, delete_patterns
+        slim: without weights that torch alone opens
+        patterns: allow_patterns, ignore_patterns, delete_patterns
         return: address of the commit
         """
 
@@ -123,7 +125,8 @@ class Detector:
         token: the one that `hf auth login` kept if none
         cache_dir: of the Hub's client
         local_files_only: nothing is fetched
-        revision: branch, tag or commit, main if none of `load`: runtime, threads, urls, device
+        revision: branch, tag or commit, main if none
+        model_kwargs: of `load`: runtime, threads, urls, device
         """
 
     def looks_at(self, part: str) -> bool:
@@ -243,6 +246,9 @@ class Detector:
     def judge_clips(self, samples, quality, seen=None, weights=None) -> np.ndarray:
         """Judge what was looked at; a video by its windows, where `aggregation` says so
 
+        samples: as for `judge`
+        quality: as for `judge`
+        seen: as for `judge`
         weights: as for `judge`
         return: (n, C) calibrated probabilities
         """

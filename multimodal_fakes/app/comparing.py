@@ -35,11 +35,10 @@ from ..figures import subplots
 from ..metrics import class_names, truth
 from ..record import split_text_field
 from ..reports.page import picture, thumbnail
-from ..trust.decisions import of_thousand
 from ..texts import in_markdown, visible
 from ..track.windows import Estimate, estimate
 from ..trust.calibrate import groups_of, positive_index, read_predictions, seen_rows
-from ..trust.decisions import Unreachable, threshold_for
+from ..trust.decisions import Unreachable, of_thousand, threshold_for
 
 # %% ../../nbs/app/09d_comparing.ipynb #bd3ff5bd
 class Tested(NamedTuple):
