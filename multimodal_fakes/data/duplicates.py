@@ -116,7 +116,8 @@ def _links(n, rounds, near_of):
     "Links among n items: of the buckets of each round, as `near_of(bucket)` says who is near"
     links, part = np.empty((0, 2), int), np.arange(n)
     for buckets in rounds:
-        new = [link for bucket in buckets for link in _links_within(bucket, part[bucket], near_of)]
+        new:list = []
+        for bucket in buckets: new += _links_within(bucket, part[bucket], near_of)
         links = np.concatenate([links, np.array(new, int).reshape(-1, 2)])
         part = _clusters(n, links)
     return links
