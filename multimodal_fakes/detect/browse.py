@@ -24,7 +24,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 
-from ..core import FakesError, nearest, patch, read_json, root
+from ..core import FakesError, nearest, patch, read_json, read_yaml, root
 from ..data.corrections import UNCLEAR, Correction, read_corrections, set_correction
 from .show import is_unpleasant, picture_html, veiled
 from ..media import open_image
@@ -321,10 +321,15 @@ def advice_on(
     home,       # project
     datasets,   # names
     table,      # file of corrections
-) -> str: # empty where each of them names the table
-    "What is to be written so that preparation takes a table"
-    name = os.path.relpath(table, home)
-    lack = [d for d in datasets if load_dataset_conf(d, Path(home)/"conf/dataset").corrections != name]
-    if not lack: return ""
+) -> str: # empty where each of them names the table, and the splits are kept
+    "What is to be written so that preparation takes a table, and posts stay in their splits"
+    home, name, advice = Path(home), os.path.relpath(table, home), []
+    lack = [d for d in datasets if load_dataset_conf(d, home/"conf/dataset").corrections != name]
     files = " and ".join(f"conf/dataset/{d}.yaml" for d in lack)
-    return f"Preparation takes these corrections once {files} has the line `corrections: {name}`."
+    if lack: advice.append(f"Preparation takes these corrections once {files} has the line `corrections: {name}`.")
+    is_kept = (read_yaml(home/"params.yaml").get("shard") or {}).get("keep")
+    if not is_kept: advice.append(_KEEP.format(Path(name).parent/"splits.json"))
+    return " ".join(advice)
+
+_KEEP = ("Splits that are made here follow the labels: before the next run copy Step_3/splits.json to {0}, and write "
+         "`keep: {0}` below `shard` in params.yaml, or many posts change their split.")
