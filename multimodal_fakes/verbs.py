@@ -258,7 +258,7 @@ def train(args):
 # %% ../nbs/10b_verbs.ipynb #327bfcde
 def _debug(**where):
     "A debug run"
-    from multimodal_fakes.debug import debug_run
+    from multimodal_fakes.training.debug import debug_run
     debug_run(**where)
 
 def _print_profiles(names):
