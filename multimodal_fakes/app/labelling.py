@@ -554,8 +554,8 @@ def _bring(project):
     file = st.session_state["label_file"]
     if file: st.session_state["label_queue"] = bring_queue(file.getvalue(), file.name, project)
 
-# %% ../../nbs/app/09c_labelling.ipynb #172fd641
-AGAIN = 30      # seconds, after which the labels of all are read anew
+# %% ../../nbs/app/09c_labelling.ipynb #02ada325
+AGAIN = {"label": 300, "differ": 10}      # view → seconds after which the labels of all are read anew: half a second
 
 def show_labelling(
     place:Place,
@@ -571,10 +571,10 @@ def show_labelling(
 def _sit(place, sitting, content):
     "What a labeller sees; a key runs this part of the page alone"
     try:
-        if time.time() - sitting.looked > AGAIN: sitting.look()
         views = {"label": say("Label"), "differ": say("Where we differ")}
         shown = dict(format_func=views.get, horizontal=True, label_visibility="collapsed", key="label_view")
         view = st.radio(say("View"), list(views), **shown)
+        if time.time() - sitting.looked > AGAIN[view]: sitting.look()
         left, right = st.columns([2, 1], gap="medium")
         with left: (_label if view == "label" else _differ)(sitting, content)
         with right: _beside(place, sitting)
