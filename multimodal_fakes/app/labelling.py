@@ -167,8 +167,8 @@ def give(self:Sitting,
 def _check_there(self:Sitting):
     "A file that is open may be written to when its name is gone, and is lost when it is closed"
     address = store_url(self.history.conf.url)
-    is_file = address.get_backend_name() == "sqlite"
-    if is_file and not Path(address.database).exists():
+    file = address.database if address.get_backend_name() == "sqlite" else None
+    if file and not Path(file).exists():
         raise FakesError("The history is gone: what is said now would be lost. Put its file back.")
 
 @patch
