@@ -167,8 +167,8 @@ def give(self:Sitting,
 def _check_there(self:Sitting):
     "A file that is open may be written to when its name is gone, and is lost when it is closed"
     address = store_url(self.history.conf.url)
-    is_file = address.get_backend_name() == "sqlite"
-    if is_file and not Path(address.database).exists():
+    file = address.database if address.get_backend_name() == "sqlite" else None
+    if file and not Path(file).exists():
         raise FakesError("The history is gone: what is said now would be lost. Put its file back.")
 
 @patch
@@ -407,7 +407,7 @@ def _send(send, id, label):
     said = label if isinstance(label, str) else ", ".join(label)
     st.session_state["label_said"] = said or say("none of them")
 
-# %% ../../nbs/app/09c_labelling.ipynb #1169ea87
+# %% ../../nbs/app/09c_labelling.ipynb #84cd0638
 def _label(sitting, content):
     "The post to label now"
     row = sitting.next_post(of=_only_disputed(sitting))
@@ -425,8 +425,11 @@ def _label(sitting, content):
 def _only_disputed(sitting):
     "Ids of posts on which others differ, if only those are asked for"
     disputed = sitting.disputed()
-    words = say("Only posts on which two others differ ({n})", n=len(disputed))
-    return disputed if disputed and st.toggle(words, key="only_disputed") else None
+    if not disputed: return None
+    only = st.session_state.get("only_disputed", False)
+    words = say("All posts") if only else say("Only posts on which two others differ ({n})", n=len(disputed))
+    st.button(words, shortcut="Shift+O", key="dispute", on_click=_set, args=("only_disputed", not only))
+    return disputed if only else None
 
 def _undo(sitting):
     done = sitting.undo()
@@ -554,8 +557,8 @@ def _bring(project):
     file = st.session_state["label_file"]
     if file: st.session_state["label_queue"] = bring_queue(file.getvalue(), file.name, project)
 
-# %% ../../nbs/app/09c_labelling.ipynb #172fd641
-AGAIN = 30      # seconds, after which the labels of all are read anew
+# %% ../../nbs/app/09c_labelling.ipynb #48e69539
+AGAIN = {"label": 300, "differ": 10}      # view → seconds after which the labels of all are read anew: half a second
 
 def show_labelling(
     place:Place,
@@ -571,10 +574,10 @@ def show_labelling(
 def _sit(place, sitting, content):
     "What a labeller sees; a key runs this part of the page alone"
     try:
-        if time.time() - sitting.looked > AGAIN: sitting.look()
-        views = {"label": say("Label"), "differ": say("Where we differ")}
-        shown = dict(format_func=views.get, horizontal=True, label_visibility="collapsed", key="label_view")
-        view = st.radio(say("View"), list(views), **shown)
+        view = st.session_state.get("label_view", "label")
+        words, other = (say("Where we differ"), "differ") if view == "label" else (say("Back to labelling"), "label")
+        st.button(words, shortcut="Shift+D", key="view", on_click=_set, args=("label_view", other))
+        if time.time() - sitting.looked > AGAIN[view]: sitting.look()
         left, right = st.columns([2, 1], gap="medium")
         with left: (_label if view == "label" else _differ)(sitting, content)
         with right: _beside(place, sitting)

@@ -144,8 +144,8 @@ _LABELLING = {
     "{n} labels an hour, pauses left out": "{n} étiquettes par heure, pauses exclues", "Guidelines": "Consignes",
     "Write them into conf/guidelines/{task}.md of the project.":
         "Écrivez-les dans conf/guidelines/{task}.md du projet.",
-    "Another queue, or another name": "Une autre file, ou un autre nom", "View": "Vue", "Label": "Étiqueter",
-    "Where we differ": "Nos divergences",
+    "Another queue, or another name": "Une autre file, ou un autre nom", "All posts": "Toutes les publications",
+    "Back to labelling": "Retour à l'étiquetage", "Where we differ": "Nos divergences",
     "Write your name: each label stands under the name of who gave it.":
         "Écrivez votre nom : chaque étiquette porte le nom de qui l'a donnée.",
     "There is no queue yet. Make one, or bring one.":
