@@ -8,6 +8,12 @@ __all__ = ['TOGETHER', 'KINDS', 'ACROSS', 'WISHES', 'MOST', 'SIDE', 'SHOWN', 'SH
            'Post', 'split_asked', 'table_asked', 'Compared', 'compare', 'differing', 'verdict', 'as_written',
            'show_comparing', 'detectors_in', 'show_threshold', 'tell_table', 'show_two', 'forget']
 
+# %% ../../nbs/app/09d_comparing.ipynb #6a7e8dfa
+from ..core import need
+
+# %% ../../nbs/app/09d_comparing.ipynb #1028d056
+need("streamlit", "app", "The page")      # a sentence in place of a traceback
+
 # %% ../../nbs/app/09d_comparing.ipynb #236fd0fe
 import tempfile
 from collections.abc import Callable

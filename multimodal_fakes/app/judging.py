@@ -7,6 +7,12 @@ __all__ = ['MOST_KNOWN', 'named', 'listed', 'thinks', 'how_sure', 'at_threshold'
            'reasons_for_a_person', 'shares', 'loudest', 'bars', 'marked', 'framed', 'closeness', 'similar', 'posts_of',
            'Judged', 'judged', 'show_judging', 'is_vile']
 
+# %% ../../nbs/app/09b_judging.ipynb #4a3bc276
+from ..core import need
+
+# %% ../../nbs/app/09b_judging.ipynb #6f453fca
+need("streamlit", "app", "The page")      # a sentence in place of a traceback
+
 # %% ../../nbs/app/09b_judging.ipynb #016b223d
 import html
 import io

@@ -6,6 +6,12 @@
 __all__ = ['QUEUES', 'LOOKED_AT', 'PAUSE', 'SETTLED', 'TALL', 'KEYS', 'AGAIN', 'queues_in', 'make_queue', 'bring_queue',
            'Sitting', 'begin', 'pace', 'Progress', 'Disagreement', 'guidelines', 'show_labelling']
 
+# %% ../../nbs/app/09c_labelling.ipynb #3bfb3756
+from ..core import need
+
+# %% ../../nbs/app/09c_labelling.ipynb #95370eb2
+need("streamlit", "app", "The page")      # a sentence in place of a traceback
+
 # %% ../../nbs/app/09c_labelling.ipynb #25a3e0f7
 import os
 import re

@@ -6,6 +6,12 @@
 __all__ = ['TABS', 'ICONS', 'STYLE', 'titles', 'show_tab', 'show_page', 'check_page', 'check_port', 'streamlit_options', 'main',
            'serve_page']
 
+# %% ../../nbs/app/09f_page.ipynb #6fca7eba
+from ..core import need
+
+# %% ../../nbs/app/09f_page.ipynb #493b32fc
+need("streamlit", "app", "The page")      # a sentence in place of a traceback
+
 # %% ../../nbs/app/09f_page.ipynb #ba17eb31
 import importlib
 import logging

@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['LANGUAGES', 'FRENCH', 'language', 'say']
 
+# %% ../../nbs/app/09_phrases.ipynb #d60ec501
+from ..core import need
+
+# %% ../../nbs/app/09_phrases.ipynb #1b3d1a5a
+need("streamlit", "app", "The page")      # a sentence in place of a traceback
+
 # %% ../../nbs/app/09_phrases.ipynb #5c99456c
 import streamlit as st
 

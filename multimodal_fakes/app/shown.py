@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['SIDE', 'small_jpeg', 'as_jpeg', 'blurred', 'is_asked_for', 'show_picture', 'show_text', 'table_html', 'show_table']
 
+# %% ../../nbs/app/09ab_shown.ipynb #5e13d638
+from ..core import need
+
+# %% ../../nbs/app/09ab_shown.ipynb #d9ee2ab6
+need("streamlit", "app", "The page")      # a sentence in place of a traceback
+
 # %% ../../nbs/app/09ab_shown.ipynb #c0764238
 import html
 import io

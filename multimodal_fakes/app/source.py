@@ -5,6 +5,12 @@
 # %% auto #0
 __all__ = ['LONGEST', 'WHEN', 'Gone', 'Refused', 'Post', 'settings_here', 'Source', 'source_of']
 
+# %% ../../nbs/app/09aa_source.ipynb #26be13b9
+from ..core import need
+
+# %% ../../nbs/app/09aa_source.ipynb #d1392392
+need("streamlit", "app", "The page")      # a sentence in place of a traceback
+
 # %% ../../nbs/app/09aa_source.ipynb #a2760d4a
 import asyncio
 import threading

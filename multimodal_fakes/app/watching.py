@@ -6,6 +6,12 @@
 __all__ = ['REPORT', 'Watched', 'look_now', 'newest', 'quantity_words', 'alarm_words', 'rows_now', 'show_watching',
            'tell_section', 'reported', 'framed', 'show_reports', 'registry_at']
 
+# %% ../../nbs/app/09e_watching.ipynb #fd577700
+from ..core import need
+
+# %% ../../nbs/app/09e_watching.ipynb #769e2538
+need("streamlit", "app", "The page")      # a sentence in place of a traceback
+
 # %% ../../nbs/app/09e_watching.ipynb #de4b8ada
 import html
 import os

@@ -246,5 +246,6 @@ def kappa(
     size = numbers.max(initial=0) + 1
     by_chance = np.bincount(a, minlength=size) @ np.bincount(b, minlength=size) / max(n, 1)**2
     if not n or by_chance == 1: return Estimate(np.nan, np.nan, np.nan, n, n)
-    beyond = [float((share - by_chance) / (1 - by_chance)) for share in (same / n, *wilson(same, n, level))]
-    return Estimate(*beyond, n, n)
+    shares = np.array([same / n, *wilson(same, n, level)])
+    value, low, high = ((shares - by_chance) / (1 - by_chance)).tolist()
+    return Estimate(value, low, high, n, n)
