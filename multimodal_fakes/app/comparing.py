@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TOGETHER', 'KINDS', 'ACROSS', 'WISHES', 'MOST', 'SIDE', 'SHOWN', 'SHARE_STEPS', 'Tested', 'tested', 'Rates',
            'rates_at', 'Span', 'thousand', 'whole_posts', 'draw_thousand', 'wish', 'wish_lines', 'granted', 'Asked',
-           'Post', 'split_asked', 'table_asked', 'Compared', 'compare', 'differing', 'verdict', 'as_written',
-           'show_comparing', 'detectors_in', 'show_threshold', 'tell_table', 'show_two', 'forget']
+           'Post', 'split_asked', 'table_asked', 'Compared', 'compare', 'differing', 'verdict', 'show_comparing',
+           'detectors_in', 'show_threshold', 'show_two', 'forget']
 
 # %% ../../nbs/app/09d_comparing.ipynb #6a7e8dfa
 from ..core import need
@@ -28,6 +28,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from .phrases import say
 from .place import Place
+from .shown import as_written, show_table
 from ..core import FakesError, read_json, write_jsonl
 from ..data.reader import ShardReader
 from ..data.rows import columns_of, read_rows
@@ -41,7 +42,7 @@ from ..figures import subplots
 from ..metrics import class_names, truth
 from ..record import split_text_field
 from ..reports.page import picture, thumbnail
-from ..texts import in_markdown, visible
+from ..texts import visible
 from ..track.windows import Estimate, estimate
 from ..trust.calibrate import groups_of, positive_index, read_predictions, seen_rows
 from ..trust.decisions import Unreachable, of_thousand, threshold_for
@@ -305,13 +306,6 @@ def verdict(
     return told + " " + say("So many posts find a difference of {points} points or more.",
                             points=f"{100 * gain['detectable']:.0f}")
 
-# %% ../../nbs/app/09d_comparing.ipynb #cc747bac
-def as_written(
-    text,     # of anybody
-) -> str: # Markdown
-    "A text on one line that Streamlit shows as it was written"
-    return in_markdown(text).replace("<!-- -->", "")
-
 # %% ../../nbs/app/09d_comparing.ipynb #ef255e9d
 def show_comparing(
     place:Place,
@@ -378,22 +372,13 @@ def _around(span, form="{:.1%}"):
     return f"{form.format(span.value)} [{form.format(span.low)}, {form.format(span.high)}]"
 
 # %% ../../nbs/app/09d_comparing.ipynb #edd75184
-def tell_table(
-    rows,        # of texts
-    header,      # a text a column
-    alt:str,     # what the table is about, read aloud before it
-):
-    "A table that is one for a screen reader too; nothing in it is Markdown"
-    table = pd.DataFrame(list(map(list, rows)), columns=list(map(as_written, header)))
-    st.table(table.map(as_written), hide_index=True, alt=alt)
-
 def _tell_rates(rates, counts, posts, name):
     "The three shares, as a table"
     rows = [
         (say("It finds, of those that are {name} (recall)", name=name), _around(rates.recall)),
         (say("It flags, of the others (false alarms)"), _around(rates.alarms)),
         (say("Of the flagged are right, among your posts (precision)"), _around(counts["precision"]))]
-    tell_table(rows, [say("At this threshold"), say("share and interval")], say("What the threshold does"))
+    show_table(rows, [say("At this threshold"), say("share and interval")], say("What the threshold does"))
     n = dict(n=len(posts.y), so=int(posts.y.sum()), name=name)
     st.caption(as_written(say(
         "Measured on {n} validation posts, {so} of them {name}. Thresholds and probabilities were fitted on them, so "
@@ -409,7 +394,7 @@ def _tell_thousand(counts, share, name):
     st.image(_drawn(tuple(whole.items()), tuple(names.items()), alt), alt=alt, width="stretch")
     rows = [(names[kind], _around(counts[kind], "{:.0f}")) for kind in KINDS[:3]]
     rows.append((say("flagged, all in all"), _around(counts["answered"], "{:.0f}")))
-    tell_table(rows, [say("{share} of them {name}", **about), say("posts and interval")], say("The same as numbers"))
+    show_table(rows, [say("{share} of them {name}", **about), say("posts and interval")], say("The same as numbers"))
 
 _WHAT_BECOMES = {     # kind of `KINDS` → words
     "rightly": "{name}, flagged", "missed": "{name}, missed", "wrongly": "not {name}, flagged",
@@ -528,7 +513,7 @@ def _tell_both(both):
     known = [name for name in _METRICS if both.made[0].get(name) is not None]
     rows = [_metric_row(name, both.made) for name in known]
     header = ["", *(f"{i + 1}: {version}" for i, version in enumerate(both.versions))]
-    if rows: tell_table(rows, header, say("Figures of both detectors, with 95 % intervals"))
+    if rows: show_table(rows, header, say("Figures of both detectors, with 95 % intervals"))
     about = dict(n=both.made[0]["n"], rows=both.made[0]["rows"], where=both.where)
     st.caption(as_written(say(
         "Measured on {n} of {rows} posts ({where}). The difference is paired: on the posts that both judged.",

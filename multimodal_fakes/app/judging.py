@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw
 
 from .phrases import say
 from .place import Place
-from .shown import as_jpeg, show_picture, show_table, show_text, small_jpeg
+from .shown import as_jpeg, as_written, show_picture, show_table, show_text, small_jpeg
 from .source import Gone, Post, Source, source_of
 from ..core import FakesError, read_json
 from ..trust.decisions import of_thousand
@@ -130,13 +130,12 @@ def reasons_for_a_person(
 # %% ../../nbs/app/09b_judging.ipynb #a1dd91fc
 def shares(
     why:dict,   # of an answer
-) -> list: # of dicts for a table, strongest first
+) -> list: # of part, share, side; the strongest first
     "How much of the evidence came from where"
     total = sum(abs(v) for v in why["brings"].values()) or 1.0
     ranked = sorted(why["brings"].items(), key=lambda pair: -abs(pair[1]))
     sides = {True: say("for “{name}”", name=named(why["of"])), False: say("against it")}
-    heads = say("part"), say("share"), say("speaks")
-    return [dict(zip(heads, (named(m), f"{abs(v) / total:.0%}", sides[v > 0]))) for m, v in ranked]
+    return [(named(m), f"{abs(v) / total:.0%}", sides[v > 0]) for m, v in ranked]
 
 def loudest(
     answer:dict,   # with a timeline
@@ -353,19 +352,15 @@ def _show(place, made, i, models):
             return
         answer = made.answer
         positive = models.get(answer["task"], {}).get("positive")
-        st.subheader(_plain(thinks(answer)), anchor=False)
-        st.caption(_plain(say("Looked for: {task}", task=named(answer["task"]))))
+        st.subheader(as_written(thinks(answer)), anchor=False)
+        st.caption(as_written(say("Looked for: {task}", task=named(answer["task"]))))
         _show_post(made, i)
         _say_all([how_sure(answer), at_threshold(answer, positive), _in_tests(place, answer, positive)])
         _show_doubts(answer)
         with st.expander(say("Why"), key=f"why_{i}"): _show_why(place, made, i)
         with st.expander(say("All figures"), key=f"figures_{i}"): _show_figures(answer)
 
-def _plain(text):
-    "A text in which Markdown has nothing to read"
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|$:~" else c for c in text)
-
-def _say_all(lines): st.markdown("\n\n".join(_plain(line) for line in lines if line))
+def _say_all(lines): st.markdown("\n\n".join(as_written(line) for line in lines if line))
 
 def _in_tests(place, answer, positive):
     figures = tested(place, answer["task"], positive, answer["threshold"])
@@ -381,10 +376,10 @@ def _show_post(made, i):
 def _show_doubts(answer):
     "What was not seen, and whether a person should look"
     lines, reasons = unseen(answer), reasons_for_a_person(answer)
-    if lines: st.info("\n\n".join(_plain(line) for line in lines), icon=":material/visibility_off:")
+    if lines: st.info("\n\n".join(as_written(line) for line in lines), icon=":material/visibility_off:")
     if reasons:
         head = say("A person should look at this.")
-        st.warning("\n\n".join(_plain(line) for line in [head, *reasons]), icon=":material/person_search:")
+        st.warning("\n\n".join(as_written(line) for line in [head, *reasons]), icon=":material/person_search:")
     st.caption(say("A detector can be wrong. What matters to somebody should not rest on it alone."))
 
 # %% ../../nbs/app/09b_judging.ipynb #3bb64f13
@@ -396,16 +391,17 @@ def _show_why(place, made, i):
     if not known: return
     st.write(say("Posts like it, and what people said of them"))
     for k, post in enumerate(known):
-        st.caption(_plain(say("{share} alike: {name}", share=f"{post['closeness']:.0%}", name=named(post["label"]))))
+        st.caption(as_written(say("{share} alike: {name}", share=f"{post['closeness']:.0%}", name=named(post["label"]))))
         show_text(post["text"], f"known_{i}_{k}" if is_vile(answer) else "")
 
 def _show_reasons(made, why, i):
     "Seconds, shares, words and region"
     answer = made.answer
     if answer.get("timeline"): _show_timeline(answer)
-    if answer.get("no_why"): st.write(_plain(answer["no_why"]))
+    if answer.get("no_why"): st.write(as_written(answer["no_why"]))
     if not why: return
-    show_table(shares(why), say("Where the evidence came from"))
+    heads = say("part"), say("share"), say("speaks")
+    show_table(shares(why), heads, say("Where the evidence came from"))
     if why["text"]: _show_words(made, why, i)
     if why["region"] and made.jpeg:
         picture = framed(made.jpeg, why["region"]["grid"])
@@ -419,15 +415,15 @@ def _show_words(made, why, i):
 def _show_timeline(answer):
     "Bars over the seconds, and the same as a table"
     moments = answer["timeline"]
-    st.write(_plain(loudest(answer)))
+    st.write(as_written(loudest(answer)))
     st.html(bars(moments))
     heads = say("from"), say("to"), say("probability")
-    rows = [dict(zip(heads, (m["start"], m["end"], f"{m['probability']:.0%}"))) for m in moments]
-    show_table(rows, say("Seconds of the video"))
+    rows = [(m["start"], m["end"], f"{m['probability']:.0%}") for m in moments]
+    show_table(rows, heads, say("Seconds of the video"))
 
 def _show_figures(answer):
     rows = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
-    cells = [{say("class"): named(name), say("probability"): f"{p:.1%}"} for name, p in rows]
-    show_table(cells, say("Probability of each class"))
-    st.caption(_plain(say("Detector: {name}. Looked at: {parts}.", name=answer.get("version") or answer["model"],
+    cells = [(named(name), f"{p:.1%}") for name, p in rows]
+    show_table(cells, (say("class"), say("probability")), say("Probability of each class"))
+    st.caption(as_written(say("Detector: {name}. Looked at: {parts}.", name=answer.get("version") or answer["model"],
                           parts=listed(answer["modalities"]))))

@@ -24,15 +24,15 @@ from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
-from PIL import Image, ImageFilter
 
 from .phrases import say
 from .place import Place
+from .shown import as_written, blurred, small_jpeg
 from ..core import FakesError, atomic_path, patch
-from ..media import format_of, open_image
+from ..media import format_of
 from ..service.history import History, UnknownPrediction
 from ..service.store import store_url
-from ..texts import in_markdown, visible
+from ..texts import visible
 from ..track.harvest import classes_in, verdict
 from ..track.labelled import kappa
 from ..track.review import posts_in, queue, read_queue, write_queue
@@ -297,15 +297,6 @@ def disputed(self:Sitting) -> set: # of ids
     "Posts on which others differ, and which this person has not labelled"
     return {row["id"] for row in self.rows if self.waits(row["id"]) and self.undecided(row["id"])}
 
-# %% ../../nbs/app/09c_labelling.ipynb #ff3799c5
-def _covered(
-    picture:bytes,
-) -> Image.Image: # 160 pixels wide, so much blurred that nothing is to be recognised
-    "What is shown of a picture until somebody asks for it"
-    image = open_image(picture, side=160)
-    small = image.resize((160, max(1, round(160 * image.height / image.width))))
-    return small.filter(ImageFilter.GaussianBlur(12))
-
 # %% ../../nbs/app/09c_labelling.ipynb #03783fde
 TALL = 600      # pixels, at most, of a picture, so that the buttons stay in sight
 
@@ -314,10 +305,10 @@ def _show_text(text, is_open):
     else: st.caption(say("A text of {n} characters, covered", n=len(text)))
 
 def _show_picture(data, is_open):
-    try: image = open_image(data) if is_open else _covered(data)
+    try: jpeg = small_jpeg(data, TALL)
     except FakesError as e: return st.warning(visible(e))
     said = say("The picture of the post") if is_open else say("A picture, blurred")
-    st.image(image, said, width=min(image.width, max(1, TALL * image.width // image.height)))
+    st.image(jpeg if is_open else blurred(jpeg), said)
 
 def _show_recording(data, is_open):
     kinds, name = format_of(data)
@@ -372,7 +363,7 @@ def _do(act, *given):
 
 def _say_trouble():
     trouble = st.session_state.get("label_trouble")
-    if trouble: st.error(in_markdown(trouble))
+    if trouble: st.error(as_written(trouble))
 
 # %% ../../nbs/app/09c_labelling.ipynb #0ef3d42f
 KEYS = "123456789adefghijklmnopqtvwxyz"      # of the classes; the page has 0, B, S and U, and Streamlit C and R
@@ -393,7 +384,7 @@ def _answers(
     st.text_input(say("Note, if there is something to say"), key=f"note {id}", max_chars=1500)
 
 def _class_button(k, name, is_on, act):
-    words = in_markdown(f"✓ {name}" if is_on else name)
+    words = as_written(f"✓ {name}" if is_on else name)
     kind = "primary" if is_on else "secondary"
     key = KEYS[k] if k < len(KEYS) else None
     st.button(words, key=f"class {k}", type=kind, width="stretch", shortcut=key, on_click=_do, args=act)
@@ -403,7 +394,7 @@ def _toggle(id, name): st.session_state[f"held {id}"] ^= {name}
 # %% ../../nbs/app/09c_labelling.ipynb #a1789865
 def _send_button(id, chosen, send):
     "While nothing is chosen, Enter is left to whatever button somebody has moved to"
-    named = say("Send: {classes}", classes=", ".join(map(in_markdown, chosen)))
+    named = say("Send: {classes}", classes=", ".join(map(as_written, chosen)))
     words, key = (named, "Enter") if chosen else (say("None of them"), "0")
     st.button(words, key="send", type="primary", shortcut=key, on_click=_do, args=(_send, send, id, chosen))
 
@@ -426,7 +417,7 @@ def _label(sitting, content):
             st.button(say("Put off"), shortcut="s", key="skip", on_click=_do, args=(sitting.skip, row["id"]))
         st.button(say("Undo"), shortcut="u", key="undo", on_click=_do, args=(_undo, sitting))
     said = st.session_state.get("label_said")
-    if said: st.success(in_markdown(said))
+    if said: st.success(as_written(said))
 
 def _only_disputed(sitting):
     "Ids of posts on which others differ, if only those are asked for"
@@ -574,7 +565,7 @@ def show_labelling(
         history, content = place.kept
         if "label_sitting" in st.session_state: _sit(place, st.session_state["label_sitting"], content)
         else: _enter(place, history)
-    except FakesError as e: st.error(in_markdown(e))
+    except FakesError as e: st.error(as_written(e))
 
 @st.fragment
 def _sit(place, sitting, content):
@@ -587,4 +578,4 @@ def _sit(place, sitting, content):
         left, right = st.columns([2, 1], gap="medium")
         with left: (_label if view == "label" else _differ)(sitting, content)
         with right: _beside(place, sitting)
-    except FakesError as e: st.error(in_markdown(e))
+    except FakesError as e: st.error(as_written(e))

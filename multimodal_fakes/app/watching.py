@@ -23,9 +23,9 @@ import pandas as pd
 import streamlit as st
 from sqlalchemy import func, select
 
-from .comparing import as_written, tell_table
 from .phrases import say
 from .place import Place
+from .shown import as_written, show_table
 from ..core import FakesError
 from ..detect.bundles import MLFLOW
 from ..reports.page import Picture, Section, cell_text
@@ -190,7 +190,7 @@ def _tell_numbers(about, days):
     "The last days as a table"
     st.subheader(say("The last {days} days", days=f"{days:g}"))
     header = [say("of the posts"), say("now"), say("95 % interval")]
-    tell_table(rows_now(about, days), header, say("Numbers of the last days"))
+    show_table(rows_now(about, days), header, say("Numbers of the last days"))
 
 # %% ../../nbs/app/09e_watching.ipynb #b66ff32c
 def tell_section(
@@ -205,7 +205,7 @@ def _tell_block(block, title):
     "A block of a section"
     if isinstance(block, Picture): st.image(block.png, alt=block.alt, width="stretch")
     elif isinstance(block, pd.DataFrame):
-        tell_table([map(cell_text, row) for row in block.to_numpy(object).tolist()], block.columns, say(title))
+        show_table([map(cell_text, row) for row in block.to_numpy(object).tolist()], block.columns, say(title))
     elif isinstance(block, str): st.markdown(as_written(block))
     else:
         lines = [f"{name}: {value}" for name, value in block.items()] if isinstance(block, dict) else block
@@ -273,10 +273,10 @@ def _tell_registry(place):
     if not kept: return st.write(say("There is no registry with versions here; `mmfakes register` begins one."))
     versions, log = kept
     header = [say(words) for words in ("version", "called", "made", "by", "what is new")]
-    tell_table(versions, header, say("Versions of detectors"))
+    show_table(versions, header, say("Versions of detectors"))
     with st.expander(say("What happened to them")):
         header = [say(words) for words in ("event", "version", "when", "by", "why")]
-        tell_table(log, header, say("Log of the registry, the latest first"))
+        show_table(log, header, say("Log of the registry, the latest first"))
 
 # %% ../../nbs/app/09e_watching.ipynb #0b004625
 @st.cache_data(ttl=60, max_entries=4, show_spinner=False)
