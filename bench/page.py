@@ -6,6 +6,7 @@ playwright (`uv pip install playwright` into an environment of its own that sees
 /usr/bin/chromium or the one that CHROMIUM names. Screenshots lie in `_scratch/page`: look at them."""
 import io
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -160,8 +161,10 @@ FILES:dict[str, tuple[str, Callable[[], bytes]]] = {      # name → kind, conte
 # ---- parts: each takes a browser, returns an entry of bench/results.json
 def entry(name, ours, unit, data, held=True, told=""):
     "A line of the table; `broken` where what must hold does not"
-    return dict(name=f"page, {name}", ours=ours, peer=None, unit=unit, ratio=None, data=data,
-                broken=[] if held else [f"page, {name}: {told or ours}"])
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    broken = [] if held else [f"page, {name}: {told or ours}"]
+    figures = dict(ours=ours, peer=None, unit=unit, ratio=None)
+    return dict(name=f"page, {name}", **figures, machine=machine, data=data, broken=broken)
 
 
 def kinds(chromium):
@@ -255,10 +258,10 @@ def visitors(chromium):
         for n, page in enumerate(pages): write(page, f"{HEADLINE}, {n} times")
         for page in pages: page.get_by_text(SURE).first.wait_for(timeout=120_000)
         seconds = time.monotonic() - begun
-        n_workers = len(psutil.Process(process.pid).children())
+        n_workers, held = len(psutil.Process(process.pid).children()), memory(process)
         for page in pages: page.close()
         return entry(f"{VISITORS} visitors until each has an answer", round(seconds, 1), "s",
-                     f"{n_workers} processes judge for all, {memory(process):.0f} MiB in the page's own", seconds < 120)
+                     f"{n_workers} processes judge for all, {held:.0f} MiB in the page's own", seconds < 120)
 
 
 def memory(process) -> float: # MiB

@@ -391,7 +391,8 @@ def _show_why(place, made, i):
     if not known: return
     st.write(say("Posts like it, and what people said of them"))
     for k, post in enumerate(known):
-        st.caption(as_written(say("{share} alike: {name}", share=f"{post['closeness']:.0%}", name=named(post["label"]))))
+        alike = f"{post['closeness']:.0%}"
+        st.caption(as_written(say("{share} alike: {name}", share=alike, name=named(post["label"]))))
         show_text(post["text"], f"known_{i}_{k}" if is_vile(answer) else "")
 
 def _show_reasons(made, why, i):

@@ -98,8 +98,8 @@ def table_html(
     lines = (map(_cell, row) for row in rows)
     body = "".join(f"<tr>{''.join(line)}</tr>" for line in lines)
     about = html.escape(caption)
-    return (f"<div style='overflow-x:auto' tabindex='0' role='region' aria-label='{about}'><table><caption>{about}</caption>"
-            f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>")
+    table = f"<caption>{about}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
+    return f"<div style='overflow-x:auto' tabindex='0' role='region' aria-label='{about}'><table>{table}</table></div>"
 
 def _cell(value): return f"<td>{html.escape(str(value))}</td>"
 
