@@ -377,7 +377,8 @@ def main(folder):
     write_pieces(folder/"pieces")
     write(folder/"pieces", "floors.md", floors())
     write(folder/"pieces", "words.md", words())
-    shown = [{chapter: [name.replace(".ipynb", ".md") for name in names]} for chapter, names in chapters]
+    shown = [{chapter: [name.replace(".ipynb", ".md") for name in names]}
+             for chapter, names in chapters if chapter != "guides"]      # which stand among the other guides
     write(folder, "nav.json", json.dumps({"Book": shown, "Python": python_pages(pages)}))
 
 
