@@ -59,12 +59,13 @@ def how_sure(
     if not answer["calibrated_as"]["n"]:
         return say("How sure it is cannot be told: no post with the same parts was in its tests.")
     sure = answer["confidence"]
+    n = min(round(100 * sure), 99)      # nothing is always right
     if answer["unfamiliar"]:
         return say("Of 100 answers as sure as this one, about {n} are right where posts are like those that it learned "
-                   "from; this one is not.", n=round(100 * sure))
+                   "from; this one is not.", n=n)
     word = next(word for least, word in _SURE if sure >= least)
     return say("The detector is {word}: of 100 answers as sure as this one, about {n} are right.",
-               word=say(word), n=round(100 * sure))
+               word=say(word), n=n)
 
 _SURE = ((0.95, "very sure"), (0.8, "fairly sure"), (0.6, "not very sure"), (0.0, "close to guessing"))
 
@@ -183,9 +184,9 @@ def framed(
     dark = Image.eval(image, lambda level: level // 3)
     pen = ImageDraw.Draw(dark)
     for row, column in np.argwhere(np.array(grid) >= least):
-        box = [round(column * image.width / width), round(row * image.height / height),
-               round((column + 1) * image.width / width), round((row + 1) * image.height / height)]
-        dark.paste(image.crop(box), box[:2])
+        left, top = round(column * image.width / width), round(row * image.height / height)
+        box = left, top, round((column + 1) * image.width / width), round((row + 1) * image.height / height)
+        dark.paste(image.crop(box), (left, top))
         pen.rectangle([box[0], box[1], box[2] - 1, box[3] - 1], outline="white", width=2)
     return as_jpeg(dark)
 

@@ -166,8 +166,7 @@ def difference(
     paired = [bit_masks(v) if several else v for v in (y, answers_a, answers_b)]
     row["p_mcnemar"] = mcnemar(*paired)[2]
     row["detectable"] = detectable(y, answers_a, answers_b, **boot)
-    sides = [0, 0] if positive is None else [(y == positive).sum(), (y != positive).sum()]
-    if min(sides) < 2: return row      # DeLong's test needs two of either
+    if positive is None or min((y == positive).sum(), (y != positive).sum()) < 2: return row      # DeLong needs two
     names = ("difference_auroc", "difference_auroc_low", "difference_auroc_high", "p_delong")
     return row | dict(zip(names, delong(y, a, b, positive)))
 

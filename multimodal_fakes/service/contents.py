@@ -286,7 +286,7 @@ def open_kept(
     if not history.url:
         raise FakesError("Name the history: --history sqlite:///history.db, or history.url in conf/serve.yaml.")
     address = store_url(history.url)
-    if address.get_backend_name() == "sqlite" and not Path(address.database).exists():
+    if address.get_backend_name() == "sqlite" and not Path(address.database or "").exists():
         raise FakesError(f"There is no history {address.database}.")
     if contents.tasks and not Path(contents.folder).is_dir():
         raise FakesError(f"There is no folder of contents {contents.folder}.")
