@@ -311,6 +311,7 @@ def show_comparing(
     place:Place,
 ):
     "What a threshold means, and two detectors on the same posts"
+    st.header(say("Compare detectors"), anchor=False)
     there = detectors_in(place.models)
     if not there: return st.info(say("There is no detector in the folder of models, so nothing to compare."))
     ways = {"threshold": say("What a threshold means"), "two": say("Two detectors")}

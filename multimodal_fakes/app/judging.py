@@ -349,7 +349,7 @@ def _show(place, made, i, models):
         if made.refused:
             st.subheader(say("This was not judged"), anchor=False)
             show_text(made.title)
-            st.error(made.refused, icon=":material/block:")
+            st.error(as_written(made.refused), icon=":material/block:")
             return
         answer = made.answer
         positive = models.get(answer["task"], {}).get("positive")

@@ -561,8 +561,10 @@ def show_labelling(
     place:Place,
 ):
     "The tab where people label"
+    st.header(say("Label posts"), anchor=False)
+    try: history, content = place.kept
+    except FakesError as e: return st.info(f"{say('There are no posts of a service to label.')} {as_written(e)}")
     try:
-        history, content = place.kept
         if "label_sitting" in st.session_state: _sit(place, st.session_state["label_sitting"], content)
         else: _enter(place, history)
     except FakesError as e: st.error(as_written(e))

@@ -26,6 +26,7 @@ import streamlit as st
 
 from .phrases import LANGUAGES, say
 from .place import Place
+from .shown import as_written
 from .source import Gone
 from ..core import FakesError
 from ..service.access import is_loopback
@@ -58,7 +59,7 @@ def show_tab(
     except Gone as e:
         st.error(str(e), icon=":material/cloud_off:")
         st.button(say("Try again"), key="again")      # whatever is pressed, the page is made anew
-    except FakesError as e: st.warning(str(e), icon=":material/info:")
+    except FakesError as e: st.warning(as_written(e), icon=":material/info:")
     except Exception as e:
         moment = time.strftime("%Y-%m-%d %H:%M:%S")
         log.opt(exception=e).error("the tab {} failed", name)
@@ -132,6 +133,7 @@ def streamlit_options(
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",
         "global.developmentMode": False,
+        "theme.primaryColor": "#1f5fa8",            # Streamlit's red is that of an error
     }
 
 # %% ../../nbs/app/09f_page.ipynb #933b4522

@@ -111,6 +111,8 @@ _JUDGING = {
 
 # %% ../../nbs/app/09_phrases.ipynb #7f0caea2
 _LABELLING = {
+    "Label posts": "Étiqueter des publications",
+    "There are no posts of a service to label.": "Il n'y a pas de publications d'un service à étiqueter.",
     "Uncover": "Découvrir", "Uncover every post": "Découvrir toutes les publications",
     "Cover every post": "Recouvrir toutes les publications",
     "A text of {n} characters, covered": "Un texte de {n} caractères, couvert",
@@ -165,6 +167,7 @@ _LABELLING = {
 
 # %% ../../nbs/app/09_phrases.ipynb #5d6c9fc5
 _COMPARING = {
+    "Compare detectors": "Comparer des détecteurs",
     "On {n} posts {one} is right more often than {other}, by {points} points":
         "Sur {n} publications, {one} a raison plus souvent que {other}, de {points} points",
     "On {n} posts {one} and {other} are right equally often":
@@ -246,7 +249,6 @@ _COMPARING = {
         "Une adresse n'est pas chargée d'ici. Chargez-la d'abord : `mmfakes pull`.",
     "Choose another one as the second detector.": "Choisissez-en un autre comme second détecteur.",
     "Table": "Tableau",
-    "Compare": "Comparer",
     "Both judge the posts …": "Les deux jugent les publications …",
     "right answers": "réponses justes",
     "macro-F1": "macro-F1",
@@ -276,6 +278,7 @@ _COMPARING = {
 
 # %% ../../nbs/app/09_phrases.ipynb #525bc569
 _WATCHING = {
+    "Watch a service": "Surveiller un service",
     "since {since}, told after {posts} posts; by chance with probability {chance} at most.":
         "depuis {since}, constaté après {posts} publications ; par hasard avec une probabilité de {chance} au "
         "plus.",

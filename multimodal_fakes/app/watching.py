@@ -129,6 +129,7 @@ def show_watching(
     place:Place,
 ):
     "Whether posts still look as they did"
+    st.header(say("Watch a service"), anchor=False)
     try:
         store = place.kept[0].store
         tasks = tasks_in(store)
@@ -234,6 +235,7 @@ def show_reports(
     place:Place,
 ):
     "Report, cards and versions of each task"
+    st.header(say("Reports"), anchor=False)
     tasks = reported(place.project)
     if not tasks: st.info(say("This project has no report yet; `mmfakes run` writes one of each task."))
     else: _tell_report(place, st.selectbox(say("Task"), tasks, key="reports_task"))
