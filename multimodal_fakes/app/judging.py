@@ -274,7 +274,15 @@ def _copy(file):
 
 # %% ../../nbs/app/09b_judging.ipynb #919fa1fe
 def show_judging(place:Place):
-    "The tab: a box for a post, and below it the answers"
+    "The tab: a box for a post, and below it the answers; what was entered is shown where nobody answers"
+    try: _show_box(place)
+    except Gone:
+        said = st.session_state.get("post")
+        if said and said.text: show_text(said.text)
+        raise
+
+def _show_box(place):
+    "The box, choices, and the answers to what was entered"
     source = source_of(place)
     with st.spinner(say("The detectors are loading")): told = source.once_ready()
     if not told["models"]: raise FakesError(_none_ready(told))
@@ -315,12 +323,9 @@ def _choices(told) -> tuple: # task, whether each line is a post, whether reason
 
 # %% ../../nbs/app/09b_judging.ipynb #9de12419
 def _take(source, posts, task, why, told):
-    "Judge what was entered; where nobody answers its text is shown, so that it is not lost"
+    "Judge what was entered"
     st.session_state["judged"] = []
-    try: st.session_state["judged"] = _judge_all(source, posts, task, why, told)
-    except Gone:
-        for post in posts: show_text(post.text or post.title)
-        raise
+    st.session_state["judged"] = _judge_all(source, posts, task, why, told)
 
 def _judge_all(source, posts, task, why, told) -> list: # of `Judged`
     "Judge posts one after the other, with a bar"
