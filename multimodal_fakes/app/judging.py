@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST_KNOWN', 'named', 'listed', 'thinks', 'how_sure', 'at_threshold', 'tested', 'in_a_thousand', 'unseen',
-           'reasons_for_a_person', 'shares', 'loudest', 'bars', 'marked', 'framed', 'closeness', 'similar', 'posts_of',
-           'Judged', 'judged', 'show_judging', 'is_vile']
+           'reasons_for_a_person', 'shares', 'loudest', 'bars', 'framed', 'closeness', 'similar', 'posts_of', 'Judged',
+           'judged', 'show_judging', 'is_vile']
 
 # %% ../../nbs/app/09b_judging.ipynb #4a3bc276
 from ..core import need
@@ -14,7 +14,6 @@ from ..core import need
 need("streamlit", "app", "The page")      # a sentence in place of a traceback
 
 # %% ../../nbs/app/09b_judging.ipynb #016b223d
-import html
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +24,11 @@ from PIL import Image, ImageDraw
 
 from .phrases import say
 from .place import Place
-from .shown import as_jpeg, as_written, show_picture, show_table, show_text, small_jpeg
+from .shown import SIDE, as_written, show_picture, show_table, show_text, small_jpeg
 from .source import Gone, Post, Source, source_of
 from ..core import FakesError, read_json
+from ..detect.show import marked
+from ..reports.page import thumbnail
 from ..trust.decisions import of_thousand
 
 # %% ../../nbs/app/09b_judging.ipynb #b92e3893
@@ -157,21 +158,6 @@ def bars(
     each = "".join(f"<div style='flex:1;height:{height:.0%};background:#4a7fb5'></div>" for height in heights)
     return f"<div aria-hidden='true' style='{_BARS}'>{each}</div>"
 
-# %% ../../nbs/app/09b_judging.ipynb #b017fbc3
-def marked(
-    text:dict,   # `why["text"]`: its parts, and words with values
-) -> str: # HTML
-    "A text with the words that counted"
-    strongest = max((abs(w["value"]) for w in text["words"]), default=0.0)
-    return " ".join(_mark(w, strongest) for w in text["words"])
-
-def _mark(word, strongest):
-    said = html.escape(word["word"])
-    if abs(word["value"]) < strongest / 4 or not strongest: return said
-    side, sign, line = ("for", "+", "solid") if word["value"] > 0 else ("against", "−", "dotted")
-    style = f"text-decoration:underline {line} 2px;text-underline-offset:3px"
-    return f"<mark class='{side}' style='{style}'>{said}{sign}</mark>"
-
 # %% ../../nbs/app/09b_judging.ipynb #63915eb2
 def framed(
     jpeg:bytes,   # of `small_jpeg`
@@ -188,7 +174,7 @@ def framed(
         box = left, top, round((column + 1) * image.width / width), round((row + 1) * image.height / height)
         dark.paste(image.crop(box), (left, top))
         pen.rectangle([box[0], box[1], box[2] - 1, box[3] - 1], outline="white", width=2)
-    return as_jpeg(dark)
+    return thumbnail(dark, SIDE)
 
 # %% ../../nbs/app/09b_judging.ipynb #07ef27d5
 MOST_KNOWN = 5000     # labelled posts that one is held against
@@ -198,9 +184,14 @@ def closeness(
     b:dict,   # of another
 ) -> float|None: # cosine in [-1, 1], mean over the modalities that both have; none where there is none
     "How alike two posts are to the detector"
-    both = [(np.asarray(a[m]), np.asarray(b[m])) for m in a if len(a[m]) == len(b.get(m, ()))]
-    cosines = [float(x @ y) / max(float(np.linalg.norm(x) * np.linalg.norm(y)), 1e-12) for x, y in both]
+    both = [m for m in a if len(a[m]) == len(b.get(m, ()))]
+    cosines = [_cosine(np.asarray(a[m]), np.asarray(b[m])) for m in both]
     return sum(cosines) / len(cosines) if cosines else None
+
+def _cosine(x, y):
+    "In [-1, 1]; 0 where one of them points nowhere"
+    length = np.linalg.norm(x) * np.linalg.norm(y)
+    return float(x @ y / length) if length else 0.0
 
 def similar(
     place:Place,
@@ -417,7 +408,8 @@ def _show_reasons(made, why, i):
 def _show_words(made, why, i):
     st.caption(say("Words with a plus speak for “{name}”, words with a minus against it.", name=named(why["of"])))
     if is_vile(made.answer) and not st.toggle(say("Show the words"), key=f"words_{i}"): return
-    st.html(f"<p style='line-height:2;overflow-wrap:anywhere'>{marked(why['text'])}</p>")
+    called = {"caption": say("text"), "ocr": say("words in the picture")}
+    st.html(f"<div style='line-height:2;overflow-wrap:anywhere'>{marked(why['text'], called)}</div>")
 
 def _show_timeline(answer):
     "Bars over the seconds, and the same as a table"

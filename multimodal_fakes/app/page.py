@@ -67,8 +67,6 @@ def show_tab(
 
 # %% ../../nbs/app/09f_page.ipynb #e4266d9e
 STYLE = """<style>
-mark.for { background: #fde2c8; color: #1b1b1b; padding: 0 .15em; }
-mark.against { background: #cfe3f7; color: #1b1b1b; padding: 0 .15em; }
 table { border-collapse: collapse; }
 caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3em 0; }
 th, td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid #8886; }

@@ -30,6 +30,7 @@ _PAGE = {
 
 # %% ../../nbs/app/09_phrases.ipynb #dc8a8d3a
 _JUDGING = {
+    "words in the picture": "mots dans l'image",
     "picture": "image", "sound": "son", "text": "texte", "video": "vidéo", "face": "visage",
     "fake": "faux", "real": "authentique", "clickbait": "racoleur", "not clickbait": "non racoleur",
     "hate": "haine", "not hate": "pas de haine", "hateful": "haineux", "not hateful": "non haineux",
