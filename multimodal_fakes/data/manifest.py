@@ -65,10 +65,12 @@ def _schema():
     return pa.schema({name: pa.type_for_alias(alias) for name, alias in typed.items()})
 
 # %% ../../nbs/data/01c_manifest.ipynb #bbb321d9
+_DEFAULTS = {name: None if field.is_required() else field.default for name, field in Example.model_fields.items()}
+
 def _of_row(row, ocr):
-    "A post as the columns hold it; `ocr` is none where no text was looked for"
-    meta = row.get("meta", {})
-    post = {name: row.get(name) for name in EXAMPLE} | {name: meta.get(name) for name in OF_META} | dict(ocr=ocr)
+    "A post as the columns hold it, what its row lacks as in `Example`; `ocr` is none where no text was looked for"
+    post = {name: row.get(name, default) for name, default in _DEFAULTS.items()}
+    post |= {name: post["meta"].get(name) for name in OF_META} | dict(ocr=ocr)
     if ocr is not None:
         confidences = [line["conf"] for line in ocr.get("lines", ())]
         post["confidence"] = float(np.mean(confidences)) if confidences else None

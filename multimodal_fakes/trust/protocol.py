@@ -171,7 +171,7 @@ def data_state(
     home,       # project
     datasets,   # names
 ) -> dict: # dataset → rows, how many of them have the hash of their picture or video, hash of all rows
-    "The rows of the manifest, in any order"
+    "The rows of the manifest"
     return {name: _rows_state(home, name) for name in datasets}
 
 def _rows_state(home, dataset):
