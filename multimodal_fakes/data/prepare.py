@@ -25,6 +25,7 @@ from .corrections import correct
 from .duplicates import find_groups, find_placeholders, near_copies, normalise, probe_images
 from .frames import as_clip, weigh
 from .losses import check_losses, count_losses, named_files
+from .probes import LASTING, Probes, code_of
 from .rows import REASONS, read_text
 from .tables import Raw, read_dataset, strip_html
 from ..media import KillablePool, MediaError, probe_media
@@ -88,25 +89,37 @@ def probe_clips(
     n_workers:int=0,      # processes, one per core if zero
     seconds:float=60.,    # per clip, then its process is killed
     memory_mb:int=1500,   # that a process may take
+    memory=None,          # a folder that remembers what was found, none if nothing is to be remembered
 ) -> dict: # path → what `probe_clip` found, or (reason, message)
     "Probe clips with a pool of processes"
     if not paths: return {}
     pool = KillablePool(probe_clip, n_workers, seconds, memory_mb)
+    answers = _remembered(memory).through(paths, pool.imap) if memory else pool.imap(paths)
     probed = {}
-    for path, about, error in progress(pool.imap(paths), "clips", len(paths)):
+    for path, about, error in progress(answers, "clips", len(paths)):
         probed[path] = (error["reason"], error["message"]) if error else about
     return probed
+
+def _remembered(folder):
+    "What was found in clips"
+    code = code_of([probe_clip, _of_video, _of_sound, _of_tracks], ["data.frames"])
+    return Probes(Path(folder)/"probes.sqlite", "clip", code, pack=_lasting)
+
+def _lasting(about):
+    "What is kept of a clip; none where a part of it was lost for a reason that may not come again"
+    return about if all(reason in LASTING for reason, _ in about.get("lost", {}).values()) else None
 
 # %% ../../nbs/data/01b_prepare.ipynb #5297edb0
 CALLED = {"text": "text", "image": "picture", "video": "video", "audio": "sound"}     # in `REASONS`
 
 def add_clips(
-    raws:list,   # of `read_dataset`
-    folder,      # that holds all datasets
+    raws:list,     # of `read_dataset`
+    folder,        # that holds all datasets
+    memory=None,   # see `probe_clips`
 ):
     "Probe every video and sound once, write the result to `meta`; one that cannot be read is taken from its example"
     names = _clip_names(raws)
-    probed = probe_clips([str(Path(folder)/name) for name in names])
+    probed = probe_clips([str(Path(folder)/name) for name in names], memory=memory)
     for raw in raws:
         for e, ties in zip(raw.examples, raw.ties): _add_both(e, ties, folder, probed, raw.problems)
 
@@ -197,10 +210,12 @@ def add_pictures(
     folder,          # that holds all datasets
     max_pixels:int,  # see `probe_image`
     seconds:float=20.,   # see `probe_images`
+    memory=None,         # likewise
 ) -> dict: # sha256 → thumbnail
     "Open every picture once, write its size and hashes to `meta`"
     paths = list(dict.fromkeys(e["image_path"] for raw in raws for e in raw.examples if e["image_path"]))
-    probed = dict(zip(paths, probe_images([Path(folder)/p for p in paths], max_pixels, seconds=seconds)))
+    found = probe_images([Path(folder)/p for p in paths], max_pixels, seconds=seconds, memory=memory)
+    probed = dict(zip(paths, found))
     for raw in raws:
         for e in raw.examples: _add_picture(e, probed.get(e["image_path"]), raw.problems)
         kept = [i for i, e in enumerate(raw.examples) if _keep(e, raw)]
@@ -551,8 +566,9 @@ def prepare_all(
     raws = [draw_sample(raw, sample) for raw in raws]
     named = [named_files(raw.examples) for raw in raws]
     add_texts(raws, folder)
-    add_clips(raws, folder)
-    thumbnails = add_pictures(raws, folder, int(max_megapixels * 1e6), picture_seconds)
+    memory = Path(home)/".cache/probes"
+    add_clips(raws, folder, memory)
+    thumbnails = add_pictures(raws, folder, int(max_megapixels * 1e6), picture_seconds, memory)
     losses = [count_losses(own, raw.conf, folder) for own, raw in zip(named, raws)]
     placeholders = take_placeholders(raws, thumbnails, image_distance, text_similarity)
     for raw in raws: add_languages(raw)
