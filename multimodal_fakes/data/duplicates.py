@@ -21,7 +21,8 @@ from PIL import Image
 
 from ..core import need, progress
 from .probes import Probes, code_of
-from ..media import KillablePool, count_frames, probe_picture, read_bytes
+from .spread import attempts, capacity
+from ..media import count_frames, probe_picture, read_bytes
 
 # %% ../../nbs/data/01a_duplicates.ipynb #99794f63
 def probe_image(
@@ -55,10 +56,11 @@ def probe_images(
 ) -> list: # of each path what `probe_image` returns, or reason and message
     "Probe pictures with a pool of processes"
     work = partial(probe_image, max_pixels=max_pixels)
-    pool = KillablePool(work, n_workers, seconds, _memory_mb(max_pixels), _set_up)
-    pool.n_workers = min(pool.n_workers, -(-len(paths) // _FOR_ONE))
     once, probed = list(dict.fromkeys(paths)), {}
-    answers = _remembered(memory, max_pixels).through(once, pool.imap) if memory and once else pool.imap(once)
+    n = min(n_workers or capacity(), -(-len(once) // _FOR_ONE))
+    limits = dict(n_workers=n, seconds=seconds, memory_mb=_memory_mb(max_pixels), setup=_set_up)
+    look = partial(attempts, work, **limits)
+    answers = _remembered(memory, max_pixels).through(once, look) if memory and once else look(once)
     for path, about, error in progress(answers, "pictures", len(once)):
         probed[path] = (error["reason"], error["message"]) if error else about
     return [probed[path] for path in paths]

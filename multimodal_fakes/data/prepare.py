@@ -16,6 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,9 @@ from .frames import as_clip, weigh
 from .losses import check_losses, count_losses, named_files
 from .probes import LASTING, Probes, code_of
 from .rows import REASONS, read_text
+from .spread import attempts
 from .tables import Raw, read_dataset, strip_html
-from ..media import KillablePool, MediaError, probe_media
+from ..media import MediaError, probe_media
 from ..metrics import auroc, intervals
 from ..record import Example, all_classes, label_field, load_dataset_conf, unify_labels
 
@@ -93,9 +95,8 @@ def probe_clips(
 ) -> dict: # path → what `probe_clip` found, or (reason, message)
     "Probe clips with a pool of processes"
     if not paths: return {}
-    pool = KillablePool(probe_clip, n_workers, seconds, memory_mb)
-    answers = _remembered(memory).through(paths, pool.imap) if memory else pool.imap(paths)
-    probed = {}
+    look, probed = partial(attempts, probe_clip, n_workers=n_workers, seconds=seconds, memory_mb=memory_mb), {}
+    answers = _remembered(memory).through(paths, look) if memory else look(paths)
     for path, about, error in progress(answers, "clips", len(paths)):
         probed[path] = (error["reason"], error["message"]) if error else about
     return probed

@@ -72,7 +72,7 @@ class Probes:
 
     def through(self,
         tasks,   # paths
-        imap,    # as that of `media.KillablePool`: a list of tasks → yields task, value, error as they finish
+        imap,    # as `spread.attempts` for some work: tasks → yields task, value, error
     ): # yields task, value, error
         "Answer what is known, give the others to `imap`, and keep what it answers"
         with closing(_opened(self.path)) as table:
