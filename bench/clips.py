@@ -19,9 +19,10 @@ import numpy as np
 from PIL import Image
 
 from bench.reader import interleaved
-from multimodal_fakes.core import FakesError, read_json, root, seed_everything, sha256_file, write_jsonl
+from multimodal_fakes.core import FakesError, read_json, root, seed_everything, sha256_file
 from multimodal_fakes.data.extract import SEARCHED, extract_all, to_flac
 from multimodal_fakes.data.face import face_clip
+from multimodal_fakes.data.manifest import write_manifest
 from multimodal_fakes.data.reader import ShardReader
 from multimodal_fakes.data.shard import shard_all
 from multimodal_fakes.experts.encoder import load_encoder_conf, make_encoder
@@ -104,8 +105,7 @@ def make_shards(home, clips, decode, face):
     (home/"Datasets").mkdir(parents=True)
     (home/"Datasets/pilot_deepfake").symlink_to(PILOT)
     posts = (make_post(i, path) for i, path in enumerate(clips))
-    write_jsonl(home/"Step_2/data_manifest.jsonl", posts)
-    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    write_manifest(home/"Step_2", posts)
     clip = Clip(**CUT | dict(decode=decode, face=face))
     shard_all(home, home, test_share=0.0, clip=clip.model_dump())
     return ShardReader(home/"Step_3", "pilot_deepfake")

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 from sklearn import metrics as sk
 
-from multimodal_fakes.core import write_json, write_jsonl, write_sums
+from multimodal_fakes.core import write_json, write_sums
+from multimodal_fakes.data.manifest import write_manifest
 from multimodal_fakes.metrics import BOOTED, intervals, softmax
 from multimodal_fakes.record import expert_model, expert_step
 from multimodal_fakes.reports.report import report_all
@@ -117,8 +118,7 @@ def make_posts(home, base, rng):
         Image.fromarray(pixels).save(folder/f"{i}.jpg")
     kinds = np.where(base.y == 1, rng.choice(list("abcde"), len(base)), "")
     posts = [make_post(k, *row) for k, row in enumerate(zip(base.id, base.y, kinds))]
-    write_jsonl(home/"Step_2/data_manifest.jsonl", posts)
-    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    write_manifest(home/"Step_2", posts)
 
 NO_DUPLICATES = dict(
     exact_images=0,

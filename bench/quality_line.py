@@ -12,7 +12,8 @@ import yaml
 from bench.quality_choice import candidates_of, ships
 from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, prepared, read_split, write_scores
 from multimodal_fakes import quality
-from multimodal_fakes.core import read_jsonl, read_yaml, root, write_json, write_jsonl
+from multimodal_fakes.core import read_jsonl, read_yaml, root, write_json
+from multimodal_fakes.data.manifest import write_manifest
 from multimodal_fakes.data.shard import shard_all
 from multimodal_fakes.experts.expert import load_task, train_expert
 from multimodal_fakes.fuse.fusion import fuse
@@ -95,9 +96,8 @@ def pack(name, seed, folder):
         link(folder/path, target)
     link(root()/"weights", DATASETS.parent/"weights")       # where an encoder looks for them
     rows = [row for row in read_jsonl(home/"Step_2/data_manifest.jsonl") if row["id"] in split_of]
-    write_jsonl(folder/"Step_2/data_manifest.jsonl", [row | {"split": split_of[row["id"]]} for row in rows])
-    ocr = read_jsonl(home/"Step_2/ocr.jsonl")
-    write_jsonl(folder/"Step_2/ocr.jsonl", [row for row in ocr if row["id"] in split_of])
+    ocr = [row for row in read_jsonl(home/"Step_2/ocr.jsonl") if row["id"] in split_of]
+    write_manifest(folder/"Step_2", [row | {"split": split_of[row["id"]]} for row in rows], ocr)
     clip = read_yaml(root()/"params.yaml")["shard"]["clip"]
     about = SETS[name]
     own = dict(field=about.field, datasets=[about.dataset], modalities=list(about.modalities), tests=[])

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from multimodal_fakes.core import write_jsonl
+from multimodal_fakes.data.manifest import write_manifest
 from multimodal_fakes.data.reader import ShardReader
 from multimodal_fakes.data.shard import shard_all
 from multimodal_fakes.media import open_image
@@ -73,8 +73,7 @@ def make_shards(home, paths):
     folder.mkdir(parents=True)
     (folder/"drawn.yaml").write_text(CONF)
     posts = (make_post(i, path) for i, path in enumerate(paths))
-    write_jsonl(home/"Step_2/data_manifest.jsonl", posts)
-    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    write_manifest(home/"Step_2", posts)
     shard_all(home, home, val_share=0.0, test_share=0.0)
     return home/"Step_3"
 

@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from bench.serve_posts import SEED, TASK, make_posts, make_texts
-from multimodal_fakes.core import digest, read_sums, seed_everything, write_json, write_jsonl, write_sums
+from multimodal_fakes.core import digest, read_sums, seed_everything, write_json, write_sums
+from multimodal_fakes.data.manifest import write_manifest
 from multimodal_fakes.detect.predict import Detector, write_golden
 from multimodal_fakes.experts.encoder import load_encoder_conf, make_encoder
 from multimodal_fakes.experts.expert import Expert, save_expert
@@ -192,8 +193,7 @@ def make_project(home, n=KNOWN, layers=LAYERS):
     for i, post in enumerate(posts):
         (home/f"Datasets/made/{i}.jpg").write_bytes(post["image"])
         rows.append(make_row(i, post, y[i], "train" if i < n // 2 else "test"))
-    write_jsonl(home/"Step_2/data_manifest.jsonl", rows)
-    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    write_manifest(home/"Step_2", rows)
     shard_all(home, home, val_share=0.0, test_share=0.0)
     return folder, export_all(home, home, TASK, ["made"])
 

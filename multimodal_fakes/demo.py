@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .core import FakesError, nearest, write_json, write_jsonl
+from .core import FakesError, nearest, write_json
+from .data.manifest import write_manifest
 from .data.ocr import read_all
 from .data.prepare import prepare_all
 from .data.shard import shard_all
@@ -112,8 +113,7 @@ def _write_signs(home, n):
     rows = [_sign(home, i, rng) for i in range(n)]
     (home/"conf/dataset").mkdir(parents=True, exist_ok=True)
     write_json(home/"conf/dataset/signs.yaml", CONF)     # JSON is YAML
-    write_jsonl(home/"Step_2/data_manifest.jsonl", rows)
-    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    write_manifest(home/"Step_2", rows)
     shard_all(home, home)
 
 # %% ../nbs/10_demo.ipynb #6508be4d

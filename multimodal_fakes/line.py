@@ -36,17 +36,18 @@ from multimodal_fakes.core import (
     atomic_path,
     devices_here,
     digest,
+    digest_rows,
     environment,
     nearest,
     need,
     read_json,
-    read_jsonl,
     read_yaml,
     root,
     sha256_file,
     usable_cores,
     write_json,
 )
+from .data.manifest import EXAMPLE, read_manifest
 from .data.tables import fetch
 from .experts.confs import load_encoder_conf
 from .plan import check_plan, named_models
@@ -597,15 +598,20 @@ def write_facts(
 ):
     "Step_3/facts.json: for each task a digest of its posts, and of what was found out about its datasets"
     tasks = read_yaml(project/"params.yaml")["tasks"]
-    rows = [*read_jsonl(project/"Step_2/data_manifest.jsonl"), *read_jsonl(project/"Step_2/ocr.jsonl")]
     inventory = read_json(project/"Step_1/inventory.json")
     stats = read_json(project/"Step_3/stats.json")["datasets"]
     facts = {}
     for task, about in tasks.items():
         names = [*about["datasets"], *about["tests"]]
         data = [(inventory.get(name), stats.get(name)) for name in names]
-        facts[task] = dict(posts=digest([row for row in rows if row["dataset"] in names]), data=digest(data))
+        facts[task] = dict(posts=digest_rows(_posts_of(names, project)), data=digest(data))
     write_json(project/"Step_3/facts.json", {"facts": facts})
+
+def _posts_of(names, project):
+    "The posts of some datasets, then what was read in their pictures, a row at a time"
+    yield from read_manifest(project, EXAMPLE, names)
+    of_pictures = ("id", "dataset", "split", "image_path", "ocr")
+    yield from (row for row in read_manifest(project, of_pictures, names) if row["ocr"] is not None)
 
 # %% ../nbs/00f_line.ipynb #050beb86
 PLANNING = "MULTIMODAL_FAKES_PLANNING"      # set where the stages up to the shards run before experts are chosen

@@ -12,7 +12,7 @@ __all__ = ['FIELDS', 'Split', 'SPLITS', 'UNPACKED', 'CORRECTED', 'READ', 'TAKEN'
 # %% ../nbs/00c_record.ipynb #4e3c2a37
 import json
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePath
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -213,9 +213,12 @@ class Label(Strict):
         return None if self.several and name in ("", "none") else name
 
 # %% ../nbs/00c_record.ipynb #4a67315d
-def _key(value):
+def _key(value): return _as_key("" if value is None else str(value))
+
+@lru_cache(4096)      # of a million posts, labels are few different texts
+def _as_key(text):
     "A raw value as text"
-    text = "" if value is None else str(value).strip()
+    text = text.strip()
     if text.lower() in ("true", "false"): return text.lower()
     return "" if text.lower() == "nan" else re.sub(r"^(-?\d+)\.0+$", r"\1", text)
 

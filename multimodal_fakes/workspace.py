@@ -334,7 +334,7 @@ def _dvc(work, env, *words):
     raise FakesError(f"`dvc {' '.join(words)}` failed in {work}: {(done.stderr or done.stdout).strip()}")
 
 # %% ../nbs/00eb_workspace.ipynb #85e0fe43
-BY_CONTENT = ("ocr", "clips", "features")     # folders of .cache that any project may share
+BY_CONTENT = ("probes", "ocr", "clips", "features")     # folders of .cache that any project may share
 
 def cache_of(
     project,    # its folder

@@ -14,11 +14,13 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..core import need, progress
+from .probes import Probes, code_of
 from .spread import attempts, capacity
 from ..media import count_frames, probe_picture, read_bytes
 
@@ -50,15 +52,29 @@ def probe_images(
     max_pixels:int,          # see `probe_image`
     n_workers:int=0,         # processes, one per core if zero; fewer for few pictures
     seconds:float=20.,       # per picture, then its process is killed
+    memory=None,             # a folder that remembers what was found, none if nothing is to be remembered
 ) -> list: # of each path what `probe_image` returns, or reason and message
     "Probe pictures with a pool of processes"
     work = partial(probe_image, max_pixels=max_pixels)
     once, probed = list(dict.fromkeys(paths)), {}
     n = min(n_workers or capacity(), -(-len(once) // _FOR_ONE))
-    answers = attempts(work, once, n, seconds, _memory_mb(max_pixels), _set_up)
+    limits = dict(n_workers=n, seconds=seconds, memory_mb=_memory_mb(max_pixels), setup=_set_up)
+    look = partial(attempts, work, **limits)
+    answers = _remembered(memory, max_pixels).through(once, look) if memory and once else look(once)
     for path, about, error in progress(answers, "pictures", len(once)):
         probed[path] = (error["reason"], error["message"]) if error else about
     return [probed[path] for path in paths]
+
+_PROBED = ("width", "height", "sha256", "phash", "thumbnail", "frames")     # what `probe_image` returns
+
+def _remembered(folder, max_pixels):
+    "What was found in pictures; what a lower limit allowed, a higher one allows"
+    code = code_of([probe_image], ["media"])
+    return Probes(Path(folder)/"probes.sqlite", "picture", code, max_pixels, _packed, _unpacked)
+
+def _packed(about): return dict(zip(_PROBED, about)) | dict(thumbnail=about[4].hex())
+
+def _unpacked(kept): return tuple((kept | dict(thumbnail=bytes.fromhex(kept["thumbnail"]))).values())
 
 def _memory_mb(max_pixels):
     "What the largest picture may take: while transparency is laid on white, five copies of 4 bytes a pixel"

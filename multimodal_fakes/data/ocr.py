@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'KNOWN', 'GATES', 'engine', 'engine_name', 'model_file', 'characters', 'scripts_of', 'scripts_in_words',
            'reading_order', 'read_lines', 'keep_lines', 'read_image', 'ocr_text', 'mixed_words', 'unread_notice',
-           'draw_boxes', 'Cache', 'readings', 'read_pictures', 'manifest', 'to_read', 'ocr_metrics', 'gate_table',
-           'confidence', 'write_overlays', 'read_all']
+           'draw_boxes', 'Cache', 'readings', 'read_pictures', 'to_read', 'ocr_metrics', 'gate_table', 'confidence',
+           'write_overlays', 'read_all']
 
 # %% ../../nbs/data/02_ocr.ipynb #02943b40
 import json
@@ -27,15 +27,14 @@ from multimodal_fakes.core import (
     in_project,
     need,
     progress,
-    read_jsonl,
     sha256_file,
     write_json,
-    write_jsonl,
 )
 from .duplicates import cut_words
+from .manifest import Examples, write_manifest
 from .spread import attempts
 from ..media import MediaError, open_image
-from ..record import Example, read_confs
+from ..record import read_confs
 
 # %% ../../nbs/data/02_ocr.ipynb #2ccdd44e
 SETTINGS = {  # where we depart from RapidOCR's defaults
@@ -382,26 +381,14 @@ def read_pictures(
     cache.file.close()
     return {sha: cache.read[sha] for sha in pictures if sha in cache.read}, failed
 
-# %% ../../nbs/data/02_ocr.ipynb #97b5a035
-def manifest(
-    rows:list,   # of Step_1/examples.jsonl
-) -> list: # the same, checked and sorted by id
-    "The list of examples, each id once"
-    for row in rows: Example.model_validate(row)
-    counts = Counter(row["id"] for row in rows)
-    twice = [id for id, n in counts.items() if n > 1]
-    if twice:
-        raise FakesError(f"Step_1/examples.jsonl: {len(twice)} ids occur more than once, first {twice[0]!r}. "
-                         "`dvc repro prepare` makes them anew.")
-    return sorted(rows, key=lambda row: row["id"])
-
 # %% ../../nbs/data/02_ocr.ipynb #91b79998
 def to_read(
-    rows:list,   # the manifest
-    home,        # folder that holds conf/dataset; the project's own are used where it has none
+    rows:Examples,
+    home,   # folder that holds conf/dataset; the project's own are used where it has none
 ) -> list: # of those rows
     "The examples in whose pictures text is expected"
-    confs = read_confs(home, [row["dataset"] for row in rows], "ocr")
+    confs = read_confs(home, list(rows.datasets), "ocr")
+    if not any(conf.ocr for conf in confs.values()): return []
     return [row for row in rows if row["image_path"] and confs[row["dataset"]].ocr]
 
 # %% ../../nbs/data/02_ocr.ipynb #289b41e2
@@ -505,8 +492,7 @@ def read_all(
 ) -> dict: # metrics, rows of ocr.jsonl, and `found`: the same before lines were dropped
     "This stage: the manifest, the text of each picture, overlays, metrics"
     home, step = Path(home), Path(out)/"Step_2"
-    rows = manifest(read_jsonl(home/"Step_1/examples.jsonl"))
-    write_jsonl(step/"data_manifest.jsonl", rows)
+    rows = Examples(home/"Step_1/examples.jsonl")
     wanted = to_read(rows, home)
     paths = {row["id"]: home/"Datasets"/row["image_path"] for row in wanted}
     sha = {row["id"]: row["meta"].get("sha256") or _sha(paths[row["id"]]) for row in wanted}
@@ -515,7 +501,7 @@ def read_all(
     _stop_if_all_failed(read, failed)
     every_line = [_row(row, read.get(sha[row["id"]]), failed.get(sha[row["id"]]), model) for row in wanted]
     kept = [row | {"ocr": _kept(row["ocr"], side, min_confidence, model)} for row in every_line]
-    write_jsonl(step/"ocr.jsonl", kept)
+    write_manifest(step, rows, kept)
     (step/"ocr_qc").mkdir(parents=True, exist_ok=True)     # also where no dataset expects text in its pictures
     write_overlays(every_line, home/"Datasets", step/"ocr_qc", n_overlays)
     metrics = {"examples": len(rows)} | ocr_metrics(every_line, min_confidence)

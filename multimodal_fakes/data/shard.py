@@ -43,13 +43,13 @@ from multimodal_fakes.core import (
     patch,
     progress,
     read_json,
-    read_jsonl,
     sha256_file,
     write_json,
     write_sums,
 )
 from .duplicates import AS_WORDS
 from .extract import extract_all, file_members, read_members, who_found
+from .manifest import EXAMPLE, read_manifest
 from .reader import HEADER, MEMBERS, PLACES, compact_json, first_label, in_blocks
 from .tasks import count_tasks, notices
 from ..media import MediaError, open_image, read_bytes
@@ -71,11 +71,13 @@ def read_examples(
 ) -> tuple[list, dict]: # list of Example, {id: text read in the picture}
     "The manifest and what OCR read; raises where the manifest is empty or holds an id twice"
     from multimodal_fakes.data.ocr import ocr_text
-    manifest = Path(home)/"Step_2/data_manifest.jsonl"
-    examples = [Example(**row) for row in read_jsonl(manifest)]
-    _check_ids(examples, manifest)
-    ocr = read_jsonl(manifest.with_name("ocr.jsonl"))
-    return examples, {row["id"]: ocr_text(row["ocr"]["lines"]) for row in ocr}
+    examples, read = [], {}
+    for row in read_manifest(home, (*EXAMPLE, "ocr")):
+        ocr = row.pop("ocr")
+        examples.append(Example(**row))
+        if ocr is not None: read[row["id"]] = ocr_text(ocr["lines"])
+    _check_ids(examples, Path(home)/"Step_2/data_manifest.jsonl")
+    return examples, read
 
 # %% ../../nbs/data/03_shard.ipynb #c28463d7
 def _check_ids(examples, manifest):

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import FakesError, read_jsonl
+from ..core import FakesError
+from ..data.manifest import read_manifest
 from ..data.reader import HAS, ShardReader, class_numbers
-from ..fuse.combine import ocr_confidence
 from ..media import PictureFile
 from ..metrics import bits
 from ..record import split_text_field, text_field
@@ -75,8 +75,8 @@ def read_confidence(
     home,   # folder that holds Step_2
 ) -> dict: # id → mean confidence of the words that OCR read
     "How sure OCR was of each picture"
-    rows = read_jsonl(Path(home)/"Step_2/ocr.jsonl")
-    return {row["id"]: ocr_confidence(row["ocr"]["lines"]) for row in rows}
+    rows = read_manifest(home, ("id", "confidence"))
+    return {row["id"]: row["confidence"] for row in rows if row["confidence"] is not None}
 
 # %% ../../nbs/detect/06b_posts.ipynb #b9fffd1e
 def open_posts(

@@ -48,11 +48,11 @@ from multimodal_fakes.core import (
     nearest,
     pick_device,
     read_json,
-    read_jsonl,
     seed_everything,
     write_json,
     write_sums,
 )
+from ..data.manifest import read_manifest
 from multimodal_fakes.experts.encoder import (
     device_of,
     encoder_conf,
@@ -88,7 +88,6 @@ from multimodal_fakes.fuse.combine import (
     find_strategy,
     given_weights,
     load_fusion,
-    ocr_confidence,
     quality_signals,
     save_fusion,
 )
@@ -853,19 +852,16 @@ def read_quality(
     frame,   # id, n_words
 ) -> dict: # name → (n,)
     "Signals of every example"
-    step = Path(home)/"Step_2"
-    confidence = {row["id"]: ocr_confidence(row["ocr"]["lines"]) for row in read_jsonl(step/"ocr.jsonl")}
-    metas = {row["id"]: row["meta"] for row in read_jsonl(step/"data_manifest.jsonl")}
-    return quality_signals(
-        frame["n_words"],
-        [confidence.get(i, np.nan) for i in frame["id"]],
-        [_area(metas[i]) for i in frame["id"]],
-    )
+    wanted = set(frame["id"])
+    rows = read_manifest(home, ("id", "confidence", "width", "height"))
+    of = {row["id"]: (row["confidence"], _area(row)) for row in rows if row["id"] in wanted}
+    confidence, area = np.array([of[i] for i in frame["id"]], float).reshape(-1, 2).T
+    return quality_signals(frame["n_words"], confidence, area)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #1ba11c19
-def _area(meta):
+def _area(row):
     "Pixels of a picture, NaN where unknown"
-    return meta["width"] * meta["height"] if meta.get("width") else np.nan
+    return row["width"] * row["height"] if row["width"] else np.nan
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #101a6b23
 def stored_tokens(

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import FakesError, atomic_path, checked, read_json, read_jsonl, root, write_json
+from ..core import FakesError, atomic_path, checked, read_json, root, write_json
+from ..data.manifest import read_manifest
 from ..experts.windows import window_metrics
 from multimodal_fakes.metrics import (
     BOOTED,
@@ -278,7 +279,7 @@ def read_posts(
 ) -> dict: # id → manifest row
     "What lies behind some predictions"
     ids = set(ids)
-    posts = {row["id"]: row for row in read_jsonl(Path(home)/"Step_2/data_manifest.jsonl") if row["id"] in ids}
+    posts = {row["id"]: row for row in read_manifest(home) if row["id"] in ids}
     if len(posts) < len(ids):
         raise FakesError(f"Step_2/data_manifest.jsonl lacks {len(ids) - len(posts)} examples that have predictions, "
                          f"such as {min(ids - set(posts))!r}. Run `dvc repro`.")

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import FakesError, checked, read_jsonl
+from ..core import FakesError, checked
+from ..data.manifest import read_manifest
 from multimodal_fakes.metrics import (
     MACRO,
     bits,
@@ -36,7 +37,7 @@ from multimodal_fakes.metrics import (
     yes_no,
 )
 from ..record import in_one_word, unify_labels
-from ..trust.protocol import group_of, read_protocol
+from ..trust.protocol import groups_by_id, read_protocol
 
 # %% ../../nbs/reports/05_slices.ipynb #37d93796
 def binned(
@@ -160,12 +161,9 @@ def ocr_confidence(
     ids,    # examples
 ) -> dict: # id → mean confidence of its lines, none where no text was found; only examples whose picture was read
     "How sure the reader of pictures was"
-    ids, confidence = set(ids), {}
-    for row in read_jsonl(Path(home)/"Step_2/ocr.jsonl"):
-        if row["id"] not in ids: continue
-        lines = [line["conf"] for line in row["ocr"]["lines"]]
-        confidence[row["id"]] = float(np.mean(lines)) if lines else None
-    return confidence
+    ids = set(ids)
+    rows = read_manifest(home, ("id", "read_as", "confidence"))
+    return {row["id"]: row["confidence"] for row in rows if row["id"] in ids and row["read_as"] is not None}
 
 # %% ../../nbs/reports/05_slices.ipynb #b87cbb6a
 SLICED = ("accuracy", "macro_f1", "recall", "fpr", "auroc", "nll", "ece")    # each with its interval
@@ -577,7 +575,7 @@ def _protocols(homes, field):
 def _crossed(detector, p, path, n_boot, seed):
     "A detector on each dataset of which it has labelled test posts"
     done, home = pd.read_parquet(checked(path.with_name("predictions.parquet"))), path.parents[3]
-    groups = {row["id"]: group_of(row) for row in read_jsonl(home/"Step_2/data_manifest.jsonl")}
+    groups = groups_by_id(home)
     positive = p["classes"].index(p["positive"]) if p["positive"] and len(p["classes"]) == 2 else None
     shown = ["n", "groups"]
     for m in SLICED: shown += [m, f"{m}_low", f"{m}_high"]

@@ -29,11 +29,11 @@ from multimodal_fakes.core import (
     atomic_path,
     checked,
     read_json,
-    read_jsonl,
     read_sums,
     write_json,
     write_sums,
 )
+from ..data.manifest import read_manifest
 from multimodal_fakes.metrics import (
     accuracy,
     bit_masks,
@@ -81,7 +81,7 @@ from multimodal_fakes.trust.decisions import (
     threshold_for,
 )
 from .ood import Familiar, fit_task
-from .protocol import group_of, make_protocol
+from .protocol import groups_by_id, make_protocol
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #dfeef95f
 def read_predictions(
@@ -180,8 +180,7 @@ def groups_of(
     frame,   # predictions
 ) -> np.ndarray: # (n,) names
     "The group of each example"
-    posts = read_jsonl(Path(home)/"Step_2/data_manifest.jsonl")
-    groups = {post["id"]: group_of(post) for post in posts}
+    groups = groups_by_id(home)
     missing = set(frame.id) - set(groups)
     if missing:
         raise FakesError(
@@ -510,16 +509,11 @@ def text_settings(
     datasets,   # of the task
 ) -> dict: # ocr: as `read_image` takes it, null where no picture was read; lang: codes, [null] where none is known
     "How the text field of the task's posts was made"
-    pictures = _rows_of(home, "ocr.jsonl", datasets)
-    way = pictures[0]["ocr"] if pictures else {}
+    posts = list(read_manifest(home, ("lang", "read_as"), datasets))
+    way = next((post["read_as"] for post in posts if post["read_as"] is not None), {})
     ocr = {k: way[k] for k in ("side", "min_confidence", "model") if k in way} or None
-    posts = _rows_of(home, "data_manifest.jsonl", datasets)
-    languages = {post["meta"].get("lang") for post in posts} - {None}
+    languages = {post["lang"] for post in posts} - {None}
     return dict(ocr=ocr, lang=sorted(languages) or [None])
-
-def _rows_of(home, name, datasets):
-    "The rows of a file of Step_2 that are of some datasets"
-    return [row for row in read_jsonl(Path(home)/"Step_2"/name) if row["dataset"] in datasets]
 
 # %% ../../nbs/trust/05d_calibrate.ipynb #8b4ea208
 def make_bundle(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BESIDE', 'ABSENT', 'LIBRARIES', 'SCORED', 'FORMAT', 'seal', 'conditions', 'flat', 'varying', 'differences',
-           'in_words', 'versions', 'code_state', 'made_by', 'group_of', 'split_hash', 'data_state', 'ocr_settings',
-           'fusion_rule', 'candidates', 'asked', 'make_protocol', 'read_protocol', 'same_protocol', 'refuse_mixed',
-           'read_run', 'compare', 'side_by_side']
+           'in_words', 'versions', 'code_state', 'made_by', 'group_of', 'groups_by_id', 'split_hash', 'data_state',
+           'ocr_settings', 'fusion_rule', 'candidates', 'asked', 'make_protocol', 'read_protocol', 'same_protocol',
+           'refuse_mixed', 'read_run', 'compare', 'side_by_side']
 
 # %% ../../nbs/trust/05c_protocol.ipynb #25ab5213
 from ..core import need
@@ -27,7 +27,8 @@ from pathlib import Path
 import pandas as pd
 
 import multimodal_fakes
-from ..core import FakesError, digest, nearest, read_json, read_jsonl
+from ..core import FakesError, digest, digest_rows, nearest, read_json
+from ..data.manifest import EXAMPLE, read_manifest
 from ..media import decoder_name
 from ..metrics import class_names
 from ..reach import module_digests
@@ -145,6 +146,12 @@ def group_of(
     "What is held out, split and drawn together: the group within its dataset, or the post alone"
     return f"{post['dataset']}/{post.get('group') or post['id']}"
 
+def groups_by_id(
+    home,   # project
+) -> dict: # id → name of its group
+    "The group of every post"
+    return {post["id"]: group_of(post) for post in read_manifest(home, ("id", "dataset", "group"))}
+
 # %% ../../nbs/trust/05c_protocol.ipynb #2b37ac6b
 def split_hash(
     home,    # project
@@ -164,16 +171,13 @@ def data_state(
     home,       # project
     datasets,   # names
 ) -> dict: # dataset → rows, how many of them have the hash of their picture or video, hash of all rows
-    "The rows of the manifest, in any order"
-    rows:dict[str, list] = {name: [] for name in datasets}
-    for row in read_jsonl(Path(home)/"Step_2/data_manifest.jsonl"):
-        if row["dataset"] in rows: rows[row["dataset"]].append(row)
-    return {name: _rows_state(own) for name, own in rows.items()}
+    "The rows of the manifest"
+    return {name: _rows_state(home, name) for name in datasets}
 
-def _rows_state(rows):
+def _rows_state(home, dataset):
     "How many rows there are, how many have a hash of their file, and the hash of all"
-    by_id = sorted(rows, key=lambda row: row["id"])
-    return dict(rows=len(rows), hashed=sum("sha256" in row["meta"] for row in rows), hash=digest(by_id))
+    has_hash = [row["sha256"] is not None for row in read_manifest(home, ["sha256"], [dataset])]
+    return dict(rows=len(has_hash), hashed=sum(has_hash), hash=digest_rows(read_manifest(home, EXAMPLE, [dataset])))
 
 # %% ../../nbs/trust/05c_protocol.ipynb #085648ec
 def ocr_settings(
@@ -183,8 +187,8 @@ def ocr_settings(
     "How the text in pictures was read; two ways at once are refused"
     keys = ("engine", "side", "min_confidence")
     ways = set()
-    for row in read_jsonl(Path(home)/"Step_2/ocr.jsonl"):
-        if row["dataset"] in datasets: ways.add(tuple(row["ocr"].get(k) for k in keys))
+    for row in read_manifest(home, ["read_as"], datasets):
+        if row["read_as"] is not None: ways.add(tuple(row["read_as"].get(k) for k in keys))
     if len(ways) > 1:
         each = "; ".join(map(str, sorted(ways, key=str)))
         raise FakesError(
