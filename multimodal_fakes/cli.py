@@ -195,6 +195,8 @@ def _stage(command):
 
 def _train(command):
     command.add_argument("name", metavar="NAME", help="an expert of params.yaml, or a task: all its experts")
+    about = "number of this machine, of several that train together (machines.nodes); 0, the first, runs the stage"
+    command.add_argument("--node-rank", metavar="N", type=int, default=0, help=about)
     _with_debug(command)
     command.add_argument("--profile", action="store_true", help="tell where the time of the first steps goes")
 

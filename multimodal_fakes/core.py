@@ -33,6 +33,11 @@ from .texts import visible
 class FakesError(Exception):
     "An error for the person who runs the line: what was expected, what came, what to do next"
     def __str__(self): return visible(super().__str__())     # it may name a file that tries to command a terminal
+    def __reduce__(self): return _again, (type(self), self.args), self.__dict__      # between processes
+
+def _again(kind, args):
+    "An error from another process, whatever its class asks for when one is made"
+    return kind.__new__(kind, *args)
 
 # %% ../nbs/00_core.ipynb #aa858ded
 def nearest(

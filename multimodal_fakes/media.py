@@ -118,8 +118,6 @@ class MediaError(FakesError):
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self): return type(self), (self.reason, *self.args)      # between processes
-
 # %% ../nbs/00d_media.ipynb #3b48a329
 def read_bytes(
     source,     # path or bytes

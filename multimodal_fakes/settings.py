@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['BATCH', 'ROWS', 'SEED', 'LOSSES', 'SCHEDULES', 'STOP_ON', 'FUSION', 'PRECISIONS', 'MODALITY', 'SECTIONS', 'Tracker',
            'WIDTH', 'AT', 'Section', 'share', 'count', 'text', 'Prepare', 'Ocr', 'Clip', 'Shard', 'Recipe', 'Fusion',
-           'Search', 'Calibrate', 'Report', 'Export', 'Robustness', 'TaskParams', 'Gates', 'Whole', 'check_whole',
-           'check_section', 'meaning', 'write_comments', 'comment_cell', 'editor_schema']
+           'Search', 'Calibrate', 'Report', 'Export', 'Robustness', 'TaskParams', 'Gates', 'Machines', 'Whole',
+           'check_whole', 'machines_here', 'check_section', 'meaning', 'write_comments', 'comment_cell',
+           'editor_schema']
 
 # %% ../nbs/00b_settings.ipynb #252ac5b8
 import ast
@@ -16,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .core import FakesError, nearest
+from .core import FakesError, nearest, read_yaml, root
 
 # %% ../nbs/00b_settings.ipynb #abbd9549
 class Section(BaseModel):
@@ -270,6 +271,13 @@ class Gates(Section):
     seed:int = count("of the draw, the corruptions and the bootstrap", 0, most=SEED)
 
 # %% ../nbs/00b_settings.ipynb #e6027f85
+class Machines(Section):
+    "Who shares the work; what comes out is the same"
+    engine:Literal["local", "ray"] = text("local: the processes of this machine; ray: those of a Ray cluster", "local")
+    address:str = text("of the cluster, as 10.0.0.1:6379, or auto; one of this machine's own if empty", "")
+    nodes:int = count("machines that train an expert together", 1, least=1, most=1024)
+    rendezvous:str = text("host:port of the first of these, on which it waits for the others", "")
+
 Tracker = Literal["mlflow", "wandb", "dvclive", "tensorboard"]
 
 class Whole(Section):
@@ -278,6 +286,7 @@ class Whole(Section):
     minutes:float|None = Field(None, gt=0, le=1e6, description="that a run may take, as `quality` has it if none")
     track:list[Tracker] = Field([], description="told of each stage: any of mlflow, wandb, dvclive, tensorboard")
     gates:Gates = Field(Gates(), description="what a candidate may cost that becomes champion")
+    machines:Machines = Field(Machines(), description="that share the work")
 
 # %% ../nbs/00b_settings.ipynb #e54996da
 def check_whole(
@@ -286,6 +295,13 @@ def check_whole(
     "Raise where `quality`, `minutes` or `track` is not what it should be"
     stated = {key: params[key] for key in Whole.model_fields if key in params}
     check_section(Whole, stated, "params.yaml")
+
+def machines_here() -> Machines: # this machine alone, outside of a project
+    "The machines that params.yaml names"
+    try: project = root()
+    except FakesError: return Machines()
+    stated = read_yaml(project/"params.yaml").get("machines") or {}
+    return Machines(**check_section(Machines, stated, "machines"))
 
 # %% ../nbs/00b_settings.ipynb #282405d6
 def check_section(
@@ -336,11 +352,12 @@ def meaning(
     section, *keys = path
     if section in Whole.model_fields and not keys: return Whole.model_fields[section].description
     if section in ("expert", "tasks"): keys = keys[1:]
-    schema = Gates if section == "gates" else SECTIONS.get(section)
+    whole = Whole.model_fields.get(section)
+    schema = whole.annotation if whole else SECTIONS.get(section)
     for key in keys:
-        if schema is None or key not in schema.model_fields: return None
+        if not _is_section(schema) or key not in schema.model_fields: return None
         field = schema.model_fields[key]
-        about, schema = field.description, field.annotation if _is_section(field.annotation) else None
+        about, schema = field.description, field.annotation
     return about if keys else None
 
 # %% ../nbs/00b_settings.ipynb #85e573eb

@@ -17,6 +17,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from .core import FakesError, atomic_path, in_project, nearest, need, read_yaml, root
 from .detect.kinds import PARTS
@@ -250,10 +251,23 @@ def train(args):
     "Train one expert, or all of a task"
     _prepare_stages("mmfakes train")
     from multimodal_fakes.line import carry_out
-    names = experts_named(args.name, read_yaml(root()/"params.yaml"))
+    params = read_yaml(root()/"params.yaml")
+    names = experts_named(args.name, params)
     if args.debug: return _debug(experts=names)
+    if args.node_rank: return _join(names, params, args.node_rank)
     for name in names: carry_out("expert", [name], **{"profile": True} if args.profile else {})
     if args.profile: _print_profiles(names)
+
+# %% ../nbs/10b_verbs.ipynb #e74fa87f
+def _join(names, params, node_rank):
+    "Take part in the training of those experts that are trained in steps"
+    from multimodal_fakes.experts.confs import load_encoder_conf
+    from multimodal_fakes.experts.expert import head_of, join_training
+    from multimodal_fakes.line import stage_params
+    recipes = {name: SimpleNamespace(**stage_params("expert", params, name)) for name in names}
+    trained = [name for name, r in recipes.items() if head_of(load_encoder_conf(r.encoder), r) == "trained"]
+    print(f"machine {node_rank} takes part in the training of {', '.join(trained)}, as soon as the first begins it")
+    join_training(root(), trained, node_rank)
 
 # %% ../nbs/10b_verbs.ipynb #327bfcde
 def _debug(**where):

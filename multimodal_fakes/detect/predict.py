@@ -1240,7 +1240,8 @@ def predict_frame(
     batches = (posts[start:start + size] for start in range(0, len(posts), size))
     rows = [as_row(answer) for answers in self.answers_of(batches) for answer in answers]
     table = pd.DataFrame(rows, index=frame.index, columns=answer_columns(self.classes))
-    return table.astype({"error": object})
+    why = [reasons or None for reasons in table["failed"]]       # Parquet knows no object without a key
+    return table.assign(failed=pd.Series(why, table.index, object)).astype({"error": object})
 
 # %% ../../nbs/detect/06c_predict.ipynb #68cd43fd
 @patch(as_prop=True)

@@ -7,7 +7,8 @@ __all__ = ['MOST_AT_ONCE', 'BESIDE', 'hidden_layers', 'make_head', 'Expert', 'al
            'count_parameters', 'save_expert', 'load_expert', 'load_task', 'task_examples', 'stored_vectors', 'run_over',
            'prediction_table', 'write_parquet', 'write_features', 'read_features', 'own_labels', 'split_rows',
            'Training', 'read_training', 'going_on', 'head_of', 'fit_expert', 'judged_windows', 'expert_metrics',
-           'n_processes', 'training_folder', 'train_expert', 'main', 'try_expert', 'plot_scores']
+           'n_processes', 'torchrun', 'join_training', 'training_folder', 'train_expert', 'main', 'try_expert',
+           'plot_scores']
 
 # %% ../../nbs/experts/04h_expert.ipynb #a90a7d41
 from ..core import need
@@ -16,12 +17,14 @@ from ..core import need
 need("torch", "torch", "The runtime torch")     # a sentence in place of a traceback
 
 # %% ../../nbs/experts/04h_expert.ipynb #ba4738b2
+import fcntl
 import importlib.metadata
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -83,6 +86,7 @@ from multimodal_fakes.experts.train import (
 from .windows import window_table
 from ..metrics import bits, score_table, to_probs, truth
 from ..record import Task, expert_key, expert_model, expert_step
+from ..settings import Machines, machines_here
 
 if TYPE_CHECKING:
     import pandas as pd  # where it is used, it is imported
@@ -636,20 +640,62 @@ def n_processes(
     return recipe.processes or max(1, torch.cuda.device_count())
 
 # %% ../../nbs/experts/04h_expert.ipynb #33461e38
+def torchrun(
+    n:int,               # processes on this machine
+    machines:Machines,   # of params.yaml
+    node_rank:int=0,     # number of this machine among those that train together
+) -> list: # words of a command, before the module that it runs
+    "What starts processes that train together"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n)]
+    if machines.nodes == 1: return [*command, "--standalone"]
+    if not machines.rendezvous:
+        raise FakesError(f"machines.rendezvous: expected host:port of the first of {machines.nodes} machines, not ''")
+    if not 0 <= node_rank < machines.nodes:
+        raise FakesError(f"--node-rank: expected 0 to {machines.nodes - 1} (machines.nodes), not {node_rank}")
+    there = ["--rdzv-backend", "static", "--rdzv-endpoint", machines.rendezvous]
+    return [*command, "--nnodes", str(machines.nodes), "--node-rank", str(node_rank), *there]
+
+# %% ../../nbs/experts/04h_expert.ipynb #735a5179
+def _run_file(home, key):
+    "What machines that train together read, while they do"
+    return Path(home)/".cache/expert"/f"{key}_run.json"
+
 def _launch(home, out, task, name, recipe) -> "pd.DataFrame": # predictions
     "Train in processes of their own, and read what they wrote"
     pd = need("pandas", "train", "Training an expert")
-    n = n_processes(recipe)
-    run = home/".cache/expert"/f"{expert_key(task.name, name)}_run.json"
+    run, machines = _run_file(home, expert_key(task.name, name)), machines_here()
     about = {"home": str(home), "out": str(out), "task": task.model_dump()}
-    write_json(run, about | {"expert": name, "recipe": vars(recipe)})
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
-    command += ["-m", "multimodal_fakes.experts.expert", str(run)]
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with open(run.parent/"several.lock", "w") as lock:
+        if machines.nodes > 1: fcntl.flock(lock, fcntl.LOCK_EX)     # they meet at one place, one training at a time
+        write_json(run, about | {"expert": name, "recipe": vars(recipe)})
+        try: _start(run, n_processes(recipe), machines)
+        finally: run.unlink()
+    return pd.read_parquet(out/expert_step(task.name, name)/"predictions.parquet")
+
+def _start(run, n, machines, node_rank=0):
+    "This machine's processes, until they end"
+    command = [*torchrun(n, machines, node_rank), "-m", "multimodal_fakes.experts.expert", str(run)]
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n))} if pick_device() == "cpu" else {}
     done = subprocess.run(command, cwd=root(), env={**threads, **os.environ}, text=True, stderr=subprocess.PIPE)
-    if done.returncode:
-        raise FakesError(f"Training in {n} processes failed ({' '.join(command)}):\n{done.stderr[-3000:]}")
-    return pd.read_parquet(out/expert_step(task.name, name)/"predictions.parquet")
+    if not done.returncode: return
+    raise FakesError(f"Training in {n} processes failed ({' '.join(command)}):\n{done.stderr[-3000:]}")
+
+# %% ../../nbs/experts/04h_expert.ipynb #927768e2
+def join_training(
+    home,            # the project, a folder that the machines share
+    keys,            # of experts, as `experts` calls them
+    node_rank:int,   # number of this machine, from 1
+):
+    "Take part in the training of some experts, each when the first machine begins it"
+    waiting = list(keys)
+    while waiting:
+        begun = [key for key in waiting if _run_file(home, key).exists()]
+        for key in begun:
+            recipe = SimpleNamespace(**read_json(_run_file(home, key))["recipe"])
+            _start(_run_file(home, key), n_processes(recipe), machines_here(), node_rank)
+            waiting.remove(key)
+        time.sleep(1)
 
 # %% ../../nbs/experts/04h_expert.ipynb #a85da625
 _WRITTEN = (      # files of Step_4
@@ -715,7 +761,8 @@ def train_expert(
     conf, key, modality = load_encoder_conf(recipe.encoder), expert_key(task.name, name), task.experts[name]
     _check_modality(conf, modality, key)
     is_trained, checkpoints, unseen = head_of(conf, recipe) == "trained", None, None
-    if is_trained and n_processes(recipe) > 1 and "WORLD_SIZE" not in os.environ:
+    several = is_trained and n_processes(recipe) * machines_here().nodes > 1
+    if several and "WORLD_SIZE" not in os.environ:
         return _launch(home, out, task, name, recipe)
     print(f"{task.name}, {name}: {conf.name} on {describe_device()}, {pick_precision(recipe.precision)}")
     seed_everything(recipe.seed)
