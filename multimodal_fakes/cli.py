@@ -62,7 +62,8 @@ def _explain(command):
 ABOUT_TABLES = f"""
 SOURCE is CSV, TSV, JSON lines, JSON, Parquet or Arrow; TARGET one of {", ".join(WRITTEN)}, or such a name with .gz;
 `-` is standard input or output. Every row of SOURCE is in TARGET, in its place, with its own columns as they were;
-a column of the answer is called `label.1` where SOURCE has a `label`. A row that cannot be judged has an `error`."""
+a column of the answer is called `label.1` where SOURCE has a `label`. A row that cannot be judged has an `error`.
+What was judged is kept in TARGET.parts until TARGET is written: after a kill the same command goes on."""
 
 def _batch(command):
     command.description += "\n" + ABOUT_TABLES
@@ -76,8 +77,8 @@ def _batch(command):
     command.add_argument("--metrics", metavar="FILE", help=about)
     about = "of standard input and output, and of files whose names do not tell"
     command.add_argument("--format", choices=PIPED, default="", help=about)
-    about = "processes that judge, one if left out, one a core for 0"
-    command.add_argument("--workers", type=int, default=1, metavar="N", help=about)
+    about = "processes that judge and read pictures, as many as pay if left out, one a core for 0"
+    command.add_argument("--workers", type=int, metavar="N", help=about)
     _with_json(command)
 
 def _with_columns(command):

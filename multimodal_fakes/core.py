@@ -445,9 +445,11 @@ class _OneLine:
 
 # %% ../nbs/00_core.ipynb #29be3e0a
 def usable_cores() -> int:
-    "Cores that this process may use; all there are where the system knows no share"
-    if hasattr(os, "sched_getaffinity"): return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    "Cores that this process may use, of the machine and of its container; all there are where nothing knows a share"
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    limit, period = quota.read_text().split() if quota.exists() else ("max", "1")
+    return n if limit == "max" else min(n, max(1, round(int(limit) / int(period))))
 
 def process_memory() -> tuple: # bytes of address space, zero where nobody says; resident bytes
     "What this process holds; where there is no /proc, as on macOS, the most that was resident so far"

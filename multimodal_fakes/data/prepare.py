@@ -44,10 +44,14 @@ def detect_languages(
 ) -> list: # a code each, None where there are no letters
     "The language of each text, the same on every machine"
     import py3langid
-    py3langid.set_languages(sorted(candidates or LANGUAGES))
+    languages = sorted(candidates or LANGUAGES)
+    if _CHOSEN != languages: py3langid.set_languages(languages)
+    _CHOSEN[:] = languages
     readable = [t for t in dict.fromkeys(texts) if t and any(map(str.isalpha, t))]
     language = {t: py3langid.classify(t)[0] for t in readable}
     return [language.get(t) for t in texts]
+
+_CHOSEN:list = []      # what py3langid chooses from in this process; to change it takes longer than to know a headline
 
 # %% ../../nbs/data/01b_prepare.ipynb #b2a70206
 def probe_clip(

@@ -192,6 +192,19 @@ def at_once(self:Detector) -> int:
     "Posts that are best judged together: a GPU has many cores to keep busy"
     return 32 if self.device == "cpu" else 256
 
+@patch(as_prop=True)
+def reads_alone(self:Detector) -> bool:
+    "Whether it looks at texts and nothing else, so that no file is opened"
+    return self.modalities == ["text"] and not self.bundle["ocr"]
+
+@patch
+def window(self:Detector,
+    size:int=0,   # posts that are judged together, `at_once` if zero
+) -> int:
+    "Posts that are best prepared together: of many texts those of one length can be judged together"
+    size = size or self.at_once
+    return 32 * size if self.reads_alone else size
+
 # %% ../../nbs/detect/06c_predict.ipynb #bd931e97
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -417,7 +430,7 @@ def look(
 def _samples(self:Detector, post, failed):
     "What each expert sees of an opened post; words in its picture that were not read are entered in `failed`"
     caption, image = post.get("text"), post.get("image")
-    lines = self._read(image, failed)
+    lines = self._read(image, failed, post.get("ocr"))
     read = _words(lines)
     everything = {"text": self._text(caption, read) or None, "vision": image, **(post.get("video") or {})}
     samples = {m: everything[m] for m in self.modalities if everything.get(m) is not None}
@@ -442,13 +455,14 @@ def _nothing(self:Detector, failed):
 
 # %% ../../nbs/detect/06c_predict.ipynb #efd3e4bd
 @patch
-def _read(self:Detector, image, failed):
-    "Lines of text in the picture, where the detector was trained with them"
+def _read(self:Detector, image, failed, read=None):
+    "Lines of text in the picture, where the detector was trained with them; `read` is what was read in it before"
     ocr = self.bundle["ocr"]
     if image is None or not ocr or "text" not in self.modalities: return []
     from multimodal_fakes.data.ocr import read_image, unread_notice
-    with _ONE_AT_A_TIME: read = read_image(image, **ocr)
-    notice = unread_notice(read, ocr.get("model", ""))
+    if read is None:
+        with _ONE_AT_A_TIME: read = read_image(image, **ocr)
+    notice = MediaError(**read["failed"]) if "failed" in read else unread_notice(read, ocr.get("model", ""))
     if notice: failed["image"] = notice
     return read["lines"]
 
@@ -815,13 +829,15 @@ class Ready(NamedTuple):
 @patch
 def prepare(
     self:Detector,
-    post:dict,      # with `text`, `image` and `video`, any may be None, and what it asks for: `weights`, `max_length`
+    post:dict,      # with `text`, `image` and `video`, any may be None, and what it asks for: `weights`, `max_length`;
+                    # `ocr`, as a row of ocr.jsonl has it, where its picture was read before
     weights=None,   # of the experts, as for `shares_of`; those that ship if none
 ) -> Ready:
     "All that is done to a post before the networks see it; raises as `look`"
     shares = self.shares_of(post.get("weights") or weights)
     opened, failed = self.open(post)
     opened["text"], tokens = self.cut(opened["text"], post.get("max_length"))
+    opened["ocr"] = post.get("ocr")
     samples, quality = self._samples(opened, failed)
     return Ready(post, shares, samples, quality, failed, self.read(samples), tokens)
 
@@ -1183,13 +1199,15 @@ def golden(
 def answers(
     self:Detector,
     posts:list,   # as for `predict_batch`
+    size:int=0,   # judged together, those of one length; `at_once` if zero
 ) -> list[Answer|FakesError]: # in the place of a post that cannot be judged its error
-    "Judge posts together, without those that cannot be"
-    return self._judge_tried(self._try_all(posts))
+    "Judge posts, without those that cannot be"
+    return self._judge_tried(self._try_all(posts), size)
 
 @patch
 def _try_all(self:Detector, posts):
-    "Each post ready to be judged, or why it is not"
+    "Each post ready to be judged, or why it is not; threads gain nothing where no file is opened"
+    if self.reads_alone: return [self._try(post) for post in posts]
     return self.in_threads(self._try, list(posts))
 
 @patch
@@ -1199,31 +1217,46 @@ def _try(self:Detector, post):
     except FakesError as e: return e
 
 @patch
-def _judge_tried(self:Detector, tried):
-    "Answers in the places of posts that are ready; where one of them fails, each is judged alone"
-    ready = [post for post in tried if isinstance(post, Ready)]
-    try: judged = iter(self.judge_ready(ready))
+def _judge_tried(self:Detector, tried, size):
+    "Answers in the places of posts that are ready, judged with those that are about as long"
+    answers, size = list(tried), size or self.at_once
+    ready = [i for i, post in enumerate(tried) if isinstance(post, Ready)]
+    ready.sort(key=lambda i: _n_tokens(tried[i]))
+    for start in range(0, len(ready), size):
+        some = ready[start:start + size]
+        for i, answer in zip(some, self._judge_sound([tried[i] for i in some])): answers[i] = answer
+    return answers
+
+def _n_tokens(ready):
+    "How long its texts are to the networks"
+    return sum(len(item["input_ids"]) for item in ready.items.values() if "input_ids" in item)
+
+@patch
+def _judge_sound(self:Detector, ready):
+    "Answers of posts; where one fails among them, each half is judged for itself, until it stands alone"
+    try: return self.judge_ready(ready)
     except FakesError as e:
-        if len(ready) == 1: return [e if isinstance(post, Ready) else post for post in tried]
-        return [self._judge_tried([post])[0] for post in tried]
-    return [next(judged) if isinstance(post, Ready) else post for post in tried]
+        if len(ready) == 1: return [e]
+        middle = len(ready) // 2
+        return self._judge_sound(ready[:middle]) + self._judge_sound(ready[middle:])
 
 # %% ../../nbs/detect/06c_predict.ipynb #f6a02f4e
 @patch
 def answers_of(
     self:Detector,
-    batches,   # of posts, as for `answers`
+    batches,      # of posts, as for `answers`
+    size:int=0,   # judged together, `at_once` if zero
 ): # generator of lists: the answers of each batch, in order
     "Judge batch after batch"
     if self.threads == 1:
-        yield from map(self.answers, batches)
+        yield from (self.answers(posts, size) for posts in batches)
         return
     with ThreadPoolExecutor(1, "ahead") as ahead:
         coming = None
         for posts in batches:
             before, coming = coming, ahead.submit(self._try_all, posts)
-            if before: yield self._judge_tried(before.result())
-        if coming: yield self._judge_tried(coming.result())
+            if before: yield self._judge_tried(before.result(), size)
+        if coming: yield self._judge_tried(coming.result(), size)
 
 # %% ../../nbs/detect/06c_predict.ipynb #cf72e1ba
 @patch
@@ -1236,9 +1269,9 @@ def predict_frame(
     "Judge a table in memory"
     pd = need("pandas", "train", "Judging a table in memory")
     posts = as_posts(frame, columns)
-    size = batch_size or self.at_once
-    batches = (posts[start:start + size] for start in range(0, len(posts), size))
-    rows = [as_row(answer) for answers in self.answers_of(batches) for answer in answers]
+    window = self.window(batch_size)
+    windows = (posts[start:start + window] for start in range(0, len(posts), window))
+    rows = [as_row(answer) for answers in self.answers_of(windows, batch_size) for answer in answers]
     table = pd.DataFrame(rows, index=frame.index, columns=answer_columns(self.classes))
     why = [reasons or None for reasons in table["failed"]]       # Parquet knows no object without a key
     return table.assign(failed=pd.Series(why, table.index, object)).astype({"error": object})

@@ -57,7 +57,9 @@ def long_parts(
         return [cut_out(special, head + tail)]
     step = room // 2
     starts = range(0, len(ordinary) - room + step, step)
-    return [cut_out(special, ordinary[start:start + room]) for start in starts]
+    before, after = range(ordinary[0]), range(ordinary[-1] + 1, len(special))
+    runs = [ordinary[start:start + room] for start in starts]
+    return [[*before, *range(run[0], run[-1] + 1), *after] for run in runs]      # separators stand within a run
 
 # %% ../../nbs/experts/04_preprocess.ipynb #4de98b73
 def _padded_rows(

@@ -8,9 +8,9 @@ __all__ = ['HEADER', 'RUNS', 'PUBLIC', 'REASONS', 'INHERITED', 'KEPT_MEMORY', 'M
            'ENDS', 'EVENTS', 'GRACE', 'UNWANTED_SECONDS', 'NO_DETECTOR', 'STARTING', 'EngineConf', 'Busy', 'NotReady',
            'TimeLimit', 'WorkerDied', 'DetectorFailed', 'frame', 'unframe', 'read_frame', 'load_detector', 'load_all',
            'describe', 'with_why', 'judge', 'as_reply', 'error_reply', 'no_memory', 'as_error', 'work', 'posts_of',
-           'worker_environment', 'cores', 'Ration', 'Lines', 'to_stderr', 'Died', 'Overran', 'Unwanted', 'Worker',
-           'Post', 'checked_parts', 'batch_frame', 'Shares', 'Bucket', 'Batcher', 'Cache', 'post_key', 'Histogram',
-           'Lane', 'Life', 'Detours', 'modalities_of', 'share_tasks', 'Engine']
+           'worker_environment', 'Ration', 'Lines', 'to_stderr', 'Died', 'Overran', 'Unwanted', 'Worker', 'Post',
+           'checked_parts', 'batch_frame', 'Shares', 'Bucket', 'Batcher', 'Cache', 'post_key', 'Histogram', 'Lane',
+           'Life', 'Detours', 'modalities_of', 'share_tasks', 'Engine']
 
 # %% ../../nbs/service/07g_engine.ipynb #333ad4a5
 import asyncio
@@ -304,16 +304,6 @@ def worker_environment(
     few = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     folders = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     return inherited | few | KEPT_MEMORY | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": folders}
-
-# %% ../../nbs/service/07g_engine.ipynb #f50a3778
-def cores() -> int:
-    "Cores that this process may use, of the machine and of its container"
-    n = usable_cores()
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if not quota.exists(): return n
-    limit, period = quota.read_text().split()
-    if limit == "max": return n
-    return min(n, max(1, round(int(limit) / int(period))))
 
 # %% ../../nbs/service/07g_engine.ipynb #5ac4fc22
 MINUTE = 60.0
@@ -1062,7 +1052,7 @@ def _lanes(self:Engine) -> tuple:
 @patch
 def _sizes(self:Engine, folders) -> tuple: # of both lanes: workers, and spare ones
     short, long = share_tasks(folders)
-    n = self.conf.n_workers or cores()
+    n = self.conf.n_workers or usable_cores()
     if short: return (n, self.conf.spare_workers), (self.conf.long_workers, 0)
     return (0, 0), (n if long else 0, 0)
 

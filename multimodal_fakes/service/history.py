@@ -423,17 +423,22 @@ def _seconds(moment):
     if moment.tzinfo is None: raise FakesError(f"{moment} has no time zone. Write it as 2026-05-01T00:00:00Z.")
     return moment.timestamp()
 
-def _with_labels():
-    "All predictions, beside each the last of its labels where it has one"
+_LABEL = select(feedback.c.label).where(feedback.c.prediction_id == predictions.c.id, feedback.c.withdrawn.is_(None))
+_LAST_LABEL = _LABEL.order_by(feedback.c.n.desc()).limit(1).scalar_subquery()     # none where there is no label
+
+def _with_labels(
+    chosen,   # select of `predictions`
+): # sqlalchemy.Select
+    "Predictions, beside each the last of its labels where it has one; no others' labels are read"
+    page = chosen.cte("page")
     of = feedback.c.prediction_id
     people = func.count(distinct(feedback.c.labelled_by)).label("people")
-    stands = feedback.c.withdrawn.is_(None)
+    stands = feedback.c.withdrawn.is_(None) & of.in_(select(page.c.id))
     last = select(of, func.max(feedback.c.n).label("n"), people).where(stands).group_by(of).subquery()
-    rows = predictions.outerjoin(last, last.c.prediction_id == predictions.c.id)
-    rows = rows.outerjoin(feedback, feedback.c.n == last.c.n)
+    rows = page.outerjoin(last, last.c.prediction_id == page.c.id).outerjoin(feedback, feedback.c.n == last.c.n)
     of_label = [c for c in feedback.c if c.name not in ("n", "prediction_id", "withdrawn")]
     n_labellers = func.coalesce(last.c.people, 0).label("n_labellers")
-    return select(predictions, *of_label, n_labellers).select_from(rows)
+    return select(page, *of_label, n_labellers).select_from(rows).order_by(page.c.n)
 
 # %% ../../nbs/service/07b_history.ipynb #cbfb95de
 def find_statement(
@@ -454,10 +459,10 @@ def find_statement(
         if value is not None: where.append(predictions.c[name] == value)
     if since is not None: where.append(predictions.c.time >= _seconds(since))
     if until is not None: where.append(predictions.c.time < _seconds(until))
-    if label is not None: where.append(feedback.c.label == _words(label))
-    if labelled is not None: where.append(feedback.c.n.is_not(None) if labelled else feedback.c.n.is_(None))
+    if label is not None: where.append(_LAST_LABEL == _words(label))
+    if labelled is not None: where.append(_LAST_LABEL.is_not(None) if labelled else _LAST_LABEL.is_(None))
     if abstained is not None: where.append(predictions.c.abstained == abstained)
-    return _with_labels().where(*where).order_by(predictions.c.n).limit(limit)
+    return _with_labels(select(predictions).where(*where).order_by(predictions.c.n).limit(limit))
 
 # %% ../../nbs/service/07b_history.ipynb #97d54d81
 _MOMENTS = ("time", "label_time")
@@ -549,13 +554,15 @@ def shadows(self:History,
 ): # pandas.DataFrame in order of arrival: columns of `shadows`, task, `served_…` of the answer that was given, label
     "What candidates said, beside what was answered and the latest label"
     pd = need("pandas", "train", "A table of predictions")
-    all_rows = _with_labels().subquery()
-    served = [all_rows.c[name].label(f"served_{name}") for name in _SERVED]
-    query = select(shadow_answers, all_rows.c.task, *served, all_rows.c.label)
-    query = query.join(all_rows, all_rows.c.id == shadow_answers.c.prediction_id).order_by(shadow_answers.c.n)
-    if task is not None: query = query.where(all_rows.c.task == task)
-    if since is not None: query = query.where(shadow_answers.c.time >= _seconds(since))
-    if model is not None: query = query.where(shadow_answers.c.model == model)
+    where = []
+    if since is not None: where.append(shadow_answers.c.time >= _seconds(since))
+    if model is not None: where.append(shadow_answers.c.model == model)
+    chosen = select(predictions).where(predictions.c.id.in_(select(shadow_answers.c.prediction_id).where(*where)))
+    if task is not None: chosen = chosen.where(predictions.c.task == task)
+    answered = _with_labels(chosen).subquery()
+    served = [answered.c[name].label(f"served_{name}") for name in _SERVED]
+    query = select(shadow_answers, answered.c.task, *served, answered.c.label).where(*where)
+    query = query.join(answered, answered.c.id == shadow_answers.c.prediction_id).order_by(shadow_answers.c.n)
     with self.reading() as connection: rows = connection.execute(query).mappings().all()
     return _as_frame(pd, rows, query)
 
