@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'PROVIDERS', 'FakesError', 'nearest', 'first_few', 'patch', 'NotInstalled', 'need', 'root', 'in_project',
-           'read_env', 'environment', 'atomic_path', 'write_json', 'read_json', 'write_jsonl', 'read_jsonl',
-           'read_yaml', 'sha256_file', 'digest', 'write_sums', 'read_sums', 'check_sums', 'checked', 'seed_everything',
-           'devices_here', 'pick_device', 'describe_device', 'progress', 'usable_cores', 'process_memory',
-           'limit_memory', 'overlay']
+           'read_env', 'environment', 'atomic_path', 'write_json', 'read_json', 'write_jsonl', 'each_line',
+           'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'write_sums', 'read_sums', 'check_sums', 'checked',
+           'seed_everything', 'devices_here', 'pick_device', 'describe_device', 'progress', 'usable_cores',
+           'process_memory', 'limit_memory', 'overlay']
 
 # %% ../nbs/00_core.ipynb #dc2c362c
 import builtins
@@ -199,17 +199,22 @@ def write_jsonl(
         for row in rows: f.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 # %% ../nbs/00_core.ipynb #80cc6117
+def each_line(
+    path,   # file with one JSON object a line
+): # yields each line as bytes, and the dict in it
+    "Go through JSON lines; an error names the file and the line"
+    if not Path(path).exists(): raise FakesError(_absent(path))
+    with open(path, "rb") as f:
+        for n, line in enumerate(f, 1):
+            try: row = json.loads(line.decode())
+            except ValueError as e: raise FakesError(f"{path}, line {n} is not JSON: {e}") from None
+            yield line, row
+
 def read_jsonl(
     path,   # file with one JSON object a line
 ) -> list: # of dicts
-    "Read JSON lines; an error names the file and the line"
-    if not Path(path).exists(): raise FakesError(_absent(path))
-    rows = []
-    with open(path, "rb") as f:
-        for n, line in enumerate(f, 1):
-            try: rows.append(json.loads(line.decode()))
-            except ValueError as e: raise FakesError(f"{path}, line {n} is not JSON: {e}") from None
-    return rows
+    "Read JSON lines"
+    return [row for _, row in each_line(path)]
 
 # %% ../nbs/00_core.ipynb #effd810a
 class _NoKeyTwice(yaml.SafeLoader):
@@ -261,12 +266,13 @@ def write_sums(
     folder,       # of files that are whole
     stage:str,    # that wrote them
     names=None,   # paths below it, every file if none
+    known=None,   # path → SHA-256 of those that were hashed while they were written
     **about,      # what else is kept with them
 ) -> str: # digest of all of it
     "Write `sums.json`: the SHA-256 of each file, by which a change is noticed"
     folder = Path(folder)
     listed = _files_below(folder) if names is None else sorted(map(str, names))
-    files = {name: sha256_file(folder/name) for name in listed}
+    files = {name: (known or {}).get(name) or sha256_file(folder/name) for name in listed}
     sums = dict(stage=stage, whole=names is None, files=files, **about)
     own = digest(sums)
     write_json(folder/SUMS, sums | dict(digest=own))

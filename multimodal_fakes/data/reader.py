@@ -35,11 +35,13 @@ def in_blocks(
     return HEADER + -(-n // HEADER) * HEADER
 
 # %% ../../nbs/data/02c_reader.ipynb #9dfae197
+_COMPACT = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
 def compact_json(
     obj,   # of dicts, lists, strings, numbers
 ) -> bytes:
     "JSON without spaces, keys in a fixed order"
-    return json.dumps(obj, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    return _COMPACT.encode(obj).encode()
 
 # %% ../../nbs/data/02c_reader.ipynb #445e0b25
 def first_label(
