@@ -210,7 +210,7 @@ def _index_row(item, split, fields, members):
 def _sound_place(row):
     "Where the sound lies if it is in the video"
     if not row["has_audio"] or "audio_at" in row: return {}
-    return dict(audio_at=row["video_at"], audio_size=row["video_size"])
+    return {f"audio_{end}": row[f"video_{end}"] for end in ("at", "size", "crc")}
 
 # %% ../../nbs/data/02e_pack.ipynb #8646f89f
 _WORDS = ("lang", "text", "id", "dataset", "split", "group", "face")     # strings, as are all `label_…`
