@@ -14,6 +14,7 @@ from ..core import need
 need("pandas", "train", "Packing shards")     # a sentence in place of a traceback
 
 # %% ../../nbs/data/02e_pack.ipynb #21c9e428
+import functools
 import hashlib
 import io
 import json
@@ -29,10 +30,11 @@ import numpy as np
 import pandas as pd
 import PIL
 
-from ..core import FakesError, atomic_path, digest, patch, progress, read_json, sha256_file, write_json
+from ..core import atomic_path, digest, patch, progress, read_json, sha256_file, write_json
 from .extract import file_members, files_kept, read_about, read_members, who_found
 from .reader import HEADER, PLACES, compact_json, in_blocks
-from ..media import KillablePool, MediaError, open_image, read_bytes
+from .spread import spread
+from ..media import MediaError, open_image, read_bytes
 from ..reach import code_digest, library
 from ..record import Example, in_one_word, text_field
 
@@ -259,7 +261,7 @@ class Sources(NamedTuple):
         return Item(e, self.labels[e.id], self.ocr.get(e.id, ""), self.clips.get(e.id))
 
 class Slice(NamedTuple):
-    "What goes into one tar"
+    "What goes into one tar; an error names it by place and number"
     dataset: str
     split: str
     number: int      # of the tar
@@ -267,6 +269,8 @@ class Slice(NamedTuple):
     items: list      # of Item
     size: int        # bytes, about
     key: str         # 32 hex digits: the same key, the same tar
+
+    def __repr__(self): return f"{self.dataset}/{self.split}/{self.number}"
 
 # %% ../../nbs/data/02e_pack.ipynb #4ad8e892
 # modules that decide the bytes
@@ -369,8 +373,6 @@ def kept(
 # %% ../../nbs/data/02e_pack.ipynb #f38e35b1
 ALONE = 32e6      # bytes, below which no process is started
 
-def _work(task): pack_slice(*task)
-
 def pack_missing(
     parts,           # Slices
     datasets,        # folder that holds the datasets
@@ -382,23 +384,11 @@ def pack_missing(
     n_items = sum(len(part.items) for part in parts)
     bar = progress(None, "packing", total=n_items)
     bar.update(n_items - sum(len(part.items) for part in todo))
-    tasks = [(part, str(datasets), str(store)) for part in todo]
-    for part in _packed(tasks, n_workers): bar.update(len(part.items))
+    work = functools.partial(pack_slice, datasets=str(datasets), store=str(store))
+    if sum(part.size for part in todo) < ALONE: n_workers = 1
+    for _, part in zip(spread(work, todo, n_workers, ahead=2), todo): bar.update(len(part.items))
     bar.close()
     return len(todo)
-
-def _packed(tasks, n_workers):
-    "The slices, as they are packed"
-    if n_workers == 1 or sum(part.size for part, _, _ in tasks) < ALONE:
-        for task in tasks:
-            _work(task)
-            yield task[0]
-        return
-    for (part, *_), _, error in KillablePool(_work, n_workers, seconds=3600, memory_mb=4000).imap(tasks):
-        if error:
-            raise FakesError(f"{part.dataset}/{part.split}: tar {part.number} cannot be packed "
-                             f"({error['reason']}: {error['message']}). Run the stage again: what was packed is kept.")
-        yield part
 
 # %% ../../nbs/data/02e_pack.ipynb #f74e8c77
 def _link(file, target):
