@@ -282,12 +282,13 @@ def write_sums(
     folder,       # of files that are whole
     stage:str,    # that wrote them
     names=None,   # paths below it, every file if none
+    known=None,   # path → SHA-256 of those that were hashed while they were written
     **about,      # what else is kept with them
 ) -> str: # digest of all of it
     "Write `sums.json`: the SHA-256 of each file, by which a change is noticed"
     folder = Path(folder)
     listed = _files_below(folder) if names is None else sorted(map(str, names))
-    files = {name: sha256_file(folder/name) for name in listed}
+    files = {name: (known or {}).get(name) or sha256_file(folder/name) for name in listed}
     sums = dict(stage=stage, whole=names is None, files=files, **about)
     own = digest(sums)
     write_json(folder/SUMS, sums | dict(digest=own))

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SEARCHED', 'CENTRE', 'CUTTERS', 'window_starts', 'cut_frames', 'cut_sound', 'cut_clip', 'who_found', 'no_face',
-           'to_strip', 'from_strip', 'to_flac', 'from_flac', 'clip_members', 'file_members', 'packed_frames',
-           'packed_sound', 'as_packed', 'cut_key', 'extract_all', 'read_members']
+           'to_strip', 'from_strip', 'to_flac', 'from_flac', 'clip_members', 'files_kept', 'file_members',
+           'packed_frames', 'packed_sound', 'as_packed', 'cut_key', 'extract_all', 'read_members', 'read_about']
 
 # %% ../../nbs/data/02b_extract.ipynb #b72c1420
+import contextlib
 import io
 import json
 import struct
@@ -244,17 +245,25 @@ def clip_members(
     return members
 
 # %% ../../nbs/data/02b_extract.ipynb #0893dff3
+def files_kept(
+    source,         # path of a video or of sound alone
+    about:dict,     # clip.json
+    sound=None,     # path of its sound, where that is a file of its own
+) -> dict: # video, sound → path, each where it is packed
+    "Which files lie in shards that are cut when they are read"
+    files = {"video" if about["times"] else "sound": source}
+    own_sound = "audio" in about.get("lost", {})     # taken where the file beside could not be read
+    if sound and about["sound"] and not own_sound: files["sound"] = sound
+    return files
+
 def file_members(
     source,         # path of a video or of sound alone
     about:dict,     # clip.json
     sound=None,     # path of its sound, where that is a file of its own
 ) -> dict: # extension → bytes: video and sound, each with the ending of its file
     "The files as they are, for shards that are cut when they are read"
-    files = {"video" if about["times"] else "sound": source}
-    own_sound = "audio" in about.get("lost", {})     # taken where the file beside could not be read
-    if sound and about["sound"] and not own_sound: files["sound"] = sound
     members = {}
-    for kind, path in files.items():
+    for kind, path in files_kept(source, about, sound).items():
         clip = as_clip(path, _fps(SimpleNamespace(**about["cut"]))).clip
         ending = Path(path).suffix if clip is path else ".avi"
         members[f"{kind}{ending.lower()[:8]}"] = read_bytes(clip)
@@ -347,12 +356,25 @@ def read_members(
     path,   # of a file that `extract_all` kept
 ) -> dict: # extension → bytes
     "What was extracted of one video; raises `FakesError` where the file is not as it was written"
-    try:
-        with zipfile.ZipFile(path) as z: members = {name: z.read(name) for name in z.namelist()}
+    with _whole(path), zipfile.ZipFile(path) as z:
+        members = {name: z.read(name) for name in z.namelist()}
         n = _entries(path)
         if len(members) != n: raise zipfile.BadZipFile(f"{len(members)} members of {n}")
         return members
-    except _ZIP_ERRORS as e:
+
+def read_about(
+    path,   # of a file that `extract_all` kept
+) -> tuple[dict, dict]: # clip.json; {name of any other member: (bytes, CRC-32)}
+    "What is known of what was extracted, without reading it; raises `FakesError` likewise"
+    with _whole(path), zipfile.ZipFile(path) as z:
+        about = json.loads(z.read("clip.json"))
+        return about, {i.filename: (i.file_size, i.CRC) for i in z.infolist() if i.filename != "clip.json"}
+
+@contextlib.contextmanager
+def _whole(path):
+    "Read a file that is as it was written"
+    try: yield
+    except (*_ZIP_ERRORS, KeyError) as e:
         raise FakesError(f"{path} is not as it was written ({e}). "
                          "Delete it: the stage shard cuts its video again.") from None
 

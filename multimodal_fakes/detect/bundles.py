@@ -8,9 +8,9 @@ __all__ = ['MANIFEST', 'CARD', 'MANIFEST_FORM', 'HEX', 'METRICS', 'FIRST', 'SECO
            'number_of', 'written_manifest', 'name_of', 'check_parts', 'shipped', 'make_manifest', 'is_slim',
            'refuse_slim', 'write_manifest', 'read_manifest', 'checked_manifest', 'is_plain', 'content_key', 'spoken',
            'version_of', 'verify', 'front_matter', 'card_of', 'contents', 'save', 'new_folder', 'pack', 'unpack',
-           'cache_folder', 'is_address', 'shown', 'hub_id', 'from_hub', 'to_hub', 'registry_place', 'releases',
-           'release_of', 'shown_place', 'release', 'mlflow_uri', 'mlflow_client', 'mlflow_answers', 'mlflow_version',
-           'fetch_version', 'find_bundle', 'push', 'pull']
+           'hub_id', 'from_hub', 'to_hub', 'registry_place', 'releases', 'release_of', 'shown_place', 'release',
+           'mlflow_uri', 'mlflow_client', 'mlflow_answers', 'mlflow_version', 'fetch_version', 'find_bundle', 'push',
+           'pull']
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #c55983de
 import contextlib
@@ -47,6 +47,7 @@ from multimodal_fakes.core import (
     sha256_file,
     write_json,
 )
+from ..data.files import cache_folder, filesystem, is_address, shown
 from .inference import exported, read_bundle, torch_weights
 from ..texts import in_markdown, on_one_line
 
@@ -528,15 +529,6 @@ def _copy(stream, out, size):
         size -= len(piece)
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #1e159d88
-def cache_folder(
-    cache=None,   # folder named by the caller
-) -> Path:
-    "Where copies are kept: MMFAKES_CACHE, or multimodal_fakes in XDG_CACHE_HOME or ~/.cache"
-    named = cache or os.environ.get("MMFAKES_CACHE")
-    if named: return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home()/".cache")/"multimodal_fakes"
-
 def _kept(cache, key, make):
     "The copy under a key, made by `make(folder)` where it is not there or lost something"
     folder = cache_folder(cache)/"bundles"/key
@@ -559,35 +551,11 @@ def _of_archive(path, cache, name=None):
     return _kept(cache, sha256_file(path), lambda folder: unpack(path, folder, name))
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #587f0bb7
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _log = logging.getLogger("multimodal_fakes")
-
-def is_address(source) -> bool:
-    "Whether something names a place beyond the file system"
-    return isinstance(source, str) and bool(_ADDRESS.match(source))
-
-def shown(
-    address:str,
-) -> str:
-    "An address without user, password and query"
-    scheme, rest = address.split("://", 1)
-    host, slash, path = rest.partition("?")[0].partition("/")
-    return on_one_line(f"{scheme}://{host.rpartition('@')[2] if scheme != 'hf' else host}{slash}{path}")
 
 def _is_archive(address): return address.partition("?")[0].endswith(ENDS)
 
 # %% ../../nbs/detect/06ba_bundles.ipynb #aa259ec5
-def _filesystem(address):
-    "fsspec's file system of an address, and the path in it; no limit for a download in all, one for silence"
-    fsspec = need("fsspec", "hub", f"{shown(address)}")
-    options = {}
-    if address.startswith(("http://", "https://")):
-        aiohttp = need("aiohttp", "hub", f"{shown(address)}")
-        options["client_kwargs"] = dict(timeout=aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60))
-    try: return fsspec.core.url_to_fs(address, **options)
-    except ImportError as e: raise FakesError(f"{shown(address)} needs a library that is not installed: {e}") from None
-    except ValueError as e: raise FakesError(f"{shown(address)}: {e}") from None
-
 _MARKS = ("ETag", "etag", "Content-MD5", "md5Hash", "LastModified", "last_modified", "updated", "mtime", "created")
 
 def _mark(fs, path):
@@ -599,7 +567,7 @@ def _mark(fs, path):
 # %% ../../nbs/detect/06ba_bundles.ipynb #22cda9bd
 def _of_address(address, cache):
     "The copy of what lies at an address"
-    fs, path = _filesystem(address)
+    fs, path = filesystem(address)
     index = cache_folder(cache)/"addresses"/f"{digest(address)}.json"
     last = read_json(index) if index.is_file() else {}
     fetch = _fetch_archive if _is_archive(address) else _fetch_folder
@@ -760,7 +728,7 @@ def releases(
 def _listed(place):
     "Names in a folder or at an address, none where it is not there"
     if not is_address(place): return os.listdir(place) if Path(place).is_dir() else []
-    fs, path = _filesystem(place)
+    fs, path = filesystem(place)
     try: return [PurePosixPath(name).name for name in fs.ls(path, detail=False)]
     except FileNotFoundError: return []
     except Exception as e: raise FakesError(f"{shown(place)} cannot be listed ({type(e).__name__}: {e}).") from None
@@ -812,7 +780,7 @@ def _place(folder, target, number, slim):
     with tempfile.TemporaryDirectory() as d:
         if is_address(target):
             packed = pack(folder, f"{d}/x.tar.gz", number, slim)
-            fs, path = _filesystem(target)
+            fs, path = filesystem(target)
             return fs.put_file(str(packed), path, mode="create")
     packed = pack(folder, f"{Path(target).parent}/.{uuid.uuid4().hex}.tar.gz", number, slim)
     try: os.link(packed, target)
@@ -989,7 +957,7 @@ def push(
 def _push_archive(folder, address, number, slim):
     "Write one archive to a path or an address"
     if not is_address(address): return str(pack(folder, address, number, slim))
-    fs, path = _filesystem(address)
+    fs, path = filesystem(address)
     with tempfile.TemporaryDirectory() as d: fs.put_file(str(pack(folder, f"{d}/x.tar.gz", number, slim)), path)
     return address
 
