@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MOST_AT_ONCE', 'BESIDE', 'hidden_layers', 'make_head', 'Expert', 'alike', 'HeadOnly', 'settings_of',
            'count_parameters', 'save_expert', 'load_expert', 'load_task', 'task_examples', 'stored_vectors', 'run_over',
-           'prediction_table', 'write_parquet', 'write_features', 'read_features', 'own_labels', 'split_rows',
-           'Training', 'read_training', 'going_on', 'head_of', 'fit_expert', 'judged_windows', 'expert_metrics',
-           'n_processes', 'training_folder', 'train_expert', 'main', 'try_expert', 'plot_scores']
+           'prediction_table', 'write_parquet', 'write_tables', 'write_features', 'read_features', 'own_labels',
+           'split_rows', 'Training', 'read_training', 'going_on', 'head_of', 'fit_expert', 'judged_windows',
+           'expert_metrics', 'n_processes', 'training_folder', 'train_expert', 'main', 'try_expert', 'plot_scores']
 
 # %% ../../nbs/experts/04h_expert.ipynb #a90a7d41
 from ..core import need
@@ -22,6 +22,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,6 +40,7 @@ from multimodal_fakes.core import (
     describe_device,
     digest,
     in_project,
+    mapped_arrays,
     nearest,
     need,
     patch,
@@ -331,6 +334,17 @@ def write_parquet(
     "Write a table; it gets its name only when it is whole"
     with atomic_path(path) as temporary: table.to_parquet(temporary, index=False)
 
+def write_tables(
+    tables,    # of the same columns, made one after the other
+    path,
+):
+    "Write tables below each other, a row group each: no more than one is in memory"
+    pa, pq = (need(name, "parquet", "Writing predictions") for name in ("pyarrow", "pyarrow.parquet"))
+    parts = map(partial(pa.Table.from_pandas, preserve_index=False), tables)
+    first = next(parts)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, first.schema) as out:
+        for part in chain([first], parts): out.write_table(part)
+
 def write_features(
     path,
     pooled:np.ndarray,   # (n, D) float32
@@ -341,9 +355,8 @@ def write_features(
 
 # %% ../../nbs/experts/04h_expert.ipynb #77229c65
 def read_features(path) -> np.ndarray: # (n, D) float32
-    "The vectors that `write_features` wrote, compared with their sum"
-    from safetensors.numpy import load_file
-    return load_file(str(checked(path)))["pooled"]
+    "The vectors that `write_features` wrote, compared with their sum; mapped, not read"
+    return mapped_arrays(checked(path))["pooled"]
 
 # %% ../../nbs/experts/04h_expert.ipynb #329139e4
 def own_labels(

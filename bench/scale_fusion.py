@@ -1,0 +1,131 @@
+"""Fusion, calibration and report on many posts: CPU seconds and peak memory of each stage, and how both grow
+
+Posts, pictures, experts' scores and vectors are made from a seed in the layout that these stages read. Vectors have the
+sizes of DistilBERT and EfficientNet-B0; tokens are those of two small encoders, and 512 pictures serve all posts."""
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+# from bench.scale import measured
+from multimodal_fakes.core import write_json, write_jsonl, write_sums
+from multimodal_fakes.record import expert_model, expert_step
+
+SIZES = (25_000, 50_000, 100_000)     # posts; more with `python -m bench scale fusion 200000`
+FAKEDDIT = 682_661                    # its posts with a picture
+DIMS = {"text": 768, "vision": 1280}
+N_PICTURES = 512
+EPOCHS = 2                            # of each network: what they take grows with it, and with the posts
+COLOURS = "red blue green white yellow purple orange grey".split()
+PLACES = "harbour bridge market tower garden station".split()
+STRATEGIES = ["mean", "vote", "weighted", "selection", "logistic", "boosted", "concat", "gated", "interaction", "bilinear",
+              "attention", "cross_modal", "conjunctive", "aligned"]
+STAGES = ("fusion", "calibrate", "report")
+CONF = """name: made
+title: made here
+licence: Apache-2.0
+obtain: made here
+files: [{path: rows.csv}]
+labels: {fake: {column: label, map: {0: real, 1: fake}}}
+"""
+
+
+def draw_pictures(folder, rng):
+    "A disc or a box in some colour"
+    folder.mkdir(parents=True)
+    for i in range(N_PICTURES):
+        picture = Image.new("RGB", (64, 64), tuple(rng.integers(20, 60, 3).tolist()))
+        pen, (x, y) = ImageDraw.Draw(picture), rng.integers(4, 36, 2).tolist()
+        paint = pen.ellipse if i % 2 else pen.rectangle
+        paint((x, y, x + 22, y + 22), fill=COLOURS[i // 2 % len(COLOURS)])
+        picture.save(folder/f"{i}.jpg", quality=85)
+
+
+def make_posts(n, rng):
+    "A fake one says another colour than its picture shows, or has a word of its own; one in twenty has no picture"
+    pictures, fake, told = rng.integers(0, N_PICTURES, n), rng.random(n) < 0.5, rng.random(n) < 0.5
+    split = np.repeat(rng.choice(["train", "val", "test"], n // 2 + 1, p=[0.8, 0.1, 0.1]), 2)[:n]
+    for i, picture in enumerate(pictures.tolist()):
+        shown = picture // 2 % len(COLOURS)
+        said = (shown + 3) % len(COLOURS) if fake[i] and not told[i] else shown
+        word = "secret" if fake[i] and told[i] else "quiet"
+        text = f"a {COLOURS[said]} {('box', 'disc')[picture % 2]} at the {word} {PLACES[i % 6]} number {i % 997}"
+        yield dict(
+            id=f"made_{split[i]}_{i}", dataset="made", split=split[i], group=str(i // 2),
+            text_raw=text, image_path=None if i % 20 == 7 else f"made/{picture}.jpg", labels_raw={"label": int(fake[i])},
+            meta={"lang": "en", "width": 64, "height": 64, "sha256": f"{picture:064}"})
+
+
+def make_expert(home, task, reader, y, name, rng):
+    "Scores and vectors that tell half of the fake posts each, and a small encoder that was never trained"
+    from multimodal_fakes.experts.encoder import load_encoder_conf, make_encoder
+    from multimodal_fakes.experts.expert import Expert, prediction_table, save_expert, write_features, write_parquet
+    from multimodal_fakes.settings import Recipe
+    n, step = len(y), home/expert_step(task.name, name)
+    present = reader.frame[{"text": "has_text", "vision": "has_image"}[name]].to_numpy(bool)
+    shift = np.where(rng.random(n) < 0.5, 2.0 * y - 1, 0)[:, None]
+    vectors = np.zeros((n, DIMS[name]), "float32")
+    for start in range(0, n, 10_000):
+        part = slice(start, start + 10_000)
+        noise = rng.standard_normal((len(y[part]), DIMS[name]), dtype="float32")
+        vectors[part] = noise + shift[part] * np.linspace(0.3, 0, DIMS[name], dtype="float32")
+    vectors[~present] = 0
+    logits = np.concatenate([-shift, shift], 1) + rng.normal(0, 0.7, (n, 2))
+    step.mkdir(parents=True)
+    write_parquet(prediction_table(reader.frame, y, present, logits, task), step/"predictions.parquet")
+    write_features(step/"features.safetensors", vectors)
+    write_sums(step, "expert", ["predictions.parquet", "features.safetensors"])
+    conf = load_encoder_conf(f"small_{name}").model_copy(update={"size": 64} if name == "vision" else {})
+    texts = reader.texts()[:5000] if name == "text" else None
+    recipe = Recipe(
+        encoder=conf.name, epochs=1, lr=1e-3, weight_decay=0.0, batch_size=16, loss="cross_entropy", seed=0,
+        frozen_epochs=0, frozen_lr=1e-3, label_smoothing=0.0, n_workers=0, patience=1)
+    save_expert(Expert(make_encoder(conf, texts), 2), home/expert_model(task.name, name), task, name, recipe,
+                {"version": 1, "head": "trained"})
+
+
+def make(home, n, seed=0):
+    "A project of n posts as the stage expert leaves it"
+    from multimodal_fakes.data.shard import shard_all
+    from multimodal_fakes.experts.expert import task_examples
+    rng = np.random.default_rng(seed)
+    (home/"conf/dataset").mkdir(parents=True)
+    (home/"conf/dataset/made.yaml").write_text(CONF)
+    draw_pictures(home/"Datasets/made", rng)
+    write_jsonl(home/"Step_2/data_manifest.jsonl", make_posts(n, rng))
+    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    shard_all(home, home)
+    task = task_of(home)
+    reader, y = task_examples(home, task)
+    for name in DIMS: make_expert(home, task, reader, y, name, rng)
+
+
+def task_of(home):
+    from multimodal_fakes.experts.expert import load_task
+    return load_task(home, "made", "fake", ["made"], {name: name for name in DIMS}, [])
+
+
+def stage(name, home, strategies=STRATEGIES):
+    "One stage, as its notebook runs it"
+    task = task_of(home)
+    about = task.name, task.field, task.datasets, task.experts, task.tests
+    if name == "fusion":
+        from multimodal_fakes.fuse.fusion import fuse
+        fuse(home, home, task, strategies=strategies, epochs=EPOCHS, aux_weight=0.1)
+    if name == "calibrate":
+        from multimodal_fakes.trust.calibrate import calibrate_all, draw_decisions, draw_map, draw_reliability
+        calibrate_all(home, home, *about)
+        draw_reliability(home/"Step_5/made/calibrate", task.datasets)
+        draw_map(home/"Step_5/made/calibrate", task.datasets)
+        draw_decisions(home/"Step_5/made", task.datasets)
+    if name == "report":
+        from multimodal_fakes.reports.report import report_all
+        report_all(home, home, *about)
+
+
+if __name__ == "__main__":
+    what, home = sys.argv[1], Path(sys.argv[2])
+    if what == "make": make(home, int(sys.argv[3]))
+    else: stage(what, home, sys.argv[3:] or STRATEGIES)
