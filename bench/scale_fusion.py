@@ -7,21 +7,24 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageDraw
 
 # from bench.scale import measured
 from multimodal_fakes.core import write_json, write_jsonl, write_sums
-from multimodal_fakes.record import expert_model, expert_step
+from multimodal_fakes.record import expert_model, expert_step, text_field
 
 SIZES = (25_000, 50_000, 100_000)     # posts; more with `python -m bench scale fusion 200000`
 FAKEDDIT = 682_661                    # its posts with a picture
 DIMS = {"text": 768, "vision": 1280}
 N_PICTURES = 512
-EPOCHS = 2                            # of each network: what they take grows with it, and with the posts
+PACKED = 4000                         # posts that lie in tars; others have pictures of these and texts of their own
+EPOCHS = 1                            # of each network: what they take grows with it, and with the posts
 COLOURS = "red blue green white yellow purple orange grey".split()
 PLACES = "harbour bridge market tower garden station".split()
-STRATEGIES = ["mean", "vote", "weighted", "selection", "logistic", "boosted", "concat", "gated", "interaction", "bilinear",
-              "attention", "cross_modal", "conjunctive", "aligned"]
+STRATEGIES = (
+    "mean vote weighted selection logistic boosted concat gated interaction bilinear attention cross_modal conjunctive "
+    "aligned").split()
 STAGES = ("fusion", "calibrate", "report")
 CONF = """name: made
 title: made here
@@ -46,16 +49,48 @@ def draw_pictures(folder, rng):
 def make_posts(n, rng):
     "A fake one says another colour than its picture shows, or has a word of its own; one in twenty has no picture"
     pictures, fake, told = rng.integers(0, N_PICTURES, n), rng.random(n) < 0.5, rng.random(n) < 0.5
-    split = np.repeat(rng.choice(["train", "val", "test"], n // 2 + 1, p=[0.8, 0.1, 0.1]), 2)[:n]
+    split = np.repeat(rng.choice(["train", "val", "test"], n // 2, p=[0.8, 0.1, 0.1]), 2)
+    posts = []
     for i, picture in enumerate(pictures.tolist()):
         shown = picture // 2 % len(COLOURS)
         said = (shown + 3) % len(COLOURS) if fake[i] and not told[i] else shown
         word = "secret" if fake[i] and told[i] else "quiet"
-        text = f"a {COLOURS[said]} {('box', 'disc')[picture % 2]} at the {word} {PLACES[i % 6]} number {i % 997}"
-        yield dict(
-            id=f"made_{split[i]}_{i}", dataset="made", split=split[i], group=str(i // 2),
-            text_raw=text, image_path=None if i % 20 == 7 else f"made/{picture}.jpg", labels_raw={"label": int(fake[i])},
-            meta={"lang": "en", "width": 64, "height": 64, "sha256": f"{picture:064}"})
+        text = f"a {COLOURS[said]} {('box', 'disc')[picture % 2]} at the {word} {PLACES[i % 6]}"
+        posts.append(dict(
+            dataset="made", split=split[i], text_raw=text, image_path=None if i % 20 == 7 else f"made/{picture}.jpg",
+            labels_raw={"label": int(fake[i])},
+            meta={"lang": "en", "width": 64, "height": 64, "sha256": f"{picture:064}"}))
+    return posts
+
+
+def numbered(post, i):
+    "The same post under another number, which its text names"
+    about = dict(id=f"made_{post['split']}_{i}", group=str(i // 2), text_raw=f"{post['text_raw']} number {i}")
+    return post | about
+
+
+def pack(home, n, rng):
+    "Step_2 of n posts, and Step_3: the first are packed, the index says of all others where their like lies"
+    from multimodal_fakes.data.shard import shard_all
+    posts = make_posts(min(n, PACKED), rng)
+    write_jsonl(home/"Step_2/data_manifest.jsonl", (numbered(post, i) for i, post in enumerate(posts)))
+    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    shard_all(home, home)
+    write_jsonl(home/"Step_2/data_manifest.jsonl", (numbered(posts[i % len(posts)], i) for i in range(n)))
+    step, splits = home/"Step_3", {}
+    for path in step.glob("shards/made/*/index.parquet"):
+        index = pd.read_parquet(path)
+        packed = {int(id.rsplit("_", 1)[1]): row for row, id in enumerate(index.id)}
+        numbers = [i for i in range(n) if i % len(posts) in packed]
+        index = index.iloc[[packed[i % len(posts)] for i in numbers]]
+        index["id"] = [f"made_{path.parent.name}_{i}" for i in numbers]
+        index["group"] = [str(i // 2) for i in numbers]
+        index["text"] = [text_field(f"{posts[i % len(posts)]['text_raw']} number {i}") for i in numbers]
+        index.to_parquet(path, index=False)
+        splits |= dict.fromkeys(index.id, path.parent.name)
+    write_json(step/"splits.json", splits)
+    written = [path.relative_to(step).as_posix() for path in step.rglob("*.*") if path.name != "sums.json"]
+    write_sums(step, "shard", written)
 
 
 def make_expert(home, task, reader, y, name, rng):
@@ -88,15 +123,12 @@ def make_expert(home, task, reader, y, name, rng):
 
 def make(home, n, seed=0):
     "A project of n posts as the stage expert leaves it"
-    from multimodal_fakes.data.shard import shard_all
     from multimodal_fakes.experts.expert import task_examples
     rng = np.random.default_rng(seed)
     (home/"conf/dataset").mkdir(parents=True)
     (home/"conf/dataset/made.yaml").write_text(CONF)
     draw_pictures(home/"Datasets/made", rng)
-    write_jsonl(home/"Step_2/data_manifest.jsonl", make_posts(n, rng))
-    write_jsonl(home/"Step_2/ocr.jsonl", [])
-    shard_all(home, home)
+    pack(home, n, rng)
     task = task_of(home)
     reader, y = task_examples(home, task)
     for name in DIMS: make_expert(home, task, reader, y, name, rng)
