@@ -6,8 +6,8 @@
 __all__ = ['SUMS', 'PROVIDERS', 'FakesError', 'nearest', 'first_few', 'patch', 'NotInstalled', 'need', 'root', 'in_project',
            'read_env', 'environment', 'atomic_path', 'write_json', 'read_json', 'write_jsonl', 'each_line',
            'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'digest_rows', 'write_sums', 'read_sums', 'check_sums',
-           'checked', 'seed_everything', 'devices_here', 'pick_device', 'describe_device', 'progress', 'usable_cores',
-           'process_memory', 'limit_memory', 'overlay']
+           'checked', 'mapped_arrays', 'seed_everything', 'devices_here', 'pick_device', 'describe_device', 'progress',
+           'usable_cores', 'process_memory', 'limit_memory', 'overlay']
 
 # %% ../nbs/00_core.ipynb #dc2c362c
 import builtins
@@ -350,6 +350,25 @@ def checked(path) -> Path: # the same path
     path = Path(path)
     check_sums(path.parent, [path.name])
     return path
+
+# %% ../nbs/00_core.ipynb #71d03326
+def mapped_arrays(
+    path,   # of a safetensors file
+) -> dict: # name → array that cannot be written to
+    "The arrays of a file, mapped: opening it reads none of them"
+    import numpy as np
+    with open(path, "rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        about = json.loads(f.read(length))
+    data = np.asarray(np.memmap(path, np.uint8, "r"))[8 + length:]
+    arrays = {}
+    for name, x in about.items():
+        if name == "__metadata__": continue
+        start, end = x["data_offsets"]
+        arrays[name] = data[start:end].view(_DTYPES[x["dtype"]]).reshape(x["shape"])
+    return arrays
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 
 # %% ../nbs/00_core.ipynb #708d2ddf
 def seed_everything(

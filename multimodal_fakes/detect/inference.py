@@ -199,7 +199,7 @@ class GraphEndToEnd(GraphNetwork):
         features = {}
         for name, (preprocessor, graph) in self.encoders.items():
             there = np.flatnonzero(evidence.present[name])
-            features[name] = np.zeros_like(evidence.features[name])
+            features[name] = np.zeros(evidence.features[name].shape, "float32")
             for rows in graph.shares(len(there)) if len(there) else []:
                 batch = preprocessor.preprocess(evidence.samples(evidence.modality[name], there[rows]))
                 features[name][there[rows]] = graph(batch, ["features"])["features"]
@@ -254,14 +254,13 @@ class GraphAligned(Conjunctive):
     needs:tuple = ("samples",)
     alignment:GraphAlignment
 
-    def raw(self, evidence):
+    def agreement(self, evidence):
         first, second = self.alignment.pair
-        unit, _ = super().raw(evidence)
         rows = np.flatnonzero(evidence.has(first) & evidence.has(second))
         agree = np.full((len(evidence), 1), np.nan)
         if len(rows):
             agree[rows, 0] = -self.alignment.mismatch(evidence.samples(first, rows), evidence.samples(second, rows))
-        return unit, agree
+        return agree
 
 # %% ../../nbs/detect/06a_inference.ipynb #4a2dd6c5
 def load_graph_fusion(

@@ -574,13 +574,8 @@ def evidence(
         features={name: s.features for name, s in all_seen.items()},
         modality=self.modality,
         quality={q: v for q, v in signals.items() if QUALITY[q] in self.modalities},
-        tokens=lambda name: _flat(all_seen[name].pieces),
+        tokens=lambda name: all_seen[name].pieces,
         sample=lambda m, i: samples[i].get(m))
-
-# %% ../../nbs/detect/06c_predict.ipynb #06e9c1ad
-def _flat(pieces):
-    "Pieces of all posts (ΣT, D), and where those of each begin and end (n + 1,)"
-    return np.concatenate(pieces), np.r_[0, np.cumsum([len(p) for p in pieces])]
 
 # %% ../../nbs/detect/06c_predict.ipynb #ff44ec70
 @patch

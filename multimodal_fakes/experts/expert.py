@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MOST_AT_ONCE', 'BESIDE', 'hidden_layers', 'make_head', 'Expert', 'alike', 'HeadOnly', 'settings_of',
            'count_parameters', 'save_expert', 'load_expert', 'load_task', 'task_examples', 'stored_vectors', 'run_over',
-           'prediction_table', 'write_parquet', 'write_features', 'read_features', 'own_labels', 'split_rows',
-           'Training', 'read_training', 'going_on', 'head_of', 'fit_expert', 'judged_windows', 'expert_metrics',
-           'n_processes', 'torchrun', 'join_training', 'training_folder', 'train_expert', 'main', 'try_expert',
-           'plot_scores']
+           'prediction_table', 'write_parquet', 'write_tables', 'write_features', 'read_features', 'own_labels',
+           'split_rows', 'Training', 'read_training', 'going_on', 'head_of', 'fit_expert', 'judged_windows',
+           'expert_metrics', 'n_processes', 'torchrun', 'join_training', 'training_folder', 'train_expert', 'main',
+           'try_expert', 'plot_scores']
 
 # %% ../../nbs/experts/04h_expert.ipynb #a90a7d41
 from ..core import need
@@ -24,7 +24,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+<<<<<<< ours
 import time
+=======
+from functools import partial
+from itertools import chain
+>>>>>>> theirs
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,6 +46,7 @@ from multimodal_fakes.core import (
     describe_device,
     digest,
     in_project,
+    mapped_arrays,
     nearest,
     need,
     patch,
@@ -51,8 +57,8 @@ from multimodal_fakes.core import (
     write_json,
     write_sums,
 )
-from ..data.reader import HAS, ShardReader, class_numbers
-from . import encoder_av  # noqa: F401  enters the encoders of audio and video
+from multimodal_fakes.data.reader import HAS, ShardReader, class_numbers
+from multimodal_fakes.experts import encoder_av  # noqa: F401  enters the encoders of audio and video
 from multimodal_fakes.experts.encoder import (
     add_lora,
     device_of,
@@ -67,11 +73,11 @@ from multimodal_fakes.experts.encoder import (
     placed,
     tensors,
 )
-from .features import FeatureStore, encode, encoder_key
-from .fixed import NGramCounts
-from .items import Items
-from .linear import HEADS, MOST_FITTED, Shift, Vectors, expert_parts, fit_head, load_head
-from .requests import Requests, read_checkpoint
+from multimodal_fakes.experts.features import FeatureStore, encode, encoder_key
+from multimodal_fakes.experts.fixed import NGramCounts
+from multimodal_fakes.experts.items import Items
+from multimodal_fakes.experts.linear import HEADS, MOST_FITTED, Shift, Vectors, expert_parts, fit_head, load_head
+from multimodal_fakes.experts.requests import Requests, read_checkpoint
 from multimodal_fakes.experts.train import (
     STOP_ON,
     Classifier,
@@ -83,10 +89,10 @@ from multimodal_fakes.experts.train import (
     live_curves,
     make_loss,
 )
-from .windows import window_table
-from ..metrics import bits, score_table, to_probs, truth
-from ..record import Task, expert_key, expert_model, expert_step
-from ..settings import Machines, machines_here
+from multimodal_fakes.experts.windows import window_table
+from multimodal_fakes.metrics import bits, score_table, to_probs, truth
+from multimodal_fakes.record import Task, expert_key, expert_model, expert_step
+from multimodal_fakes.settings import Machines, machines_here
 
 if TYPE_CHECKING:
     import pandas as pd  # where it is used, it is imported
@@ -335,6 +341,17 @@ def write_parquet(
     "Write a table; it gets its name only when it is whole"
     with atomic_path(path) as temporary: table.to_parquet(temporary, index=False)
 
+def write_tables(
+    tables,    # of the same columns, made one after the other
+    path,
+):
+    "Write tables below each other, a row group each: no more than one is in memory"
+    pa, pq = (need(name, "parquet", "Writing predictions") for name in ("pyarrow", "pyarrow.parquet"))
+    parts = map(partial(pa.Table.from_pandas, preserve_index=False), tables)
+    first = next(parts)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, first.schema) as out:
+        for part in chain([first], parts): out.write_table(part)
+
 def write_features(
     path,
     pooled:np.ndarray,   # (n, D) float32
@@ -345,9 +362,8 @@ def write_features(
 
 # %% ../../nbs/experts/04h_expert.ipynb #77229c65
 def read_features(path) -> np.ndarray: # (n, D) float32
-    "The vectors that `write_features` wrote, compared with their sum"
-    from safetensors.numpy import load_file
-    return load_file(str(checked(path)))["pooled"]
+    "The vectors that `write_features` wrote, compared with their sum; mapped, not read"
+    return mapped_arrays(checked(path))["pooled"]
 
 # %% ../../nbs/experts/04h_expert.ipynb #329139e4
 def own_labels(

@@ -21,7 +21,7 @@ import copy
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -68,6 +68,7 @@ from multimodal_fakes.experts.expert import (
     read_features,
     task_examples,
     write_parquet,
+    write_tables,
 )
 from ..experts.features import FeatureStore, encode, encoder_key
 from ..experts.items import Items
@@ -75,6 +76,7 @@ from ..experts.train import Classifier, fit, generator_of
 from .align import Alignment
 from .choice import Choice, choose, posts_of
 from multimodal_fakes.fuse.combine import (
+    BLOCK,
     FEWEST,
     QUALITY,
     STRATEGIES,
@@ -186,14 +188,21 @@ def pairs(self:Aligned, evidence:Evidence, rows) -> tuple: # samples of the firs
     return [caption or ocr for caption, ocr in map(split_text_field, first)], second
 
 @patch
-def raw(self:Aligned, evidence:Evidence) -> tuple:
-    "As `Conjunctive.raw`, with the learned agreement (n, 1) for the cosines"
-    unit, _ = Conjunctive.raw(self, evidence)
-    first, second = self.pair
-    rows = np.flatnonzero(evidence.has(first) & evidence.has(second))
-    agree = np.full((len(evidence), 1), np.nan)
-    if len(rows): agree[rows, 0] = -self.alignment.mismatch(*self.pairs(evidence, rows))
-    return unit, agree
+def agreement(self:Aligned, evidence:Evidence) -> np.ndarray: # (n, 1)
+    "What was learned of pairs, in place of cosines; of a post's own pair it is computed once for all views"
+    there = np.flatnonzero(evidence.has(self.pair[0]) & evidence.has(self.pair[1]))
+    first, second = (evidence.at[m][there] for m in self.pair)
+    own, agree = first == second, np.full((len(evidence), 1), np.nan)
+    agree[there[~own], 0] = self._held_together(evidence, there[~own])
+    known = evidence.computed.setdefault(self.alignment, {})
+    new = {row: place for place, row in zip(there[own], first[own].tolist()) if row not in known}
+    known |= zip(new, self._held_together(evidence, np.array([*new.values()], int)).tolist())
+    agree[there[own], 0] = [known[row] for row in first[own].tolist()]
+    return agree
+
+@patch
+def _held_together(self:Aligned, evidence, rows): # (len(rows),)
+    return -self.alignment.mismatch(*self.pairs(evidence, rows)) if len(rows) else np.zeros(0)
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #a32925bf
 class FusionItems(Dataset):
@@ -415,9 +424,9 @@ def shape_of(self:Neural, evidence:Evidence) -> dict: # arguments of `build`
 def standardise(self:Neural, part:Evidence):
     "Keep mean and spread of what is there in some examples"
     signals = list(part.quality.values())
-    present = {name: part.features[name][part.present[name]] for name in self.read}
-    present["quality"] = np.stack(signals, 1) if signals else np.zeros((1, 0))
-    for name, x in present.items():
+    columns = {name: part.features[name].take(np.flatnonzero(part.present[name])) for name in self.read}
+    columns["quality"] = np.stack(signals, 1) if signals else np.zeros((1, 0))
+    for name, x in columns.items():
         mean, std = _mean_and_spread(x)
         least = 0.0 if name == "quality" else 0.1 * np.sqrt((std**2).mean())
         std = np.maximum(std, max(least, 1e-6))
@@ -426,11 +435,20 @@ def standardise(self:Neural, part:Evidence):
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #b93b3130
 def _mean_and_spread(x):
-    "Of each column, over what is not NaN; 0 and 1 where nothing is"
+    "Of each column, over what is not NaN, some rows at a time; 0 and 1 where nothing is"
+    n, mean, spread = _of_some(x[:BLOCK])
+    for i in range(BLOCK, len(x), BLOCK):     # two sets as one: Chan, Golub & LeVeque 1979
+        more, their_mean, their_spread = _of_some(x[i:i + BLOCK])
+        n, share = n + more, more / np.maximum(n + more, 1)
+        apart = their_mean - mean
+        spread = np.sqrt((1 - share) * spread**2 + share * their_spread**2 + share * (1 - share) * apart**2)
+        mean = mean + share * apart
+    return mean, np.where(n > 0, spread, 1)
+
+def _of_some(x): # of each column: how many are known, their mean and spread, 0 where none is
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)     # a signal that is nowhere known is never read
-        mean, std = np.nanmean(x, 0), np.nanstd(x, 0)
-    return np.nan_to_num(mean), np.nan_to_num(std, nan=1.0)
+        return (~np.isnan(x)).sum(0), np.nan_to_num(np.nanmean(x, 0)), np.nan_to_num(np.nanstd(x, 0))
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #49c8c459
 @patch
@@ -867,16 +885,20 @@ def _area(row):
 def stored_tokens(
     home, encoder, reader,
     present,   # (n,) whether an example has the modality
-) -> tuple: # flat (ΣT, D) float16, offsets (n + 1,)
+) -> Sequence: # of each example (T, D) float16, of one that is absent those of another
     "Tokens of a trained expert's encoder, from the store; what is not there is encoded now"
-    rows = np.flatnonzero(present)
-    items = Items(encoder, reader, rows)
+    items = Items(encoder, reader, np.flatnonzero(present))
     keys = items.keys()
     store = FeatureStore(Path(home)/".cache/features", encoder_key(encoder))
-    flat, offsets = store.fill(encoder, keys, items, tokens=True).tokens(keys)
-    lengths = np.zeros(len(present), int)
-    lengths[rows] = np.diff(offsets)
-    return flat, np.r_[0, lengths.cumsum()]
+    return _OfPresent(store.fill(encoder, keys, items, tokens=True).tokens(keys), present)
+
+class _OfPresent(Sequence):
+    "What only the examples that are present have, by the number of an example"
+    def __init__(self, values, present):
+        self.values, self.places = values, np.maximum(np.cumsum(present) - 1, 0)
+
+    def __len__(self): return len(self.places)
+    def __getitem__(self, i): return self.values[self.places[i]]
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #693860a4
 def read_evidence(
@@ -1062,12 +1084,11 @@ def _write_predictions(step, evidence, task, logits, shipped, ships):
     "What ships, and every strategy; `present` where what is written judged the post"
     fused = np.any(list(evidence.present.values()), axis=0)
     judged = evidence.present.get(ships, fused)     # an expert that ships alone judges what it answers
-    pd = need("pandas", "train", "Fitting a fusion")
     def predictions(scores, present): return prediction_table(evidence.frame, evidence.y, present, scores, task)
     write_parquet(predictions(shipped, judged), step/"predictions.parquet")
-    tables = [predictions(scores, fused).assign(strategy=name) for name, scores in logits.items()]
-    if not tables: tables = [predictions(shipped, judged).assign(strategy="")[:0]]
-    write_parquet(pd.concat(tables, ignore_index=True), step/"strategies.parquet")
+    tables = (predictions(scores, fused).assign(strategy=name) for name, scores in logits.items())
+    if not logits: tables = iter([predictions(shipped, judged).assign(strategy="")[:0]])
+    write_tables(tables, step/"strategies.parquet")
 
 # %% ../../nbs/fuse/05c_fusion.ipynb #4ceb3d5d
 def _write_figures(step, fused):

@@ -32,7 +32,7 @@ from multimodal_fakes.experts.encoder import (
 )
 from ..experts.preprocess import lips_and_sound
 from ..experts.train import Classifier, fit, generator_of
-from .combine import Unteachable
+from .combine import Kept, Unteachable
 from ..media import RATE
 
 # %% ../../nbs/fuse/05b_sync.ipynb #b656255f
@@ -100,8 +100,8 @@ class Clips(Dataset):
     "Frames and sound of the same seconds; a seed cuts windows out of them to train on"
     def __init__(self, video, audio, frames, sounds, seed=None, share:float=0.75):
         self.video, self.audio = video, audio
-        self.frames = [video.prepare(f) for f in frames]
-        self.sounds = list(sounds)
+        self.frames = Kept(frames, video.prepare)
+        self.sounds = Kept(sounds)
         self.seed, self.share = seed, share
 
     def __len__(self): return len(self.frames)

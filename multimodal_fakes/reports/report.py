@@ -125,8 +125,11 @@ def read_strategies(
     "Every fusion strategy that was tried"
     path = Path(home)/"Step_5"/task/"fusion/strategies.parquet"
     if not path.exists(): raise FakesError(f"{path} does not exist. Run the stage fusion (`dvc repro`).")
-    tried = pd.read_parquet(checked(path)).groupby("strategy", sort=False)
-    return {name: align(part, done, datasets, f"{path.name}, {name}") for name, part in tried}
+    names, tried = pd.read_parquet(checked(path), columns=["strategy"]).strategy.unique(), {}
+    for name in names:      # a row group each: one is read at a time
+        part = pd.read_parquet(path, filters=[("strategy", "==", name)])
+        tried[name] = align(part, done, datasets, f"{path.name}, {name}")
+    return tried
 
 # %% ../../nbs/reports/05d_report.ipynb #0881749f
 def measure(
