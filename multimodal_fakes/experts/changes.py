@@ -99,11 +99,11 @@ def coloured(
     "Brightness, then contrast, then saturation, each by a factor of its own"
     cv2 = need("cv2", "train", "Training on changed pictures")
     lit = np.clip(np.arange(256) * brightness, 0, 255)
-    counts = [cv2.calcHist([frame], [channel], None, [256], [0, 256]).ravel() for channel in range(3)]
-    mean = sum(share * float(lit @ count) for share, count in zip(GREY, counts)) / frame[..., 0].size
+    means = cv2.mean(cv2.LUT(frame, lit.round().astype("uint8")))       # of red, green and blue
+    mean = sum(share * channel for share, channel in zip(GREY, means))
     levels = np.clip(contrast * lit + (1 - contrast) * mean, 0, 255).round().astype("uint8")
     mixing = saturation * np.eye(3) + (1 - saturation) * np.tile(GREY, (3, 1))
-    return cv2.transform(cv2.LUT(np.ascontiguousarray(frame), levels), mixing)
+    return cv2.transform(cv2.LUT(frame, levels), mixing)
 
 # %% ../../nbs/experts/04_changes.ipynb #c7f87ee4
 def trivially_augmented(
@@ -125,15 +125,15 @@ def changed(
 ) -> torch.Tensor: # uint8, of the shape that came
     "A picture changed; the same for all frames of a clip"
     if changes == Changes(): return pixels
-    frames = pixels.reshape(-1, *pixels.shape[-3:]).permute(0, 2, 3, 1).numpy()
-    made = torch.from_numpy(np.stack([_changed_frame(frame, changes) for frame in frames]))      # (T, S, S, 3)
-    return made.permute(0, 3, 1, 2).contiguous().view(pixels.shape)
+    frames = pixels.reshape(-1, *pixels.shape[-3:]).permute(0, 2, 3, 1).contiguous().numpy()      # (T, S, S, 3)
+    for frame in frames: frame[:] = _changed_frame(frame, changes)
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().view(pixels.shape)
 
 def _changed_frame(frame, changes):
     "One frame (S, S, 3), each change that there is"
     if changes.up or changes.left: frame = shifted(frame, int(changes.up), int(changes.left))
-    if changes.mirrored: frame = frame[:, ::-1]
-    if changes.degrees: frame = turned(np.ascontiguousarray(frame), changes.degrees)
+    if changes.mirrored: frame = need("cv2", "train", "Training on changed pictures").flip(frame, 1)
+    if changes.degrees: frame = turned(frame, changes.degrees)
     colours = changes[4:]
     return frame if colours == (1, 1, 1) else coloured(frame, *colours)
 
