@@ -424,9 +424,11 @@ class _OneLine:
 
 # %% ../nbs/00_core.ipynb #29be3e0a
 def usable_cores() -> int:
-    "Cores that this process may use; all there are where the system knows no share"
-    if hasattr(os, "sched_getaffinity"): return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    "Cores that this process may use, by its affinity and by the quota of its control group; else all there are"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")           # such as `150000 100000`, microseconds of each period
+    allowed, _, period = quota.read_text().partition(" ") if quota.exists() else ("max", "", "")
+    return cores if allowed == "max" else max(1, min(cores, round(int(allowed) / int(period))))
 
 def process_memory() -> tuple: # bytes of address space, zero where nobody says; resident bytes
     "What this process holds; where there is no /proc, as on macOS, the most that was resident so far"

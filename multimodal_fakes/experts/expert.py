@@ -427,7 +427,8 @@ def _earlier(conf, recipe, task, loss) -> tuple: # as `_new_or_earlier`
     return model, {"version": about["version"] + 1, "earlier": encoder_key(model.encoder)}
 
 # %% ../../nbs/experts/04h_expert.ipynb #c9884955
-_MAY_DIFFER = {"epochs", "frozen_epochs", "patience", "load_from", "processes", "n_workers", "compile"}
+_MAY_DIFFER = {"epochs", "frozen_epochs", "patience", "load_from", "processes", "n_workers", "decode", "compile",
+               "channels_last"}
 
 def going_on(
     recipe,
@@ -539,6 +540,7 @@ def _fit_everything(model, data:Training, checkpoints, recipe, asked) -> tuple: 
     history = fit(
         model, train, val, checkpoints/"full", recipe.epochs, recipe.lr,
         precision=pick_precision(recipe.precision), accumulate=recipe.accumulate, compile=recipe.compile,
+        channels_last=recipe.channels_last,
         names=data.reader.frame["id"].to_numpy(), asked=asked,
         n_workers=0 if model.encoder.modality == "text" else recipe.n_workers,      # texts are tokenised already
         live=asked.live or live_curves("everything", recipe.stop_on), title="everything", **_fit_settings(recipe))
@@ -623,6 +625,7 @@ def expert_metrics(
     "The few numbers for `dvc metrics show`"
     best = history.loc[best_row(history, stop_on)]
     metrics:dict = {"best_epoch": int(best["epoch"])}
+    if "batch_size" in history: metrics["batch_size"] = int(best["batch_size"])      # chosen by a trial
     for name in ("val_loss", stop_on): metrics[name] = round(float(best[name]), 5)
     for split in ("val", "test"):
         metrics |= {f"expert_{split}_{k}": v for k, v in _split_metrics(table, split, task).items()}

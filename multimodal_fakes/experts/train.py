@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'SCHEDULES', 'SCHEDULE_SETTINGS', 'SCORES', 'MOST_ANSWERS', 'COLUMNS', 'STOP_ON', 'STEP_SECONDS',
-           'OPTIMIZERS', 'ClassLoss', 'LabelLoss', 'make_loss', 'Classifier', 'Features', 'Order', 'generator_of',
-           'Averaged', 'is_main_process', 'last_complete', 'Answers', 'epoch_scores', 'history_table',
-           'is_higher_better', 'best_row', 'epochs_since_best', 'live_curves', 'fit']
+           'OPTIMIZERS', 'GAIN', 'ClassLoss', 'LabelLoss', 'make_loss', 'Classifier', 'Features', 'Order',
+           'generator_of', 'Averaged', 'is_main_process', 'last_complete', 'Answers', 'epoch_scores', 'history_table',
+           'is_higher_better', 'best_row', 'epochs_since_best', 'live_curves', 'tried_batch_size', 'fit']
 
 # %% ../../nbs/experts/04d_train.ipynb #4797f8e9
 from ..core import need
@@ -16,6 +16,7 @@ need("torch", "torch", "The runtime torch")     # a sentence in place of a trace
 
 # %% ../../nbs/experts/04d_train.ipynb #10d32b40
 import contextlib
+import copy
 import os
 import shutil
 import time
@@ -616,6 +617,45 @@ def _arguments(checkpoints, s:_Settings):
     every = batches | steps | schedule | each_epoch | best | quiet | ours | _hardware(s)
     return TrainingArguments(output_dir=str(checkpoints), **every)
 
+# %% ../../nbs/experts/04d_train.ipynb #55b6b3ed
+GAIN = 1.1         # in examples a second, for which a batch is doubled
+
+def tried_batch_size(
+    model:Classifier,
+    train,                  # dataset with `collate`
+    precision:str="fp32",
+    least:int=8,            # examples
+) -> int: # examples of one process and step
+    "The batch beyond which this device gets no faster or has no memory"
+    copied = copy.deepcopy(model).to(pick_device()).train()
+    size, best, speed = least, least, 0.0
+    with torch.random.fork_rng():
+        while size == least or size * 20 <= len(train):
+            now = _examples_a_second(copied, train, size, precision)
+            if now < GAIN * speed: break
+            best, speed, size = size, now, 2 * size
+    note("batch_size", batch_size=best, samples_per_second=round(speed, 1))
+    return best
+
+def _examples_a_second(model, train, size, precision) -> float: # zero where there is no memory
+    device = pick_device()
+    numbers = [(0, i % len(train)) for i in range(size)]
+    items = train.__getitems__(numbers) if hasattr(train, "__getitems__") else [train[n] for n in numbers]
+    batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in train.collate(items).items()}
+    batch = train.finish(batch) if hasattr(train, "finish") else batch
+    batch.pop("rows", None)
+    try: seconds = [_step_seconds(model, batch, device, precision) for _ in range(3)]
+    except torch.OutOfMemoryError: return 0.0
+    return size / min(seconds[1:])      # the first step is slow
+
+def _step_seconds(model, batch, device, precision) -> float:
+    began, halved = time.perf_counter(), precision != "fp32"
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    with torch.autocast(device, half, enabled=halved): loss = model(**batch)["loss"]
+    loss.backward()
+    model.zero_grad()
+    return time.perf_counter() - began + 0 * float(loss)      # the number is there when the device is done
+
 # %% ../../nbs/experts/04d_train.ipynb #de6a0b15
 def _before_training(model, seed, ema) -> Classifier: # the model itself, or with its moving average
     set_seed = need("transformers.trainer_utils", "train", "Training").set_seed
@@ -671,7 +711,7 @@ def fit(
     checkpoints,            # folder of its own, removed when training has ended well
     epochs:int,
     lr:float,               # peak learning rate
-    batch_size:int,         # over all processes
+    batch_size:int|str,     # over all processes; auto: as `tried_batch_size` finds it, told in the history
     patience:int,           # epochs without a better `stop_on` before stopping
     weight_decay:float=0.01,
     seed:int=0,
@@ -692,6 +732,8 @@ def fit(
     asked:Requests|None=None,   # checkpoints that stay, a profile
 ) -> "pd.DataFrame": # as of `history_table`; the model is left at its best epoch
     "Train with early stopping; goes on from `checkpoints` where a run was cut off"
+    asked_size, world = batch_size, int(os.environ.get("WORLD_SIZE", 1))
+    if asked_size == "auto": batch_size = tried_batch_size(model, train, precision) * world * accumulate
     s = _Settings(epochs, lr, batch_size, weight_decay, seed, precision, optimizer, schedule, clip, accumulate, compile,
                   stop_on)
     s.check()
@@ -705,4 +747,4 @@ def fit(
     history = _run(trainer, checkpoints, s, asked)
     _leave(trainer, model, checkpoints, ema)
     if channels_last: model.to(memory_format=torch.contiguous_format)
-    return history
+    return history.assign(batch_size=batch_size) if asked_size == "auto" else history
