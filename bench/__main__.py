@@ -1,6 +1,6 @@
 """`python -m bench [name …]`: run every bench, or those named, print one table, write bench/results.json.
 
-`python -m bench serve [part …]` and `python -m bench page [part …]` run parts of these, `python -m bench recipes
+`python -m bench serve [part …]`, `page [part …]` and `scale [part …]` run parts of these, `python -m bench recipes
 [profile …]` these recipes, `python -m bench quality --help` says what that one takes."""
 import sys
 from importlib import import_module
@@ -9,8 +9,8 @@ from pathlib import Path
 from multimodal_fakes.core import nearest, read_json, write_json
 
 BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips", "evaluation"]
-WITH_PARTS = ["serve", "quality", "recipes", "page"]        # what follows these is theirs
-ASKED = [*BENCHES, "gpu", "first_answer", "drift", "story", *WITH_PARTS]   # the last eight only when named
+WITH_PARTS = ["serve", "quality", "recipes", "page", "scale"]        # what follows these is theirs
+ASKED = [*BENCHES, "gpu", "first_answer", "drift", "story", *WITH_PARTS]   # the last nine only when named
 RESULTS = Path(__file__).parent/"results.json"
 
 

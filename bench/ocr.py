@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
-from multimodal_fakes.data.ocr import engine, ocr_text, read_lines, reading_order, reading_pool
+from multimodal_fakes.data.ocr import engine, ocr_text, read_lines, reading_order, readings
+from multimodal_fakes.data.spread import capacity
 
 FONTS = Path(matplotlib.get_data_path())/"fonts/ttf"
 CAPTIONS = [
@@ -198,16 +199,15 @@ def with_ours(paths):
 
     Both clocks start when the models are loaded and a first picture has been read (here one in each process);
     the processor's time includes the start of the processes."""
-    pool = reading_pool()
     texts = {}
     marks = []
     cpu_began = children_seconds()
     numbered = list(enumerate(paths))
-    for (i, _), ocr, error in tqdm(pool.imap(numbered), desc="ours", total=len(paths), ncols=90):
+    for (i, _), ocr, error in tqdm(readings(numbered), desc="ours", total=len(paths), ncols=90):
         assert not error, error
         texts[i] = ocr_text(ocr["lines"])
         marks.append(time.perf_counter())
-    n_first = min(pool.n_workers, len(paths) - 1)
+    n_first = min(capacity(), len(paths) - 1)
     timed = marks[-1] - marks[n_first - 1]
     seconds = timed * len(paths) / (len(paths) - n_first)
     cpu_seconds = children_seconds() - cpu_began

@@ -6,8 +6,8 @@
 __all__ = ['MAGIC', 'IMAGES', 'MAX_PIXELS', 'MAX_BYTES', 'MAX_SCANS', 'MAX_PASSES', 'MAX_TILES', 'MAX_PIECES', 'CPU_SECONDS',
            'MUXERS', 'RATE', 'LEAST_SOUND', 'TICKS', 'CONTAINERS', 'LARGEST', 'UNSIZED', 'JUMP', 'DECODERS', 'GAP',
            'format_of', 'MediaError', 'read_bytes', 'open_image', 'probe_picture', 'is_plain_jpeg', 'count_frames',
-           'PictureFile', 'contact_sheet', 'KillablePool', 'write_clip', 'write_sound', 'Limits', 'Picture', 'Sound',
-           'Media', 'decoder_name', 'may_lose', 'probe_media', 'sample_times', 'read_frames', 'read_audio', 'read_clip']
+           'PictureFile', 'contact_sheet', 'write_clip', 'write_sound', 'Limits', 'Picture', 'Sound', 'Media',
+           'decoder_name', 'may_lose', 'probe_media', 'sample_times', 'read_frames', 'read_audio', 'read_clip']
 
 # %% ../nbs/00d_media.ipynb #0011aaad
 import contextlib
@@ -17,23 +17,19 @@ import logging
 import math
 import os
 import re
-import signal
 import struct
 import time
 import warnings
 from bisect import bisect_left, bisect_right
-from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
-from multiprocessing import get_context
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from .core import FakesError, atomic_path, limit_memory, nearest, process_memory, usable_cores
+from .core import FakesError, atomic_path, nearest
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False    # half a picture is not a picture
 logging.getLogger("PIL").addHandler(logging.NullHandler())     # else Pillow's remarks go to stderr,
@@ -546,114 +542,6 @@ def _thumbnail(source, side=160):
     image = open_image(source, side=side).copy()
     image.thumbnail((side, side))
     return image
-
-# %% ../nbs/00d_media.ipynb #90636bf9
-def _error(e):
-    "An exception as reason and message"
-    last = (str(e).strip().splitlines() or [type(e).__name__])[-1][:300]
-    if isinstance(e, MediaError): return {"reason": e.reason, "message": last}
-    if isinstance(e, MemoryError) or "alloc" in str(e): return {"reason": "memory", "message": last}
-    return {"reason": type(e).__name__, "message": last}
-
-# %% ../nbs/00d_media.ipynb #093534d7
-def _serve(pipe, work, setup, seconds, memory_mb):
-    "A worker's life: set up, then one task after the other until the pipe closes"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)      # the parent decides
-    try: setup and setup()
-    except BaseException as e: return pipe.send(("broken", _error(e), False))
-    resident = process_memory()[1]
-    limit_memory(memory_mb)
-    pipe.send(("ready", None, True))
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        while True:
-            task = pipe.recv()
-            signal.alarm(int(seconds) + 5)            # ends this process if the parent no longer can
-            try: kind, value = "value", work(task)
-            except Exception as e: kind, value = "error", _error(e)
-            signal.alarm(0)
-            fit = process_memory()[1] - resident < memory_mb * 2**19
-            pipe.send((kind, value, fit))
-
-# %% ../nbs/00d_media.ipynb #32d1e5db
-class _Worker:
-    "A process, its pipe, the task it has and the time by which it must answer"
-    def __init__(self, pool):
-        context = get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        args = (theirs, pool.work, pool.setup, pool.seconds, pool.memory_mb)
-        self.process = context.Process(target=_serve, args=args, daemon=True)
-        self.process.start()
-        theirs.close()
-        self.seconds, self.starting = pool.seconds, True
-        self.task, self.deadline = None, time.monotonic() + 120
-
-    def give(self, task):
-        "Begin a task; if the process died meanwhile, its answer says so"
-        self.task, self.deadline = task, time.monotonic() + self.seconds
-        with contextlib.suppress(OSError): self.pipe.send(task)
-
-    def answer(self, came):
-        "`kind, value, fit` of the task; one that hangs or died is an error and leaves its worker unfit"
-        kind, value, fit = self._received() if came else self._failed("timeout", f"no answer within {self.seconds:g} s")
-        if self.starting and kind != "ready":
-            raise FakesError(f"A worker process could not be set up: {value['message']}. "
-                             "A script that starts one keeps its own lines under `if __name__ == '__main__':`.")
-        self.starting = False
-        return kind, value, fit
-
-    def _received(self):
-        try: return self.pipe.recv()
-        except (EOFError, OSError):
-            self.process.join(5)
-            return self._failed("crash", f"the process ended with code {self.process.exitcode}")
-
-    def _failed(self, reason, message): return "error", {"reason": reason, "message": message}, False
-
-    def end(self):
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-# %% ../nbs/00d_media.ipynb #959ca867
-class KillablePool:
-    "Processes for work that may hang, crash or eat memory: such a task costs itself, never the run"
-    def __init__(self,
-        work,                 # exported function of one task, which must pickle, as must what it returns
-        n_workers:int=0,      # processes, one per core that may be used if zero
-        seconds:float=20.,    # per task, then its process is killed
-        memory_mb:int=2000,   # that a process may take beyond what it holds once set up
-        setup=None,           # exported function called once in each process, such as one that loads a model
-    ):
-        self.work, self.setup = work, setup
-        self.seconds, self.memory_mb = seconds, memory_mb
-        self.n_workers = n_workers or usable_cores()
-
-    def imap(self,
-        tasks,                # what is to be worked on
-    ): # yields task, value, error as they finish; error is none or a dict with reason and message
-        "Work on all tasks; reasons are timeout, crash, memory, those of `MediaError`, or the name of an exception"
-        left, workers = deque(tasks), []
-        try:
-            workers += [_Worker(self) for _ in range(min(self.n_workers, len(left)))]
-            while workers:
-                for w, came in _next_answers(workers):
-                    kind, value, fit = w.answer(came)
-                    if kind == "value": yield w.task, value, None
-                    if kind == "error": yield w.task, None, value
-                    if fit and left: w.give(left.popleft())
-                    else:
-                        w.end()
-                        workers.remove(w)
-                        if left: workers.append(_Worker(self))
-        finally:
-            for w in workers: w.end()
-
-# %% ../nbs/00d_media.ipynb #b8fcf74a
-def _next_answers(workers):
-    "Wait until a worker answers or its time is over: `(worker, whether it answered)` of each such"
-    earliest = min(w.deadline for w in workers)
-    came = wait([w.pipe for w in workers], max(0, earliest - time.monotonic()))
-    return [(w, w.pipe in came) for w in workers if w.pipe in came or w.deadline < time.monotonic()]
 
 # %% ../nbs/00d_media.ipynb #bfda53bd
 MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}

@@ -43,12 +43,14 @@ def _for_types(
     "Whether it is `if TYPE_CHECKING:`, which never runs"
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")     # where a statement holds others
+
 def _statements(tree):
-    "Every node below, but for what only type checkers see"
-    for child in ast.iter_child_nodes(tree):
-        if _for_types(child): continue
-        yield child
-        yield from _statements(child)
+    "The tree and every statement below it, but for what only type checkers see; not expressions, which are many"
+    found = [tree]
+    for node in found:      # which grows meanwhile
+        for block in _BLOCKS: found += [child for child in getattr(node, block, ()) if not _for_types(child)]
+    return found
 
 # %% ../nbs/00a_reach.ipynb #50d6bb82
 def imports(
@@ -97,9 +99,9 @@ def reach(
 # %% ../nbs/00a_reach.ipynb #ec31beaf
 def _bare(tree):
     "The tree without docstrings"
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         body = getattr(node, "body", None)
-        if not isinstance(body, list) or not body: continue
+        if not body: continue
         first = body[0]
         if isinstance(first, ast.Expr) and _is_text(first.value): node.body = body[1:] or [ast.Pass()]
     return tree
@@ -120,4 +122,11 @@ def module_digests(
 ) -> dict: # module → 16 hex digits
     "The code of these modules and of all that they reach"
     modules = library(folder)
-    return {name: code_digest(modules[name].read_text(encoding="utf-8")) for name in reach(names, graph(folder))}
+    digests, waiting = {}, list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in digests: continue
+        source = modules[name].read_text(encoding="utf-8")      # what is not reached is not read
+        digests[name] = code_digest(source)
+        waiting += imports(source, modules, name)
+    return dict(sorted(digests.items()))

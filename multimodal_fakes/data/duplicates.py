@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from ..core import need, progress
-from ..media import KillablePool, count_frames, probe_picture, read_bytes
+from .spread import attempts, capacity
+from ..media import count_frames, probe_picture, read_bytes
 
 # %% ../../nbs/data/01a_duplicates.ipynb #99794f63
 def probe_image(
@@ -52,10 +53,10 @@ def probe_images(
 ) -> list: # of each path what `probe_image` returns, or reason and message
     "Probe pictures with a pool of processes"
     work = partial(probe_image, max_pixels=max_pixels)
-    pool = KillablePool(work, n_workers, seconds, _memory_mb(max_pixels), _set_up)
-    pool.n_workers = min(pool.n_workers, -(-len(paths) // _FOR_ONE))
     once, probed = list(dict.fromkeys(paths)), {}
-    for path, about, error in progress(pool.imap(once), "pictures", len(once)):
+    n = min(n_workers or capacity(), -(-len(once) // _FOR_ONE))
+    answers = attempts(work, once, n, seconds, _memory_mb(max_pixels), _set_up)
+    for path, about, error in progress(answers, "pictures", len(once)):
         probed[path] = (error["reason"], error["message"]) if error else about
     return [probed[path] for path in paths]
 

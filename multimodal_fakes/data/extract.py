@@ -22,10 +22,10 @@ from PIL import Image
 from ..core import FakesError, atomic_path, digest, progress
 from .face import crop_faces, face_clip, middle_square
 from .frames import FPS, as_clip, weigh
+from .spread import attempts
 from multimodal_fakes.media import (
     LEAST_SOUND,
     RATE,
-    KillablePool,
     Limits,
     MediaError,
     decoder_name,
@@ -332,7 +332,7 @@ def extract_all(
         file = file_of[id]
         if not Path(file).exists(): todo[file] = (str(path), sound and str(sound), settings, file)
     failed, bar = {}, progress(None, "extracting", total=len(todo))
-    for task, _, error in KillablePool(_work, n_workers, seconds, memory_mb).imap(list(todo.values())):
+    for task, _, error in attempts(_work, todo.values(), n_workers, seconds, memory_mb):
         bar.update(1)
         if error: failed[task[-1]] = f"{error['reason']}: {error['message']}"
     bar.close()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'KNOWN', 'GATES', 'engine', 'engine_name', 'model_file', 'characters', 'scripts_of', 'scripts_in_words',
            'reading_order', 'read_lines', 'keep_lines', 'read_image', 'ocr_text', 'mixed_words', 'unread_notice',
-           'draw_boxes', 'Cache', 'reading_pool', 'read_pictures', 'manifest', 'to_read', 'ocr_metrics', 'gate_table',
+           'draw_boxes', 'Cache', 'readings', 'read_pictures', 'manifest', 'to_read', 'ocr_metrics', 'gate_table',
            'confidence', 'write_overlays', 'read_all']
 
 # %% ../../nbs/data/02_ocr.ipynb #02943b40
@@ -33,7 +33,8 @@ from multimodal_fakes.core import (
     write_jsonl,
 )
 from .duplicates import cut_words
-from ..media import KillablePool, MediaError, open_image
+from .spread import attempts
+from ..media import MediaError, open_image
 from ..record import Example, read_confs
 
 # %% ../../nbs/data/02_ocr.ipynb #2ccdd44e
@@ -346,16 +347,17 @@ def _set_up(side, model):
     engine(side, model)
 
 # %% ../../nbs/data/02_ocr.ipynb #342613c9
-def reading_pool(
+def readings(
+    tasks,                 # of (name, path)
     side:int=640,          # pixels of the longer side that detection sees
     n_workers:int=0,       # processes, one per core if zero
     seconds:float=20.,     # per picture, then its process is killed
     memory_mb:int=2000,    # that a process may take beyond its models
     model:str="",          # of recognition, see `model_file`
-) -> KillablePool: # of tasks (name, path)
-    "Processes that read pictures"
+): # generator of (task, what `read_lines` returns, error), as `attempts` gives it
+    "Read pictures in processes that may be killed"
     read, set_up = partial(_work, side=side, model=model), partial(_set_up, side, model)
-    return KillablePool(read, n_workers, seconds, memory_mb, setup=set_up)
+    return attempts(read, tasks, n_workers, seconds, memory_mb, set_up)
 
 # %% ../../nbs/data/02_ocr.ipynb #98880053
 def read_pictures(
@@ -372,7 +374,7 @@ def read_pictures(
     todo = [(sha, str(path)) for sha, path in pictures.items() if sha not in cache.read]
     done = len(pictures) - len(todo)
     if done: print(f"{done:,} of {len(pictures):,} pictures were read before")
-    answers = reading_pool(side, n_workers, seconds, memory_mb, model).imap(todo)
+    answers = readings(todo, side, n_workers, seconds, memory_mb, model)
     failed = {}
     for (sha, _), ocr, error in progress(answers, "pictures", len(todo)):
         if error: failed[sha] = error

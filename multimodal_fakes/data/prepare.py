@@ -26,8 +26,9 @@ from .duplicates import find_groups, find_placeholders, near_copies, normalise, 
 from .frames import as_clip, weigh
 from .losses import check_losses, count_losses, named_files
 from .rows import REASONS, read_text
+from .spread import attempts
 from .tables import Raw, read_dataset, strip_html
-from ..media import KillablePool, MediaError, probe_media
+from ..media import MediaError, probe_media
 from ..metrics import auroc, intervals
 from ..record import Example, all_classes, label_field, load_dataset_conf, unify_labels
 
@@ -91,9 +92,9 @@ def probe_clips(
 ) -> dict: # path → what `probe_clip` found, or (reason, message)
     "Probe clips with a pool of processes"
     if not paths: return {}
-    pool = KillablePool(probe_clip, n_workers, seconds, memory_mb)
     probed = {}
-    for path, about, error in progress(pool.imap(paths), "clips", len(paths)):
+    answers = attempts(probe_clip, paths, n_workers, seconds, memory_mb)
+    for path, about, error in progress(answers, "clips", len(paths)):
         probed[path] = (error["reason"], error["message"]) if error else about
     return probed
 
