@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MAGIC', 'IMAGES', 'MAX_PIXELS', 'MAX_BYTES', 'MAX_SCANS', 'MAX_PASSES', 'MAX_TILES', 'MAX_PIECES', 'CPU_SECONDS',
            'MUXERS', 'RATE', 'LEAST_SOUND', 'TICKS', 'CONTAINERS', 'LARGEST', 'UNSIZED', 'JUMP', 'DECODERS', 'GAP',
-           'format_of', 'MediaError', 'read_bytes', 'open_image', 'probe_picture', 'count_frames', 'PictureFile',
-           'contact_sheet', 'write_clip', 'write_sound', 'Limits', 'Picture', 'Sound', 'Media', 'decoder_name',
-           'may_lose', 'probe_media', 'sample_times', 'read_frames', 'read_audio', 'read_clip']
+           'format_of', 'MediaError', 'read_bytes', 'open_image', 'probe_picture', 'is_plain_jpeg', 'count_frames',
+           'PictureFile', 'contact_sheet', 'write_clip', 'write_sound', 'Limits', 'Picture', 'Sound', 'Media',
+           'decoder_name', 'may_lose', 'probe_media', 'sample_times', 'read_frames', 'read_audio', 'read_clip']
 
 # %% ../nbs/00d_media.ipynb #0011aaad
 import contextlib
@@ -452,6 +452,22 @@ def _draft(w, h, side):
     "The size asked of the JPEG decoder: shorter side at least `side`"
     f = max(1, min(w, h) / side)
     return max(1, int(w / f)), max(1, int(h / f))
+
+# %% ../nbs/00d_media.ipynb #abdb44c8
+def is_plain_jpeg(
+    data:bytes,   # of a file
+    side:int,     # as of `open_image`
+) -> bool:
+    "Whether a file is a JPEG that `open_image` returns as it is stored; raises `MediaError`"
+    if format_of(data)[1] != "JPEG": return False
+    with _guarded("picture"):
+        image = _header_of_file(data, "picture")
+        _check_size(image, "picture", MAX_PIXELS)
+        _check_passes(image, "picture", MAX_PIXELS)
+        if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) != 1: return False
+        stored = image.size
+        image.draft("RGB", _draft(*stored, side))
+        return image.size == stored
 
 # %% ../nbs/00d_media.ipynb #35850c84
 def count_frames(

@@ -13,7 +13,7 @@ __all__ = ['BATCH', 'ROWS', 'SEED', 'LOSSES', 'SCHEDULES', 'STOP_ON', 'FUSION', 
 import ast
 import re
 import reprlib
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -132,7 +132,8 @@ class Recipe(Section):
     optimizer:Literal["adamw", "adam"] = text("adamw; adam: weight decay is part of its gradient", "adamw")
     weight_decay:float = Field(ge=0, le=10, description="of the optimizer")
     clip:float = Field(1.0, ge=0, le=1e6, description="largest norm of the gradient, no limit if zero")
-    batch_size:int = count("examples, over all processes", least=1, most=BATCH)
+    batch_size:Annotated[int, Field(ge=1, le=BATCH)]|Literal["auto"] = text(
+        "examples, over all processes; auto: where this device gets no faster, or has no more memory")
     accumulate:int = count("parts that a batch is cut into where memory is short", 1, least=1, most=BATCH)
     patience:int = count("epochs without a better `stop_on` before stopping", least=1)
     stop_on:STOP_ON = text("column of history.csv by which the best epoch is chosen, as val_macro_f1", "val_loss")
@@ -144,8 +145,11 @@ class Recipe(Section):
     precision:Literal["auto", "bf16", "fp16", "fp32"] = text(
         "auto: bf16 where the hardware has it, fp16 on other GPUs, else fp32; fp16: with scaled losses", "auto")
     compile:bool = text("torch.compile", False)
+    channels_last:bool = text("weights of convolutions with their channels last, while they are trained", False)
+    decode:Literal["cpu", "gpu"] = text("gpu: JPEG by nvJPEG, where a GPU trains on changed pictures", "cpu")
     processes:int = Field(1, ge=0, le=1024, description="that train together, one per GPU if zero")
-    n_workers:int = Field(ge=0, le=256, description="processes that decode pictures")
+    n_workers:Annotated[int, Field(ge=0, le=256)]|Literal["auto"] = text(
+        "processes that decode; auto: by the cores, the device and how much there is to decode")
     seed:int = count("of everything drawn by chance", most=SEED)
     checkpoint_epochs:int = count("after every so many epochs a checkpoint stays in training/, none if zero", 0)
     checkpoints_kept:int = count("of these checkpoints, the last", 3, least=1, most=1000)

@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['SPECIAL', 'ENCODERS', 'FIXED', 'PRECISIONS', 'resolve_source', 'Encoded', 'tensors', 'device_of', 'placed',
            'plain_weights', 'has_lora', 'join_windows', 'TextEncoder', 'train_tokenizer', 'whole_files',
-           'make_text_encoder', 'VisionEncoder', 'PlainConvNet', 'load_matching', 'read_weights', 'make_backbone',
-           'make_vision_encoder', 'shifted', 'turned', 'jittered', 'trivially_augmented', 'augment', 'blended',
-           'pasted', 'mix', 'encoder_class', 'make_encoder', 'load_encoder', 'block_depth', 'by_depth',
-           'transformer_layers', 'backbone_layers', 'freeze_below', 'parameter_groups', 'lora_targets', 'add_lora',
-           'merge_lora', 'has_bf16', 'possible_precisions', 'pick_precision', 'EncoderConf', 'encoder_conf',
-           'load_encoder_conf']
+           'make_text_encoder', 'VisionEncoder', 'stacked', 'PlainConvNet', 'load_matching', 'read_weights',
+           'make_backbone', 'make_vision_encoder', 'blended', 'pasted', 'mix', 'encoder_class', 'make_encoder',
+           'load_encoder', 'block_depth', 'by_depth', 'transformer_layers', 'backbone_layers', 'freeze_below',
+           'parameter_groups', 'lora_targets', 'add_lora', 'merge_lora', 'has_bf16', 'possible_precisions',
+           'pick_precision', 'EncoderConf', 'encoder_conf', 'load_encoder_conf']
 
 # %% ../../nbs/experts/04a_encoder.ipynb #37777431
 from ..core import need
@@ -21,7 +20,6 @@ need("torch", "torch", "The runtime torch")     # a sentence in place of a trace
 # %% ../../nbs/experts/04a_encoder.ipynb #fc6e0318
 import contextlib
 import importlib.util
-import math
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -31,6 +29,7 @@ import torch
 from torch import nn
 
 from ..core import FakesError, in_project, nearest, need, patch, pick_device
+from .changes import augment, changed_together, drawn_changes
 from .confs import EncoderConf, encoder_conf, load_encoder_conf  # noqa: F401 (in `_all_`)
 from .preprocess import TextPreprocessor, VisionPreprocessor
 
@@ -232,16 +231,17 @@ class VisionEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(conf.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(conf.std).view(1, 3, 1, 1) * 255, persistent=False)
 
-    def prepare(self, sample, train:bool=False, generator=None) -> dict: # pixels (3, S, S) uint8
-        "A picture (PIL, bytes, path, or a tensor prepared before); in training augmented by draws from `generator`"
+    def prepare(self, sample, train:bool=False, generator=None, later:bool=False) -> dict: # pixels (3, S, S) uint8
+        """A picture (PIL, bytes, path, or a tensor prepared before); in training augmented by draws from `generator`,
+        now, or `later` by `change`"""
         if isinstance(sample, torch.Tensor): pixels = sample
         else: pixels = tensors(self.preprocessor.prepare(sample))["pixels"]
+        if later: return {"pixels": pixels, "changes": drawn_changes(self.conf, self.conf.size, generator)}
         return {"pixels": augment(pixels, self.conf, generator) if train else pixels}
 
     def length(self, item:dict) -> int: return 1      # all pictures are of one size
 
-    def collate(self, items:list) -> dict: # pixels (B, 3, S, S)
-        return {"pixels": torch.stack([i["pixels"] for i in items])}
+    def collate(self, items:list) -> dict: return stacked(items, ("pixels",))      # (B, 3, S, S), and changes (B, 7)
 
     def encode(self, batch:dict) -> Encoded:
         "Patches of the last feature map, and timm's own pooling of them"
@@ -279,6 +279,26 @@ def train(self:VisionEncoder, mode:bool=True) -> VisionEncoder:
         for m in self.modules():
             if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
     return self
+
+# %% ../../nbs/experts/04a_encoder.ipynb #f4a37458
+def stacked(
+    items:list,    # prepared examples
+    names,         # of their tensors
+) -> dict: # name → (B, …); changes (B, 7) where they are still to be made
+    "A batch of tensors of one shape"
+    batch = {name: torch.stack([i[name] for i in items]) for name in names}
+    if "changes" in items[0]: batch["changes"] = torch.tensor([i["changes"] for i in items])
+    return batch
+
+@patch
+def change(self:VisionEncoder,
+    batch:dict,   # on the device
+) -> dict: # without `changes`
+    "The changes that `prepare` left for later, of a whole batch at once"
+    if "changes" not in batch: return batch
+    name = "pixels" if "pixels" in batch else "frames"
+    made = changed_together(batch[name], batch["changes"], self.conf)
+    return {k: v for k, v in batch.items() if k != "changes"} | {name: made}
 
 # %% ../../nbs/experts/04a_encoder.ipynb #7693afbb
 class PlainConvNet(nn.Module):
@@ -358,74 +378,6 @@ def make_vision_encoder(
 ) -> VisionEncoder:
     "A backbone that reads pictures"
     return VisionEncoder(conf, make_backbone(conf))
-
-# %% ../../nbs/experts/04a_encoder.ipynb #9bbb061c
-def shifted(
-    pixels:torch.Tensor,   # (3, S, S) uint8
-    reach:int,             # pixels at most, each way
-    generator=None,
-) -> torch.Tensor: # (3, S, S) uint8
-    "Moved by chance, with mirrored borders"
-    size = pixels.shape[-1]
-    padded = nn.functional.pad(pixels.float(), (reach,) * 4, mode="reflect").to(torch.uint8)
-    top, left = torch.randint(0, 2 * reach + 1, (2,), generator=generator).tolist()
-    return padded[..., top:top + size, left:left + size]
-
-# %% ../../nbs/experts/04a_encoder.ipynb #7080442d
-def turned(
-    pixels:torch.Tensor,   # (3, S, S) uint8
-    degrees:float,         # counter-clockwise
-) -> torch.Tensor: # (3, S, S) uint8
-    "Turned about the centre, with mirrored borders"
-    angle = math.radians(degrees)
-    c, s = math.cos(angle), math.sin(angle)
-    planes = pixels.reshape(1, -1, *pixels.shape[-2:]).float()
-    rotation = torch.tensor([[[c, -s, 0], [s, c, 0]]])
-    grid = nn.functional.affine_grid(rotation, list(planes.shape), align_corners=False)
-    values = nn.functional.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
-    return values.round().to(torch.uint8).view(pixels.shape)
-
-# %% ../../nbs/experts/04a_encoder.ipynb #8a49741e
-def jittered(
-    pixels:torch.Tensor,   # (3, S, S) uint8
-    strength:float,        # factors lie in [1 - strength, 1 + strength]
-    generator=None,
-) -> torch.Tensor: # (3, S, S) uint8
-    "Brightness, contrast and saturation, each by a factor of its own"
-    F = need("torchvision.transforms.v2.functional", "torch", "This encoder")
-    adjustments = F.adjust_brightness, F.adjust_contrast, F.adjust_saturation
-    x = pixels.float() / 255                               # on bytes, torchvision rounds down three times
-    for adjust, u in zip(adjustments, torch.rand(3, generator=generator).tolist()):
-        x = adjust(x, max(0, 1 + strength * (2 * u - 1)))
-    return (x * 255).round().to(torch.uint8)
-
-# %% ../../nbs/experts/04a_encoder.ipynb #d63ad246
-def trivially_augmented(
-    pixels:torch.Tensor,   # (3, S, S) uint8
-    generator=None,
-) -> torch.Tensor: # (3, S, S) uint8
-    "One operation of TrivialAugment Wide; torchvision draws from torch's own generator, which is put back as it was"
-    v2 = need("torchvision.transforms.v2", "torch", "This encoder")
-    InterpolationMode, TrivialAugmentWide = v2.InterpolationMode, v2.TrivialAugmentWide
-    seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)      # torch.manual_seed would seed the GPU too, which is not put back
-        return TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)(pixels)
-
-# %% ../../nbs/experts/04a_encoder.ipynb #eb5aa44c
-def augment(
-    pixels:torch.Tensor,   # (3, S, S) uint8, or the frames of a clip (T, 3, S, S)
-    conf:EncoderConf,
-    generator=None,        # torch.Generator of all draws; torch's own if none
-) -> torch.Tensor: # uint8, of the shape that came
-    "The changes that the configuration asks for, by chance; the same for all frames of a clip"
-    def uniform(): return torch.rand((), generator=generator).item()
-    reach = round(conf.shift * pixels.shape[-1])
-    if reach: pixels = shifted(pixels, reach, generator)
-    if conf.flip and uniform() < 0.5: pixels = pixels.flip(-1)
-    if conf.rotation: pixels = turned(pixels, conf.rotation * (2 * uniform() - 1))
-    if conf.jitter: pixels = jittered(pixels, conf.jitter, generator)
-    return trivially_augmented(pixels, generator) if conf.trivial else pixels
 
 # %% ../../nbs/experts/04a_encoder.ipynb #500c770f
 def blended(

@@ -24,12 +24,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-<<<<<<< ours
 import time
-=======
 from functools import partial
 from itertools import chain
->>>>>>> theirs
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
@@ -57,8 +54,8 @@ from multimodal_fakes.core import (
     write_json,
     write_sums,
 )
-from multimodal_fakes.data.reader import HAS, ShardReader, class_numbers
-from multimodal_fakes.experts import encoder_av  # noqa: F401  enters the encoders of audio and video
+from ..data.reader import HAS, ShardReader, class_numbers
+from . import encoder_av  # noqa: F401  enters the encoders of audio and video
 from multimodal_fakes.experts.encoder import (
     add_lora,
     device_of,
@@ -73,11 +70,11 @@ from multimodal_fakes.experts.encoder import (
     placed,
     tensors,
 )
-from multimodal_fakes.experts.features import FeatureStore, encode, encoder_key
-from multimodal_fakes.experts.fixed import NGramCounts
-from multimodal_fakes.experts.items import Items
-from multimodal_fakes.experts.linear import HEADS, MOST_FITTED, Shift, Vectors, expert_parts, fit_head, load_head
-from multimodal_fakes.experts.requests import Requests, read_checkpoint
+from .features import FeatureStore, encode, encoder_key
+from .fixed import NGramCounts
+from .items import Items
+from .linear import HEADS, MOST_FITTED, Shift, Vectors, expert_parts, fit_head, load_head
+from .requests import Requests, read_checkpoint
 from multimodal_fakes.experts.train import (
     STOP_ON,
     Classifier,
@@ -89,10 +86,10 @@ from multimodal_fakes.experts.train import (
     live_curves,
     make_loss,
 )
-from multimodal_fakes.experts.windows import window_table
-from multimodal_fakes.metrics import bits, score_table, to_probs, truth
-from multimodal_fakes.record import Task, expert_key, expert_model, expert_step
-from multimodal_fakes.settings import Machines, machines_here
+from .windows import window_table
+from ..metrics import bits, score_table, to_probs, truth
+from ..record import Task, expert_key, expert_model, expert_step
+from ..settings import Machines, machines_here
 
 if TYPE_CHECKING:
     import pandas as pd  # where it is used, it is imported
@@ -447,7 +444,8 @@ def _earlier(conf, recipe, task, loss) -> tuple: # as `_new_or_earlier`
     return model, {"version": about["version"] + 1, "earlier": encoder_key(model.encoder)}
 
 # %% ../../nbs/experts/04h_expert.ipynb #c9884955
-_MAY_DIFFER = {"epochs", "frozen_epochs", "patience", "load_from", "processes", "n_workers", "compile"}
+_MAY_DIFFER = {"epochs", "frozen_epochs", "patience", "load_from", "processes", "n_workers", "decode", "compile",
+               "channels_last"}
 
 def going_on(
     recipe,
@@ -559,6 +557,7 @@ def _fit_everything(model, data:Training, checkpoints, recipe, asked) -> tuple: 
     history = fit(
         model, train, val, checkpoints/"full", recipe.epochs, recipe.lr,
         precision=pick_precision(recipe.precision), accumulate=recipe.accumulate, compile=recipe.compile,
+        channels_last=recipe.channels_last,
         names=data.reader.frame["id"].to_numpy(), asked=asked,
         n_workers=0 if model.encoder.modality == "text" else recipe.n_workers,      # texts are tokenised already
         live=asked.live or live_curves("everything", recipe.stop_on), title="everything", **_fit_settings(recipe))
@@ -643,6 +642,7 @@ def expert_metrics(
     "The few numbers for `dvc metrics show`"
     best = history.loc[best_row(history, stop_on)]
     metrics:dict = {"best_epoch": int(best["epoch"])}
+    if "batch_size" in history: metrics["batch_size"] = int(best["batch_size"])      # chosen by a trial
     for name in ("val_loss", stop_on): metrics[name] = round(float(best[name]), 5)
     for split in ("val", "test"):
         metrics |= {f"expert_{split}_{k}": v for k, v in _split_metrics(table, split, task).items()}

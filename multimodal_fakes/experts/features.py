@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ..core import FakesError, atomic_path, mapped_arrays, patch, pick_device, progress, sha256_file
+from .loader import Loader, chosen_workers, decoded, joined
 
 # %% ../../nbs/experts/04c_features.ipynb #52a08894
 @torch.inference_mode()
@@ -38,13 +39,14 @@ def encode(
     encoder = encoder.to(device).eval()
     rows = np.arange(len(items)) if rows is None else np.asarray(rows)
     order = _by_length(items, rows)
+    parts = [order[start:start + batch_size] for start in range(0, len(rows), batch_size)]
+    n_workers = chosen_workers("auto", decoded(items) * len(rows) // max(1, len(items)))
+    def collate(part): return encoder.collate([_unlabelled(item) for item in part])
+    loader = Loader(items, [rows[at].tolist() for at in parts], n_workers, collate)
     pooled = np.zeros((len(rows), encoder.dim), "float32")
     pieces = [np.zeros((0, encoder.dim), "float16")] * len(rows)      # tokens of each example
-    starts = range(0, len(rows), batch_size)
-    for start in progress(starts, f"encoding {encoder.modality}") if bar else starts:
-        at = order[start:start + batch_size]
-        batch = encoder.collate([_unlabelled(items[rows[i]]) for i in at])
-        encoded = encoder.encode({k: v.to(device) for k, v in batch.items()})
+    for at, batch in zip(progress(parts, f"encoding {encoder.modality}") if bar else parts, loader):
+        encoded = encoder.encode(joined({k: [part.to(device) for part in v] for k, v in batch.items()}))
         pooled[at] = encoded.pooled.float().cpu().numpy()
         if not tokens: continue
         for i, t, m in zip(at, encoded.tokens.half().cpu(), encoded.mask.bool().cpu()): pieces[i] = t[m].numpy()

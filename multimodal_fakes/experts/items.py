@@ -17,10 +17,18 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..core import patch
+from ..core import patch, pick_device
+from multimodal_fakes.experts.changes import (
+    changes_together,
+    drawn_changes,
+    makes_changes,
+    quick_square,
+    squares_on_gpu,
+)
 from .encoder import mix
 from .features import content_key
 from .train import generator_of
+from ..media import is_plain_jpeg
 
 # %% ../../nbs/experts/04f_items.ipynb #3ae24afb
 CACHE_BYTES = 2_000_000_000   # of decoded pictures, frames or sound kept in memory
@@ -32,18 +40,21 @@ class Items(Dataset):
         reader,           # of the shards
         rows,             # numbers of the examples in the reader
         y=None,           # labels of these examples, none where they are not wanted
-        recipe=None,      # seed, mixup and cutmix of the training; none: nothing is left to chance
+        recipe=None,      # seed, mixup, cutmix and decode of the training; none: nothing is left to chance
         n_classes:int=0,  # for mixed labels
     ):
         self.encoder, self.reader = encoder, reader
         self.rows, self.y = np.asarray(rows), y
         self.recipe, self.n_classes = recipe, n_classes
         self.lengths:list|None = None            # of texts, by which batches are formed
+        self.decoded = len(self.rows)            # pictures, frames or sounds of one pass
+        seen, conf = encoder.modality in ("vision", "video"), encoder.conf
+        self.quick = seen and recipe is not None and makes_changes(conf)
+        self.later = self.quick and changes_together(conf) and pick_device() == "cuda"     # changed there
+        self.on_gpu = self.later and encoder.modality == "vision" and recipe.decode == "gpu"
         if encoder.modality == "text": self._tokenise()
-        elif encoder.modality == "vision": self._reserve_pixels()
-        else:
-            self.kept:dict = {}                  # number → frames or sound
-            self.room = CACHE_BYTES
+        elif seen: self._reserve_frames()
+        else: self.kept, self.room = {}, CACHE_BYTES      # number → sound
 
     def __len__(self): return len(self.rows)
 
@@ -62,45 +73,67 @@ def _tokenise(self:Items):
     self.texts = np.asarray(self.reader.texts(), dtype=object)[self.rows]
     self.items = [self.encoder.prepare(t) for t in self.texts]
     self.lengths = [self.encoder.length(i) for i in self.items]
+    self.decoded = 0
 
 @patch
-def _reserve_pixels(self:Items):
-    "Room for all pictures, or for none"
-    n, side = len(self.rows), self.encoder.conf.size
-    if n * 3 * side * side > CACHE_BYTES: n = 0
-    self.pixels = torch.zeros((n, 3, side, side), dtype=torch.uint8).share_memory_()
-    self.filled = torch.zeros(n, dtype=torch.bool).share_memory_()
+def _reserve_frames(self:Items):
+    "Room for all pictures or clips, or for none; all processes see what one of them decoded"
+    conf = self.encoder.conf
+    n, side, n_frames = len(self.rows), conf.size, getattr(conf, "n_frames", 1)
+    self.decoded = n * n_frames
+    if self.decoded * 3 * side * side > CACHE_BYTES or self.on_gpu: n = 0
+    self.pixels = torch.zeros((n, n_frames, 3, side, side), dtype=torch.uint8).share_memory_()
+    self.filled = torch.zeros(n, dtype=torch.int64).share_memory_()      # frames that are real, zero before
 
 # %% ../../nbs/experts/04f_items.ipynb #67e0e3b2
 @patch
 def _prepare(self:Items, epoch, i) -> dict:
     "A picture, frames or sound as the encoder reads it; changed by chance where there is a recipe"
-    sample = self._picture(i) if self.encoder.modality == "vision" else self.stream(i)
+    if self.on_gpu: return self._file(epoch, i)
+    sample = self._sound(i) if self.encoder.modality == "audio" else self._seen(i)
     if self.recipe is None: return self.encoder.prepare(sample)
-    return self.encoder.prepare(sample, train=True, generator=generator_of(self.recipe.seed, epoch, i))
+    more = {"later": True} if self.later else {}
+    return self.encoder.prepare(sample, train=True, generator=generator_of(self.recipe.seed, epoch, i), **more)
 
 # %% ../../nbs/experts/04f_items.ipynb #c04886fd
 @patch
-def _picture(self:Items, i):
-    "Pixels at the encoder's size"
+def _seen(self:Items, i): # pixels (3, S, S), or frames and mask
+    "A picture or a clip as the encoder prepares it, kept where there is room"
     kept = len(self.filled) > 0
-    if kept and self.filled[i]: return self.pixels[i]
-    pixels = self.encoder.prepare(self.reader.image_bytes(self.rows[i]))["pixels"]
-    if kept:
-        self.pixels[i] = pixels
-        self.filled[i] = True
-    return pixels
+    if not (kept and self.filled[i]):
+        item = self._decoded(i)
+        if not kept: return item if "mask" in item else item["pixels"]
+        self.pixels[i] = item.get("frames", item.get("pixels"))
+        self.filled[i] = item["mask"].sum() if "mask" in item else 1
+    if self.encoder.modality == "vision": return self.pixels[i, 0]
+    return {"frames": self.pixels[i], "mask": (torch.arange(self.pixels.shape[1]) < self.filled[i]).long()}
+
+@patch
+def _decoded(self:Items, i) -> dict:
+    "As `encoder.prepare` makes it; quickly where training changes a picture anyway"
+    if self.encoder.modality == "video": return self.encoder.prepare(self.reader.sample("video", self.rows[i]))
+    data = self.reader.image_bytes(self.rows[i])
+    if self.quick: return {"pixels": quick_square(data, self.encoder.conf.size)}
+    return self.encoder.prepare(data)
 
 # %% ../../nbs/experts/04f_items.ipynb #633a9957
 @patch
-def stream(self:Items, i:int): # waveform (n,), or frames and mask as the encoder prepares them
-    "Sound, or frames as the encoder chooses and scales them"
+def _sound(self:Items, i:int): # waveform (n,)
+    "Sound, kept while there is room"
     if i in self.kept: return self.kept[i]
-    sample = self.reader.sample(self.encoder.modality, self.rows[i])
-    if self.encoder.modality == "video": sample = self.encoder.prepare(sample)
-    self.room -= sum(v.nbytes for v in sample.values()) if isinstance(sample, dict) else sample.nbytes
+    sample = self.reader.sample("audio", self.rows[i])
+    self.room -= sample.nbytes
     if self.room > 0: self.kept[i] = sample
     return sample
+
+@patch
+def _file(self:Items, epoch, i) -> dict:
+    "The file of a picture for the GPU to decode; pixels where it is no plain JPEG"
+    data, size = self.reader.image_bytes(self.rows[i]), self.encoder.conf.size
+    plain = is_plain_jpeg(data, size)
+    pixels = torch.zeros((3, size, size), dtype=torch.uint8) if plain else quick_square(data, size)
+    changes = drawn_changes(self.encoder.conf, size, generator_of(self.recipe.seed, epoch, i))
+    return {"pixels": pixels, "changes": changes, "file": data if plain else b""}
 
 # %% ../../nbs/experts/04f_items.ipynb #7c624f9e
 @patch
@@ -111,21 +144,34 @@ def keys(self:Items) -> list: # of content keys
 
 # %% ../../nbs/experts/04f_items.ipynb #f1c07de1
 @patch
-def collate(self:Items, items:list) -> dict: # with labels (B,); (B, C) where several hold or pictures are mixed
-    "A batch of the encoder, with labels; pictures mixed where the recipe says so"
+def collate(self:Items, items:list) -> dict: # with labels (B,), or (B, C) where several hold
+    "A batch of the encoder, with labels"
     batch = self.encoder.collate(items)
+    if "file" in items[0]: batch["files"] = tuple(i["file"] for i in items)
     if "labels" in items[0]: batch["labels"] = torch.from_numpy(np.stack([i["labels"] for i in items]))
     if "rows" not in items[0]: return batch
-    if self.recipe.mixup or self.recipe.cutmix: batch = self._mixed(batch, items[0])
-    return batch | {"rows": torch.tensor([i["rows"] for i in items])}
+    return batch | {name: torch.tensor([i[name] for i in items]) for name in ("rows", "epoch")}
+
+@patch
+def finish(self:Items,
+    batch:dict,   # of `collate`, on the device
+) -> dict: # labels (B, C) where pictures are mixed
+    "What is done to a batch as a whole: pictures decoded and changed that were left for the GPU, mixed if so asked"
+    files, epoch = batch.pop("files", ()), batch.pop("epoch", None)
+    at = [i for i, file in enumerate(files) if file]
+    size, device = self.encoder.conf.size, batch["labels"].device
+    if at: batch["pixels"][at] = squares_on_gpu([files[i] for i in at], size, device)
+    if "changes" in batch: batch = self.encoder.change(batch)
+    if epoch is None or not (self.recipe.mixup or self.recipe.cutmix): return batch
+    return self._mixed(batch, int(epoch[0]), int(batch["rows"][0]))
 
 # %% ../../nbs/experts/04f_items.ipynb #57247aa9
 @patch
-def _mixed(self:Items, batch, first) -> dict:
+def _mixed(self:Items, batch, epoch, row) -> dict:
     "mixup or CutMix, drawn from the epoch and the first example of the batch"
     labels = batch["labels"]
     if labels.ndim == 1: labels = nn.functional.one_hot(labels, self.n_classes).float()
-    generator = generator_of(self.recipe.seed, first["epoch"], first["rows"])
+    generator = generator_of(self.recipe.seed, epoch, row)
     batch, labels = mix(batch, labels, generator, self.recipe.mixup, self.recipe.cutmix)
     batch["labels"] = labels
     return batch

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'SCHEDULES', 'SCHEDULE_SETTINGS', 'SCORES', 'MOST_ANSWERS', 'COLUMNS', 'STOP_ON', 'STEP_SECONDS',
-           'OPTIMIZERS', 'ClassLoss', 'LabelLoss', 'make_loss', 'Classifier', 'Features', 'Order', 'generator_of',
-           'Averaged', 'keep_memory', 'is_main_process', 'last_complete', 'Answers', 'epoch_scores', 'history_table',
-           'is_higher_better', 'best_row', 'epochs_since_best', 'live_curves', 'fit']
+           'OPTIMIZERS', 'GAIN', 'ClassLoss', 'LabelLoss', 'make_loss', 'Classifier', 'Features', 'Order',
+           'generator_of', 'Averaged', 'is_main_process', 'last_complete', 'Answers', 'epoch_scores', 'history_table',
+           'is_higher_better', 'best_row', 'epochs_since_best', 'live_curves', 'tried_batch_size', 'fit']
 
 # %% ../../nbs/experts/04d_train.ipynb #4797f8e9
 from ..core import need
@@ -16,10 +16,9 @@ need("torch", "torch", "The runtime torch")     # a sentence in place of a trace
 
 # %% ../../nbs/experts/04d_train.ipynb #10d32b40
 import contextlib
-import ctypes
+import copy
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,10 +26,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import BatchSampler, Dataset, Sampler
 
 from ..core import FakesError, nearest, need, pick_device, process_memory, progress
 from .journal import note
+from .loader import Loader, chosen_workers, decoded, joined, keep_memory
 from .requests import Profiler, Requests, keep_checkpoint, put_back
 from ..metrics import score_table, to_probs
 
@@ -198,13 +198,6 @@ class Averaged(Classifier):
     def update(self): self.average.update_parameters(self.model)
 
 # %% ../../nbs/experts/04d_train.ipynb #eed93ea5
-def keep_memory():
-    "Ask the C library to keep freed memory for the next batch; does nothing where it is not glibc"
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(-4, 0)              # M_MMAP_MAX: blocks of any size come from the heap
-        libc.mallopt(-1, 2**31 - 1)      # M_TRIM_THRESHOLD: and the heap does not shrink
-
 def is_main_process() -> bool:
     "Whether this process is the one that writes"
     return os.environ.get("RANK", "0") == "0"
@@ -339,8 +332,8 @@ STEP_SECONDS = 5.0      # between two lines of the journal that say how many ste
 
 class _Following:
     "What is done so far, on screen and in the journal; the answers of this epoch"
-    def __init__(self, live, title):
-        self.live, self.title = live, title
+    def __init__(self, live, title, n_workers):
+        self.live, self.title, self.n_workers = live, title, n_workers
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.said = self.began = time.monotonic()
@@ -370,7 +363,8 @@ class _Following:
     def on_evaluate(self, args, state, control, **kwargs):
         if not is_main_process(): return
         history = history_table(state.log_history)
-        about = {"title": self.title, "epochs": int(args.num_train_epochs), "samples_per_second": round(self.speed, 2)}
+        about = {"title": self.title, "epochs": int(args.num_train_epochs), "samples_per_second": round(self.speed, 2),
+                 "n_workers": self.n_workers}
         note("epoch", **about, **history.iloc[-1].to_dict(), **_held())
         if self.live: self.live(history)
 
@@ -430,6 +424,8 @@ class _Scored:
     "The part of our Trainer that scores each epoch; `following` holds the answers"
     following:_Following
     profiler:Profiler|None = None
+    n_workers = 0                # processes that prepare examples
+    judging:Loader|None = None   # the validation examples, whose workers stay
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -465,6 +461,22 @@ def _trainer(names, schedule, optimizer):
             lengths = getattr(self.train_dataset, "lengths", None)
             return Order(len(self.train_dataset), size, self.args.seed, lengths)
 
+        def get_train_dataloader(self):
+            order, accelerator = self._get_train_sampler(), self.accelerator
+            batches = BatchSampler(order, self._train_batch_size, drop_last=False)
+            Shard = need("accelerate.data_loader", "train", "Training").BatchSamplerShard
+            own = Shard(batches, accelerator.num_processes, accelerator.process_index)
+            return Loader(self.train_dataset, own, self.n_workers, sampler=order)
+
+        def _prepare_inputs(self, inputs):
+            batch = joined(super()._prepare_inputs(inputs))
+            finish = getattr(self.train_dataset, "finish", None)
+            return finish(batch) if finish else batch
+
+        def _save(self, output_dir=None, state_dict=None):
+            state = self.model.state_dict() if state_dict is None else state_dict
+            super()._save(output_dir, {name: tensor.contiguous() for name, tensor in state.items()})
+
         def create_optimizer(self, model=None):
             if self.optimizer is None:
                 groups = self.model.parameter_groups(self.args.learning_rate, self.args.weight_decay)
@@ -498,13 +510,13 @@ def _validated(trainer) -> tuple: # mean loss over all processes; `Answers` of t
     lengths = getattr(val, "lengths", None)
     order = np.arange(len(val)) if lengths is None else np.argsort(lengths, kind="stable")
     mine = order[accelerator.process_index::accelerator.num_processes].tolist()
-    halved = trainer.args.bf16 or trainer.args.fp16
-    batches = torch.utils.data.DataLoader(
-        val, trainer.args.eval_batch_size, sampler=mine, collate_fn=trainer.data_collator)
+    halved, size = trainer.args.bf16 or trainer.args.fp16, trainer.args.eval_batch_size
+    batches = [mine[i:i + size] for i in range(0, len(mine), size)]
+    if trainer.judging is None: trainer.judging = Loader(val, batches, trainer.n_workers, trainer.data_collator)
     model = trainer.model.eval()
     total = torch.zeros(2, dtype=torch.float64)      # of the losses, and of the examples
     answers = Answers()
-    for batch in batches:
+    for batch in trainer.judging:
         batch = trainer._prepare_inputs(batch)
         n = len(batch["labels"])
         with torch.autocast(accelerator.device.type, _half(trainer.args), enabled=halved):
@@ -543,7 +555,6 @@ class _Settings(NamedTuple):
     batch_size:int
     weight_decay:float
     seed:int
-    n_workers:int
     precision:str
     optimizer:str
     schedule:str
@@ -576,10 +587,8 @@ def _share(s:_Settings) -> int:
 def _hardware(s:_Settings) -> dict:
     "The Trainer's arguments that depend on this machine"
     device, world = pick_device(), int(os.environ.get("WORLD_SIZE", 1))
-    cpu = device == "cpu"                            # of a Mac's GPU the Trainer knows by itself; it pins no memory
-    one = dict(use_cpu=cpu, bf16=s.precision == "bf16", fp16=s.precision == "fp16", torch_compile=s.compile,
-               dataloader_num_workers=s.n_workers, dataloader_persistent_workers=s.n_workers > 0,
-               dataloader_pin_memory=device == "cuda")
+    cpu = device == "cpu"                            # of a Mac's GPU the Trainer knows by itself
+    one = dict(use_cpu=cpu, bf16=s.precision == "bf16", fp16=s.precision == "fp16", torch_compile=s.compile)
     if world == 1: return one
     # parameters that nothing reads, such as the pooler of BERT, are no error
     return one | dict(ddp_backend="gloo" if cpu else "nccl", ddp_find_unused_parameters=True)
@@ -608,6 +617,45 @@ def _arguments(checkpoints, s:_Settings):
     every = batches | steps | schedule | each_epoch | best | quiet | ours | _hardware(s)
     return TrainingArguments(output_dir=str(checkpoints), **every)
 
+# %% ../../nbs/experts/04d_train.ipynb #55b6b3ed
+GAIN = 1.1         # in examples a second, for which a batch is doubled
+
+def tried_batch_size(
+    model:Classifier,
+    train,                  # dataset with `collate`
+    precision:str="fp32",
+    least:int=8,            # examples
+) -> int: # examples of one process and step
+    "The batch beyond which this device gets no faster or has no memory"
+    copied = copy.deepcopy(model).to(pick_device()).train()
+    size, best, speed = least, least, 0.0
+    with torch.random.fork_rng():
+        while size == least or size * 20 <= len(train):
+            now = _examples_a_second(copied, train, size, precision)
+            if now < GAIN * speed: break
+            best, speed, size = size, now, 2 * size
+    note("batch_size", batch_size=best, samples_per_second=round(speed, 1))
+    return best
+
+def _examples_a_second(model, train, size, precision) -> float: # zero where there is no memory
+    device = pick_device()
+    numbers = [(0, i % len(train)) for i in range(size)]
+    items = train.__getitems__(numbers) if hasattr(train, "__getitems__") else [train[n] for n in numbers]
+    batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in train.collate(items).items()}
+    batch = train.finish(batch) if hasattr(train, "finish") else batch
+    batch.pop("rows", None)
+    try: seconds = [_step_seconds(model, batch, device, precision) for _ in range(3)]
+    except torch.OutOfMemoryError: return 0.0
+    return size / min(seconds[1:])      # the first step is slow
+
+def _step_seconds(model, batch, device, precision) -> float:
+    began, halved = time.perf_counter(), precision != "fp32"
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    with torch.autocast(device, half, enabled=halved): loss = model(**batch)["loss"]
+    loss.backward()
+    model.zero_grad()
+    return time.perf_counter() - began + 0 * float(loss)      # the number is there when the device is done
+
 # %% ../../nbs/experts/04d_train.ipynb #de6a0b15
 def _before_training(model, seed, ema) -> Classifier: # the model itself, or with its moving average
     set_seed = need("transformers.trainer_utils", "train", "Training").set_seed
@@ -618,6 +666,7 @@ def _before_training(model, seed, ema) -> Classifier: # the model itself, or wit
 def _add_ours(trainer, following, save_seconds, asked:Requests|None):
     "What the loop tells of each step: the scores, the checkpoints that stay, the profile"
     trainer.following = following
+    trainer.n_workers = following.n_workers
     trainer.add_callback(following)
     trainer.add_callback(_callback(_Keeping, save_seconds, asked))
     if not (asked and asked.profile and is_main_process()): return
@@ -662,11 +711,11 @@ def fit(
     checkpoints,            # folder of its own, removed when training has ended well
     epochs:int,
     lr:float,               # peak learning rate
-    batch_size:int,         # over all processes
+    batch_size:int|str,     # over all processes; auto: as `tried_batch_size` finds it, told in the history
     patience:int,           # epochs without a better `stop_on` before stopping
     weight_decay:float=0.01,
     seed:int=0,
-    n_workers:int=0,        # processes that prepare examples
+    n_workers:int|str="auto",   # processes that prepare examples; auto: as `loader.chosen_workers` has it
     precision:str="fp32",   # bf16, fp16 or fp32, as of `encoder.pick_precision`
     optimizer:str="adamw",  # of `OPTIMIZERS`
     schedule:str="cosine",  # of `SCHEDULES`
@@ -674,6 +723,7 @@ def fit(
     accumulate:int=1,       # batches to a step
     ema:float=0.0,          # decay of the moving average of the weights, none if zero
     compile:bool=False,     # torch.compile
+    channels_last:bool=False,   # weights of convolutions with their channels last, while they are trained
     stop_on:str="val_loss", # of `STOP_ON`
     names=None,             # names of the training examples, for messages
     save_seconds:float=300, # between checkpoints inside an epoch
@@ -682,14 +732,19 @@ def fit(
     asked:Requests|None=None,   # checkpoints that stay, a profile
 ) -> "pd.DataFrame": # as of `history_table`; the model is left at its best epoch
     "Train with early stopping; goes on from `checkpoints` where a run was cut off"
-    s = _Settings(epochs, lr, batch_size, weight_decay, seed, n_workers, precision, optimizer, schedule, clip,
-                  accumulate, compile, stop_on)
+    asked_size, world = batch_size, int(os.environ.get("WORLD_SIZE", 1))
+    if asked_size == "auto": batch_size = tried_batch_size(model, train, precision) * world * accumulate
+    s = _Settings(epochs, lr, batch_size, weight_decay, seed, precision, optimizer, schedule, clip, accumulate, compile,
+                  stop_on)
     s.check()
+    if channels_last: model.to(memory_format=torch.channels_last)
     trained, arguments = _before_training(model, seed, ema), _arguments(checkpoints, s)
     trainer = _trainer(names, schedule, optimizer)(
         trained, arguments, data_collator=train.collate, train_dataset=train, eval_dataset=val,
         callbacks=[_callback(_Stopping, patience, stop_on)])
-    _add_ours(trainer, _callback(_Following, live, title), save_seconds, asked)
+    n_workers = chosen_workers(n_workers, decoded(train))
+    _add_ours(trainer, _callback(_Following, live, title, n_workers), save_seconds, asked)
     history = _run(trainer, checkpoints, s, asked)
     _leave(trainer, model, checkpoints, ema)
-    return history
+    if channels_last: model.to(memory_format=torch.contiguous_format)
+    return history.assign(batch_size=batch_size) if asked_size == "auto" else history
