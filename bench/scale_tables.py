@@ -15,7 +15,7 @@ from multimodal_fakes.core import root, write_json
 
 SIZES = (125_000, 250_000, 500_000)
 
-SUBREDDITS = {"usnews": 0, "theonion": 1, "pareidolia": 2, "subredditsimulator": 3, "psbattle_artwork": 4, "fakefacts": 5}
+SUBREDDITS = ["usnews", "theonion", "pareidolia", "subredditsimulator", "psbattle_artwork", "fakefacts"]
 COLUMNS = ["author", "clean_title", "created_utc", "domain", "hasImage", "id", "image_url", "linked_submission_id",
            "num_comments", "score", "subreddit", "title", "upvote_ratio", "2_way_label", "3_way_label", "6_way_label"]
 SPLITS = {"train": 0.8, "validate": 0.1, "test_public": 0.1}
@@ -35,7 +35,7 @@ def make_titles(n, rng):
 
 def make_fakeddit(home, rng, n):
     "Fakeddit's three tables with n posts, none of which has a picture"
-    names, tables = list(SUBREDDITS), home/"Datasets/fakeddit/multimodal_only_samples"
+    tables = home/"Datasets/fakeddit/multimodal_only_samples"
     tables.mkdir(parents=True)
     begin = 0
     for split, share in SPLITS.items():
@@ -44,12 +44,14 @@ def make_fakeddit(home, rng, n):
         with open(tables/f"multimodal_{split}.tsv", "w") as f:
             f.write("\t".join(COLUMNS) + "\n")
             for i, (kind, title) in enumerate(zip(kinds, make_titles(size, rng)), begin):
-                ends = f"{names[kind]}\t{title}\t0.75\t{int(kind == 0)}\t{min(kind, 1)}\t{kind}"
-                f.write(f"someone{i % 9973}\t{title}\t1507681490.0\ti.example.org\tFalse\t{i:07x}\t\t\t28\t24\t{ends}\n")
+                begins = f"someone{i % 9973}\t{title}\t1507681490.0\ti.example.org\tFalse\t{i:07x}"
+                ends = f"{SUBREDDITS[kind]}\t{title}\t0.75\t{int(kind == 0)}\t{min(kind, 1)}\t{kind}"
+                f.write(f"{begins}\t\t\t28\t24\t{ends}\n")
         begin += size
 
 CONF = dict(
-    title="Made", licence="made here", obtain="made here", files=[dict(path="posts.tsv")], id="id", text=["text"], lang="en",
+    title="Made", licence="made here", obtain="made here", files=[dict(path="posts.tsv")],
+    id="id", text=["text"], lang="en",
     labels=dict(category=dict(column="label")))
 
 

@@ -132,8 +132,9 @@ def read_manifest(
     "Some columns of the posts of some datasets"
     path = Path(home)/"Step_2"/POSTS
     if not path.is_file(): raise FakesError(_absent(path))
+    there = _schema().names
     for name in columns:
-        if name not in _schema().names: raise FakesError(f"{POSTS} has no column {name!r}{nearest(name, _schema().names)}")
+        if name not in there: raise FakesError(f"{POSTS} has no column {name!r}{nearest(name, there)}")
     return _rows(path, list(columns), datasets)
 
 def _absent(path):

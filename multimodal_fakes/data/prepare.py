@@ -22,7 +22,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import FakesError, each_line, need, progress, read_jsonl, sha256_file, write_json, write_jsonl
+from multimodal_fakes.core import (
+    FakesError,
+    each_line,
+    need,
+    progress,
+    read_jsonl,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
 from .corrections import correct
 from .duplicates import find_groups, find_placeholders, near_copies, normalise, probe_images
 from .frames import as_clip, weigh
@@ -565,14 +574,13 @@ def prepare_all(
     conf_folder=None,           # conf/dataset of the project if none
 ): # a table, one row a dataset
     "Read, check and group datasets: writes Step_1/inventory.json, examples.jsonl, metrics.json"
-    folder, step = Path(home)/"Datasets", Path(out)/"Step_1"
+    folder, step, memory = Path(home)/"Datasets", Path(out)/"Step_1", Path(home)/".cache/probes"
     confs = [load_dataset_conf(name, conf_folder, "prepare") for name in dict.fromkeys(datasets)]
     raws = [read_dataset(conf, folder, max_rows) for conf in confs]
     corrected = correct(raws, home, whole=not max_rows)
     raws = [draw_sample(raw, sample) for raw in raws]
     named = [named_files(raw.examples) for raw in raws]
     add_texts(raws, folder)
-    memory = Path(home)/".cache/probes"
     add_clips(raws, folder, memory)
     thumbnails = add_pictures(raws, folder, int(max_megapixels * 1e6), picture_seconds, memory)
     losses = [count_losses(own, raw.conf, folder) for own, raw in zip(named, raws)]

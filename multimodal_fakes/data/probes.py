@@ -100,7 +100,10 @@ def _opened(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     table = sqlite3.connect(path, timeout=60, isolation_level=None)
     try:
-        for command in ("pragma journal_mode=wal", "pragma synchronous=normal", _TABLE, _BY_SIZE): table.execute(command)
+        table.execute("pragma journal_mode=wal")
+        table.execute("pragma synchronous=normal")
+        table.execute(_TABLE)
+        table.execute(_BY_SIZE)
     except sqlite3.DatabaseError as e:
         table.close()
         raise FakesError(f"{path} cannot be read: {e}. Remove it; every file is looked at again.") from None
