@@ -1,4 +1,4 @@
-"""Fusion, calibration and report on many posts: CPU seconds and peak memory of each stage, and how both grow
+"""Fusion, calibration and report on many posts: CPU seconds and peak memory of each stage, and how both grow.
 
 Posts, pictures, experts' scores and vectors are made from a seed in the layout that these stages read. Vectors have the
 sizes of DistilBERT and EfficientNet-B0; tokens are those of two small encoders, and 512 pictures serve all posts."""
@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-# from bench.scale import measured
+from bench.scale import entry, exponent, measured
 from multimodal_fakes.core import write_json, write_jsonl, write_sums
 from multimodal_fakes.record import expert_model, expert_step, text_field
 
-SIZES = (25_000, 50_000, 100_000)     # posts; more with `python -m bench scale fusion 200000`
+SIZES = 25_000, 50_000, 100_000, 200_000     # posts; the last takes some gigabytes
+MOST_GB, MOST_GB_OF_FAKEDDIT, MOST_EXPONENT = 6, 12, 1.05
 FAKEDDIT = 682_661                    # its posts with a picture
 DIMS = {"text": 768, "vision": 1280}
 N_PICTURES = 512
@@ -139,13 +140,13 @@ def task_of(home):
     return load_task(home, "made", "fake", ["made"], {name: name for name in DIMS}, [])
 
 
-def stage(name, home, strategies=STRATEGIES):
+def stage(name, home):
     "One stage, as its notebook runs it"
     task = task_of(home)
     about = task.name, task.field, task.datasets, task.experts, task.tests
     if name == "fusion":
         from multimodal_fakes.fuse.fusion import fuse
-        fuse(home, home, task, strategies=strategies, epochs=EPOCHS, aux_weight=0.1)
+        fuse(home, home, task, strategies=STRATEGIES, epochs=EPOCHS, aux_weight=0.1)
     if name == "calibrate":
         from multimodal_fakes.trust.calibrate import calibrate_all, draw_decisions, draw_map, draw_reliability
         calibrate_all(home, home, *about)
@@ -157,7 +158,24 @@ def stage(name, home, strategies=STRATEGIES):
         report_all(home, home, *about)
 
 
+def run():
+    "Each stage in a process of its own, at each size"
+    figures = {name: [] for name in STAGES}
+    for n in SIZES:
+        with tempfile.TemporaryDirectory() as d:
+            make(Path(d), n)
+            for name in STAGES:
+                figures[name].append(measured([sys.executable, "-m", "bench.scale_fusion", name, d]))
+    for name, costs in figures.items():
+        peaks, seconds = ([cost[what] for cost in costs] for what in ("peak_gb", "cpu_s"))
+        for n, peak, cpu in zip(SIZES, peaks, seconds):
+            yield entry(f"{name}, {n:,} posts, peak", peak, "GB", limit=MOST_GB)
+            yield entry(f"{name}, {n:,} posts", cpu, "CPU s")
+        slope, start = np.polyfit(SIZES, peaks, 1)
+        more = start + slope * FAKEDDIT
+        yield entry(f"{name}, {FAKEDDIT:,} posts by the line, peak", more, "GB", MOST_GB_OF_FAKEDDIT)
+        yield entry(f"{name}, growth of CPU seconds", exponent(SIZES, seconds), "exponent", MOST_EXPONENT)
+
+
 if __name__ == "__main__":
-    what, home = sys.argv[1], Path(sys.argv[2])
-    if what == "make": make(home, int(sys.argv[3]))
-    else: stage(what, home, sys.argv[3:] or STRATEGIES)
+    stage(sys.argv[1], Path(sys.argv[2]))

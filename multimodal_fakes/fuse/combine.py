@@ -228,7 +228,7 @@ def samples(self:Evidence, modality:str, rows) -> Samples:
     return Samples(self.sample, modality, self.at[modality][rows])
 
 # %% ../../nbs/fuse/05_combine.ipynb #4771c1be
-ROOM = 1_000_000_000      # bytes
+ROOM = 500_000_000      # bytes: as many small pictures as are drawn more than once
 
 class Kept(Sequence):
     "Samples as a fit reads them, kept while there is room"
