@@ -171,14 +171,17 @@ class Process:
 # %% ../../nbs/data/000_spread.ipynb #5a3c9718
 STORE = 200 * 2**20      # bytes of shared memory for what is passed on, in a cluster of this machine's own
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}      # this is how Ray asks whether others may reach its ports
+_OWN = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",      # this is how Ray asks whether others may reach its ports
+    "RAY_agent_register_timeout_ms": "300000",     # a busy machine takes longer than its 15 s
+}
 
 def cluster(
     address:str="",   # of its head, one of this machine's own if empty
 ): # the module ray
     "Ray, joined to a cluster"
     own = dict(address="local", num_cpus=usable_cores(), include_dashboard=False, object_store_memory=STORE)
-    with environment(_QUIET if address else _QUIET | _LOOPBACK):
+    with environment(_QUIET if address else _QUIET | _OWN):
         ray = need("ray", "ray", "The engine ray")
         for n in range(TRIES):
             if ray.is_initialized(): break
