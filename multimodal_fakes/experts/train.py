@@ -425,6 +425,7 @@ class _Scored:
     following:_Following
     profiler:Profiler|None = None
     n_workers = 0                # processes that prepare examples
+    rows = None                  # numbers of the examples of the last batch, where it says them
     judging:Loader|None = None   # the validation examples, whose workers stay
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -470,8 +471,9 @@ def _trainer(names, schedule, optimizer):
 
         def _prepare_inputs(self, inputs):
             batch = joined(super()._prepare_inputs(inputs))
-            finish = getattr(self.train_dataset, "finish", None)
-            return finish(batch) if finish else batch
+            if hasattr(self.train_dataset, "finish"): batch = self.train_dataset.finish(batch)
+            self.rows = batch.pop("rows", None)
+            return batch
 
         def _save(self, output_dir=None, state_dict=None):
             state = self.model.state_dict() if state_dict is None else state_dict
@@ -492,11 +494,10 @@ def _trainer(names, schedule, optimizer):
 
         def training_step(self, model, inputs, num_items_in_batch=None):
             self.passed("data")
-            rows = inputs.pop("rows", None)
             loss = super().training_step(model, inputs, num_items_in_batch)
             self.passed("backward")
             if not torch.isfinite(loss):
-                raise FakesError(_no_number(loss, self.state.global_step, rows, names, self.args.learning_rate))
+                raise FakesError(_no_number(loss, self.state.global_step, self.rows, names, self.args.learning_rate))
             return loss
     return Loop
 
