@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -27,6 +28,7 @@ from .predict import Detector
 _HERE:dict = {}      # the detector of a process that is one of several
 
 def _begin(folder, how):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)      # the parent decides
     Thread(target=_end_with_parent, daemon=True).start()
     _HERE["detector"] = Detector.load(folder, **how)
 
@@ -48,11 +50,14 @@ def answers_by(
     begin = (detector.folder, how | {"threads": 1})
     coming:deque = deque()
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    with environment(one_thread), ProcessPoolExecutor(workers, get_context("spawn"), _begin, begin) as pool:
-        for posts in batches:
-            coming.append(pool.submit(_answers_here, posts, size))
-            if len(coming) > 2 * workers: yield _result(coming.popleft())
-        while coming: yield _result(coming.popleft())
+    with environment(one_thread):
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, begin)
+        try:
+            for posts in batches:
+                coming.append(pool.submit(_answers_here, posts, size))
+                if len(coming) > 2 * workers: yield _result(coming.popleft())
+            while coming: yield _result(coming.popleft())
+        finally: pool.shutdown(cancel_futures=True)
 
 def _result(future):
     "Its answers"
