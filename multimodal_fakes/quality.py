@@ -610,8 +610,8 @@ def _judged(params, facts, modality):
 # %% ../nbs/00ed_quality.ipynb #48a996bc
 def _timed(project, about, facts, confs):
     "Offers of one modality, timed on examples of the task"
-    from multimodal_fakes.data.reader import HAS, ShardReader
-    reader = ShardReader(Path(project)/"Step_3", about["datasets"], "train")
+    from multimodal_fakes.data.reader import HAS, ShardReader, step_3
+    reader = ShardReader(step_3(project), about["datasets"], "train")
     offers = []
     for conf in confs:
         rows = reader.frame[HAS[conf.modality]].to_numpy(bool).nonzero()[0].tolist()

@@ -30,7 +30,7 @@ from .phrases import say
 from .place import Place
 from .shown import as_written, show_table
 from ..core import FakesError, read_json, write_jsonl
-from ..data.reader import ShardReader
+from ..data.reader import ShardReader, step_3
 from ..data.rows import columns_of, read_rows
 from ..detect.answers import in_words
 from ..detect.assess import check_alike, judged_by_both, of_split, of_table, paired, probs_at
@@ -193,7 +193,7 @@ def split_asked(
     protocol = Path(home)/"Step_5"/bundle["task"]/"calibrate/protocol.json"
     if not protocol.exists(): raise FakesError(f"{home} has no measured detector of {bundle['task']}, so no split.")
     datasets = read_json(protocol)["datasets"]
-    reader = ShardReader(Path(home)/"Step_3", datasets, split, [], side=SIDE)
+    reader = ShardReader(step_3(home), datasets, split, [], side=SIDE)
     def content(i):
         post = reader[i]
         words = "\n".join(filter(None, split_text_field(post["text"])))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core import FakesError, nearest, read_yaml
-from ..data.reader import ShardReader, class_numbers
+from ..data.reader import ShardReader, class_numbers, step_3
 from ..data.rows import columns_of, is_nothing, read_rows
 from .batch import LABEL, answers_in, labels_in, opened_table
 from .evaluate import Labels, answered, evaluate, positive_of, probs_of
@@ -70,7 +70,7 @@ def of_split(
     "Judge the posts of a split, as the shards hold them"
     bundle, datasets = detector.bundle, list(datasets) or datasets_of(home, detector.bundle["task"])
     column = f"label_{bundle['field']}"
-    reader = ShardReader(Path(home)/"Step_3", datasets, split, [bundle["field"]])
+    reader = ShardReader(step_3(home), datasets, split, [bundle["field"]])
     y = class_numbers(reader.frame[column], bundle["classes"], bundle["multi_label"])
     groups = (reader.frame.dataset + "/" + reader.frame.group).to_numpy(object)
     answers = [None] * len(y)

@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..core import FakesError
 from ..data.manifest import read_manifest
-from ..data.reader import HAS, ShardReader, class_numbers
+from ..data.reader import HAS, ShardReader, class_numbers, step_3
 from ..media import PictureFile
 from ..metrics import bits
 from ..record import split_text_field, text_field
@@ -51,7 +51,7 @@ def test_posts(
 ) -> tuple: # reader over some posts; y (n,), (n, C) of 0 and 1 where several classes may hold; groups (n,)
     "Test posts with an answer, that have something the detector looks at"
     field = bundle["field"]
-    reader = ShardReader(Path(home)/"Step_3", datasets, split, [field])
+    reader = ShardReader(step_3(home), datasets, split, [field])
     y = class_numbers(reader.frame[f"label_{field}"], bundle["classes"], bundle["multi_label"])
     groups = (reader.frame.dataset + "/" + reader.frame.group).to_numpy(object)
     labelled = np.flatnonzero(y >= 0)

@@ -54,7 +54,7 @@ from multimodal_fakes.core import (
     write_json,
     write_sums,
 )
-from ..data.reader import HAS, ShardReader, class_numbers
+from ..data.reader import HAS, ShardReader, class_numbers, step_3
 from . import encoder_av  # noqa: F401  enters the encoders of audio and video
 from multimodal_fakes.experts.encoder import (
     add_lora,
@@ -289,7 +289,7 @@ def task_examples(
     task:Task,
 ) -> tuple: # reader over all examples, and y (n,): class index, or bit mask where several may hold; -1 where unknown
     "Every example of a task, also those of datasets that it is only tested on"
-    reader = ShardReader(Path(home)/"Step_3", task.datasets + task.tests)
+    reader = ShardReader(step_3(home), task.datasets + task.tests)
     return reader, class_numbers(reader.frame[f"label_{task.field}"], task.classes, task.multi_label)
 
 # %% ../../nbs/experts/04h_expert.ipynb #9a33d1b4
