@@ -106,9 +106,9 @@ class _Blocks:
 
 # %% ../../nbs/data/01c_manifest.ipynb #f6ee7639
 def write_manifest(
-    step,          # the folder Step_2
-    rows,          # of the manifest, in order of their ids; each is asked for once
-    ocr:list=(),   # rows of ocr.jsonl
+    step,     # the folder Step_2
+    rows,     # of the manifest, in order of their ids; each is asked for once
+    ocr=(),   # rows of ocr.jsonl
 ):
     "Write data_manifest.jsonl, ocr.jsonl and posts.parquet"
     step = Path(step)
