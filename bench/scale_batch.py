@@ -11,7 +11,6 @@ from pathlib import Path
 
 from bench.scale import entry, exponent, measured
 from multimodal_fakes.core import write_jsonl
-from multimodal_fakes.demo import QUICK
 
 ROWS = int(os.environ.get("ROWS", "20000"))
 SHORT = 500                      # rows of the short table
@@ -40,7 +39,7 @@ def make_detector(home):
         encoder="small_text", frozen_epochs=0, epochs=3, frozen_lr=1e-3, lr=1e-3, weight_decay=0.01, batch_size=16,
         patience=3, loss="weighted", label_smoothing=0.0, n_workers=0, seed=0)
     train_expert(home, home, task, "text", recipe)
-    fuse(home, home, task, "concat", ["mean"], **QUICK)
+    fuse(home, home, task)
     calibrate_all(home, home, task.name, task.field, task.datasets, task.experts, task.tests)
     export_all(home, home, TASK, task.datasets, precisions=("float32",))
 

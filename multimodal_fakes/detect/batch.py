@@ -269,7 +269,8 @@ def _batches(rows, size):
 def _types_of(source, own):
     "Column of a table of texts or JSON → its type in Parquet, none where no type holds all of its cells"
     pa = need("pyarrow", "parquet", "Writing Parquet")
-    types, wide = dict.fromkeys(own, pa.null()), set()
+    types:dict = dict.fromkeys(own, pa.null())
+    wide:set = set()
     for batch in _batches(read_rows(source.path, source.fmt), _PACKED):
         rows = [row if isinstance(row, dict) else row.cells for _, row in batch]
         for column in [column for column, kind in types.items() if kind is not None]:
@@ -301,8 +302,8 @@ def _written_table(source, own, detector, kind):
     "Names and types of what is written"
     columns = [c for c in answer_columns(detector.classes) if c != "probabilities"]      # each has its own
     names = column_names([*own, *columns])[len(own):]
-    types, is_parquet = {}, source.path.suffix.lower() == ".parquet"
-    if kind == "parquet": types = _arrow_types(detector.bundle)
+    is_parquet = source.path.suffix.lower() == ".parquet"
+    types = _arrow_types(detector.bundle) if kind == "parquet" else {}
     own_types = _types_of(source, own) if kind == "parquet" and not is_parquet else {}
     return Table(own, dict(zip(columns, names)), types, own_types, source.path, is_parquet)
 
@@ -462,14 +463,14 @@ def _about(detector, source, parts, *sizes):
 def _judged(way, tell):
     "Batches of lines, rows and answers"
     detector, source, journal = way.detector, way.source, way.journal
-    window, words = detector.window(way.batch_size), {}
+    window = detector.window(way.batch_size)
     rows = iter(progress(read_rows(source.path, source.fmt, tell=tell), "judging"))
     if journal and journal.n: _say(f"{journal.n * window:,} rows or nearly were judged before; going on behind them")
     workers = way.workers
     if workers is None:
         first = list(islice(rows, max(PAYS.values())))
         workers, rows = workers_that_pay(detector, len(first)), chain(first, rows)
-    if way.workers != 1: words = _words(way)
+    words = _words(way) if way.workers != 1 else {}
     judged = partial(answers_by, detector, workers or usable_cores()) if workers != 1 else detector.answers_of
     def post(row):
         made = post_of(row, way.parts, source.folder)
