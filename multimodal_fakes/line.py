@@ -26,7 +26,7 @@ import tempfile
 import time
 import uuid
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from functools import partial
+from functools import cache, partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple, get_args
@@ -465,13 +465,14 @@ def stage_code(
     "What each stage runs: the modules that it can reach, its own cells, the defaults that it takes"
     library_folder = library_of(project)
     params = read_yaml(Path(project)/"params.yaml")
-    arrows = graph(library_folder)
-    hashed = {module: code_digest(file.read_text(encoding="utf-8")) for module, file in library(library_folder).items()}
+    arrows, files = graph(library_folder), library(library_folder)
+    @cache
+    def hashed(module): return code_digest(files[module].read_text(encoding="utf-8"))
     codes = {}
     for name, stage in STAGES.items():
         source = stage_source(Path(project)/"nbs"/f"{stage.notebook}.ipynb")
         start = {stage_room(stage.notebook)} | imports(source, arrows)
-        modules = {module: hashed[module] for module in reach(start, arrows)}
+        modules = {module: hashed(module) for module in reach(start, arrows)}
         codes[name] = digest(code_digest(source), modules, unstated(SECTIONS[name], _sections(name, params)))
     return codes
 

@@ -122,4 +122,11 @@ def module_digests(
 ) -> dict: # module → 16 hex digits
     "The code of these modules and of all that they reach"
     modules = library(folder)
-    return {name: code_digest(modules[name].read_text(encoding="utf-8")) for name in reach(names, graph(folder))}
+    digests, waiting = {}, list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in digests: continue
+        source = modules[name].read_text(encoding="utf-8")      # what is not reached is not read
+        digests[name] = code_digest(source)
+        waiting += imports(source, modules, name)
+    return dict(sorted(digests.items()))
