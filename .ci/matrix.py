@@ -36,6 +36,7 @@ MODULES = {      # what an extra brings that no verb below asks for
     "track": "import dvclive, mlflow",
     "wandb": "import wandb",
     "tensorboard": "import tensorboard",
+    "ray": "import ray",
     "app": "import streamlit",
     "lab": "import ipywidgets, jupyterlab",
 }
