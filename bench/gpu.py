@@ -27,7 +27,7 @@ from multimodal_fakes.settings import Recipe
 PUBLISHED = dict(rate=40.0, memory_gb=10.0)      # fine-tuning at batch 32 on one V100
 GPU = dict(n=8000, batch_size=256, epochs=2, size=224, layers=6, n_workers=14)
 CPU = dict(n=64, batch_size=8, epochs=1, size=64, layers=1, n_workers=0)      # the same path, for any machine
-TOKENS = 160         # at most, of a text of 100 words
+TOKENS = 128         # of a text of 100 words, about
 WORDS = "a red blue old car boat man tree near in the park street says found again never".split()
 
 
