@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from bench.reader import draw_jpegs, make_shards
 from multimodal_fakes.core import describe_device, pick_device, seed_everything
 from multimodal_fakes.data.reader import ShardReader
-from multimodal_fakes.experts.encoder import EncoderConf, has_bf16, make_encoder
+from multimodal_fakes.experts.encoder import EncoderConf, make_encoder, pick_precision
 from multimodal_fakes.experts.expert import make_head
 from multimodal_fakes.experts.items import Items
 from multimodal_fakes.experts.train import Classifier, fit
@@ -27,6 +27,7 @@ from multimodal_fakes.settings import Recipe
 PUBLISHED = dict(rate=40.0, memory_gb=10.0)      # fine-tuning at batch 32 on one V100
 GPU = dict(n=8000, batch_size=256, epochs=2, size=224, layers=6, n_workers=14)
 CPU = dict(n=64, batch_size=8, epochs=1, size=64, layers=1, n_workers=0)      # the same path, for any machine
+TOKENS = 128         # of a text of 100 words, about
 WORDS = "a red blue old car boat man tree near in the park street says found again never".split()
 
 
@@ -39,6 +40,10 @@ class Both(Dataset):
     def __len__(self):
         return len(self.y)
 
+    @property
+    def decoded(self):
+        return sum(part.decoded for part in self.parts.values())
+
     def __getitem__(self, draw):
         row = draw[1] if isinstance(draw, tuple) else draw
         item = {m: part[draw] for m, part in self.parts.items()}
@@ -48,8 +53,17 @@ class Both(Dataset):
         batch = {}
         for m, part in self.parts.items():
             tensors = part.encoder.collate([item[m] for item in items])
+            if m == "text":      # at one length, as the parts of a batch come from several workers
+                tensors = {k: nn.functional.pad(t, (0, TOKENS - t.shape[1])) for k, t in tensors.items()}
             batch |= {f"{m}_{name}": tensor for name, tensor in tensors.items()}
         return batch | {"labels": torch.tensor([item["labels"] for item in items])}
+
+    def finish(self, batch):
+        "Pictures changed on the device"
+        pictures = {k.removeprefix("vision_"): v for k, v in batch.items() if k.startswith("vision_")}
+        made = self.parts["vision"].encoder.change(pictures)
+        rest = {k: v for k, v in batch.items() if not k.startswith("vision_")}
+        return rest | {f"vision_{k}": v for k, v in made.items()}
 
 
 class Same(Both):
@@ -157,7 +171,7 @@ def fit_seconds(kind, reader, folder, recipe, size, layers):
         torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
     fit(model, data, few, folder/f"run_{kind.__name__}", recipe.epochs, recipe.lr, recipe.batch_size, recipe.patience,
-        bf16=has_bf16(), n_workers=recipe.n_workers)
+        precision=pick_precision(), n_workers=recipe.n_workers)
     return time.perf_counter() - began
 
 

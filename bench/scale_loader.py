@@ -163,7 +163,6 @@ def seconds_of_first(loader):
 def run(parts=()):
     "The entries of all"
     torch.set_num_threads(1)
-    need("cv2", "train", "This bench").setNumThreads(1)
     keep_memory()
     files = list(drawn_files())
     return pictures(files) + clips(files) + first_batch(files)

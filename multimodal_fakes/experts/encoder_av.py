@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from ..core import FakesError, need, patch
-from .changes import augment, drawn_changes
+from .changes import augment, drawn_changes, opencv
 from .confs import AudioConf, Chance, VideoConf
 from multimodal_fakes.experts.encoder import (
     ENCODERS,
@@ -90,7 +90,7 @@ def as_h264(
 ) -> torch.Tensor: # (T, 3, H, W) uint8
     "The clip through H.264, in memory; OpenCV changes the colours there and back, in a fifth of the time PyAV takes"
     import av
-    cv2 = need("cv2", "train", "Training on clips")
+    cv2 = opencv()
     height, width = frames.shape[-2:]
     even = nn.functional.pad(frames, (0, width % 2, 0, height % 2)).permute(0, 2, 3, 1).contiguous().numpy()
     # with mbtree, x264 made other bytes of the same frames from one time to the next, measured

@@ -49,8 +49,8 @@ class Items(Dataset):
         self.lengths:list|None = None            # of texts, by which batches are formed
         self.decoded = len(self.rows)            # pictures, frames or sounds of one pass
         seen, conf = encoder.modality in ("vision", "video"), encoder.conf
-        self.quick = seen and recipe is not None and makes_changes(conf)
-        self.later = self.quick and changes_together(conf) and pick_device() == "cuda"     # changed there
+        self.changing = seen and recipe is not None and makes_changes(conf)
+        self.later = self.changing and changes_together(conf) and pick_device() == "cuda"     # changed there
         self.on_gpu = self.later and encoder.modality == "vision" and recipe.decode == "gpu"
         if encoder.modality == "text": self._tokenise()
         elif seen: self._reserve_frames()
@@ -110,10 +110,10 @@ def _seen(self:Items, i): # pixels (3, S, S), or frames and mask
 
 @patch
 def _decoded(self:Items, i) -> dict:
-    "As `encoder.prepare` makes it; quickly where training changes a picture anyway"
+    "As `encoder.prepare` makes it; quickly where each epoch does it again, and changes the picture anyway"
     if self.encoder.modality == "video": return self.encoder.prepare(self.reader.sample("video", self.rows[i]))
     data = self.reader.image_bytes(self.rows[i])
-    if self.quick: return {"pixels": quick_square(data, self.encoder.conf.size)}
+    if self.changing and not len(self.filled): return {"pixels": quick_square(data, self.encoder.conf.size)}
     return self.encoder.prepare(data)
 
 # %% ../../nbs/experts/04f_items.ipynb #633a9957

@@ -49,10 +49,7 @@ def keep_memory():
         libc.mallopt(-4, 0)              # M_MMAP_MAX: blocks of any size come from the heap
         libc.mallopt(-1, 2**31 - 1)      # M_TRIM_THRESHOLD: and the heap does not shrink
 
-def _begin_work(number):
-    "A worker decodes with one thread, as there are as many of them as cores, and keeps its memory"
-    keep_memory()
-    if "cv2" in sys.modules: sys.modules["cv2"].setNumThreads(1)
+def _begin_work(number): keep_memory()
 
 # %% ../../nbs/experts/04bb_loader.ipynb #572fbc98
 PART = 16      # examples that a worker prepares at once

@@ -424,9 +424,6 @@ class _Scored:
     "The part of our Trainer that scores each epoch; `following` holds the answers"
     following:_Following
     profiler:Profiler|None = None
-    n_workers = 0                # processes that prepare examples
-    rows = None                  # numbers of the examples of the last batch, where it says them
-    judging:Loader|None = None   # the validation examples, whose workers stay
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -450,34 +447,41 @@ class _Scored:
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+# %% ../../nbs/experts/04d_train.ipynb #eab8d3d3
+class _Fed:
+    "The part of our Trainer that brings batches and saves weights in one layout"
+    n_workers = 0                # processes that prepare examples
+    rows = None                  # numbers of the examples of the last batch, where it says them
+    judging:Loader|None = None   # the validation examples, whose workers stay
+
+    def get_train_dataloader(self):
+        order, accelerator = self._get_train_sampler(), self.accelerator
+        batches = BatchSampler(order, self._train_batch_size, drop_last=False)
+        Shard = need("accelerate.data_loader", "train", "Training").BatchSamplerShard
+        own = Shard(batches, accelerator.num_processes, accelerator.process_index)
+        return Loader(self.train_dataset, own, self.n_workers, sampler=order)
+
+    def _prepare_inputs(self, inputs):
+        batch = joined(super()._prepare_inputs(inputs))
+        if hasattr(self.train_dataset, "finish"): batch = self.train_dataset.finish(batch)
+        self.rows = batch.pop("rows", None)
+        return batch
+
+    def _save(self, output_dir=None, state_dict=None):
+        state = self.model.state_dict() if state_dict is None else state_dict
+        super()._save(output_dir, {name: tensor.contiguous() for name, tensor in state.items()})
+
 # %% ../../nbs/experts/04d_train.ipynb #f6b804ad
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 def _trainer(names, schedule, optimizer):
     "The Trainer's class with our order, parameter groups, optimizer, schedule and check"
     Trainer = need("transformers", "train", "Training").Trainer
-    class Loop(_Scored, Trainer):
+    class Loop(_Scored, _Fed, Trainer):
         def _get_train_sampler(self, train_dataset=None):
             size = self._train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
             lengths = getattr(self.train_dataset, "lengths", None)
             return Order(len(self.train_dataset), size, self.args.seed, lengths)
-
-        def get_train_dataloader(self):
-            order, accelerator = self._get_train_sampler(), self.accelerator
-            batches = BatchSampler(order, self._train_batch_size, drop_last=False)
-            Shard = need("accelerate.data_loader", "train", "Training").BatchSamplerShard
-            own = Shard(batches, accelerator.num_processes, accelerator.process_index)
-            return Loader(self.train_dataset, own, self.n_workers, sampler=order)
-
-        def _prepare_inputs(self, inputs):
-            batch = joined(super()._prepare_inputs(inputs))
-            if hasattr(self.train_dataset, "finish"): batch = self.train_dataset.finish(batch)
-            self.rows = batch.pop("rows", None)
-            return batch
-
-        def _save(self, output_dir=None, state_dict=None):
-            state = self.model.state_dict() if state_dict is None else state_dict
-            super()._save(output_dir, {name: tensor.contiguous() for name, tensor in state.items()})
 
         def create_optimizer(self, model=None):
             if self.optimizer is None:
@@ -638,6 +642,10 @@ def tried_batch_size(
     note("batch_size", batch_size=best, samples_per_second=round(speed, 1))
     return best
 
+def _size_of(asked, model, train, precision, accumulate) -> int: # of a batch, over all processes
+    if asked != "auto": return asked
+    return tried_batch_size(model, train, precision) * accumulate * int(os.environ.get("WORLD_SIZE", 1))
+
 def _examples_a_second(model, train, size, precision) -> float: # zero where there is no memory
     device = pick_device()
     numbers = [(0, i % len(train)) for i in range(size)]
@@ -658,16 +666,17 @@ def _step_seconds(model, batch, device, precision) -> float:
     return time.perf_counter() - began + 0 * float(loss)      # the number is there when the device is done
 
 # %% ../../nbs/experts/04d_train.ipynb #de6a0b15
-def _before_training(model, seed, ema) -> Classifier: # the model itself, or with its moving average
+def _before_training(model, seed, ema, channels_last) -> Classifier: # the model itself, or with its moving average
     set_seed = need("transformers.trainer_utils", "train", "Training").set_seed
     set_seed(seed)
     if pick_device() == "cpu": keep_memory()
+    if channels_last: model.to(memory_format=torch.channels_last)
     return Averaged(model, ema) if ema else model
 
 def _add_ours(trainer, following, save_seconds, asked:Requests|None):
     "What the loop tells of each step: the scores, the checkpoints that stay, the profile"
     trainer.following = following
-    trainer.n_workers = following.n_workers
+    trainer.n_workers = following.n_workers = chosen_workers(following.n_workers, decoded(trainer.train_dataset))
     trainer.add_callback(following)
     trainer.add_callback(_callback(_Keeping, save_seconds, asked))
     if not (asked and asked.profile and is_main_process()): return
@@ -701,6 +710,7 @@ def _run(trainer, checkpoints, s:_Settings, asked:Requests|None) -> "pd.DataFram
 def _leave(trainer, model, checkpoints, ema):
     "Give the model its weights, and remove what an interrupted run would have needed"
     if ema: model.load_state_dict(trainer.model.average.module.state_dict())
+    model.to(memory_format=torch.contiguous_format)      # as it is saved
     trainer.accelerator.wait_for_everyone()      # no process may still read what is removed now
     if is_main_process(): shutil.rmtree(checkpoints)
 
@@ -733,19 +743,15 @@ def fit(
     asked:Requests|None=None,   # checkpoints that stay, a profile
 ) -> "pd.DataFrame": # as of `history_table`; the model is left at its best epoch
     "Train with early stopping; goes on from `checkpoints` where a run was cut off"
-    asked_size, world = batch_size, int(os.environ.get("WORLD_SIZE", 1))
-    if asked_size == "auto": batch_size = tried_batch_size(model, train, precision) * world * accumulate
-    s = _Settings(epochs, lr, batch_size, weight_decay, seed, precision, optimizer, schedule, clip, accumulate, compile,
+    size = _size_of(batch_size, model, train, precision, accumulate)
+    s = _Settings(epochs, lr, size, weight_decay, seed, precision, optimizer, schedule, clip, accumulate, compile,
                   stop_on)
     s.check()
-    if channels_last: model.to(memory_format=torch.channels_last)
-    trained, arguments = _before_training(model, seed, ema), _arguments(checkpoints, s)
+    trained, arguments = _before_training(model, seed, ema, channels_last), _arguments(checkpoints, s)
     trainer = _trainer(names, schedule, optimizer)(
         trained, arguments, data_collator=train.collate, train_dataset=train, eval_dataset=val,
         callbacks=[_callback(_Stopping, patience, stop_on)])
-    n_workers = chosen_workers(n_workers, decoded(train))
     _add_ours(trainer, _callback(_Following, live, title, n_workers), save_seconds, asked)
     history = _run(trainer, checkpoints, s, asked)
     _leave(trainer, model, checkpoints, ema)
-    if channels_last: model.to(memory_format=torch.contiguous_format)
-    return history.assign(batch_size=batch_size) if asked_size == "auto" else history
+    return history.assign(batch_size=size) if batch_size == "auto" else history
