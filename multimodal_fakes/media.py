@@ -466,7 +466,7 @@ def is_plain_jpeg(
         _check_passes(image, "picture", MAX_PIXELS)
         if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) != 1: return False
         stored = image.size
-        image.draft("RGB", _draft(*stored, side))
+        image.draft("RGB", _draft(image.width, image.height, side))
         return image.size == stored
 
 # %% ../nbs/00d_media.ipynb #35850c84

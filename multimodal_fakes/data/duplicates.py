@@ -58,8 +58,8 @@ def probe_images(
     work = partial(probe_image, max_pixels=max_pixels)
     once, probed = list(dict.fromkeys(paths)), {}
     n = min(n_workers or capacity(), -(-len(once) // _FOR_ONE))
-    limits = dict(n_workers=n, seconds=seconds, memory_mb=_memory_mb(max_pixels), setup=_set_up)
-    look = partial(attempts, work, **limits)
+    limits:dict = dict(n_workers=n, seconds=seconds, memory_mb=_memory_mb(max_pixels), setup=_set_up)
+    def look(new): return attempts(work, new, **limits)
     answers = _remembered(memory, max_pixels).through(once, look) if memory and once else look(once)
     for path, about, error in progress(answers, "pictures", len(once)):
         probed[path] = (error["reason"], error["message"]) if error else about

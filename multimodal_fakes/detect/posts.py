@@ -13,7 +13,6 @@ need("pandas", "train", "Reading posts out of the shards")     # a sentence in p
 
 # %% ../../nbs/detect/06b_posts.ipynb #4ce5e994
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd

@@ -134,9 +134,9 @@ def changed(
     "A picture changed; the same for all frames of a clip"
     if changes == Changes(): return pixels
     frames = pixels.reshape(-1, *pixels.shape[-3:]).permute(0, 2, 3, 1)
-    frames = frames.clone(memory_format=torch.contiguous_format).numpy()      # (T, S, S, 3); what came stays as it is
-    for frame in frames: frame[:] = _changed_frame(frame, changes)
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().view(pixels.shape)
+    copies = frames.clone(memory_format=torch.contiguous_format).numpy()      # (T, S, S, 3); what came stays as it is
+    for frame in copies: frame[:] = _changed_frame(frame, changes)
+    return torch.from_numpy(copies).permute(0, 3, 1, 2).contiguous().view(pixels.shape)
 
 def _changed_frame(frame, changes):
     "One frame (S, S, 3), each change that there is"

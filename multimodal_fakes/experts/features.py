@@ -15,7 +15,6 @@ need("torch", "torch", "The runtime torch")     # a sentence in place of a trace
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch

@@ -98,7 +98,8 @@ class Loader:
     ):
         self.dataset, self.batch_sampler, self.sampler = data, batches, sampler      # named as torch's are
         self.collate_fn, self.n_workers = collate or data.collate, n_workers
-        more = dict(persistent_workers=True, worker_init_fn=_begin_work, prefetch_factor=4) if n_workers else {}
+        kept = dict(persistent_workers=True, worker_init_fn=_begin_work, prefetch_factor=4)
+        more:dict = kept if n_workers else {}
         self.parts = DataLoader(
             _Parts(data, self.collate_fn), batch_size=None, collate_fn=_as_it_is, num_workers=n_workers,
             sampler=_Asked(batches, PART if n_workers else sys.maxsize), generator=torch.Generator(),
