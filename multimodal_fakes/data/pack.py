@@ -418,7 +418,7 @@ def place_split(
 
 def _join(files, target):
     "Write the index of a split from its parts, one after the other; what is counted of it"
-    from pyarrow import parquet
+    parquet = need("pyarrow.parquet", "train", "Packing shards")
     schema, counted = parquet.read_schema(files[0]), []
     shown = [name for name in schema.names if name not in ("text", *PLACES)]
     with atomic_path(target) as temporary, parquet.ParquetWriter(temporary, schema, compression="zstd") as out:
