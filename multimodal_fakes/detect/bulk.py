@@ -12,30 +12,18 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from functools import partial
 from pathlib import Path
-from threading import Thread
 
-from ..core import FakesError, atomic_path, digest, environment, sha256_file, usable_cores
+from ..core import FakesError, atomic_path, digest, sha256_file, usable_cores
+from ..data.spread import spread
 from .predict import Detector
 
 # %% ../../nbs/detect/06caa_bulk.ipynb #2b36a279
 _HERE:dict = {}      # the detector of a process that is one of several
 
-def _begin(folder, how):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)      # the parent decides
-    Thread(target=_end_with_parent, daemon=True).start()
-    _HERE["detector"] = Detector.load(folder, **how)
-
-def _end_with_parent():
-    "Nobody waits for the answers of a process whose parent was killed"
-    parent_process().join()
-    os._exit(1)
+def _begin(folder, how): _HERE["detector"] = Detector.load(folder, **how)
 
 def _answers_here(posts, size): return _HERE["detector"].answers(posts, size)
 
@@ -45,25 +33,10 @@ def answers_by(
     batches,             # of posts, as `Detector.answers_of` takes them
     size:int=0,          # posts judged together, as for it
 ): # generator of lists: the answers of each batch, in order
-    "Judge batch after batch in several processes"
+    "Judge batch after batch in several processes, of this machine or of the cluster that `machines` names"
     how = {name: getattr(detector, name) for name in ("runtime", "urls", "device", "precision", "aggregation")}
-    begin = (detector.folder, how | {"threads": 1})
-    coming:deque = deque()
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    with environment(one_thread):
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, begin)
-        try:
-            for posts in batches:
-                coming.append(pool.submit(_answers_here, posts, size))
-                if len(coming) > 2 * workers: yield _result(coming.popleft())
-            while coming: yield _result(coming.popleft())
-        finally: pool.shutdown(cancel_futures=True)
-
-def _result(future):
-    "Its answers"
-    try: return future.result()
-    except BrokenProcessPool:
-        raise FakesError("A process that judges has ended, perhaps for want of memory: try fewer workers.") from None
+    set_up = partial(_begin, detector.folder, how | {"threads": 1})
+    return spread(partial(_answers_here, size=size), batches, workers, set_up, ahead=2)
 
 # %% ../../nbs/detect/06caa_bulk.ipynb #94b3a5d3
 PAYS = {True: 4000, False: 400}      # whether texts alone are read → posts from which processes repay their start

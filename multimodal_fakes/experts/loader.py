@@ -100,9 +100,10 @@ class Loader:
         self.collate_fn, self.n_workers = collate or data.collate, n_workers
         kept = dict(persistent_workers=True, worker_init_fn=_begin_work, prefetch_factor=4)
         more:dict = kept if n_workers else {}
+        size = PART if n_workers and decoded(data) else sys.maxsize      # texts are padded by the batch
         self.parts = DataLoader(
             _Parts(data, self.collate_fn), batch_size=None, collate_fn=_as_it_is, num_workers=n_workers,
-            sampler=_Asked(batches, PART if n_workers else sys.maxsize), generator=torch.Generator(),
+            sampler=_Asked(batches, size), generator=torch.Generator(),
             pin_memory=n_workers > 0 and torch.cuda.is_available(), **more)
 
     def __len__(self): return len(self.batch_sampler)
