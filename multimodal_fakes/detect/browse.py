@@ -331,5 +331,5 @@ def advice_on(
     if not is_kept: advice.append(_KEEP.format(Path(name).parent/"splits.json"))
     return " ".join(advice)
 
-_KEEP = ("Splits that are made here follow the labels: before the next run copy Step_3/splits.json to {0}, and write "
-         "`keep: {0}` below `shard` in params.yaml, or many posts change their split.")
+_KEEP = ("Where a post is dropped, others may change their split: before the next run copy Step_3/splits.json to {0}, "
+         "and write `keep: {0}` below `shard` in params.yaml, and none does.")
