@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from ..core import FakesError, atomic_path, digest, sha256_file, usable_cores
-from ..data.spread import spread
+from ..data.spread import capacity, spread
 from .predict import Detector
+from ..settings import machines_here
 
 # %% ../../nbs/detect/06caa_bulk.ipynb #2b36a279
 _HERE:dict = {}      # the detector of a process that is one of several
@@ -47,6 +48,7 @@ def workers_that_pay(
 ) -> int: # 1 where it judges best in this process
     "Processes that judge so many posts soonest"
     if n < PAYS[detector.reads_alone] or detector.device != "cpu" or detector.folder is None: return 1
+    if machines_here().engine == "ray": return capacity()
     ending = ".onnx" if detector.runtime == "onnx" else ".safetensors"
     weights = sum(path.stat().st_size for path in detector.folder.rglob(f"*{ending}"))
     fit = free_memory() // (2 * (2 * weights + 2**29))      # half of what is free is left free
