@@ -81,6 +81,16 @@ class Detector:
     def at_once(self) -> int:
         """Posts that are best judged together: a GPU has many cores to keep busy"""
 
+    @property
+    def reads_alone(self) -> bool:
+        """Whether it looks at texts and nothing else, so that no file is opened"""
+
+    def window(self, size: int=0) -> int:
+        """Posts that are best prepared together: of many texts those of one length can be judged together
+
+        size: posts that are judged together, `at_once` if zero
+        """
+
     def rounding(self):
         """A block in which the networks of torch compute in `precision`"""
 
@@ -239,7 +249,7 @@ class Detector:
     def prepare(self, post: dict, weights=None) -> Ready:
         """All that is done to a post before the networks see it; raises as `look`
 
-        post: with `text`, `image` and `video`, any may be None, and what it asks for: `weights`, `max_length`
+        post: with `text`, `image` and `video`, any may be None, and what it asks for: `weights`, `max_length`; `ocr`, as a row of ocr.jsonl has it, where its picture was read before
         weights: of the experts, as for `shares_of`; those that ship if none
         """
 
@@ -328,17 +338,19 @@ class Detector:
         return: whether it gives the known answer, and why not
         """
 
-    def answers(self, posts: list) -> list[Answer | FakesError]:
-        """Judge posts together, without those that cannot be
+    def answers(self, posts: list, size: int=0) -> list[Answer | FakesError]:
+        """Judge posts, without those that cannot be
 
         posts: as for `predict_batch`
+        size: judged together, those of one length; `at_once` if zero
         return: in the place of a post that cannot be judged its error
         """
 
-    def answers_of(self, batches):
+    def answers_of(self, batches, size: int=0):
         """Judge batch after batch
 
         batches: of posts, as for `answers`
+        size: judged together, `at_once` if zero
         return: generator of lists: the answers of each batch, in order
         """
 

@@ -16,6 +16,7 @@ import argparse
 import ast
 import contextlib
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -464,14 +465,24 @@ def stage_code(
     project,   # the folder that holds params.yaml, nbs/ and perhaps a library of its own
 ) -> dict: # stage → 16 hex digits
     "What each stage runs: the modules that it can reach, its own cells, the defaults that it takes"
+    project, kept = Path(project), Path(project)/".cache/code.json"
+    files = [*library(library_of(project)).values(), project/"params.yaml"]
+    files += [project/"nbs"/f"{stage.notebook}.ipynb" for stage in STAGES.values()]
+    now = digest([sha256_file(file) for file in files])
+    known = read_json(kept) if kept.exists() else {}
+    if known.get("of") != now: write_json(kept, known := {"of": now, "codes": _stage_code(project)})
+    return known["codes"]
+
+def _stage_code(project):
+    "As `stage_code`; to read all modules takes seconds"
     library_folder = library_of(project)
-    params = read_yaml(Path(project)/"params.yaml")
+    params = read_yaml(project/"params.yaml")
     arrows, files = graph(library_folder), library(library_folder)
     @cache
     def hashed(module): return code_digest(files[module].read_text(encoding="utf-8"))
     codes = {}
     for name, stage in STAGES.items():
-        source = stage_source(Path(project)/"nbs"/f"{stage.notebook}.ipynb")
+        source = stage_source(project/"nbs"/f"{stage.notebook}.ipynb")
         start = {stage_room(stage.notebook)} | imports(source, arrows)
         modules = {module: hashed(module) for module in reach(start, arrows)}
         codes[name] = digest(code_digest(source), modules, unstated(SECTIONS[name], _sections(name, params)))
@@ -850,8 +861,18 @@ def _whole_line(project, at_once):
     params = read_yaml(project/"params.yaml")
     n = at_once or min(usable_cores(), _at_once(params))
     repro = partial(_repro, project)
-    failed = n > 1 and (repro("facts") or _side_by_side(waits(params), n, repro))
+    failed = n > 1 and (repro("facts") or _side_by_side(_due(project, waits(params)), n, repro))
     return failed or repro()
+
+def _due(project, order):
+    "Those stages of an order that `dvc status` finds changed, and those that wait for them"
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json"]
+    said = subprocess.run(command, cwd=project, env=os.environ | {"PATH": _path()}, capture_output=True, text=True)
+    if said.returncode: return order      # `dvc repro` will say why
+    changed, due = json.loads(said.stdout), set()
+    for stage in TopologicalSorter(order).static_order():
+        if stage in changed or due.intersection(order[stage]): due.add(stage)
+    return {stage: [other for other in order[stage] if other in due] for stage in order if stage in due}
 
 def _at_once(params):
     "One stage a task; two of a single task, unless they would share the memory of a GPU"

@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['BATCH', 'ROWS', 'SEED', 'LOSSES', 'SCHEDULES', 'STOP_ON', 'FUSION', 'PRECISIONS', 'MODALITY', 'SECTIONS', 'Tracker',
            'WIDTH', 'AT', 'Section', 'share', 'count', 'text', 'Prepare', 'Ocr', 'Clip', 'Shard', 'Recipe', 'Fusion',
-           'Search', 'Calibrate', 'Report', 'Export', 'Robustness', 'TaskParams', 'Gates', 'Machines', 'Whole',
-           'check_whole', 'machines_here', 'check_section', 'meaning', 'write_comments', 'comment_cell',
-           'editor_schema']
+           'Search', 'Calibrate', 'Report', 'Export', 'Robustness', 'TaskParams', 'Gates', 'MachinesParams', 'Whole',
+           'check_whole', 'check_section', 'meaning', 'write_comments', 'comment_cell', 'editor_schema']
 
 # %% ../nbs/00b_settings.ipynb #252ac5b8
 import ast
@@ -17,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .core import FakesError, nearest, read_yaml, root
+from .core import FakesError, nearest
 
 # %% ../nbs/00b_settings.ipynb #abbd9549
 class Section(BaseModel):
@@ -275,7 +274,7 @@ class Gates(Section):
     seed:int = count("of the draw, the corruptions and the bootstrap", 0, most=SEED)
 
 # %% ../nbs/00b_settings.ipynb #e6027f85
-class Machines(Section):
+class MachinesParams(Section):
     "Who shares the work; what comes out is the same"
     engine:Literal["local", "ray"] = text("local: the processes of this machine; ray: those of a Ray cluster", "local")
     address:str = text("of the cluster, as 10.0.0.1:6379, or auto; one of this machine's own if empty", "")
@@ -290,7 +289,7 @@ class Whole(Section):
     minutes:float|None = Field(None, gt=0, le=1e6, description="that a run may take, as `quality` has it if none")
     track:list[Tracker] = Field([], description="told of each stage: any of mlflow, wandb, dvclive, tensorboard")
     gates:Gates = Field(Gates(), description="what a candidate may cost that becomes champion")
-    machines:Machines = Field(Machines(), description="that share the work")
+    machines:MachinesParams = Field(MachinesParams(), description="that share the work")
 
 # %% ../nbs/00b_settings.ipynb #e54996da
 def check_whole(
@@ -299,13 +298,6 @@ def check_whole(
     "Raise where `quality`, `minutes` or `track` is not what it should be"
     stated = {key: params[key] for key in Whole.model_fields if key in params}
     check_section(Whole, stated, "params.yaml")
-
-def machines_here() -> Machines: # this machine alone, outside of a project
-    "The machines that params.yaml names"
-    try: project = root()
-    except FakesError: return Machines()
-    stated = read_yaml(project/"params.yaml").get("machines") or {}
-    return Machines(**check_section(Machines, stated, "machines"))
 
 # %% ../nbs/00b_settings.ipynb #282405d6
 def check_section(

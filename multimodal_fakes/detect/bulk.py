@@ -17,9 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from ..core import FakesError, atomic_path, digest, sha256_file, usable_cores
-from ..data.spread import capacity, spread
+from ..data.spread import capacity, machines_here, spread
 from .predict import Detector
-from ..settings import machines_here
 
 # %% ../../nbs/detect/06caa_bulk.ipynb #2b36a279
 _HERE:dict = {}      # the detector of a process that is one of several

@@ -55,6 +55,7 @@ from multimodal_fakes.core import (
     write_sums,
 )
 from ..data.reader import HAS, ShardReader, class_numbers, step_3
+from ..data.spread import Machines, machines_here
 from . import encoder_av  # noqa: F401  enters the encoders of audio and video
 from multimodal_fakes.experts.encoder import (
     add_lora,
@@ -89,7 +90,6 @@ from multimodal_fakes.experts.train import (
 from .windows import window_table
 from ..metrics import bits, score_table, to_probs, truth
 from ..record import Task, expert_key, expert_model, expert_step
-from ..settings import Machines, machines_here
 
 if TYPE_CHECKING:
     import pandas as pd  # where it is used, it is imported

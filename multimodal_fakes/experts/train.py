@@ -458,8 +458,9 @@ class _Fed:
         order, accelerator = self._get_train_sampler(), self.accelerator
         batches = BatchSampler(order, self._train_batch_size, drop_last=False)
         Shard = need("accelerate.data_loader", "train", "Training").BatchSamplerShard
-        own = Shard(batches, accelerator.num_processes, accelerator.process_index)
-        return Loader(self.train_dataset, own, self.n_workers, sampler=order)
+        if accelerator.num_processes > 1:      # where all must have as many: a last batch that is short is filled up
+            batches = Shard(batches, accelerator.num_processes, accelerator.process_index)
+        return Loader(self.train_dataset, batches, self.n_workers, sampler=order)
 
     def _prepare_inputs(self, inputs):
         batch = joined(super()._prepare_inputs(inputs))
