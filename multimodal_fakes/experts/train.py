@@ -671,7 +671,7 @@ def _before_training(model, seed, ema, channels_last) -> Classifier: # the model
     set_seed = need("transformers.trainer_utils", "train", "Training").set_seed
     set_seed(seed)
     if pick_device() == "cpu": keep_memory()
-    if channels_last: model.to(memory_format=torch.channels_last)
+    if channels_last: _lay_out(model, torch.channels_last)
     return Averaged(model, ema) if ema else model
 
 def _add_ours(trainer, following, save_seconds, asked:Requests|None):
@@ -708,10 +708,15 @@ def _run(trainer, checkpoints, s:_Settings, asked:Requests|None) -> "pd.DataFram
     if not len(broken): return history
     raise FakesError(f"The validation loss became NaN in epoch {broken.iloc[0]}: lower lr (now {s.lr}).")
 
+def _lay_out(model, layout):
+    "Weights of convolutions in a layout of memory"
+    for weight in model.parameters():
+        if weight.ndim == 4: weight.data = weight.data.to(memory_format=layout)
+
 def _leave(trainer, model, checkpoints, ema):
     "Give the model its weights, and remove what an interrupted run would have needed"
     if ema: model.load_state_dict(trainer.model.average.module.state_dict())
-    model.to(memory_format=torch.contiguous_format)      # as it is saved
+    _lay_out(model, torch.contiguous_format)      # as it is saved
     trainer.accelerator.wait_for_everyone()      # no process may still read what is removed now
     if is_main_process(): shutil.rmtree(checkpoints)
 
