@@ -869,10 +869,11 @@ def _due(project, order):
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "status", "--json"]
     said = subprocess.run(command, cwd=project, env=os.environ | {"PATH": _path()}, capture_output=True, text=True)
     if said.returncode: return order      # `dvc repro` will say why
-    changed, due = json.loads(said.stdout), set()
+    changed, due = json.loads(said.stdout), {}
     for stage in TopologicalSorter(order).static_order():
-        if stage in changed or due.intersection(order[stage]): due.add(stage)
-    return {stage: [other for other in order[stage] if other in due] for stage in order if stage in due}
+        earlier = [other for other in order[stage] if other in due]
+        if stage in changed or earlier: due[stage] = earlier
+    return due
 
 def _at_once(params):
     "One stage a task; two of a single task, unless they would share the memory of a GPU"
