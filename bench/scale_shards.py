@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from bench.scale import entry, exponent, measured
-from multimodal_fakes.core import root, write_jsonl
+from multimodal_fakes.core import root
+from multimodal_fakes.data.manifest import write_manifest
 from multimodal_fakes.data.shard import shard_all
 
 SIZES = 125_000, 250_000, 500_000, 1_000_000     # posts
@@ -36,8 +37,7 @@ def project(home, counts):
     for name in counts:
         (home/f"conf/dataset/{name}.yaml").write_text(conf.replace("name: fakeddit", f"name: {name}"), encoding="utf-8")
     rng = random.Random(0)
-    write_jsonl(home/"Step_2/data_manifest.jsonl", (row for name, n in counts.items() for row in posts(n, name, rng)))
-    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    write_manifest(home/"Step_2", (row for name, n in counts.items() for row in posts(n, name, rng)))
 
 
 def stage(home):
