@@ -11,7 +11,8 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from bench.scale import entry, exponent, measured
-from multimodal_fakes.core import write_json, write_jsonl, write_sums
+from multimodal_fakes.core import write_json, write_sums
+from multimodal_fakes.data.manifest import write_manifest
 from multimodal_fakes.record import expert_model, expert_step, text_field
 
 SIZES = 25_000, 50_000, 100_000, 200_000     # posts; the last takes some gigabytes
@@ -74,10 +75,9 @@ def pack(home, n, rng):
     "Step_2 of n posts, and Step_3: the first are packed, the index says of all others where their like lies"
     from multimodal_fakes.data.shard import shard_all
     posts = make_posts(min(n, PACKED), rng)
-    write_jsonl(home/"Step_2/data_manifest.jsonl", (numbered(post, i) for i, post in enumerate(posts)))
-    write_jsonl(home/"Step_2/ocr.jsonl", [])
+    write_manifest(home/"Step_2", (numbered(post, i) for i, post in enumerate(posts)))
     shard_all(home, home)
-    write_jsonl(home/"Step_2/data_manifest.jsonl", (numbered(posts[i % len(posts)], i) for i in range(n)))
+    write_manifest(home/"Step_2", (numbered(posts[i % len(posts)], i) for i in range(n)))
     step, splits = home/"Step_3", {}
     for path in step.glob("shards/made/*/index.parquet"):
         index = pd.read_parquet(path)
