@@ -69,7 +69,7 @@ _PROBED = ("width", "height", "sha256", "phash", "thumbnail", "frames")     # wh
 
 def _remembered(folder, max_pixels):
     "What was found in pictures; what a lower limit allowed, a higher one allows"
-    code = code_of([probe_image], ["media"])
+    code = code_of(["media"], [probe_image])
     return Probes(Path(folder)/"probes.sqlite", "picture", code, max_pixels, _packed, _unpacked)
 
 def _packed(about): return dict(zip(_PROBED, about)) | dict(thumbnail=about[4].hex())

@@ -117,7 +117,7 @@ def probe_clips(
 
 def _remembered(folder):
     "What was found in clips"
-    code = code_of([probe_clip, _of_video, _of_sound, _of_tracks], ["data.frames"])
+    code = code_of(["data.frames"], [probe_clip, _of_video, _of_sound, _of_tracks])
     return Probes(Path(folder)/"probes.sqlite", "clip", code, pack=_lasting)
 
 def _lasting(about):

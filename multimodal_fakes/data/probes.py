@@ -23,10 +23,10 @@ from ..reach import code_digest, module_digests
 DECODERS = ("pillow", "imagehash", "av", "soundfile")      # whose versions decide what is found
 
 def code_of(
-    functions,   # that probe
-    modules,     # of the library that they call
+    modules,        # of the library; what they reach counts, too
+    functions=(),   # of other modules that call them
 ) -> str: # 16 hex digits
-    "What decides what is found: code, and the versions of the decoders"
+    "What decides what is found, cut or packed: code, and the versions of the decoders"
     own = [code_digest(inspect.getsource(function)) for function in functions]
     return digest(own, _code_of_modules(*modules), {name: _version(name) for name in DECODERS})
 

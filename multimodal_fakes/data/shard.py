@@ -49,10 +49,10 @@ from multimodal_fakes.data.pack import (
     keep_only,
     media_files,
     pack_missing,
-    packing_code,
     place_split,
     plan_split,
 )
+from .probes import code_of
 from .reader import first_label
 from .tasks import count_tasks, notices
 from ..media import MediaError, open_image
@@ -98,8 +98,8 @@ def read_examples(
 
 def _post(row, shared):
     "A row of the manifest; short words that repeat are kept once"
-    once = lambda value: shared.setdefault(value, value) if isinstance(value, str) and len(value) < 40 else value
-    lean = lambda values: {sys.intern(key): once(value) for key, value in values.items()}
+    def once(value): return shared.setdefault(value, value) if isinstance(value, str) and len(value) < 40 else value
+    def lean(values): return {sys.intern(key): once(value) for key, value in values.items()}
     row |= dict(dataset=once(row["dataset"]), split=once(row["split"]), meta=lean(row.get("meta", {})))
     return Post(**row | dict(labels_raw=lean(row["labels_raw"])))
 
@@ -667,7 +667,7 @@ def _plan_all(examples, sources, confs, splits, shard_mb, seed):
     for e in examples:
         split = splits.get(e.id, "dropped")
         if split != "dropped": parts.setdefault((e.dataset, split), []).append(e)
-    how = dict(code=packing_code(), shard_mb=shard_mb, seed=seed)
+    how = dict(code=code_of(["data.pack"]), shard_mb=shard_mb, seed=seed)
     in_order = sorted(parts, key=lambda part: (part[0], SPLITS.index(part[1])))
     plan = {}
     for name, split in in_order:

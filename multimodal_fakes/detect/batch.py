@@ -205,9 +205,10 @@ class _Parquet:
 
     def _write(self):
         pa = need("pyarrow", "parquet", "Writing Parquet")
-        own = self._kept() if self.own else [_own_array([row.get(c) for row in self.rows], kind)
-                                             for c, kind in self.table.own_types.items()]
-        said = [_answers_array([a.get(key) for a in self.answers], self.table.types[key]) for key in self.table.names]
+        def cells(rows, name): return [row.get(name) for row in rows]
+        types, said_types = self.table.own_types, self.table.types
+        own = self._kept() if self.own else [_own_array(cells(self.rows, c), kind) for c, kind in types.items()]
+        said = [_answers_array(cells(self.answers, key), said_types[key]) for key in self.table.names]
         self.out.write_table(pa.table([*own, *said], schema=self.schema))
         self.rows, self.answers = [], []
 
@@ -348,8 +349,8 @@ def _judge(judged, rows, size, post, journal=None):
     batches = enumerate(_batches(rows, size))
     for i, batch in islice(batches, journal.n if journal else 0): yield _with_answers(batch, journal.read(i))
     begun, asked = tee(batches)
-    posts = ([post(row) for _, row in batch if isinstance(row, dict)] for _, batch in asked)
-    for (i, batch), answers in zip(begun, judged(posts)):
+    def posts_of(batch): return [post(row) for _, row in batch if isinstance(row, dict)]
+    for (i, batch), answers in zip(begun, judged(posts_of(batch) for _, batch in asked)):
         if journal: journal.keep(i, answers)
         yield _with_answers(batch, answers)
 

@@ -87,9 +87,11 @@ def fit(
     for m, names in self.experts_of().items():
         if len(names) < 2: continue
         known = np.flatnonzero((split == "val") & (y >= 0))
-        shares, there = self._strangest(names, *({name: x[name][known] for name in names} for x in (features, present)))
+        shares, there = self._strangest(names, _of_rows(features, names, known), _of_rows(present, names, known))
         self.usual[m] = np.sort(shares[there])
     return self
+
+def _of_rows(values, names, rows): return {name: values[name][rows] for name in names}
 
 def _fit_part(name, x, usable, y, split):
     "What one expert calls near"
