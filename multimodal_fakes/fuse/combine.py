@@ -1284,20 +1284,25 @@ class Neighbours(Tempered):
         return super().fit(evidence, rows)
 
     def learn(self, part):
+        part = part.take(np.flatnonzero(_present(part, self.experts).sum(1) > 1))
         groups = part.frame["group"].astype(str).to_numpy()
-        self.fitted |= self.kept["arrays"]
+        mean = to_logits(_mean(part, self.experts))
+        self.fitted |= self.kept["arrays"] | {"of_mean": np.array([temperature(mean, part.y)])}
         cosines, at = self.nearest(part, max(VOICES), self.kept["groups"], groups)
         tried = list(product(VOICES, REACHES, CAUTIONS))
-        p, answers = softmax(to_logits(_mean(part, self.experts))), self.fitted["answers"][at]
+        p, answers = self.mean_of(part), self.fitted["answers"][at]
         said = (_with_voices(p, cosines[:, :k], answers[:, :k], reach, m) for k, reach, m in tried)
-        losses = [-np.log(np.maximum(one[np.arange(len(part)), part.y], 1e-12)).mean() for one in said]
+        losses = [-np.log(np.maximum(one[np.arange(len(part)), part.y], 1e-12)).sum() for one in said]
         self.fitted["chosen"] = np.array(tried[int(np.argmin(losses))])
 
     def combine(self, evidence):
         k, reach, m = self.fitted["chosen"]
         cosines, at = self.nearest(evidence, int(k))
-        p = softmax(to_logits(_mean(evidence, self.experts)))
-        return to_logits(_with_voices(p, cosines, self.fitted["answers"][at], reach, m))
+        return to_logits(_with_voices(self.mean_of(evidence), cosines, self.fitted["answers"][at], reach, m))
+
+    def mean_of(self, evidence): # (n, C)
+        "What the experts say together, as sure as it may be: otherwise neighbours win by being sure, not by being right"
+        return softmax(to_logits(_mean(evidence, self.experts)) / self.fitted["of_mean"])
 
 # %% ../../nbs/fuse/05_combine.ipynb #0862891d
 def _with_voices(
