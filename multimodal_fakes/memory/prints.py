@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'WAVES', 'LEAST', 'LARGE', 'QUALITY', 'GROUND', 'BUTTONS', 'LEFT', 'LOTTERIES', 'PIECE', 'FRAMES',
-           'FRAME_SIDE', 'WINDOW', 'STEPS', 'BANDS', 'QUIET', 'VERSION', 'Prints', 'pdq', 'minhash', 'sound_print',
-           'make_prints', 'to_blob', 'from_blob']
+           'FRAME_SIDE', 'WINDOW', 'STEPS', 'BANDS', 'QUIET', 'SHOWN_SIDE', 'VERSION', 'Prints', 'pdq', 'minhash',
+           'sound_print', 'make_prints', 'small_copy', 'to_blob', 'from_blob']
 
 # %% ../../nbs/memory/00_prints.ipynb #38367049
 import hashlib
@@ -27,9 +27,9 @@ class Prints(NamedTuple):
     files:dict                         # part (image, video) → SHA-256 of its bytes, as hex
     md5:dict = {}                      # part → MD5 of its bytes, as hex
     words:str = ""                     # SHA-256 of its caption as `normalise` has it, as hex; empty without words
-    written:np.ndarray|None = None     # (64,) uint32, MinHash of what is read in its picture; none where nobody read
-    text:np.ndarray|None = None        # (64,) uint32, MinHash of its caption; none of fewer than 4 words
-    picture:np.ndarray|None = None     # (8, 32) uint8, PDQ in its eight turns, as it came first
+    written:np.ndarray|None = None     # (64,) uint16, MinHash of what is read in its picture; none where nobody read
+    text:np.ndarray|None = None        # (64,) uint16, MinHash of its caption; none of fewer than 4 words
+    picture:np.ndarray|None = None     # (8, 32) uint8, PDQ in its eight turns, as it came first; the first suffices
     quality:int = 0                    # of that PDQ, 0 to 100; below `QUALITY` it says nothing
     inner:np.ndarray|None = None       # (8, 32) uint8, PDQ of the picture without its plain border; none without one
     frames:np.ndarray|None = None      # (n, 32) uint8, PDQ of frames over time
@@ -143,13 +143,13 @@ def _plain(
 
 def minhash(
     words:str,   # see `normalise`
-) -> np.ndarray: # (64,) uint32, the highest number everywhere for no words
-    "The lowest number that any piece of a text drew in each lottery"
+) -> np.ndarray: # (64,) uint16, 65,535 everywhere for no words
+    "The lowest number that any piece of a text drew in each lottery, its last 16 bits"
     plain = _plain(words)
     pieces = {plain[at:at + PIECE] for at in range(max(1, len(plain) - PIECE + 1))} if plain else set()
     drawn = (hashlib.shake_128(piece.encode()).digest(4 * LOTTERIES) for piece in sorted(pieces))
     numbers = np.frombuffer(b"".join(drawn), "<u4").reshape(-1, LOTTERIES)
-    return numbers.min(0, initial=2**32 - 1).astype(np.uint32)
+    return numbers.min(0, initial=2**32 - 1).astype(np.uint16)
 
 # %% ../../nbs/memory/00_prints.ipynb #9c070028
 FRAMES = 4, 300          # of a video, at least and at most; one a second between
@@ -243,10 +243,24 @@ def _unit(vector):
         raise FakesError("A vector to be remembered has no length, or is not finite: leave it out.")
     return (values / length).astype(np.float16).astype(np.float32)
 
+# %% ../../nbs/memory/00_prints.ipynb #cbf8c879
+SHOWN_SIDE = 256     # pixels of the longer side
+
+def small_copy(
+    image,   # as `open_image` takes it
+) -> bytes: # a JPEG without metadata
+    "A picture as it may be shown beside what is known"
+    small = open_image(image, side=SHOWN_SIDE).copy()
+    small.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=70, comment=b"")
+    return file.getvalue()
+
+
 # %% ../../nbs/memory/00_prints.ipynb #e1eaee29
 VERSION = 1
-_SHAPES:dict = {"written": ("<u4", (LOTTERIES,)), "text": ("<u4", (LOTTERIES,)), "picture": ("u1", (8, 32)),
-                "inner": ("u1", (8, 32)), "frames": ("u1", (-1, 32)), "sound": ("<u4", (-1,)), "vectors": ("<f2", (-1,))}
+_SHAPES:dict = {"written": ("<u2", (LOTTERIES,)), "text": ("<u2", (LOTTERIES,)), "picture": ("u1", (-1, 32)),
+                "inner": ("u1", (-1, 32)), "frames": ("u1", (-1, 32)), "sound": ("<u4", (-1,)), "vectors": ("<f2", (-1,))}
 _BYTES = {"files", "md5", "words"}     # sums, written as hex and kept as bytes
 
 def to_blob(
@@ -254,10 +268,9 @@ def to_blob(
 ) -> bytes:
     "Prints as they are kept"
     parts = [bytes([VERSION])]
-    for name, value in prints._asdict().items():
-        held = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
-        for full, one in held.items():
-            if one is not None: parts.append(_part(full, _packed(name, one)))
+    for number, (name, value) in enumerate(prints._asdict().items()):
+        held = value if isinstance(value, dict) else {"": value}
+        parts += [_part(number, key, _packed(name, one)) for key, one in held.items() if one is not None]
     return b"".join(parts)
 
 def _packed(name, value):
@@ -266,7 +279,9 @@ def _packed(name, value):
     if name == "quality": return bytes([value])
     return np.asarray(value, _SHAPES[name][0]).tobytes()
 
-def _part(name, data): return struct.pack("<HI", len(name.encode()), len(data)) + name.encode() + data
+_HEAD = struct.Struct("<BBI")     # number of the part, bytes of its key, bytes of its content
+
+def _part(number, key, data): return _HEAD.pack(number, len(key.encode()), len(data)) + key.encode() + data
 
 # %% ../../nbs/memory/00_prints.ipynb #77ddc5f4
 def from_blob(
@@ -278,22 +293,23 @@ def from_blob(
                          "they were written by another version of multimodal_fakes.")
     found:dict[str, Any] = {"files": {}, "md5": {}, "vectors": {}}
     try:
-        for full, data in _parts(memoryview(blob)[1:]):
-            name, _, key = full.partition(".")
-            value = _unpacked(name, data)
-            if name in ("files", "md5", "vectors"): found[name][key] = value
-            else: found[name] = value
+        for number, key, data in _parts(blob):
+            name = Prints._fields[number]
+            if name in found and key: found[name][key] = _unpacked(name, data)
+            else: found[name] = _unpacked(name, data)
         return Prints(**found)
     except (struct.error, ValueError, KeyError, TypeError, IndexError) as e:
         raise FakesError(f"Prints are damaged ({type(e).__name__} at {len(blob):,} bytes): remember the post again.") from None
 
 def _parts(data):
-    "Name and bytes of each part"
-    while data:
-        n_name, n = struct.unpack_from("<HI", data)
-        if len(data) < 6 + n_name + n: raise ValueError("a part is cut off")
-        yield bytes(data[6:6 + n_name]).decode(), bytes(data[6 + n_name:6 + n_name + n])
-        data = data[6 + n_name + n:]
+    "Number, key and bytes of each part"
+    at = 1
+    while at < len(data):
+        number, n_key, n = _HEAD.unpack_from(data, at)
+        begin = at + _HEAD.size + n_key
+        at = begin + n
+        if at > len(data): raise ValueError("a part is cut off")
+        yield number, data[begin - n_key:begin].decode(), data[begin:at]
 
 def _unpacked(name, data):
     "What `_packed` was given"
