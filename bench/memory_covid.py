@@ -1,8 +1,8 @@
 """What nearest neighbours add to a text expert: 10,700 tweets about COVID-19, real or fake (Constraint 2021).
 
 Two text experts that cost seconds, n-grams and frozen MiniLM vectors with a linear head, each alone and with the head
-`neighbours` on the same frozen vectors beside it, fused by weights that are fitted out of fold. With 200 training tweets,
-five draws, and with all of the published training and validation splits; judged on the published test split."""
+`neighbours` on the same frozen vectors beside it, fused by weights that are fitted out of fold. With 200 training
+tweets, five draws, and with all of the published training and validation splits; judged on the published test split."""
 import numpy as np
 import pandas as pd
 
@@ -47,17 +47,19 @@ def fused(experts, y, rows):
     "Logits of the test rows by two experts, weighed by what they said out of fold"
     n_test = len(next(iter(experts.values()))[1])
     both = {name: np.concatenate(parts).astype("float32") for name, parts in experts.items()}
-    frame = pd.DataFrame({"id": np.arange(len(y)).astype(str), "dataset": "covid", "split": "val", "group": np.arange(len(y))})
+    number = np.arange(len(y))
+    frame = pd.DataFrame({"id": number.astype(str), "dataset": "covid", "split": "val", "group": number})
     frame.loc[len(rows):, "split"] = "test"
     present = {name: np.ones(len(y), bool) for name in both}
     evidence = Evidence(frame, y, present, both, {}, modality=dict.fromkeys(both, "text"))
     made = Weighted(evidence.modality, len(CLASSES)).fit(evidence)
-    return made.logits(evidence.take(np.arange(len(y) - n_test, len(y)))), dict(zip(made.experts, made.fitted["weights"].round(3)))
+    return made.logits(evidence.take(number[-n_test:])), dict(zip(made.experts, made.fitted["weights"].round(3)))
 
 
 def ways(counts, vectors, y, rows, test):
     "Probabilities of the test tweets by each way"
-    heads = {"n-grams": LogisticHead(counts, y, 2), "MiniLM": LogisticHead(vectors, y, 2), "neighbours": NeighbourHead(vectors, y, 2)}
+    heads = {"n-grams": LogisticHead(counts, y, 2), "MiniLM": LogisticHead(vectors, y, 2)}
+    heads["neighbours"] = NeighbourHead(vectors, y, 2)
     said = {name: answers_of(head, rows, test) for name, head in heads.items()}
     z = {name: test_logits for name, (_, test_logits) in said.items()}
     for alone, both in PAIRS.items():
@@ -73,8 +75,9 @@ def gains(y, probs, size):
         for metric in METRICS:
             without, with_them = (score_table(y, probs[name])[metric] for name in (alone, both))
             _, low, high = paired_bootstrap(y, probs[both], probs[alone], metric, n_boot=1000)
-            rows.append(dict(size=size, way=both, metric=metric, without=without, with_them=with_them, low=low, high=high,
-                             near=score_table(y, probs["neighbours"])[metric]))
+            near = score_table(y, probs["neighbours"])[metric]
+            rows.append(dict(size=size, way=both, metric=metric, without=without, with_them=with_them, near=near,
+                             low=low, high=high))
     return rows
 
 
@@ -89,9 +92,10 @@ def in_words(table, size):
             half = STUDENT * gain.std() / len(own)**0.5
             low, high, drawn = gain.mean() - half, gain.mean() + half, f"{len(own)} draws, interval over draws"
         said = f"gain {gain.mean():+.4f} [{low:+.4f}, {high:+.4f}], {size:,} training tweets, {drawn}"
-        print(f"{way}: {metric} {own.with_them.mean():.4f} after {own.without.mean():.4f} (neighbours alone {own.near.mean():.4f}); {said}")
-        made = entry(f"memory, COVID tweets, {size:,} to learn from: {way}", own.with_them.mean(), own.without.mean(), metric,
-                     f"covid_fake_news, 2,140 test tweets; {said}")
+        with_them, without, near = (own[column].mean() for column in ("with_them", "without", "near"))
+        print(f"{way}: {metric} {with_them:.4f} after {without:.4f} (neighbours alone {near:.4f}); {said}")
+        data = f"covid_fake_news, 2,140 test tweets; {said}"
+        made = entry(f"memory, COVID tweets, {size:,} to learn from: {way}, {metric}", with_them, without, metric, data)
         entries.append(made | {"command": "python -m bench memory covid"})
     return entries
 

@@ -1,9 +1,9 @@
 """One remembered tweet a picture: does it find the others? 2,630 tweets with copies of 92 pictures (MediaEval 2015-16).
 
 Half of the photos are remembered, by one tweet each, then the other half; every other tweet is asked, also those whose
-photo nobody remembered, which must find nothing. The data set keeps one file a picture, so its copies are equal to the byte;
-beside them stand copies as platforms make them (`shared` of detect.corruptions), a severity and a draw for each tweet, and
-the words of the tweets alone. A tweet finds an item that is a copy with a probability of a half or more."""
+photo nobody remembered, which must find nothing. The data set keeps one file a picture, so its copies are equal to the
+byte; beside them stand copies as platforms make them (`shared` of detect.corruptions), a severity and a draw for each
+tweet, and the words of the tweets alone. A tweet finds an item that is a copy with a probability of a half or more."""
 import csv
 import tempfile
 from collections import Counter
@@ -70,8 +70,9 @@ def found_by(memory, rows, photo_of, way):
     "For each tweet: the photo of the best item that it is a copy of, none where it finds nothing"
     found = []
     for row in rows:
-        best = [one for one in memory.recall(asked(row, way), k=1) if one["relation"] == "copy" and one["probability"] >= SURE]
-        found.append(photo_of[best[0]["id"]] if best else None)
+        best = next(iter(memory.recall(asked(row, way), k=1)), None)
+        is_copy = best and best["relation"] == "copy" and best["probability"] >= SURE
+        found.append(photo_of[best["id"]] if is_copy else None)
     return found
 
 
@@ -119,10 +120,12 @@ def run(part_args=()) -> list:
         (precision, recall), ((p_low, p_high), (r_low, r_high)) = figures(answers), interval(answers)
         strangers = sum(not is_known for _, is_known, _ in answers)
         wrong = sum(bool(found) and not is_known for _, is_known, found in answers)
-        said = (f"precision {precision:.4f} [{p_low:.4f}, {p_high:.4f}], recall {recall:.4f} [{r_low:.4f}, {r_high:.4f}] "
-                f"over {len(photos)} photos; {wrong} of {strangers:,} tweets of photos that nobody remembered find one")
+        said = (f"precision {precision:.4f} [{p_low:.4f}, {p_high:.4f}], recall {recall:.4f} "
+                f"[{r_low:.4f}, {r_high:.4f}] over {len(photos)} photos; {wrong} of {strangers:,} tweets of photos "
+                "that nobody remembered find one")
         print(f"{way}: {said}")
-        data = f"mediaeval, {len(rows):,} of {n_all:,} tweets ({MOST} a photo at most), half of the photos remembered in turn; {said}"
+        data = (f"mediaeval, {len(rows):,} of {n_all:,} tweets ({MOST} a photo at most), half of the photos remembered "
+                f"in turn; {said}")
         for name, ours, least in (("precision", precision, PRECISION), ("recall", recall, RECALL)):
             made = entry(f"memory, tweets found by {way}: {name}", ours, least, name, data)
             entries.append(made | {"command": "python -m bench memory mediaeval"})

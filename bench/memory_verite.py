@@ -87,6 +87,7 @@ def run(part_args=()) -> list:
         print(f"{with_them}: {said}")
         data = (f"VERITE, {len(kind)} pairs, CLIP ViT-L/14 vectors, {FOLDS} folds of {e.frame.group.nunique()} article "
                 f"groups, {len(areas)} seeds; {said}")
-        made = entry(f"memory, VERITE: neighbours beside {without}", areas[with_them].mean(), areas[without].mean(), "AUROC", data)
+        means = areas[[with_them, without]].mean()
+        made = entry(f"memory, VERITE: neighbours beside {without}", *means, "AUROC", data)
         entries.append(made | {"command": "python -m bench memory verite"})
     return entries

@@ -476,7 +476,7 @@ def harvest(args):
 
 # %% ../nbs/10b_verbs.ipynb #a29448cf
 def _with_remembered(args, posts, said, training):
-    "Labelled posts of the service, and those of the memory; its classes are those of the task where anything tells them"
+    "Labelled posts of the service and of the memory; the classes are those of the task where anything tells them"
     from multimodal_fakes.memory.recall import Memory
     from multimodal_fakes.track.harvest import remembered_posts
     answers = list(training.label.values()) if training else []

@@ -1288,7 +1288,7 @@ class Neighbours(Tempered):
         groups = part.frame["group"].astype(str).to_numpy()
         mean = to_logits(_mean(part, self.experts))
         self.fitted |= self.kept["arrays"] | {"of_mean": np.array([temperature(mean, part.y)])}
-        cosines, at = self.nearest(part, max(VOICES), self.kept["groups"], groups)
+        cosines, at = self.near_to(part, max(VOICES), self.kept["groups"], groups)
         tried = list(product(VOICES, REACHES, CAUTIONS))
         p, answers = self.mean_of(part), self.fitted["answers"][at]
         said = (_with_voices(p, cosines[:, :k], answers[:, :k], reach, m) for k, reach, m in tried)
@@ -1297,11 +1297,11 @@ class Neighbours(Tempered):
 
     def combine(self, evidence):
         k, reach, m = self.fitted["chosen"]
-        cosines, at = self.nearest(evidence, int(k))
+        cosines, at = self.near_to(evidence, int(k))
         return to_logits(_with_voices(self.mean_of(evidence), cosines, self.fitted["answers"][at], reach, m))
 
     def mean_of(self, evidence): # (n, C)
-        "What the experts say together, as sure as it may be: otherwise neighbours win by being sure, not by being right"
+        "What the experts say together, as sure as it may be: else neighbours win by being sure, not by being right"
         return softmax(to_logits(_mean(evidence, self.experts)) / self.fitted["of_mean"])
 
 # %% ../../nbs/fuse/05_combine.ipynb #0862891d
@@ -1322,7 +1322,7 @@ def _with_voices(
 @patch
 def keep_training(self:Neighbours, evidence:Evidence) -> dict: # `arrays` for `fitted`, and the posts' `groups`
     "Posts of training, drawn by class where there are more than `MOST_NEAR`"
-    from multimodal_fakes.experts.linear import drawn_by_class      # a fit has torch, an answer needs none
+    from multimodal_fakes.experts.linear import drawn_by_class  # a fit has torch, an answer needs none
     names = [name for name in self.experts if name in evidence.encoded]
     train = evidence.rows("train")
     if len(names) < 2 or len(train) < FEWEST:
@@ -1348,7 +1348,7 @@ def _joined(evidence, arrays, rows): # (n, sum of D) float32, (n, k) float32
 
 # %% ../../nbs/fuse/05_combine.ipynb #bffa7dba
 @patch
-def nearest(self:Neighbours,
+def near_to(self:Neighbours,
     evidence:Evidence,
     k:int,
     theirs=None,    # groups of what is kept
