@@ -1270,6 +1270,7 @@ CAUTIONS = 0.5, 2.0, 8.0, 32.0, np.inf      # m: neighbours for whom the experts
 class Neighbours(Tempered):
     "The experts' mean, and the answers of the training posts nearby in the joined vectors"
     name = "neighbours"
+    sharpens = False         # `learn` does it, where no post is a neighbour of its own
     def __init__(self, experts, n_classes, **settings):
         super().__init__(experts, n_classes, **settings)
         self.kept:dict = {}      # of training, whatever the fit: see `keep_training`
@@ -1291,9 +1292,10 @@ class Neighbours(Tempered):
         cosines, at = self.near_to(part, max(VOICES), self.kept["groups"], groups)
         tried = list(product(VOICES, REACHES, CAUTIONS))
         p, answers = self.mean_of(part), self.fitted["answers"][at]
-        said = (_with_voices(p, cosines[:, :k], answers[:, :k], reach, m) for k, reach, m in tried)
-        losses = [-np.log(np.maximum(one[np.arange(len(part)), part.y], 1e-12)).sum() for one in said]
-        self.fitted["chosen"] = np.array(tried[int(np.argmin(losses))])
+        def said(k, reach, m): return to_logits(_with_voices(p, cosines[:, :k], answers[:, :k], reach, m))
+        losses = [-said(*setting)[np.arange(len(part)), part.y].sum() for setting in tried]
+        best = tried[int(np.argmin(losses))]
+        self.fitted |= {"chosen": np.array(best), "together": np.array([temperature(said(*best), part.y)])}
 
     def combine(self, evidence):
         k, reach, m = self.fitted["chosen"]
