@@ -105,7 +105,7 @@ def run(part_args=()) -> list:
     texts, y, n_test = read_tweets()
     test, known = np.arange(len(y) - n_test, len(y)), np.arange(len(y) - n_test)
     vectors = Vectors(encoded("minilm", texts, [content_key(t) for t in texts], text_field))
-    counts = NGramCounts(texts, load_encoder_conf("tfidf"))
+    counts = NGramCounts([text_field(t) for t in texts], load_encoder_conf("tfidf"))
     rows = []
     for draw in range(DRAWS):
         some = np.sort(np.random.default_rng(draw).choice(known, FEW, replace=False))

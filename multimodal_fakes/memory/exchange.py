@@ -30,7 +30,7 @@ from ..data.duplicates import normalise
 from ..data.rows import Problems, RowError, columns_of, is_nothing, read_rows
 from ..media import MediaError
 from .prints import QUALITY, Prints, from_blob, make_prints, to_blob
-from .recall import _LONGEST
+from .recall import LONGEST
 from ..record import Format
 
 # %% ../../nbs/memory/05_exchange.ipynb #9e151b1c
@@ -54,7 +54,7 @@ def checked_entry(
     if not (p.files or p.md5 or p.words or p.vectors or p.picture is not None or p.frames is not None):
         raise RowError("nothing to recognise it by")
     if is_nothing(entry.label): raise RowError("no label")
-    for name, most in _LONGEST.items():
+    for name, most in LONGEST.items():
         length = len(getattr(entry, name) or "")
         if length > most: raise RowError(f"{name} too long", f"{length:,} characters, at most {most:,}")
     if entry.link and urlsplit(entry.link).scheme not in ("http", "https"):
@@ -385,7 +385,7 @@ def table_entries(
 
 def _entry_of_row(row, folder, asked):
     "A post of a table as an entry"
-    given = {name: str(row[name]) for name in ("text", "image", "video", *_LONGEST) if not is_nothing(row.get(name))}
+    given = {name: str(row[name]) for name in ("text", "image", "video", *LONGEST) if not is_nothing(row.get(name))}
     files = {part: folder/given[part] for part in ("image", "video") if part in given}
     return Entry(
         asked.prints_of(text=given.get("text"), **files),

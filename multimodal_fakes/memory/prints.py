@@ -29,6 +29,7 @@ class Prints(NamedTuple):
     words:str = ""                     # SHA-256 of its caption as `normalise` has it, as hex; empty without words
     written:np.ndarray|None = None     # (64,) uint16, MinHash of what is read in its picture; none where nobody read
     text:np.ndarray|None = None        # (64,) uint16, MinHash of its caption; none of fewer than 4 words
+    numbers:np.ndarray|None = None     # (n,) uint16, digests of the numbers in it; none likewise
     picture:np.ndarray|None = None     # (8, 32) uint8, PDQ in its eight turns, as it came first; the first suffices
     quality:int = 0                    # of that PDQ, 0 to 100; below `QUALITY` it says nothing
     inner:np.ndarray|None = None       # (8, 32) uint8, PDQ of the picture without its plain border; none without one
@@ -124,7 +125,8 @@ def _of_picture(image):
     top, bottom, left, right = _within(pixels)
     hashes, quality = pdq(image)
     if pixels[top:bottom, left:right].shape == pixels.shape: return hashes, quality, None
-    return hashes, quality, pdq(Image.fromarray(pixels[top:bottom, left:right]))[0]
+    inner, says = pdq(Image.fromarray(pixels[top:bottom, left:right]))
+    return hashes, quality, inner if says >= QUALITY else None
 
 
 # %% ../../nbs/memory/00_prints.ipynb #72621ce8
@@ -150,6 +152,12 @@ def minhash(
     drawn = (hashlib.shake_128(piece.encode()).digest(4 * LOTTERIES) for piece in sorted(pieces))
     numbers = np.frombuffer(b"".join(drawn), "<u4").reshape(-1, LOTTERIES)
     return numbers.min(0, initial=2**32 - 1).astype(np.uint16)
+
+def _numbers(words):
+    "(n,) uint16, digests of the words that begin with a digit: 3 dead are not 300 dead"
+    named = {word for word in words.split() if word[0].isdigit()}
+    digests = (hashlib.sha256(word.encode()).digest()[:2] for word in named)
+    return np.unique(np.frombuffer(b"".join(digests), "<u2")).astype(np.uint16)
 
 # %% ../../nbs/memory/00_prints.ipynb #9c070028
 FRAMES = 4, 300          # of a video, at least and at most; one a second between
@@ -209,6 +217,7 @@ def make_prints(
 ) -> Prints: # raises `MediaError` where picture or video cannot be decoded
     "What a post is recognised by"
     words = normalise(text)
+    is_long = words.count(" ") + 1 >= MIN_WORDS
     picture, quality, inner = (None, 0, None) if image is None else _of_picture(open_image(image, side=LARGE))
     frames, sound = (None, None) if video is None else _of_video(video, limits)
     files = {part: _digests(source) for part, source in (("image", image), ("video", video)) if source is not None}
@@ -217,7 +226,8 @@ def make_prints(
         md5={part: digests[1] for part, digests in files.items() if digests},
         words=hashlib.sha256(words.encode()).hexdigest() if words else "",
         written=None if written is None else minhash(normalise(written)),
-        text=minhash(words) if words.count(" ") + 1 >= MIN_WORDS else None,
+        text=minhash(words) if is_long else None,
+        numbers=_numbers(words) if is_long else None,
         picture=picture,
         quality=quality,
         inner=inner,
@@ -259,8 +269,9 @@ def small_copy(
 
 # %% ../../nbs/memory/00_prints.ipynb #e1eaee29
 VERSION = 1
-_SHAPES:dict = {"written": ("<u2", (LOTTERIES,)), "text": ("<u2", (LOTTERIES,)), "picture": ("u1", (-1, 32)),
-                "inner": ("u1", (-1, 32)), "frames": ("u1", (-1, 32)), "sound": ("<u4", (-1,)), "vectors": ("<f2", (-1,))}
+_SHAPES:dict = {"written": ("<u2", (LOTTERIES,)), "text": ("<u2", (LOTTERIES,)),
+                "numbers": ("<u2", (-1,)), "picture": ("u1", (-1, 32)), "inner": ("u1", (-1, 32)),
+                "frames": ("u1", (-1, 32)), "sound": ("<u4", (-1,)), "vectors": ("<f2", (-1,))}
 _BYTES = {"files", "md5", "words"}     # sums, written as hex and kept as bytes
 
 def to_blob(
