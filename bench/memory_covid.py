@@ -6,9 +6,9 @@ tweets, five draws, and with all of the published training and validation splits
 import numpy as np
 import pandas as pd
 
+from bench.memory import entry
 from bench.quality_experts import encoded
 from bench.quality_sets import DATASETS
-from bench.verite import entry
 from multimodal_fakes.core import FakesError
 from multimodal_fakes.experts.encoder import load_encoder_conf
 from multimodal_fakes.experts.features import content_key
@@ -23,6 +23,7 @@ CLASSES = ["real", "fake"]
 FEW, DRAWS, STUDENT = 200, 5, 2.776      # Student's t for 95 %, 4 degrees of freedom
 PAIRS = {"n-grams": "n-grams + neighbours", "MiniLM": "MiniLM + neighbours"}
 METRICS = "accuracy", "auroc"
+COMMAND = "python -m bench memory covid"
 
 
 def read_tweets():
@@ -95,8 +96,8 @@ def in_words(table, size):
         with_them, without, near = (own[column].mean() for column in ("with_them", "without", "near"))
         print(f"{way}: {metric} {with_them:.4f} after {without:.4f} (neighbours alone {near:.4f}); {said}")
         data = f"covid_fake_news, 2,140 test tweets; {said}"
-        made = entry(f"memory, COVID tweets, {size:,} to learn from: {way}, {metric}", with_them, without, metric, data)
-        entries.append(made | {"command": "python -m bench memory covid"})
+        what = f"COVID tweets, {size:,} to learn from, {way}"
+        entries.append(entry(f"{what}, {metric}", with_them, metric, data, COMMAND, peer=without))
     return entries
 
 

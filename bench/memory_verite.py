@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from bench.verite import FOLDS, SEEDS, STUDENT, bootstrap, conjunctive, entry, evidence, folds, logistic
+from bench.memory import entry
+from bench.verite import FOLDS, SEEDS, STUDENT, bootstrap, conjunctive, evidence, folds, logistic
 from multimodal_fakes.fuse.combine import Mean, Neighbours, to_logits
 
 PAIRS = {"mean": "mean + neighbours", "conjunctive": "conjunctive + neighbours"}     # without, with
+COMMAND = "python -m bench memory verite"
 INNER = 1000      # added to the seed of a fold: seeds of the folds within it
 
 
@@ -93,7 +95,6 @@ def run(part_args=()) -> list:
         print(f"{with_them}: {said}")
         data = (f"VERITE, {len(kind)} pairs, CLIP ViT-L/14 vectors, {FOLDS} folds of {e.frame.group.nunique()} article "
                 f"groups, {len(areas)} seeds; {said}")
-        means = areas[[with_them, without]].mean()
-        made = entry(f"memory, VERITE: neighbours beside {without}", *means, "AUROC", data)
-        entries.append(made | {"command": "python -m bench memory verite"})
+        ours, peer = areas[[with_them, without]].mean()
+        entries.append(entry(f"VERITE, neighbours beside {without}", ours, "AUROC", data, COMMAND, peer=peer))
     return entries
