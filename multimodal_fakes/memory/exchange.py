@@ -523,7 +523,8 @@ def signals_of(
 ) -> list: # of (type, value, tag or empty) as others name and write them
     "The signals of an item that others know"
     signals = []
-    if prints.picture is not None and prints.quality >= QUALITY: signals.append(("HASH_PDQ", _hex(prints.picture[0]), "media_type_photo"))
+    if prints.picture is not None and prints.quality >= QUALITY:
+        signals.append(("HASH_PDQ", _hex(prints.picture[0]), "media_type_photo"))
     if prints.frames is not None and len(prints.frames):
         frames = {i: dict(quality=100, hash=_hex(row), timestamp=float(i)) for i, row in enumerate(prints.frames)}
         signals.append(("vpdq", json.dumps(frames), "media_type_video"))
