@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIDE', 'WAVES', 'LEAST', 'LARGE', 'QUALITY', 'GROUND', 'BUTTONS', 'LEFT', 'LOTTERIES', 'PIECE', 'FRAMES',
            'FRAME_SIDE', 'WINDOW', 'STEPS', 'BANDS', 'QUIET', 'SHOWN_SIDE', 'VERSION', 'Prints', 'pdq', 'minhash',
-           'sound_print', 'make_prints', 'small_copy', 'to_blob', 'from_blob']
+           'hash_frames', 'sound_print', 'make_prints', 'small_copy', 'to_blob', 'from_blob']
 
 # %% ../../nbs/memory/00_prints.ipynb #38367049
 import hashlib
@@ -166,7 +166,7 @@ WINDOW, STEPS = 0.5, 16  # seconds of sound that are looked at, how often a seco
 BANDS = np.geomspace(300, 2000, 34)     # Hz, borders of 33 bands
 QUIET = 1e-3             # share of the loudest window's power below which there is silence
 
-def _hash_frames(
+def hash_frames(
     frames:np.ndarray,   # (n, H, W, 3) uint8
 ) -> np.ndarray: # (m, 32) uint8
     "PDQ of the frames that say something, within the bars that all have"
@@ -203,7 +203,7 @@ def _of_video(video, limits):
     least, most = FRAMES
     n = min(most, max(least, math.ceil(probe_media(video, limits).duration)))
     frames, _, samples = read_clip(video, {"n": n}, FRAME_SIDE, RATE, limits)
-    return (None if frames is None else _hash_frames(frames)), (None if samples is None else sound_print(samples))
+    return (None if frames is None else hash_frames(frames)), (None if samples is None else sound_print(samples))
 
 
 # %% ../../nbs/memory/00_prints.ipynb #2a5539b0
