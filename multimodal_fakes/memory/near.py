@@ -102,8 +102,8 @@ def _spans(self:Once, rows):
     few = [[*span[:SAME // 2], *span[-SAME // 2:]] if len(span) > SAME else span for span in spans]
     return np.array([at for span in few for at in span], np.int64), np.repeat(np.arange(len(rows)), [len(span) for span in few])
 
-# %% ../../nbs/memory/02_near.ipynb #1f050ebb
-FAR = 31                                                                 # bits that near hashes differ in, at most
+# %% ../../nbs/memory/02_near.ipynb #9fa0050a
+FAR = 64                                                                 # bits beyond which nothing is proposed
 _FLIPS = np.r_[0, 1 << np.arange(16)]                                    # of a piece: none, or one bit
 _PLACES = np.arange(16)[:, None] << 16
 
@@ -127,7 +127,7 @@ def search(self:Codes,
     codes:np.ndarray,   # (t, 32) uint8, such as the eight turns of a picture
     k:int=64,           # items at most
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) items, the nearest first, (n,) bits that differ
-    "Items within 31 bits of any of some hashes"
+    "All items within 31 bits of any of some hashes, and most that are somewhat farther"
     pieces = codes.view("<u2").astype(np.int64)[:, :, None] ^ _FLIPS             # (t, 16, 17)
     which, rows = self.table.look((pieces + _PLACES).ravel())
     whole = self.once.rows.view(np.uint64)                                       # (m, 4)

@@ -177,8 +177,8 @@ def remember_all(self:Memory,
 def _enter(self:Memory, db, row, prints):
     "Enter one item, or let one that is there learn what it lacks"
     known = db.execute("select n from items where id = ?", [row["id"]]).fetchone()
-    old = self._prints_of(db, known[0]) if known else None
-    if old is not None:
+    if known:
+        old = _prints_of(db, known)[known[0]]
         both = _joined(old, prints)
         if to_blob(both) == to_blob(old): return row["id"].hex()
         confirmed = db.execute("select confirmed_by, confirmed_at, stopped from items where n = ?", known).fetchone()
@@ -205,17 +205,20 @@ def _check_limits(self:Memory, db, by, n_new):
         raise TooMany(f"{by} has entered {held:,} items; {n_new:,} more would exceed the {limit:,} that one person may "
                       f"enter {when}. Wait, forget some, or raise the limit of the memory.")
 
-# %% ../../nbs/memory/04_recall.ipynb #d8d94f7e
-@patch
-def _prints_of(self:Memory, db, n, spaces=None):
-    "Prints of an item with the vectors of some spaces, of all if none"
-    row = db.execute("select prints from items where n = ?", [n]).fetchone()
-    if spaces is not None and not spaces: return from_blob(row[0])
-    held = db.execute(_OF_ONE, (SPACES * n, SPACES * n + SPACES - 1)).fetchall()
-    vectors = {name: _vectors([numbers])[0] for name, numbers in held if spaces is None or name in spaces}
-    return from_blob(row[0])._replace(vectors=vectors)
+# %% ../../nbs/memory/04_recall.ipynb #87e2ddfb
+def _prints_of(db, numbers, spaces=None):
+    "number → prints of those items that are there, with vectors of some spaces, of all if none"
+    of_all = json.dumps([int(n) for n in numbers])
+    held = {n: from_blob(blob) for n, blob in db.execute(f"select n, prints from items where n in {_THESE}", [of_all])}
+    if spaces is not None and not spaces: return held
+    vectors = defaultdict(dict)
+    for n, name, one in db.execute(_VECTORS_OF, [of_all]):
+        if spaces is None or name in spaces: vectors[n][name] = _vectors([one])[0]
+    return {n: prints._replace(vectors=vectors[n]) for n, prints in held.items()}
 
-_OF_ONE = f"select name, numbers from vectors join spaces on at % {SPACES} = k where at between ? and ?"
+_THESE = "(select value from json_each(?1))"
+_VECTORS_OF = f"""select number.value, name, numbers from json_each(?1) as number cross join spaces
+    join vectors on at = {SPACES} * number.value + k"""
 
 def _vectors(packed):
     "Vectors of one space from their bytes"
@@ -282,7 +285,7 @@ class View:
         self.settled = self.fresh = Rows({}, {}, {})
         self.tail = ()                                # segments in memory
 
-# %% ../../nbs/memory/04_recall.ipynb #d5b97615
+# %% ../../nbs/memory/04_recall.ipynb #d8d94f7e
 @patch
 def refresh(self:View):
     "Notice what others have entered, erased, or indexed"
@@ -314,7 +317,7 @@ def _segment(self:View, name, spaces):
 
 INDEX = "index"     # folder of segments
 
-# %% ../../nbs/memory/04_recall.ipynb #91ece891
+# %% ../../nbs/memory/04_recall.ipynb #d5b97615
 @patch
 def _begin(self:View, db, listed, segments):
     "Take other segments, and what none of them has as the tail"
@@ -340,7 +343,7 @@ def _grow(self:View, db):
         self.tail = (make_segment(self.settled),)
     self.tail = (self.tail[0], make_segment(self.fresh))
 
-# %% ../../nbs/memory/04_recall.ipynb #35e95eb3
+# %% ../../nbs/memory/04_recall.ipynb #91ece891
 @patch
 def proposed(self:View,
     prints:Prints,
@@ -370,7 +373,7 @@ def near_vector(self:View,
     parts = [part.vectors[space] for part in (*self.segments.values(), *self.tail) if space in part.vectors]
     return [n for part in parts for n in part.propose(vector, wide).tolist()]
 
-# %% ../../nbs/memory/04_recall.ipynb #9b6a7bf0
+# %% ../../nbs/memory/04_recall.ipynb #35e95eb3
 @patch
 def confirm(self:Memory,
     id:str,
@@ -392,7 +395,7 @@ def _one(self:Memory, db, id):
     if row: return row[0], as_item(row[1:])
     raise UnknownItem(f"There is no item {id}: it was forgotten, or never entered here.")
 
-# %% ../../nbs/memory/04_recall.ipynb #937d556d
+# %% ../../nbs/memory/04_recall.ipynb #9b6a7bf0
 @patch
 def item(self:Memory, id:str) -> Item: # raises `UnknownItem`
     "An item, with what is private of it"
@@ -406,9 +409,11 @@ def thumbnail(self:Memory, id:str) -> bytes|None:
 @patch
 def prints(self:Memory, id:str) -> Prints: # raises `UnknownItem`
     "What it is recognised by"
-    with self.ledger.reading() as db: return self._prints_of(db, self._one(db, id)[0])
+    with self.ledger.reading() as db:
+        n = self._one(db, id)[0]
+        return _prints_of(db, [n])[n]
 
-# %% ../../nbs/memory/04_recall.ipynb #04572212
+# %% ../../nbs/memory/04_recall.ipynb #937d556d
 @patch
 def items(self:Memory,
     task:str|None=None,
@@ -443,12 +448,13 @@ def each(self:Memory,
     while True:
         with self.ledger.reading() as db:
             numbers = [n for n, in db.execute(select, (last, int(private)))]
-            page = [(item, self._prints_of(db, n)) for n, item in self._rows(db, numbers, task)]
+            held = _prints_of(db, numbers)
+            page = [(item, held[n]) for n, item in self._rows(db, numbers, task)]
         if not numbers: return
         yield from page
         last = numbers[-1]
 
-# %% ../../nbs/memory/04_recall.ipynb #262441eb
+# %% ../../nbs/memory/04_recall.ipynb #04572212
 @patch
 def count(self:Memory) -> int:
     "How many items there are"
@@ -462,7 +468,7 @@ def revision(self:Memory) -> int:
 # %% ../../nbs/memory/04_recall.ipynb #9e5d250c
 #| export
 
-# %% ../../nbs/memory/04_recall.ipynb #3470ca00
+# %% ../../nbs/memory/04_recall.ipynb #262441eb
 @patch
 def tidy(self:Memory,
     least:int=1_000,     # items that came since the last time, from which they are indexed
@@ -532,7 +538,7 @@ def _gathered_by(folder, cut):
     ledger = Ledger(folder, read_only=True)
     with closing(ledger), ledger.reading() as db: return _gathered(db, *cut)
 
-# %% ../../nbs/memory/04_recall.ipynb #209e7fee
+# %% ../../nbs/memory/04_recall.ipynb #3470ca00
 @patch
 def _list(self:Memory, segments, erased):
     "Have all processes use these segments, which have lost what was erased"
@@ -610,9 +616,11 @@ def recall(self:Memory,
     "What is known that a post resembles"
     self.view.refresh()
     with self.ledger.reading() as db:
-        rows = self._rows(db, self._proposed(db, prints), task)
-        found = [self._known(db, n, item, prints) for n, item in rows if waiting or not self._waits(item)]
-    told = [one for one in found if one is not None]
+        numbers = self._proposed(db, prints)
+        rows = [(n, item) for n, item in self._rows(db, numbers, task) if waiting or not self._waits(item)]
+        held = _prints_of(db, numbers, prints.vectors)
+    told = [self._known(item, prints, held[n]) for n, item in rows]
+    told = [one for one in told if one]
     _settle(told)
     told.sort(key=lambda one: (_RELATIONS[one["relation"]], -one["probability"], not one["counts"], one["at"]))
     return told[:max(1, min(k, MOST))]
@@ -638,7 +646,7 @@ FEW_NEAR, OF_ONE = 16, 3      # items of each index that are compared; of these 
 
 def _of_many_people(db, numbers):
     "The first of those that are there; what one person entered a hundred times hides nobody else's"
-    told = "select n, whose, label from items where n in (select value from json_each(?))"
+    told = f"select n, whose, label from items where n in {_THESE}"
     about = {n: rest for n, *rest in db.execute(told, [json.dumps(numbers)])}
     kept, times = [], Counter()
     for n in numbers:
@@ -652,7 +660,7 @@ def _nearest(self:Memory, db, space, vector, wide):
     "(number, cosine) of items near a vector, the nearest first"
     numbers = self.view.near_vector(space, vector, wide)
     k = self.ledger.space(db, space) or 0
-    told = f"select at / {SPACES}, numbers from vectors where at in (select value from json_each(?))"
+    told = f"select at / {SPACES}, numbers from vectors where at in {_THESE}"
     rows = db.execute(told, [json.dumps([SPACES * n + k for n in numbers])]).fetchall()
     if not rows: return []
     cosines = _vectors([one for _, one in rows]) @ vector
@@ -661,15 +669,14 @@ def _nearest(self:Memory, db, space, vector, wide):
 @patch
 def _rows(self:Memory, db, numbers, task=None):
     "Number and columns of those items that are there and concern a task"
-    told = f"select n, {_LIGHT} from items where n = ? and (?2 is null or task is null or task = ?2)"
-    rows = (db.execute(told, (n, task)).fetchone() for n in numbers)
-    return [(n, as_item(rest)) for n, *rest in filter(None, rows)]
+    told = f"select n, {_LIGHT} from items where n in {_THESE} and (?2 is null or task is null or task = ?2)"
+    rows = {n: rest for n, *rest in db.execute(told, (json.dumps([int(n) for n in numbers]), task))}
+    return [(n, as_item(rows[n])) for n in numbers if n in rows]
 
-# %% ../../nbs/memory/04_recall.ipynb #540ceda3
+# %% ../../nbs/memory/04_recall.ipynb #209e7fee
 @patch
-def _known(self:Memory, db, n, item, prints):
+def _known(self:Memory, item, prints, of_item):
     "What an item says of a post; none where it resembles it in nothing"
-    of_item = self._prints_of(db, n, prints.vectors)
     found = compare(prints, of_item)
     if not found: return None
     best = min(found, key=lambda one: (_RELATIONS[one.relation], -one.probability))
@@ -711,7 +718,7 @@ def _settle(told):
         if one["relation"] == "copy" and votes and mine <= max(votes.values()): one["counts"] = False
         del one["people"]
 
-# %% ../../nbs/memory/04_recall.ipynb #ccf73537
+# %% ../../nbs/memory/04_recall.ipynb #540ceda3
 @patch
 def _doubt(self:Memory, item_id, prints, task, label):
     "Note the items that say something else about a copy of a new one, for a person to look at"
@@ -722,7 +729,7 @@ def _doubt(self:Memory, item_id, prints, task, label):
         rows = [(packed_id(item_id), packed_id(other), int(time.time())) for other in others]
         db.executemany("insert or ignore into doubts values (?, ?, ?)", rows)
 
-# %% ../../nbs/memory/04_recall.ipynb #a34675a3
+# %% ../../nbs/memory/04_recall.ipynb #ccf73537
 @patch
 def neighbours(self:Memory,
     space:str,               # modality@digest of the encoder
@@ -749,7 +756,7 @@ def _nearest_items(self:Memory, db, space, vector, k, task):
 
 WIDEST = 10_000     # items among which those of a task are looked for
 
-# %% ../../nbs/memory/04_recall.ipynb #c92021e3
+# %% ../../nbs/memory/04_recall.ipynb #a34675a3
 @patch
 def forget(self:Memory,
     id:str,
@@ -778,7 +785,7 @@ def undo(self:Memory,
         self.ledger.turn(db)
     return len(rows)
 
-# %% ../../nbs/memory/04_recall.ipynb #33c3d691
+# %% ../../nbs/memory/04_recall.ipynb #c92021e3
 @patch
 def decided(self:Memory,
     id:str,
@@ -808,7 +815,7 @@ def _is_everywhere(self:Memory, db, item_id):
     looked = "select 1 from deeds where id = ? and deed = 'restore' limit 1"
     return db.execute(looked, [item_id]).fetchone() is None
 
-# %% ../../nbs/memory/04_recall.ipynb #fa0346ab
+# %% ../../nbs/memory/04_recall.ipynb #33c3d691
 @patch
 def restore(self:Memory,
     id:str,
@@ -841,7 +848,7 @@ def report(self:Memory,
     if not (row or deeds or decided): raise UnknownItem(f"There is no item {id}, and there was none.")
     return dict(item=as_item(row) if row else None, decided=decided, captions=captions, posts=posts, deeds=deeds)
 
-# %% ../../nbs/memory/04_recall.ipynb #002d8583
+# %% ../../nbs/memory/04_recall.ipynb #fa0346ab
 @patch
 def health(self:Memory) -> dict: # items, unconfirmed, forgotten, tail, segments, revision, waited_in_vain
     "How the memory is: `forgotten` are those that `tidy` has still to erase from the index, `tail` is not indexed yet"
