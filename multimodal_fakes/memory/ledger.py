@@ -62,16 +62,16 @@ create table segments (name text primary key, low integer not null, high integer
 create table erased (n integer primary key);
 create table people (whose text primary key, items integer not null, day integer not null, today integer not null)
     without rowid;
-create table state (revision integer not null);
-insert into state values (0);
+create table state (revision integer not null, confirm integer not null, trusted text not null);
+insert into state values (0, 0, '[]');
 """
 
 # %% ../../nbs/memory/03_ledger.ipynb #1ef20e05
 class Ledger:
     """The file of a memory: `Ledger(folder, create=True)`
 
-    Threads may share it; a process that forks opens its own. One writer at a time, readers never wait for it. The folder
-    must be on a disk of this machine: network shares do not take a write-ahead log."""
+    Threads may share it; a process that forks opens its own. One writer at a time, readers never wait for it. The
+    folder must be on a disk of this machine: network shares do not take a write-ahead log."""
     def __init__(self,
         folder,                  # of the memory
         create:bool=False,       # make it where it is not there
@@ -247,6 +247,7 @@ def entered_by(self:Ledger, db,
     row = db.execute("select items, day, today from people where whose = ?", [whose]).fetchone() or (0, 0, 0)
     return row[0], row[2] if row[1] == int(time.time() // DAY) else 0
 
+# %% ../../nbs/memory/03_ledger.ipynb #91ece891
 @patch
 def space(self:Ledger, db,
     name:str,        # modality@digest of its encoder
@@ -263,7 +264,7 @@ def space(self:Ledger, db,
     raise FakesError(f"Vectors of {name} take {known[1]} bytes in this memory, these take {width}. "
                      "An encoder that changed needs a name of its own.")
 
-# %% ../../nbs/memory/03_ledger.ipynb #91ece891
+# %% ../../nbs/memory/03_ledger.ipynb #35e95eb3
 @patch
 def drop(self:Ledger, db,
     n:int,   # number of an item
@@ -276,6 +277,7 @@ def drop(self:Ledger, db,
     db.execute("update people set items = items - 1 where whose = ?", [whose])
     db.execute("insert into erased values (?)", [n])
 
+# %% ../../nbs/memory/03_ledger.ipynb #9b6a7bf0
 @patch
 def turn(self:Ledger, db):
     "Let others notice that what may be answered has changed"
@@ -293,7 +295,7 @@ def deed(self:Ledger, db,
     row = (int(time.time()), who, what, item_id, whose, note)
     db.execute("insert into deeds (at, who, deed, id, whose, note) values (?, ?, ?, ?, ?, ?)", row)
 
-# %% ../../nbs/memory/03_ledger.ipynb #35e95eb3
+# %% ../../nbs/memory/03_ledger.ipynb #937d556d
 @patch
 def empty_log(self:Ledger) -> bool: # whether nothing is left in it
     "Move what the write-ahead log holds into the file"

@@ -81,6 +81,7 @@ def make_once(
     heads = np.r_[0, np.cumsum(np.bincount(code))].astype(np.int32)
     return Once(rows[first], heads, sorted_items)
 
+# %% ../../nbs/memory/02_near.ipynb #365d23b0
 SAME = 32     # items of one row that are proposed: half of them the oldest, half the newest
 
 @patch
@@ -282,6 +283,7 @@ def _named(kind, arrays): return {f"{kind}.{name}.npy": array for name, array in
 
 def _short(space): return hashlib.sha256(space.encode()).hexdigest()[:16]
 
+# %% ../../nbs/memory/02_near.ipynb #2c2c91c6
 def save_segment(
     segment:Segment,
     folder,                # which must not be there
@@ -330,6 +332,7 @@ def open_segment(
         elif kind in by_digest: vectors[by_digest[kind]] = _signs(Path(folder)/f"{full}.usearch", arrays)
     return Segment(codes, marks, vectors)
 
+# %% ../../nbs/memory/02_near.ipynb #c744d7af
 def _once(arrays): return Once(arrays.get("rows", np.zeros((0, 8), np.uint8)), arrays["heads"], arrays["items"])
 
 def _signs(path, arrays):

@@ -48,23 +48,24 @@ class Memory:
     Threads may share it; each process opens its own. Any number of processes read and write the same folder."""
     def __init__(self,
         ledger:Ledger,
-        confirm:bool=False,             # an item counts once a second person has confirmed it
-        limits:MemoryLimits|None=None,
+        confirm:bool|None=None,         # an item counts once a second person has confirmed it; as it was before if none
+        limits:MemoryLimits|None=None,  # trusted as before, all else as `MemoryLimits` has it, if none
     ):
-        self.ledger, self.confirm_first, self.limits = ledger, confirm, limits or MemoryLimits()
+        self.ledger = ledger
+        self.confirm_first, self.limits = self._agreed(confirm, limits)
         self.view, self.tidying = View(ledger), None
 
     @classmethod
     def open(cls,
         folder,
         create:bool=False,              # make it where it is not there
-        confirm:bool=False,             # an item counts once a second person has confirmed it
-        limits:MemoryLimits|None=None,
+        confirm:bool|None=None,         # an item counts once a second person has confirmed it; as it was before if none
+        limits:MemoryLimits|None=None,  # trusted as before, all else as `MemoryLimits` has it, if none
         read_only:bool=False,           # never write, such as in a process that gave up its rights
     ) -> "Memory": # raises `LedgerError`
         "The memory of a folder on a disk of this machine"
-        limits = limits or MemoryLimits()
-        return cls(Ledger(folder, create, read_only, limits.wait_seconds), confirm, limits)
+        wait = (limits or MemoryLimits()).wait_seconds
+        return cls(Ledger(folder, create, read_only, wait), confirm, limits)
 
     def close(self):
         "Close its files; harmless a second time"
@@ -72,6 +73,20 @@ class Memory:
 
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
+
+# %% ../../nbs/memory/04_recall.ipynb #6032ee6c
+@patch
+def _agreed(self:Memory, confirm, limits):
+    "What was asked for, written down; what was written down, where nothing was asked for"
+    with self.ledger.reading() as db: before, names = db.execute("select confirm, trusted from state").fetchone()
+    if limits is None: limits = MemoryLimits(trusted=json.loads(names))
+    if confirm is None: confirm = bool(before)
+    agreed = int(confirm), json.dumps(sorted(limits.trusted))
+    if agreed == (before, names) or self.ledger.read_only: return confirm, limits
+    with self.ledger.writing() as db:
+        db.execute("update state set confirm = ?, trusted = ?", agreed)
+        self.ledger.turn(db)
+    return confirm, limits
 
 # %% ../../nbs/memory/04_recall.ipynb #0990ce77
 def _kept(
@@ -84,7 +99,9 @@ def _kept(
 # %% ../../nbs/memory/04_recall.ipynb #2e76124b
 def _name(prints, task, label, by):
     "The id of an item: of what it is recognised by, and of what who says of it"
-    same = [prints.files, prints.words] if prints.files or prints.words else to_blob(prints).hex()
+    nothing = to_blob(_kept(prints)) == to_blob(Prints(files={}))
+    same = [prints.files, prints.words] if prints.files or prints.words else ""
+    if not same: same = to_blob(prints if nothing else _kept(prints)).hex()      # of vectors, where there is nothing else
     return hashlib.sha256(json.dumps([same, task, label, by], sort_keys=True).encode()).digest()[:8]
 
 # %% ../../nbs/memory/04_recall.ipynb #6b6e7abe
@@ -106,10 +123,10 @@ def _row(prints, task, label, by, source="", note="", link="", shown=None, thumb
         raise FakesError(f"A thumbnail may have {_HEAVIEST:,} bytes, not {len(thumbnail):,}. Make it smaller.")
     texts = dict(task=task, label=label, source=source, note=note, link=link, shown=shown)
     texts = {name: _checked(name, value) for name, value in texts.items()}
-    return dict(id=_name(_kept(prints), task, label, by), whose=by, at=int(time.time()), private=int(private),
+    return dict(id=_name(prints, task, label, by), whose=by, at=int(time.time()), private=int(private),
                 thumbnail=thumbnail, **texts)
 
-# %% ../../nbs/memory/04_recall.ipynb #6032ee6c
+# %% ../../nbs/memory/04_recall.ipynb #bbe77390
 @patch
 def remember(self:Memory,
     prints:Prints,        # of the post
@@ -143,7 +160,7 @@ def remember_all(self:Memory,
     self._tidy_when_due()
     return ids
 
-# %% ../../nbs/memory/04_recall.ipynb #bbe77390
+# %% ../../nbs/memory/04_recall.ipynb #d8d94f7e
 @patch
 def _enter(self:Memory, db, row, prints):
     "Enter one item, or let one that is there learn what it lacks"
@@ -199,7 +216,7 @@ def _vectors(packed):
     "Vectors of one space from their bytes"
     return unpacked(np.frombuffer(b"".join(packed), np.int8).reshape(len(packed), -1))
 
-# %% ../../nbs/memory/04_recall.ipynb #d8d94f7e
+# %% ../../nbs/memory/04_recall.ipynb #d5b97615
 @patch
 def confirm(self:Memory,
     id:str,
@@ -221,7 +238,7 @@ def _one(self:Memory, db, id):
     if row: return row[0], as_item(row[1:])
     raise UnknownItem(f"There is no item {id}: it was forgotten, or never entered here.")
 
-# %% ../../nbs/memory/04_recall.ipynb #d5b97615
+# %% ../../nbs/memory/04_recall.ipynb #91ece891
 @patch
 def item(self:Memory, id:str) -> Item: # raises `UnknownItem`
     "An item, with what is private of it"
@@ -239,7 +256,7 @@ def prints(self:Memory, id:str) -> Prints: # raises `UnknownItem`
         n = self._one(db, id)[0]
         return _prints_of(db, [n])[n]
 
-# %% ../../nbs/memory/04_recall.ipynb #91ece891
+# %% ../../nbs/memory/04_recall.ipynb #35e95eb3
 @patch
 def items(self:Memory,
     task:str|None=None,
@@ -280,7 +297,7 @@ def each(self:Memory,
         yield from page
         last = numbers[-1]
 
-# %% ../../nbs/memory/04_recall.ipynb #35e95eb3
+# %% ../../nbs/memory/04_recall.ipynb #9b6a7bf0
 @patch
 def count(self:Memory) -> int:
     "How many items there are"
@@ -294,7 +311,7 @@ def revision(self:Memory) -> int:
 # %% ../../nbs/memory/04_recall.ipynb #9e5d250c
 #| export
 
-# %% ../../nbs/memory/04_recall.ipynb #9b6a7bf0
+# %% ../../nbs/memory/04_recall.ipynb #937d556d
 @patch
 def tidy(self:Memory,
     least:int=LEAST,     # items that came since the last time, from which they are indexed
@@ -395,6 +412,7 @@ def _proposed(self:Memory, db, prints):
 NEAR, FEW_NEAR = 16, 8     # items of each index that are compared, of each space of vectors
 OF_ONE = 3                 # of these with one label by one person
 
+# %% ../../nbs/memory/04_recall.ipynb #6e37ae74
 def _of_many_people(db, numbers):
     "The first of those that are there; what one person entered a hundred times hides nobody else's"
     told = f"select n, whose, label from items where n in {_THESE}"
@@ -406,6 +424,7 @@ def _of_many_people(db, numbers):
         kept.append(n)
     return kept[:NEAR]
 
+# %% ../../nbs/memory/04_recall.ipynb #04572212
 @patch
 def _nearest(self:Memory, db, space, vector, wide=200):
     "Numbers and cosines of items near a vector, the nearest first"
@@ -426,7 +445,7 @@ def _rows(self:Memory, db, numbers, task=None):
     items = {n: as_item(rest) for n, *rest in db.execute(told, (json.dumps(numbers), task))}
     return [(n, items[n]) for n in numbers if n in items]
 
-# %% ../../nbs/memory/04_recall.ipynb #937d556d
+# %% ../../nbs/memory/04_recall.ipynb #262441eb
 @patch
 def _known(self:Memory, item, prints, of_item):
     "What an item says of a post; none where it resembles it in nothing"
@@ -471,7 +490,7 @@ def _settle(told):
         if one["relation"] == "copy" and votes and mine <= max(votes.values()): one["counts"] = False
         del one["people"]
 
-# %% ../../nbs/memory/04_recall.ipynb #04572212
+# %% ../../nbs/memory/04_recall.ipynb #3470ca00
 @patch
 def _doubt(self:Memory, item_id, prints, task, label):
     "Note the items that say something else about a copy of a new one, for a person to look at"
@@ -482,7 +501,7 @@ def _doubt(self:Memory, item_id, prints, task, label):
         rows = [(packed_id(item_id), packed_id(other), int(time.time())) for other in others]
         db.executemany("insert or ignore into doubts values (?, ?, ?)", rows)
 
-# %% ../../nbs/memory/04_recall.ipynb #262441eb
+# %% ../../nbs/memory/04_recall.ipynb #209e7fee
 @patch
 def neighbours(self:Memory,
     space:str,               # modality@digest of the encoder
@@ -510,7 +529,7 @@ def _nearest_items(self:Memory, db, space, vector, k, task):
 
 WIDEST = 10_000     # items among which those of a task are looked for
 
-# %% ../../nbs/memory/04_recall.ipynb #3470ca00
+# %% ../../nbs/memory/04_recall.ipynb #540ceda3
 @patch
 def forget(self:Memory,
     id:str,
@@ -539,7 +558,7 @@ def undo(self:Memory,
         self.ledger.turn(db)
     return len(rows)
 
-# %% ../../nbs/memory/04_recall.ipynb #209e7fee
+# %% ../../nbs/memory/04_recall.ipynb #ccf73537
 @patch
 def decided(self:Memory,
     id:str,
@@ -569,7 +588,7 @@ def _is_everywhere(self:Memory, db, item_id):
     looked = "select 1 from deeds where id = ? and deed = 'restore' limit 1"
     return db.execute(looked, [item_id]).fetchone() is None
 
-# %% ../../nbs/memory/04_recall.ipynb #540ceda3
+# %% ../../nbs/memory/04_recall.ipynb #a34675a3
 @patch
 def restore(self:Memory,
     id:str,
@@ -602,7 +621,7 @@ def report(self:Memory,
     if not (row or deeds or decided): raise UnknownItem(f"There is no item {id}, and there was none.")
     return dict(item=as_item(row) if row else None, decided=decided, captions=captions, posts=posts, deeds=deeds)
 
-# %% ../../nbs/memory/04_recall.ipynb #ccf73537
+# %% ../../nbs/memory/04_recall.ipynb #c92021e3
 @patch
 def health(self:Memory) -> dict: # items, unconfirmed, forgotten, tail, segments, revision, waited_in_vain
     "How the memory is: `forgotten` are those that `tidy` has still to erase from the index, `tail` is not indexed yet"
