@@ -125,7 +125,7 @@ class View:
         self.listed, self.segments = {}, {}           # name → (low, high); name → what is mapped
         self.settled = self.fresh = joined([])        # what is in the tail
         self.n_fresh = self.n_tail = 0                # items of it
-        self.tail = ()                                # the same, as segments in memory
+        self.tail = self.parts = ()                   # the same, as segments in memory; all that is looked through
 
 # %% ../../nbs/memory/03a_index.ipynb #6032ee6c
 @patch
@@ -139,7 +139,7 @@ def refresh(self:View):
                 whole = self._take_segments(db)
                 if again and not whole: continue      # one was removed meanwhile: the ledger names another
                 self._grow(db)
-                self.revision = revision
+                self.parts, self.revision = (*self.segments.values(), *self.tail), revision
                 return
 
 @patch
@@ -197,16 +197,11 @@ def _grow(self:View, db):
 
 # %% ../../nbs/memory/03a_index.ipynb #d8d94f7e
 @patch
-def parts(self:View) -> tuple: # of `Segment`
-    "All that is looked through"
-    return *self.segments.values(), *self.tail
-
-@patch
 def proposed(self:View,
     prints:Prints,
 ) -> list: # of each kind a list of numbers of items, the nearest first
     "Items that a post may resemble by its files, its picture, its texts and its sound"
-    parts, found = self.parts(), []
+    parts, found = self.parts, []
     for kind, codes in codes_of(prints).items():
         few = codes[::-(-len(codes) // MOST_FRAMES)] if kind == "video" else codes
         found.append([part.codes[kind].search(few) for part in parts if kind in part.codes])
@@ -226,7 +221,7 @@ def near_vector(self:View,
     wide:int=200,        # signs that each part proposes
 ) -> list: # numbers of items
     "Items whose vectors may be near"
-    indexes = [part.vectors[space] for part in self.parts() if space in part.vectors]
+    indexes = [part.vectors[space] for part in self.parts if space in part.vectors]
     return [n for index in indexes for n in index.propose(vector, wide).tolist()]
 
 # %% ../../nbs/memory/03a_index.ipynb #9491bb57
@@ -266,7 +261,8 @@ def tidied(
 ) -> bool: # whether it was done; false where another process is at it
     "Index what was remembered, and clear all files of what was forgotten"
     with _alone(ledger.folder/"tidy.lock") as mine:
-        if mine: _make_tidy(ledger, least, n_workers)
+        if mine:
+            with ledger.plain_errors("tidied"): _make_tidy(ledger, least, n_workers)
     return mine
 
 def _make_tidy(ledger, least, n_workers):

@@ -51,12 +51,16 @@ create table items (n integer primary key autoincrement, id blob not null unique
     task text, label text not null, source text not null, note text not null, link text not null,
     whose text not null, at integer not null, private integer not null, confirmed_by text, confirmed_at integer,
     stopped text not null default '', shown text, thumbnail blob);
+create index items_confirmed on items (n) where confirmed_by is not null;
+create index items_stopped on items (n) where stopped <> '';
 create table spaces (k integer primary key, name text not null unique, width integer not null);
 create table vectors (at integer primary key, numbers blob not null);
 create table deeds (k integer primary key, at integer not null, who text not null, deed text not null,
     id blob, whose text not null, note text not null);
+create index deeds_id on deeds (id);
 create table decisions (k integer primary key, id blob not null, post text not null, what text not null,
     words integer, at integer not null, unique (id, post));
+create index decisions_words on decisions (id, words);
 create table doubts (id blob, other blob, at integer not null, primary key (id, other)) without rowid;
 create table segments (name text primary key, low integer not null, high integer not null) without rowid;
 create table erased (n integer primary key);
@@ -82,7 +86,7 @@ class Ledger:
         self.path = self.folder/FILE
         self.waited_in_vain = 0      # times that another writer held the file for too long
         if not self.path.exists() and not create: raise LedgerError(_none_here(self.folder))
-        with self._plain("opened"):
+        with self.plain_errors("opened"):
             if create and not read_only: self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._writer = None if read_only else self._connect("rwc" if create else "rw")
             if self._writer: self._prepare()
@@ -108,7 +112,7 @@ def _none_here(folder):
 # %% ../../nbs/memory/03_ledger.ipynb #6032ee6c
 @patch
 @contextmanager
-def _plain(self:Ledger,
+def plain_errors(self:Ledger,
     done:str,   # what was being done: read
 ):
     "Errors of SQLite and of the system as ours"
@@ -156,7 +160,7 @@ def _check_version(self:Ledger, db):
 @contextmanager
 def reading(self:Ledger): # yields a connection
     "A transaction that reads; raises `LedgerError`"
-    with self._reads, self._plain("read"):
+    with self._reads, self.plain_errors("read"):
         self._reader.execute("begin")
         try: yield self._reader
         finally: self._reader.execute("rollback")
@@ -166,7 +170,7 @@ def reading(self:Ledger): # yields a connection
 def writing(self:Ledger): # yields a connection
     "A transaction that writes, durable once it is left; raises `LedgerError`"
     if self.read_only: raise LedgerError(f"The memory {self.path} was opened for reading. Open it without `read_only`.")
-    with self._writes, self._plain("written"):
+    with self._writes, self.plain_errors("written"):
         self._writer.execute("begin immediate")
         try:
             yield self._writer
@@ -299,5 +303,5 @@ def deed(self:Ledger, db,
 @patch
 def empty_log(self:Ledger) -> bool: # whether nothing is left in it
     "Move what the write-ahead log holds into the file"
-    with self._writes, self._plain("written"):
+    with self._writes, self.plain_errors("written"):
         return self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()[0] == 0

@@ -351,13 +351,13 @@ def erase(
     "Clear a segment of items"
     segment = open_segment(folder, spaces, mode="r+")
     for codes in segment.codes.values():
-        rows = _clear(codes.once, numbers)
-        codes.table.owners[np.isin(codes.table.owners, rows)] = -1
+        codes.table.owners[np.isin(codes.table.owners, _emptied(codes.once, numbers))] = -1
+        _clear(codes.once, numbers)
     for table in segment.marks.values(): table.owners[np.isin(table.owners, numbers)] = -1
     for space, held in segment.vectors.items():
         gone = [held.graph.get(int(row)).tobytes() for row in _emptied(held.once, numbers)] if held.graph else []
-        _clear(held.once, numbers)
         if gone: _overwrite(Path(folder)/f"vectors.{_short(space)}.usearch", gone)
+        _clear(held.once, numbers)
     for path in Path(folder).iterdir(): _flush(path)
 
 def _emptied(once, numbers):
@@ -369,11 +369,9 @@ def _emptied(once, numbers):
     return np.flatnonzero((staying == 0) & (leaving > 0))
 
 def _clear(once, numbers):
-    "Take items out of their rows, and overwrite the rows that nobody else has, which are returned"
-    rows = _emptied(once, numbers)
-    if len(once.rows): once.rows[rows] = 0
+    "Take items out of their rows, and overwrite the rows that nobody else has"
+    if len(once.rows): once.rows[_emptied(once, numbers)] = 0
     once.items[np.isin(once.items, numbers)] = -1
-    return rows
 
 def _overwrite(path, codes):
     "Zeros in place of some codes, wherever a file holds them"

@@ -274,12 +274,14 @@ def items(self:Memory,
     where = {condition: value for condition, value in asked.items() if value is not None}
     plain = [] if private else ["private = 0"]
     if confirmed is not None: plain.append(f"confirmed_by is {'not ' * confirmed}null")
-    if doubtful: plain.append("(stopped <> '' or id in (select id from doubts union select other from doubts))")
+    if doubtful: plain.append(f"id in ({_DOUBTFUL})")
     with self.ledger.reading() as db:
         if after is not None: where["n < ?"] = self._one(db, after)[0]
         conditions = " and ".join([*where, *plain]) or "true"
         select = f"select {_LIGHT} from items where {conditions} order by n desc limit {max(1, min(k, 1000))}"
         return [as_item(row) for row in db.execute(select, [*where.values()])]
+
+_DOUBTFUL = "select id from doubts union select other from doubts union select id from items where stopped <> ''"
 
 @patch
 def each(self:Memory,
@@ -301,7 +303,9 @@ def each(self:Memory,
 @patch
 def count(self:Memory) -> int:
     "How many items there are"
-    with self.ledger.reading() as db: return db.execute("select count(*) from items").fetchone()[0]
+    with self.ledger.reading() as db: return _n_items(db)
+
+def _n_items(db): return db.execute("select coalesce(sum(items), 0) from people").fetchone()[0]
 
 @patch
 def revision(self:Memory) -> int:
@@ -569,11 +573,13 @@ def decided(self:Memory,
     "Write down that an item decided about a post; an item that decides too many different captions stops counting"
     with self.ledger.writing() as db:
         n, item = self._one(db, id)
-        row = (packed_id(id), post_id[:200], by_what[:200], _number(words) if words else None, int(time.time()))
+        caption, packed = _number(words) if words else None, packed_id(id)
+        known = db.execute("select 1 from decisions where id = ? and words is ? limit 1", (packed, caption)).fetchone()
+        row = (packed, post_id[:200], by_what[:200], caption, int(time.time()))
         db.execute("insert or ignore into decisions (id, post, what, words, at) values (?, ?, ?, ?, ?)", row)
-        if not item.stopped and self._is_everywhere(db, packed_id(id)):
+        if not known and not item.stopped and self._is_everywhere(db, packed):
             db.execute("update items set stopped = 'template' where n = ?", [n])
-            self.ledger.deed(db, "", "stop", packed_id(id), item.by, "it decided very many posts of different words")
+            self.ledger.deed(db, "", "stop", packed, item.by, "it decided very many posts of different words")
             self.ledger.turn(db)
 
 def _number(text):
@@ -583,10 +589,10 @@ def _number(text):
 @patch
 def _is_everywhere(self:Memory, db, item_id):
     "Whether an item has decided more captions than it may, and nobody has looked at it yet"
-    captions = db.execute("select count(distinct words) from decisions where id = ?", [item_id]).fetchone()[0]
-    if not self.limits.captions or captions <= self.limits.captions: return False
     looked = "select 1 from deeds where id = ? and deed = 'restore' limit 1"
-    return db.execute(looked, [item_id]).fetchone() is None
+    if not self.limits.captions or db.execute(looked, [item_id]).fetchone(): return False
+    captions = db.execute("select count(distinct words) from decisions where id = ?", [item_id]).fetchone()[0]
+    return captions > self.limits.captions
 
 # %% ../../nbs/memory/04_recall.ipynb #a34675a3
 @patch
@@ -627,8 +633,9 @@ def health(self:Memory) -> dict: # items, unconfirmed, forgotten, tail, segments
     "How the memory is: `forgotten` are those that `tidy` has still to erase from the index, `tail` is not indexed yet"
     self.view.refresh()
     with self.ledger.reading() as db:
-        items, unconfirmed = db.execute("select count(*), count(*) - count(confirmed_by) from items").fetchone()
+        items = _n_items(db)
+        confirmed = db.execute("select count(*) from items where confirmed_by is not null").fetchone()[0]
         forgotten = db.execute("select count(*) from erased").fetchone()[0]
         revision = db.execute("select revision from state").fetchone()[0]
-    return dict(items=items, unconfirmed=unconfirmed, forgotten=forgotten, tail=self.view.n_tail,
+    return dict(items=items, unconfirmed=items - confirmed, forgotten=forgotten, tail=self.view.n_tail,
                 segments=len(self.view.segments), revision=revision, waited_in_vain=self.ledger.waited_in_vain)
