@@ -210,8 +210,8 @@ def as_item(
     row,   # of the columns `COLUMNS`
 ) -> Item:
     "A row of the table as an item"
-    item = Item(*row)
-    return item._replace(id=item.id.hex(), at=iso(item.at), private=bool(item.private))
+    told = dict(zip(Item._fields, row))
+    return Item(**told | dict(id=told["id"].hex(), at=iso(told["at"]), private=bool(told["private"])))
 
 def packed_id(
     text:str,   # as people see it

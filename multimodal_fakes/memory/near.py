@@ -13,7 +13,7 @@ import mmap
 import os
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -261,7 +261,7 @@ def make_segment(rows:Rows) -> Segment:
     "Sort what is to be indexed"
     return Segment(
         {kind: make_codes(*held) for kind, held in rows.codes.items()},
-        {kind: make_table(*held, MARKS) for kind, held in rows.marks.items()},
+        {kind: make_table(numbers, items, MARKS) for kind, (numbers, items) in rows.marks.items()},
         {space: make_signs(*held) for space, held in rows.vectors.items()})
 
 # %% ../../nbs/memory/02_near.ipynb #1920af11
@@ -316,7 +316,7 @@ def _flush(path):
 def open_segment(
     folder,
     spaces,                # names of spaces that may be there
-    mode:str="r",          # r+ to erase in it
+    mode:Literal["r", "r+"]="r",     # the second to erase in it
 ) -> Segment:
     "A segment whose arrays are mapped"
     held:dict[str, dict] = {}

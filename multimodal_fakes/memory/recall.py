@@ -53,7 +53,8 @@ class Memory:
     ):
         self.ledger = ledger
         self.confirm_first, self.limits = self._agreed(confirm, limits)
-        self.view, self.tidying = View(ledger), None
+        self.view = View(ledger)
+        self.tidying:subprocess.Popen|None = None      # the process that indexes what was remembered here
 
     @classmethod
     def open(cls,
