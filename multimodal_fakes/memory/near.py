@@ -176,7 +176,8 @@ def most_shared(
     k:int=16,           # items at most
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) items, those that share most first, (n,) how many they do not share
     "Items that share numbers"
-    items, times = np.unique(table.look(marks)[1], return_counts=True)
+    _, found = table.look(marks)
+    items, times = np.unique(found, return_counts=True)
     first = np.argsort(-times, kind="stable")[:k]
     return items[first], len(marks) - times[first]
 
