@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST', 'SAME', 'FAR', 'MARKS', 'FEW', 'Table', 'make_table', 'Once', 'make_once', 'Codes', 'make_codes', 'bands',
-           'moments', 'most_shared', 'packed', 'unpacked', 'Signs', 'signs', 'make_signs', 'Rows', 'Segment',
+           'moments', 'sums', 'most_shared', 'packed', 'unpacked', 'Signs', 'signs', 'make_signs', 'Rows', 'Segment',
            'make_segment', 'save_segment', 'open_segment', 'erase']
 
 # %% ../../nbs/memory/02_near.ipynb #2f647f85
@@ -53,7 +53,8 @@ def look(self:Table,
     sizes = self.heads[drawers + 1] - begin
     if sizes.sum() > most:
         order = np.argsort(sizes, kind="stable")
-        sizes[order[np.cumsum(sizes[order]) > most]] = 0
+        before = np.cumsum(sizes[order]) - sizes[order]
+        sizes[order] = np.minimum(sizes[order], np.maximum(0, most - before))      # of a crowd the first
     which = np.repeat(np.arange(len(numbers)), sizes)
     ends = np.cumsum(sizes)
     at = np.arange(len(which)) + np.repeat(begin - ends + sizes, sizes)
@@ -65,7 +66,7 @@ def look(self:Table,
 class Once(NamedTuple):
     "Different rows, and the items that have each"
     rows:np.ndarray    # (m, w) uint8
-    heads:np.ndarray   # (m + 1,) int32, where the items of each begin
+    heads:np.ndarray   # (m + 1,) int32, where the items of each begin; (0,) where each has one
     items:np.ndarray   # (n,) int32, -1 once erased
 
 def make_once(
@@ -75,25 +76,36 @@ def make_once(
     "Sort items by their rows"
     whole = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}").ravel()
     _, first, code = np.unique(whole, return_index=True, return_inverse=True)
-    heads = np.zeros(len(first) + 1, np.int32)
-    np.cumsum(np.bincount(code, minlength=len(first)), out=heads[1:])
-    return Once(rows[first], heads, items[np.argsort(code, kind="stable")].astype(np.int32))
+    sorted_items = items[np.argsort(code, kind="stable")].astype(np.int32)
+    if len(first) == len(rows): return Once(rows[first], np.zeros(0, np.int32), sorted_items)
+    heads = np.r_[0, np.cumsum(np.bincount(code))].astype(np.int32)
+    return Once(rows[first], heads, sorted_items)
 
+# %% ../../nbs/memory/02_near.ipynb #365d23b0
 SAME = 32     # items of one row that are proposed: half of them the oldest, half the newest
 
 @patch
 def items_of(self:Once,
-    row:int,
-) -> np.ndarray:
-    "The items that have a row; the oldest and the newest where they are many"
-    begin, end = self.heads[row:row + 2].tolist()
-    at = np.arange(begin, end)
-    if len(at) > SAME: at = np.r_[at[:SAME // 2], at[-SAME // 2:]]
+    rows:np.ndarray,   # (r,) numbers of rows
+) -> tuple[np.ndarray, np.ndarray]: # (n,) items in the order of their rows, (n,) which of the rows they have
+    "The items that have some rows; the oldest and the newest where they are many"
+    rows = np.asarray(rows, np.int64)
+    if len(self.heads): at, which = self._spans(rows)
+    else: at, which = rows, np.arange(len(rows))
     items = self.items[at]
-    return items[items >= 0]
+    there = items >= 0
+    return items[there], which[there]
 
-# %% ../../nbs/memory/02_near.ipynb #1f050ebb
-FAR = 31                                                                 # bits that near hashes differ in, at most
+@patch
+def _spans(self:Once, rows):
+    "Where the items of rows lie, and whose row it is"
+    spans = [np.arange(self.heads[row], self.heads[row + 1]) for row in rows]
+    few = [span if len(span) <= SAME else np.r_[span[:SAME // 2], span[-SAME // 2:]] for span in spans]
+    which = np.repeat(np.arange(len(rows)), [len(span) for span in few])
+    return np.concatenate([*few, np.zeros(0, np.int64)]).astype(np.int64), which
+
+# %% ../../nbs/memory/02_near.ipynb #9fa0050a
+FAR = 64                                                                 # bits beyond which nothing is proposed
 _FLIPS = np.r_[0, 1 << np.arange(16)]                                    # of a piece: none, or one bit
 _PLACES = np.arange(16)[:, None] << 16
 
@@ -117,7 +129,7 @@ def search(self:Codes,
     codes:np.ndarray,   # (t, 32) uint8, such as the eight turns of a picture
     k:int=64,           # items at most
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) items, the nearest first, (n,) bits that differ
-    "Items within 31 bits of any of some hashes"
+    "All items within 31 bits of any of some hashes, and most that are somewhat farther"
     pieces = codes.view("<u2").astype(np.int64)[:, :, None] ^ _FLIPS             # (t, 16, 17)
     which, rows = self.table.look((pieces + _PLACES).ravel())
     whole = self.once.rows.view(np.uint64)                                       # (m, 4)
@@ -125,14 +137,14 @@ def search(self:Codes,
     differ = np.bitwise_count(whole[rows] ^ asked).sum(1)
     near = np.flatnonzero(differ <= FAR)
     near = near[np.argsort(differ[near], kind="stable")]
-    found:dict[int, int] = {}
-    for row, bits in zip(rows[near].tolist(), differ[near].tolist()):
-        for item in self.once.items_of(row).tolist(): found.setdefault(item, bits)
-        if len(found) >= k: break
-    return np.array([*found][:k], np.int32), np.array([*found.values()][:k], np.int32)
+    _, first = np.unique(rows[near], return_index=True)                          # a row is found by several pieces
+    near = near[np.sort(first)[:k]]
+    items, which = self.once.items_of(rows[near])
+    return items[:k], differ[near][which][:k].astype(np.int32)
 
-# %% ../../nbs/memory/02_near.ipynb #60fdc1a9
-_BAND, _FOLD = 3, np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D], np.uint64)     # lotteries of a band; odd numbers to mix by
+# %% ../../nbs/memory/02_near.ipynb #7289d80a
+_BAND = 3                                                               # lotteries of a band
+_FOLD = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D], np.uint64)       # odd numbers to mix by
 
 def bands(
     minhashes:np.ndarray,   # (n, 64) whole numbers
@@ -148,13 +160,19 @@ def moments(
 ) -> np.ndarray: # numbers below 2^21, each once
     "A number for each moment of a sound that is not silent"
     mixed = np.unique(sound[sound > 0]).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return np.unique(mixed >> np.uint64(43)).astype(np.int64)
+    return np.unique(mixed >> np.uint64(64 - MARKS)).astype(np.int64)
 
-MARKS = 21     # bits of a band's or a moment's number
+def sums(
+    digests,   # of files and words, as hex
+) -> np.ndarray: # (n,) numbers below 2^21
+    "A number for each digest, which few others have"
+    return np.array([int(digest[:16], 16) >> 64 - MARKS for digest in digests], np.int64)
+
+MARKS = 21     # bits of a number
 
 def most_shared(
     table:Table,
-    marks:np.ndarray,   # of `bands` or `moments`
+    marks:np.ndarray,   # of `bands`, `moments` or `sums`
     k:int=16,           # items at most
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) items, those that share most first, (n,) how many they do not share
     "Items that share numbers"
@@ -178,7 +196,7 @@ def unpacked(
 
 # %% ../../nbs/memory/02_near.ipynb #0a01c278
 FEW = 20_000                      # codes that are compared one by one in a millisecond
-_GRAPH = dict(connectivity=10, expansion_add=64, expansion_search=256)
+_GRAPH = dict(connectivity=8, expansion_add=128, expansion_search=400)
 
 class Signs(NamedTuple):
     "Vectors as signs"
@@ -201,12 +219,12 @@ def propose(self:Signs,
 ) -> np.ndarray: # items, the nearest first
     "Items whose vectors may be near"
     code = signs(np.atleast_2d(vector), self.middle)
-    if self.graph is not None: rows = self.graph.search(code[0], k, threads=1).keys.tolist()
+    if self.graph is not None: rows = self.graph.search(code[0], k, threads=1).keys
     else:
         differ = np.bitwise_count(self.once.rows.view(np.uint64) ^ code.view(np.uint64)).sum(1)
         near = np.argpartition(differ, k)[:k] if len(differ) > k else np.arange(len(differ))
-        rows = near[np.argsort(differ[near], kind="stable")].tolist()
-    return np.concatenate([self.once.items_of(int(row)) for row in rows] or [np.zeros(0, np.int32)])
+        rows = near[np.argsort(differ[near], kind="stable")]
+    return self.once.items_of(rows)[0]
 
 # %% ../../nbs/memory/02_near.ipynb #62fcc8a8
 def make_signs(
@@ -230,7 +248,7 @@ def _make_graph(codes, n_threads):
 class Rows(NamedTuple):
     "What is to be indexed, by kind: values, and the numbers of the items that have them"
     codes:dict      # image, video → (n, 32) uint8, (n,)
-    marks:dict      # text, written, sound → (n,) numbers, (n,)
+    marks:dict      # same, text, written, sound → (n,) numbers, (n,)
     vectors:dict    # space → (n, D) int8, (n,)
 
 class Segment(NamedTuple):
@@ -251,17 +269,21 @@ def _arrays(segment):
     "file → array of a segment; a space of vectors is named by a digest"
     arrays = {}
     for kind, codes in segment.codes.items():
-        arrays |= _named(f"codes.{kind}", codes.once._asdict(), dict(drawers=codes.table.heads, owners=codes.table.owners))
+        table = dict(drawers=codes.table.heads, owners=codes.table.owners)
+        arrays |= _named(f"codes.{kind}", codes.once._asdict() | table)
     for kind, table in segment.marks.items():
         arrays |= _named(f"marks.{kind}", dict(drawers=table.heads, owners=table.owners))
     for space, signs in segment.vectors.items():
-        arrays |= _named(f"vectors.{_short(space)}", signs.once._asdict(), dict(middle=signs.middle))
+        once = signs.once._asdict()
+        if len(signs.once.rows) > FEW: del once["rows"]          # the graph has them
+        arrays |= _named(f"vectors.{_short(space)}", once | dict(middle=signs.middle))
     return arrays
 
-def _named(kind, *parts): return {f"{kind}.{name}.npy": array for part in parts for name, array in part.items()}
+def _named(kind, arrays): return {f"{kind}.{name}.npy": array for name, array in arrays.items()}
 
 def _short(space): return hashlib.sha256(space.encode()).hexdigest()[:16]
 
+# %% ../../nbs/memory/02_near.ipynb #2c2c91c6
 def save_segment(
     segment:Segment,
     folder,                # which must not be there
@@ -310,7 +332,8 @@ def open_segment(
         elif kind in by_digest: vectors[by_digest[kind]] = _signs(Path(folder)/f"{full}.usearch", arrays)
     return Segment(codes, marks, vectors)
 
-def _once(arrays): return Once(arrays["rows"], arrays["heads"], arrays["items"])
+# %% ../../nbs/memory/02_near.ipynb #c744d7af
+def _once(arrays): return Once(arrays.get("rows", np.zeros((0, 8), np.uint8)), arrays["heads"], arrays["items"])
 
 def _signs(path, arrays):
     "Signs, with the graph that lies beside them"
@@ -328,33 +351,32 @@ def erase(
     "Clear a segment of items"
     segment = open_segment(folder, spaces, mode="r+")
     for codes in segment.codes.values():
-        rows = _clear(codes.once, numbers)
-        codes.table.owners[np.isin(codes.table.owners, rows)] = -1
+        codes.table.owners[np.isin(codes.table.owners, _emptied(codes.once, numbers))] = -1
+        _clear(codes.once, numbers)
     for table in segment.marks.values(): table.owners[np.isin(table.owners, numbers)] = -1
     for space, held in segment.vectors.items():
-        gone = held.once.rows[_emptied(held.once, numbers)].copy()
+        gone = [held.graph.get(int(row)).tobytes() for row in _emptied(held.once, numbers)] if held.graph else []
+        if gone: _overwrite(Path(folder)/f"vectors.{_short(space)}.usearch", gone)
         _clear(held.once, numbers)
-        if held.graph is not None: _overwrite(Path(folder)/f"vectors.{_short(space)}.usearch", gone)
     for path in Path(folder).iterdir(): _flush(path)
 
 def _emptied(once, numbers):
     "Rows whose last item is among those that go"
     going = np.isin(once.items, numbers)
-    there = np.add.reduceat((once.items >= 0) & ~going, once.heads[:-1]) if len(once.rows) else np.zeros(0)
-    leaving = np.add.reduceat(going, once.heads[:-1]) if len(once.rows) else np.zeros(0)
-    return np.flatnonzero((there == 0) & (leaving > 0))
+    if not len(once.heads): return np.flatnonzero(going)
+    staying = np.add.reduceat((once.items >= 0) & ~going, once.heads[:-1], dtype=int)
+    leaving = np.add.reduceat(going, once.heads[:-1], dtype=int)
+    return np.flatnonzero((staying == 0) & (leaving > 0))
 
 def _clear(once, numbers):
-    "Take items out of their rows, and overwrite the rows that nobody else has, which are returned"
-    rows = _emptied(once, numbers)
-    once.rows[rows] = 0
+    "Take items out of their rows, and overwrite the rows that nobody else has"
+    if len(once.rows): once.rows[_emptied(once, numbers)] = 0
     once.items[np.isin(once.items, numbers)] = -1
-    return rows
 
 def _overwrite(path, codes):
     "Zeros in place of some codes, wherever a file holds them"
     with open(path, "r+b") as f, mmap.mmap(f.fileno(), 0) as held:
-        for code in map(bytes, codes):
+        for code in codes:
             at = held.find(code)
             while at >= 0:
                 held[at:at + len(code)] = bytes(len(code))
