@@ -70,6 +70,7 @@ from multimodal_fakes.fuse.combine import (
     quality_signals,
 )
 from ..media import MediaError, PictureFile, write_clip
+from ..memory.prints import Prints
 from ..memory.recall import Memory
 from ..metrics import decide, to_probs, yes_no
 from ..record import language_in, text_field
@@ -969,6 +970,20 @@ def _asked(self:Detector, one, answer):
     is_clip = bool({"video", "audio"} & set(answer["modalities"]))
     if not (is_clip and one.post.get("timeline")): return beside
     return beside | self.timeline(one.post["video"], weights=one.shares)
+
+# %% ../../nbs/detect/06c_predict.ipynb #9c4a55d0
+@patch
+def prints_of(
+    self:Detector,
+    text:str|None=None,   # as `predict` takes them
+    image=None,
+    video=None,
+) -> Prints: # raises where a part cannot be decoded
+    "What a memory recognises a post by, with the vectors of this detector"
+    ready = [self.prepare(dict(text=text, image=image, video=video), whole=True)]
+    prints, = known_prints(self, ready, self.see_all([ready[0].samples], items=[ready[0].items]))
+    if isinstance(prints, FakesError): raise prints
+    return prints
 
 # %% ../../nbs/detect/06c_predict.ipynb #bde9315a
 N_NUMBERS = 64      # of a vector, at most
