@@ -18,7 +18,7 @@ from ..core import FakesError, digest, read_json, read_sums
 from .answers import class_called
 from ..experts.confs import NOT_ENCODING, encoder_conf
 from ..experts.neighbours import HEARD, Nearest
-from ..memory.prints import Prints, make_prints, to_blob
+from ..memory.prints import make_prints, to_blob
 from ..memory.recall import Memory
 from ..record import split_text_field
 
