@@ -206,8 +206,9 @@ def use_memory(
     self.memory, self.memory_decides = memory, decides
     deaf = [name for name, expert in self.experts.items() if _is_deaf(expert)] if memory is not None else []
     if not deaf: return
-    warnings.warn(f"{self.spoken}: {', '.join(deaf)} was exported by an earlier version: its neighbours do not read the "
-                  f"memory. `mmfakes stage export {self.bundle['task']}` lets it; so does the runtime torch.", stacklevel=3)
+    warnings.warn(f"{self.spoken}: {', '.join(deaf)} was exported by an earlier version: its neighbours do not read "
+                  f"the memory. `mmfakes stage export {self.bundle['task']}` lets it; so does the runtime torch.",
+                  stacklevel=3)
 
 def _is_deaf(expert):
     "Whether an expert counts its neighbours, but not those of a memory: a graph of before 0.12"
