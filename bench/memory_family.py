@@ -141,7 +141,8 @@ def before_and_after(called, detector, families, genuine, decides, least=None):
         with_memory = p_fake(detector, genuine)
         for part, n in parts.items():
             after = recalled([p_fake(detector, own[n]) for own in families], with_memory)
-            data = f"{len(families)} families, {len(genuine):,} genuine posts; {within(after)}, {within(before[part])} before"
+            posts = f"{len(families)} families, {len(genuine):,} genuine posts"
+            data = f"{posts}; {within(after)}, {within(before[part])} before"
             limit = least if part == "copies" else None
             yield figure(f"{called}, {part}", after[0], "recall at FPR 1 %", data, peer=before[part][0], least=limit)
         detector.use_memory(None, False)
