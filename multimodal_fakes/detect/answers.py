@@ -91,6 +91,7 @@ TRAITS = {
     "ocr": "Mean confidence of the words read in the picture, none where nothing was read",
     "experts": "Expert that saw the post → class → probability, not calibrated",
     "vectors": "Modality → at most 64 numbers that place the post among others; near means alike",
+    "prints": "What recognises the post, of `memory.prints.to_blob`, as base64",
 }
 
 # %% ../../nbs/detect/06bb_answers.ipynb #17627d89
