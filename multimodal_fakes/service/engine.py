@@ -6,8 +6,8 @@
 __all__ = ['HEADER', 'RUNS', 'PUBLIC', 'REASONS', 'INHERITED', 'KEPT_MEMORY', 'MINUTE', 'LONGEST_LINE', 'LARGEST_REPLY', 'PIECE',
            'LENGTHS', 'WORDS', 'PARTS', 'SECONDS', 'SIZES', 'LONGEST_DETOUR', 'MOST_DETOURS', 'LONG', 'OUTCOMES',
            'ENDS', 'EVENTS', 'GRACE', 'UNWANTED_SECONDS', 'NO_DETECTOR', 'STARTING', 'EngineConf', 'Busy', 'NotReady',
-           'TimeLimit', 'WorkerDied', 'DetectorFailed', 'frame', 'unframe', 'read_frame', 'load_detector', 'load_all',
-           'describe', 'memory_of', 'timed', 'with_why', 'with_copy', 'with_more', 'judge', 'as_reply', 'error_reply',
+           'TimeLimit', 'WorkerDied', 'DetectorFailed', 'frame', 'unframe', 'read_frame', 'load_detector', 'memory_of',
+           'timed', 'load_all', 'describe', 'with_why', 'with_copy', 'with_more', 'judge', 'as_reply', 'error_reply',
            'no_memory', 'as_error', 'work', 'posts_of', 'worker_environment', 'Ration', 'Lines', 'to_stderr', 'Died',
            'Overran', 'Unwanted', 'Worker', 'Post', 'checked_parts', 'batch_frame', 'Shares', 'Bucket', 'Batcher',
            'Cache', 'post_key', 'Histogram', 'Lane', 'Life', 'Detours', 'modalities_of', 'share_tasks', 'Engine']
@@ -138,18 +138,44 @@ def load_detector(
     threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
     return Detector.load(folder, runtime, threads=threads, device=device, **memory)
 
+# %% ../../nbs/service/07g_engine.ipynb #1ddf9a72
+def memory_of(
+    setup:dict,     # of `Engine`
+    lookups:list,   # receives the seconds of each look-up
+) -> dict: # what a detector is given, nothing where there is no memory; raises `FakesError` where it cannot be read
+    "The memory of a worker"
+    asked = setup.get("memory")
+    if not asked: return {}
+    from multimodal_fakes.memory.recall import Memory
+    memory = Memory.open(asked["folder"], read_only=True)
+    memory.recall = timed(memory.recall, lookups)
+    return {"memory": memory, "memory_decides": asked["decides"]}
+
+def timed(
+    work:Callable,
+    seconds:list,   # receives how long each call takes
+) -> Callable:
+    "The same, and its seconds are noted"
+    @wraps(work)
+    def measured(*args, **options):
+        began = time.perf_counter()
+        try: return work(*args, **options)
+        finally: seconds.append(time.perf_counter() - began)
+    return measured
+
 # %% ../../nbs/service/07g_engine.ipynb #3ed602e1
 def load_all(
-    setup:dict,   # of `Engine`: load, tasks (name → folder), runtime, device
-    **memory,     # of `memory_of`
+    setup:dict,      # of `Engine`: load, tasks (name → folder), runtime, device, memory
+    lookups:list,    # receives the seconds of each look-up in the memory
 ) -> tuple: # task → detector; task → what it is; task → none or why it may not be used
     "Load the detectors and try each"
     module, name = setup["load"].split(":")
     load = getattr(importlib.import_module(module), name)
-    detectors, tasks = {}, {}
+    detectors, tasks, memory = {}, {}, {}
     reasons:dict[str, str|None] = {}
     for task, folder in setup["tasks"].items():
         try:
+            memory = memory or memory_of(setup, lookups)      # one for all
             detector = load(Path(folder), setup["runtime"], setup["device"], **memory)
             ok, why = detector.golden()
             about = describe(detector) | {name: getattr(detector, name, None) for name in RUNS}
@@ -177,30 +203,6 @@ def describe(
     names = {"name": "name", "version": "spoken", "model": "version"}
     named = {said: getattr(detector, name, None) for said, name in names.items()}
     return about | {"modalities": detector.bundle["modalities"]} | named
-
-# %% ../../nbs/service/07g_engine.ipynb #1ddf9a72
-def memory_of(
-    setup:dict,   # of `Engine`
-) -> tuple: # what a detector is given of a memory, nothing where there is none; seconds of its look-ups, as they come
-    "The memory of a worker"
-    asked, lookups = setup.get("memory"), []
-    if not asked: return {}, lookups
-    from multimodal_fakes.memory.recall import Memory
-    memory = Memory.open(asked["folder"], read_only=True)
-    memory.recall = timed(memory.recall, lookups)
-    return {"memory": memory, "memory_decides": asked["decides"]}, lookups
-
-def timed(
-    work:Callable,
-    seconds:list,   # receives how long each call takes
-) -> Callable:
-    "The same, measured"
-    @wraps(work)
-    def measured(*args, **options):
-        began = time.perf_counter()
-        try: return work(*args, **options)
-        finally: seconds.append(time.perf_counter() - began)
-    return measured
 
 # %% ../../nbs/service/07g_engine.ipynb #7b0b966f
 REASONS = ("of", "nothing", "brings", "text", "region")      # of an explanation, that an answer has as `why`
@@ -301,8 +303,8 @@ def work(
         first = read_frame(stream)
         if first is None: return                      # the parent is gone already
         setup, _ = first
-        memory, lookups = memory_of(setup)
-        detectors, tasks, reasons = load_all(setup, **memory)
+        lookups:list = []
+        detectors, tasks, reasons = load_all(setup, lookups)
         give_up_rights()
         limit_memory(setup["memory_mb"])
         pipe.sendall(b"".join(frame({"tasks": tasks, "reasons": reasons, "resident": process_memory()[1]})))
