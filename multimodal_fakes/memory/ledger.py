@@ -61,6 +61,8 @@ create table decisions (id blob, post text, what text not null, words integer, a
 create table doubts (id blob, other blob, at real not null, primary key (id, other)) without rowid;
 create table segments (name text primary key, low integer not null, high integer not null) without rowid;
 create table erased (n integer primary key);
+create table state (revision integer not null);
+insert into state values (0);
 """
 
 # %% ../../nbs/memory/03_ledger.ipynb #1ef20e05
@@ -258,6 +260,11 @@ def drop(self:Ledger, db,
         db.execute("delete from vectors where space = ? and n = ?", (space, n))
     db.execute("delete from doubts where id = ? or other = ?", (item_id, item_id))
     db.execute("insert into erased values (?)", [n])
+
+@patch
+def turn(self:Ledger, db):
+    "Let others notice that what may be answered has changed"
+    db.execute("update state set revision = revision + 1")
 
 @patch
 def deed(self:Ledger, db,
