@@ -149,7 +149,7 @@ def _bench(command):
 
 def _key(command):
     command.add_argument("name", metavar="NAME", help="who will use it; stands in the log")
-    about = "what it allows: predict (if none is named), feedback, train, metrics, admin"
+    about = "what it allows: predict (if none is named), feedback, memory, memory_search, train, metrics, admin"
     command.add_argument("--scopes", metavar="SCOPE", nargs="+", default=["predict"], help=about)
     _with_json(command)
 

@@ -146,8 +146,9 @@ def memory_of(
     "The memory of a worker"
     asked = setup.get("memory")
     if not asked: return {}
-    from multimodal_fakes.memory.recall import Memory
-    memory = Memory.open(asked["folder"], read_only=True)
+    from multimodal_fakes.memory.recall import Memory, MemoryLimits
+    limits = MemoryLimits(**asked["open"]["limits"])
+    memory = Memory.open(**asked["open"] | {"limits": limits}, read_only=True)
     memory.recall = timed(memory.recall, lookups)
     return {"memory": memory, "memory_decides": asked["decides"]}
 
@@ -1063,7 +1064,7 @@ class Engine:
         tell:Callable=to_stderr,   # takes each line that workers write, and each trouble of the engine's own
         folders:dict|None=None,    # task → folder of its detector; those of the settings if none
         nice=(5, 15),              # steps that workers of the short and the long lane take back behind others
-        memory:dict|None=None,     # `folder` of a memory, and whether it `decides`; none where detectors have none
+        memory:dict|None=None,     # of `remembering.for_workers`; none where detectors have no memory
     ):
         self.conf, self.tell, self.load, self.nice, self.memory = conf, tell, load, nice, memory
         self.revision = 0          # of the memory: answers of another are not given again

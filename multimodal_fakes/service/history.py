@@ -43,12 +43,15 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    and_,
     bindparam,
     delete,
     distinct,
     func,
     insert,
+    not_,
     select,
+    true,
     update,
 )
 
@@ -482,19 +485,25 @@ def note_lesson(self:History,
 
 # %% ../../nbs/service/07b_history.ipynb #1e4e65ee
 @patch
-def unlearn(self:History,
+def lone_lessons(self:History,
     id:str,           # of `add`
     by:str|None=None, # whose labels, all people's if none
     but:str="",       # an item that stays
-) -> list: # of items that no label stands for any more
-    "Take back what labels of a prediction taught"
-    where = [lessons.c.prediction_id == id, lessons.c.item != but]
-    if by is not None: where.append(lessons.c.labelled_by == by[:100])
-    with self.writing() as connection:
-        items = set(connection.execute(select(lessons.c.item).where(*where)).scalars())
-        connection.execute(delete(lessons).where(*where))
-        held = select(lessons.c.item).where(lessons.c.item.in_(items))
-        return sorted(items - set(connection.execute(held).scalars()))
+) -> list: # of items
+    "What was taught by these labels of a prediction, and by no others"
+    ours = _of_lessons(id, by, but)
+    held = select(lessons.c.item).where(not_(ours))
+    query = select(lessons.c.item).where(ours, lessons.c.item.not_in(held)).distinct()
+    with self.reading() as connection: return sorted(connection.execute(query).scalars())
+
+@patch
+def unlearn(self:History, id:str, by:str, but:str=""):
+    "Take the notes of these lessons away"
+    with self.writing() as connection: connection.execute(delete(lessons).where(_of_lessons(id, by, but)))
+
+def _of_lessons(id, by, but):
+    whose = true() if by is None else lessons.c.labelled_by == by[:100]
+    return and_(lessons.c.prediction_id == id, lessons.c.item != but, whose)
 
 # %% ../../nbs/service/07b_history.ipynb #97c95866
 def _seconds(moment):
