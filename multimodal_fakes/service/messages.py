@@ -178,6 +178,8 @@ MEMORY = {      # field → description
 }
 _REPORT = "What it was told of and what it decided: posts, how often, since when"
 _KEPT = "What of the post is kept: prints (text, picture, …), and where that was asked for `shown` and `thumbnail`"
+_WHOSE = "Name of the key that entered it"
+_COPY = "A small copy of its picture, where that was to be kept: JPEG as base64"
 LINK = r"^https?://[^\s<>\"'`\\\x00-\x20\x7f]+$"
 
 class MemoryIn(Body):
@@ -194,7 +196,7 @@ class MemoryIn(Body):
 
 class UndoIn(Body):
     "Whose items are taken back"
-    key:str = Field(min_length=1, max_length=100, description="Name of the key that entered them", examples=["newsroom"])
+    key:str = Field(min_length=1, max_length=100, description=_WHOSE, examples=["newsroom"])
 
 # %% ../../nbs/service/07e_messages.ipynb #dd2c1ba2
 class ItemOut(Reply):
@@ -205,13 +207,13 @@ class ItemOut(Reply):
     source:str = Field(description=MEMORY["source"], examples=["The desk"])
     note:str = Field(description=MEMORY["note"], examples=[""])
     link:str = Field(description=MEMORY["link"], examples=["https://example.org/check"])
-    by:str = Field(description="Name of the key that entered it", examples=["newsroom"])
+    by:str = Field(description=_WHOSE, examples=["newsroom"])
     at:str = Field(description="When, in UTC", examples=["2026-11-28T09:30:00+00:00"])
     confirmed_by:str|None = Field(description="Second person, none until there is one", examples=[None])
     private:bool = Field(description=MEMORY["private"], examples=[False])
     stopped:str = Field(description="Why it does not count any more, empty where it does", examples=[""])
     shown:str|None = Field(description="Its text, where that was to be kept", examples=[None])
-    thumbnail:str|None = Field(None, description="A small copy of its picture likewise: JPEG as base64", examples=[None])
+    thumbnail:str|None = Field(None, description=_COPY, examples=[None])
 
 class ReportOut(ItemOut):
     "An item, and what it has decided since"
@@ -228,9 +230,9 @@ class RememberedOut(Reply):
 
 class FoundOut(Reply):
     "A page of the memory"
-    known:list[Known] = Field(description="What resembles the text or the item that was named, best first", examples=[[]])
+    known:list[Known] = Field(description="What resembles the text or item that was named, best first", examples=[[]])
     items:list[ItemOut] = Field(description="Where none was named: items, the latest first", examples=[[]])
-    next:str|None = Field(description="To be sent as `after` for the next page, none where this is the last", examples=[None])
+    next:str|None = Field(description="To be sent as `after` for the next page, if there is one", examples=[None])
 
 class ForgottenOut(Reply):
     "Items that are forgotten"

@@ -16,12 +16,12 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from ..core import FakesError, patch
+from ..core import patch
 from ..memory.ledger import LedgerError, UnknownItem
 from ..memory.prints import Prints, from_blob
-from ..memory.recall import Memory, MemoryLimits, NotAllowed, TooMany
+from ..memory.recall import Memory, MemoryLimits, NotAllowed
 from .history import History
-from .store import Asked, Spared, StoreError
+from .store import Asked, StoreError
 
 # %% ../../nbs/service/07bc_remembering.ipynb #d6e41604
 class MemoryConf(MemoryLimits):
@@ -70,6 +70,10 @@ class Remembering(Asked):
         "See whether it can be read again"
         _plainly(self.memory.revision)
 
+    def believes(self, by:str) -> bool:
+        "Whether what somebody enters counts at once"
+        return not self.conf.confirm or by in self.conf.trusted
+
     @property
     def status(self) -> str:
         "How it is, in a word"
@@ -98,7 +102,7 @@ async def _follow(self:Remembering):
 def start(self:Remembering, engines:list):
     "Follow the memory, for these engines"
     self.engines = engines
-    self._beside(self._follow())
+    self.following = self._beside(self._follow())
 
 @patch
 def _beside(self:Remembering, work):
@@ -106,6 +110,7 @@ def _beside(self:Remembering, work):
     task = asyncio.ensure_future(work)
     self.at_work.add(task)
     task.add_done_callback(self.at_work.discard)
+    return task
 
 @patch
 async def stop(self:Remembering):
@@ -116,7 +121,8 @@ async def stop(self:Remembering):
     self.memory.close()
 
 # %% ../../nbs/service/07bc_remembering.ipynb #d47bf95a
-_TIDY = "import os, sys; os.nice(19); from multimodal_fakes.memory.recall import Memory; Memory.open(sys.argv[1]).tidy()"
+_OPEN = "import os, sys; os.nice(19); from multimodal_fakes.memory.recall import Memory"
+_TIDY = f"{_OPEN}; Memory.open(sys.argv[1]).tidy()"
 
 @patch
 def _untidy(self:Remembering, now) -> bool:
@@ -214,7 +220,7 @@ async def learn(
     ask_history:Callable[[Callable], Awaitable],   # how each is asked
     ask_memory:Callable[[Callable], Awaitable],
 ) -> str|None: # the item that says so now; none where nothing does, or no prints were kept
-    "Bring the memory up to what a person's label of a prediction says; raises `TooMany` beyond the limits of the memory"
+    "Bring the memory up to what a person's label of a prediction says; raises `TooMany` beyond its limits"
     lesson = await ask_history(partial(lesson_of, history, id, by))
     if lesson is None: return None
     item = await ask_memory(partial(learnt, memory, lesson, by))

@@ -52,6 +52,7 @@ from .log import is_secret, log, request_id, setup_log
 from .processes import return_memory
 
 # %% ../../nbs/service/07i_serve.ipynb #a5fb53b0
+from .entries import entries
 from multimodal_fakes.service.messages import (
     STYLE,
     Answer,
@@ -64,6 +65,7 @@ from multimodal_fakes.service.messages import (
     HelloOut,
     JobOut,
     LiveOut,
+    MemoryIn,
     ModelsOut,
     PostIn,
     PredictionOut,
@@ -73,6 +75,7 @@ from multimodal_fakes.service.messages import (
     TextIn,
     TextsIn,
     TrainIn,
+    UndoIn,
     VideoUrlIn,
     docs_page,
     form_schema,
@@ -473,7 +476,7 @@ async def get_prediction(request:Request, id:str):
 @route("delete", "/predictions/{id}", "admin", "feedback", 404, 422, 503, model=ErasedOut)
 async def delete_prediction(request:Request, id:str):
     "Remove a prediction with its labels and its content, for whoever is in it and asks for that"
-    return json_response(await service_of(request).erase(id))
+    return json_response(await service_of(request).erase(id, request.state.key))
 
 # %% ../../nbs/service/07i_serve.ipynb #033eb006
 @route("get", "/health/live", "", "health", model=LiveOut)
@@ -504,7 +507,8 @@ async def get_health(request:Request):
     _, exists = service.checkpoint()
     return json_response({
         "status": service.health(), "model_loaded": bool(loaded), "checkpoint_exists": exists,
-        "ready": not service.blocked(), "models": loaded, "reasons": reasons, "version": __version__})
+        "ready": not service.blocked(), "models": loaded, "reasons": reasons, "version": __version__,
+        "memory": service.memory.status if service.memory else "off"})
 
 @route("get", "/", "", "health", model=HelloOut)
 async def get_hello(request:Request):
@@ -587,7 +591,7 @@ def make_app(
         title="multimodal_fakes", version=__version__, description=TITLE, lifespan=_lifespan_of(service),
         docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.state.service, app.state.pages = service, {}
-    app.include_router(router)
+    for of_room in (router, entries): app.include_router(of_room)
     for kind in (FakesError, HTTPException, RequestValidationError): app.add_exception_handler(kind, problem_response)
     if service.conf.http.origins: _allow_pages(app, service.conf.http.origins)
     app.add_middleware(Front, service=service)
@@ -604,7 +608,7 @@ def _lifespan_of(service):
     return lifespan
 
 # %% ../../nbs/service/07i_serve.ipynb #58ebd889
-BODIES = (TextIn, TextsIn, RunTextIn, PostIn, VideoUrlIn, TrainIn, FeedbackIn)
+BODIES = (TextIn, TextsIn, RunTextIn, PostIn, VideoUrlIn, TrainIn, FeedbackIn, MemoryIn, UndoIn)
 
 def _allow_pages(app, origins):
     "Let web pages of these origins call the service from a browser"
