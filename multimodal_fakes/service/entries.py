@@ -183,6 +183,7 @@ async def get_memory_search(
     if text or id:
         known = await while_there(request, resembling(request, asker, text, id, task, limit))
         return json_response({"known": known, "items": [], "next": None})
+    if after: await asker.item(after)
     private = asker.is_admin or by == asker.key
     asked = dict(task=task, label=label, by=by, doubtful=doubtful, private=private, after=after, k=limit + 1)
     items = await asker.memory.ask(partial(asker.memory.memory.items, **asked))
