@@ -216,8 +216,10 @@ def with_why(
     "An answer, with what it rests on where its post asks for that"
     if not post.get("why"): return answer
     from multimodal_fakes.detect.explain import explain_rows
+    from multimodal_fakes.detect.known import Recalled
     ready = detector.prepare(post)
-    told = explain_rows(detector, [(ready.samples, ready.quality)])[0]
+    known = [Recalled(answer["known"])] if "known" in answer else []
+    told = explain_rows(detector, [(ready.samples, ready.quality)], told=known)[0]
     return answer | {"why": {name: told[name] for name in REASONS}}
 
 # %% ../../nbs/service/07g_engine.ipynb #e4410258
