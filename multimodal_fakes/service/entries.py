@@ -37,7 +37,7 @@ from multimodal_fakes.service.messages import (
     form_schema,
     json_schema,
 )
-from .remembering import Remembering
+from .remembering import NONE, Remembering
 from .respond import Service, is_json
 from multimodal_fakes.service.routes import (
     BAD,
@@ -93,16 +93,18 @@ async def read_judged(request, hold) -> tuple: # post, what it has, `MemoryIn`
 def label_of(
     service:Service,
     task:str,
-    said:str,   # a class, or what answers call it; where several may hold, joined by commas
+    said:str,   # a class, or what answers call it; where several may hold `a|b` as in tables, and `none`
 ) -> str:
     "A label as items have it; raises `Problem` 422 for one that the task has not"
     about = service.engine.tasks.get(task, {})
-    names = [name.strip() for name in said.split(",")] if about.get("multi_label") else [said]
+    several = about.get("multi_label")
+    if several and said == NONE: return said
+    names = [name.strip() for name in said.split("|")] if several else [said]
     names = [class_called(name, service.words(task)) for name in names]
     classes = about.get("classes") or names      # a task that is not loaded refuses the post itself
     for name in names:
         if name not in classes: raise Problem(422, f"{task} has no class {name[:100]!r}{nearest(name[:100], classes)}")
-    return ", ".join(sorted(names))
+    return "|".join(sorted(names))
 
 # %% ../../nbs/service/07hb_entries.ipynb #13d7c903
 MOST_PRINTS = 2**20     # bytes that a worker may hand back as what a post is recognised by
