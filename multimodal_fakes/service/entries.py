@@ -175,6 +175,7 @@ async def get_memory_search(
     task:Annotated[str|None, Query(max_length=100, description="Of this task, all if none")] = None,
     label:Annotated[str|None, Query(max_length=200)] = None,
     by:Annotated[str|None, Query(max_length=100, description="Entered by this key")] = None,
+    confirmed:Annotated[bool|None, Query(description="By a second person, or not yet; both if none")] = None,
     doubtful:Annotated[bool, Query(description="Only those that others contradict, or that decided too much")] = False,
     after:Annotated[str|None, Query(max_length=100, description="`next` of the page before")] = None,
     limit:Annotated[int, Query(ge=1, le=100, description="Of a page")] = 20,
@@ -187,8 +188,8 @@ async def get_memory_search(
         return json_response({"known": known, "items": [], "next": None})
     if after: await asker.item(after)
     private = asker.is_admin or by == asker.key
-    asked = dict(task=task, label=label, by=by, doubtful=doubtful, private=private, after=after, k=limit + 1)
-    items = await asker.memory.ask(partial(asker.memory.memory.items, **asked))
+    asked = dict(task=task, label=label, by=by, confirmed=confirmed, doubtful=doubtful, private=private, after=after)
+    items = await asker.memory.ask(partial(asker.memory.memory.items, **asked, k=limit + 1))
     last = items[limit - 1].id if len(items) > limit else None
     return json_response({"known": [], "items": [item_out(item) for item in items[:limit]], "next": last})
 

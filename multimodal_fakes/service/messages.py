@@ -304,6 +304,7 @@ class ModelsOut(Reply):
     models:list[dict] = Field(
         description=_DETECTOR, examples=[[_MODEL]])
     default_task:str|None = Field(examples=["fake_news"])
+    may:list[str] = Field(description="Scopes of the key that asks", examples=[["predict"]])
     limits:dict = Field(description=_LIMITS, examples=[{"text_chars": 20000, "image_mb": 16.0, "media_mb": 64.0}])
 
 # %% ../../nbs/service/07e_messages.ipynb #01e28b77

@@ -672,10 +672,14 @@ async def label(
     kept = await self.store.ask(partial(self.history.get, feedback.prediction_id))
     label = class_called(feedback.label, self.words(kept["task"]))
     await self.store.ask(partial(self.history.label, feedback.prediction_id, label, by))
-    answer = {"prediction_id": feedback.prediction_id, "label": label}
-    if not self.conf.memory.feedback: return answer
+    return {"prediction_id": feedback.prediction_id, "label": label, "remembered": await self._learn(feedback, by)}
+
+@patch
+async def _learn(self:Service, feedback, by) -> str|None:
+    "The item of the memory that a label became, none where labels become none"
+    if not self.conf.memory.feedback: return None
     asks = self.store.ask, self.memory.ask
-    return answer | {"remembered": await learn(self.history, self.memory.memory, feedback.prediction_id, by, *asks)}
+    return await learn(self.history, self.memory.memory, feedback.prediction_id, by, *asks)
 
 @patch
 def words(

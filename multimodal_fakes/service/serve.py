@@ -36,6 +36,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
@@ -46,7 +47,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..core import FakesError, patch
-from .access import Proxies, check_host, check_origin, is_private
+from .access import Proxies, Scope, check_host, check_origin, is_private
 from .intake import KINDS, Problem, all_harmless, files_for, guarded
 from .log import is_secret, log, request_id, setup_log
 from .processes import return_memory
@@ -523,8 +524,9 @@ async def get_models(request:Request):
     service = service_of(request)
     models = [{"task": task, **about} for task, about in sorted(service.engine.tasks.items())]
     limits = service.conf.limits.model_dump(include={"text_chars", "image_mb", "media_mb", "batch"})
+    may = [scope for scope in get_args(Scope) if service.keys.may(request.state.key, scope)]
     about = {"default_task": service.conf.http.default_task, "limits": limits | {"urls": service.conf.fetch.enabled}}
-    return json_response({"models": all_harmless(models)} | about)
+    return json_response({"models": all_harmless(models), "may": may} | about)
 
 @route("get", "/drift", "metrics", "health", 404, 422, model=DriftOut)
 async def get_drift(request:Request, task:str|None=None):
