@@ -21,7 +21,7 @@ import streamlit as st
 from .phrases import say
 from .place import Place
 from .shown import as_written, show_picture, show_text
-from .source import Post, Source, source_of
+from .source import Gone, Post, Source, source_of
 from ..core import FakesError
 
 # %% ../../nbs/app/09ba_knowing.ipynb #f08535d2
@@ -60,7 +60,8 @@ def about_known(
                  part=named(known["part"]), p=f"{p:.0%}")]
     differs = listed(known["differs"])
     if differs: lines.append(say("Different from what was judged: {parts}.", parts=differs))
-    if not known["counts"]: lines.append(say("It does not count: nobody has confirmed it yet, or others contradict it."))
+    idle = say("It does not count: nobody has confirmed it yet, or others contradict it.")
+    if not known["counts"]: lines.append(idle)
     day = known["at"][:10]
     if known["private"]: return [*lines, say("Entered on {day}. The rest of it is private.", day=day)]
     lines.append(say("Entered by {who} on {day}.", who=known["who"], day=day))
@@ -176,7 +177,8 @@ def show_waiting(place:Place):
     "What another person should look at, with buttons to confirm and to forget"
     if not (place.api or place.settings.memory.folder): return
     source = source_of(place)
-    may = source.about()["may"]
+    try: may = source.about()["may"]
+    except Gone as e: return st.caption(as_written(e))      # who labels can go on without it
     if not {"memory", "memory_search"} <= set(may): return
     with st.expander(say("What waits in the memory for another person"), key="waiting"):
         if source.app: show_name("waiting_who")
