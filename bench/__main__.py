@@ -1,7 +1,7 @@
 """`python -m bench [name …]`: run every bench, or those named, print one table, write bench/results.json.
 
-`python -m bench serve [part …]`, `page [part …]` and `scale [part …]` run parts of these, `python -m bench recipes
-[profile …]` these recipes, `python -m bench quality --help` says what that one takes."""
+`python -m bench serve [part …]`, `page [part …]`, `scale [part …]` and `memory [part …]` run parts of these, `python -m
+bench recipes [profile …]` these recipes, `python -m bench quality --help` says what that one takes."""
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -9,8 +9,8 @@ from pathlib import Path
 from multimodal_fakes.core import nearest, read_json, write_json
 
 BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips", "evaluation"]
-WITH_PARTS = ["serve", "quality", "recipes", "page", "scale"]        # what follows these is theirs
-ASKED = [*BENCHES, "gpu", "first_answer", "drift", "story", *WITH_PARTS]   # the last nine only when named
+WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "memory"]        # what follows these is theirs
+ASKED = [*BENCHES, "gpu", "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
 RESULTS = Path(__file__).parent/"results.json"
 
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST', 'SAME', 'FAR', 'MARKS', 'FEW', 'Table', 'make_table', 'Once', 'make_once', 'Codes', 'make_codes', 'bands',
-           'moments', 'most_shared', 'Signs', 'signs', 'make_signs', 'Rows', 'Segment', 'make_segment', 'save_segment',
-           'open_segment', 'erase']
+           'moments', 'most_shared', 'packed', 'unpacked', 'Signs', 'signs', 'make_signs', 'Rows', 'Segment',
+           'make_segment', 'save_segment', 'open_segment', 'erase']
 
 # %% ../../nbs/memory/02_near.ipynb #2f647f85
 import hashlib
@@ -116,7 +116,7 @@ def make_codes(
 def search(self:Codes,
     codes:np.ndarray,   # (t, 32) uint8, such as the eight turns of a picture
     k:int=64,           # items at most
-) -> np.ndarray: # items, the nearest first
+) -> tuple[np.ndarray, np.ndarray]: # (n,) items, the nearest first, (n,) bits that differ
     "Items within 31 bits of any of some hashes"
     pieces = codes.view("<u2").astype(np.int64)[:, :, None] ^ _FLIPS             # (t, 16, 17)
     which, rows = self.table.look((pieces + _PLACES).ravel())
@@ -125,11 +125,11 @@ def search(self:Codes,
     differ = np.bitwise_count(whole[rows] ^ asked).sum(1)
     near = np.flatnonzero(differ <= FAR)
     near = near[np.argsort(differ[near], kind="stable")]
-    found:list[int] = []
-    for row in dict.fromkeys(rows[near].tolist()):
-        found += self.once.items_of(row).tolist()
+    found:dict[int, int] = {}
+    for row, bits in zip(rows[near].tolist(), differ[near].tolist()):
+        for item in self.once.items_of(row).tolist(): found.setdefault(item, bits)
         if len(found) >= k: break
-    return np.array(list(dict.fromkeys(found))[:k], np.int32)
+    return np.array([*found][:k], np.int32), np.array([*found.values()][:k], np.int32)
 
 # %% ../../nbs/memory/02_near.ipynb #60fdc1a9
 _BAND, _FOLD = 3, np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D], np.uint64)     # lotteries of a band; odd numbers to mix by
@@ -156,10 +156,25 @@ def most_shared(
     table:Table,
     marks:np.ndarray,   # of `bands` or `moments`
     k:int=16,           # items at most
-) -> np.ndarray: # items, those that share most first
+) -> tuple[np.ndarray, np.ndarray]: # (n,) items, those that share most first, (n,) how many they do not share
     "Items that share numbers"
     items, times = np.unique(table.look(marks)[1], return_counts=True)
-    return items[np.argsort(-times, kind="stable")[:k]]
+    first = np.argsort(-times, kind="stable")[:k]
+    return items[first], len(marks) - times[first]
+
+# %% ../../nbs/memory/02_near.ipynb #f3d91019
+def packed(
+    vectors:np.ndarray,   # (n, D)
+) -> np.ndarray: # (n, D) int8
+    "Directions in whole numbers of 8 bits"
+    return np.rint(vectors * (127 / np.abs(vectors).max(1, keepdims=True))).astype(np.int8)
+
+def unpacked(
+    numbers:np.ndarray,   # (n, D) int8
+) -> np.ndarray: # (n, D) float32 of length 1
+    "Directions as they were, but for a part in 250"
+    vectors = numbers.astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 # %% ../../nbs/memory/02_near.ipynb #0a01c278
 FEW = 20_000                      # codes that are compared one by one in a millisecond
@@ -176,11 +191,11 @@ def signs(
     middle:np.ndarray,    # (D,)
 ) -> np.ndarray: # (n, w) uint8, w whole eights
     "A bit for each number: whether it is above the mean"
-    packed = np.packbits(vectors > middle, axis=1)
-    return np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))
+    bits = np.packbits(vectors > middle, axis=1)
+    return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))
 
 @patch
-def search(self:Signs,
+def propose(self:Signs,
     vector:np.ndarray,   # (D,)
     k:int=200,           # codes at most
 ) -> np.ndarray: # items, the nearest first
@@ -195,14 +210,14 @@ def search(self:Signs,
 
 # %% ../../nbs/memory/02_near.ipynb #62fcc8a8
 def make_signs(
-    vectors:np.ndarray,   # (n, D) int8 or float
+    numbers:np.ndarray,   # (n, D) int8, of `packed`
     items:np.ndarray,     # (n,)
 ) -> Signs:
     "Vectors as signs, as yet without a graph"
-    middle = vectors.mean(0, dtype=np.float64).astype(np.float32)
-    parts = np.array_split(vectors, max(1, len(vectors) // 100_000))        # a bit each, where a truth value has eight
-    codes = np.concatenate([signs(part, middle) for part in parts])
-    return Signs(make_once(codes, items), middle)
+    parts = np.array_split(numbers, -(-len(numbers) // 50_000))        # unpacked they take four times as much
+    middle = sum(unpacked(part).sum(0, dtype=np.float64) for part in parts) / len(numbers)
+    codes = np.concatenate([signs(unpacked(part), middle) for part in parts])
+    return Signs(make_once(codes, items), middle.astype(np.float32))
 
 def _make_graph(codes, n_threads):
     "A graph over codes"

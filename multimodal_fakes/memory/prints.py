@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIDE', 'WAVES', 'LEAST', 'LARGE', 'QUALITY', 'GROUND', 'BUTTONS', 'LEFT', 'LOTTERIES', 'PIECE', 'FRAMES',
            'FRAME_SIDE', 'WINDOW', 'STEPS', 'BANDS', 'QUIET', 'SHOWN_SIDE', 'VERSION', 'Prints', 'pdq', 'minhash',
-           'sound_print', 'make_prints', 'small_copy', 'to_blob', 'from_blob']
+           'hash_frames', 'sound_print', 'make_prints', 'small_copy', 'to_blob', 'from_blob']
 
 # %% ../../nbs/memory/00_prints.ipynb #38367049
 import hashlib
@@ -29,6 +29,7 @@ class Prints(NamedTuple):
     words:str = ""                     # SHA-256 of its caption as `normalise` has it, as hex; empty without words
     written:np.ndarray|None = None     # (64,) uint16, MinHash of what is read in its picture; none where nobody read
     text:np.ndarray|None = None        # (64,) uint16, MinHash of its caption; none of fewer than 4 words
+    numbers:np.ndarray|None = None     # (n,) uint16, digests of the numbers in it; none likewise
     picture:np.ndarray|None = None     # (8, 32) uint8, PDQ in its eight turns, as it came first; the first suffices
     quality:int = 0                    # of that PDQ, 0 to 100; below `QUALITY` it says nothing
     inner:np.ndarray|None = None       # (8, 32) uint8, PDQ of the picture without its plain border; none without one
@@ -124,7 +125,8 @@ def _of_picture(image):
     top, bottom, left, right = _within(pixels)
     hashes, quality = pdq(image)
     if pixels[top:bottom, left:right].shape == pixels.shape: return hashes, quality, None
-    return hashes, quality, pdq(Image.fromarray(pixels[top:bottom, left:right]))[0]
+    inner, says = pdq(Image.fromarray(pixels[top:bottom, left:right]))
+    return hashes, quality, inner if says >= QUALITY else None
 
 
 # %% ../../nbs/memory/00_prints.ipynb #72621ce8
@@ -151,6 +153,12 @@ def minhash(
     numbers = np.frombuffer(b"".join(drawn), "<u4").reshape(-1, LOTTERIES)
     return numbers.min(0, initial=2**32 - 1).astype(np.uint16)
 
+def _numbers(words):
+    "(n,) uint16, digests of the words that begin with a digit: 3 dead are not 300 dead"
+    named = {word for word in words.split() if word[0].isdigit()}
+    digests = (hashlib.sha256(word.encode()).digest()[:2] for word in named)
+    return np.unique(np.frombuffer(b"".join(digests), "<u2")).astype(np.uint16)
+
 # %% ../../nbs/memory/00_prints.ipynb #9c070028
 FRAMES = 4, 300          # of a video, at least and at most; one a second between
 FRAME_SIDE = 256         # pixels of their shorter side
@@ -158,7 +166,7 @@ WINDOW, STEPS = 0.5, 16  # seconds of sound that are looked at, how often a seco
 BANDS = np.geomspace(300, 2000, 34)     # Hz, borders of 33 bands
 QUIET = 1e-3             # share of the loudest window's power below which there is silence
 
-def _hash_frames(
+def hash_frames(
     frames:np.ndarray,   # (n, H, W, 3) uint8
 ) -> np.ndarray: # (m, 32) uint8
     "PDQ of the frames that say something, within the bars that all have"
@@ -195,7 +203,7 @@ def _of_video(video, limits):
     least, most = FRAMES
     n = min(most, max(least, math.ceil(probe_media(video, limits).duration)))
     frames, _, samples = read_clip(video, {"n": n}, FRAME_SIDE, RATE, limits)
-    return (None if frames is None else _hash_frames(frames)), (None if samples is None else sound_print(samples))
+    return (None if frames is None else hash_frames(frames)), (None if samples is None else sound_print(samples))
 
 
 # %% ../../nbs/memory/00_prints.ipynb #2a5539b0
@@ -209,6 +217,7 @@ def make_prints(
 ) -> Prints: # raises `MediaError` where picture or video cannot be decoded
     "What a post is recognised by"
     words = normalise(text)
+    is_long = words.count(" ") + 1 >= MIN_WORDS
     picture, quality, inner = (None, 0, None) if image is None else _of_picture(open_image(image, side=LARGE))
     frames, sound = (None, None) if video is None else _of_video(video, limits)
     files = {part: _digests(source) for part, source in (("image", image), ("video", video)) if source is not None}
@@ -217,7 +226,8 @@ def make_prints(
         md5={part: digests[1] for part, digests in files.items() if digests},
         words=hashlib.sha256(words.encode()).hexdigest() if words else "",
         written=None if written is None else minhash(normalise(written)),
-        text=minhash(words) if words.count(" ") + 1 >= MIN_WORDS else None,
+        text=minhash(words) if is_long else None,
+        numbers=_numbers(words) if is_long else None,
         picture=picture,
         quality=quality,
         inner=inner,
@@ -259,8 +269,9 @@ def small_copy(
 
 # %% ../../nbs/memory/00_prints.ipynb #e1eaee29
 VERSION = 1
-_SHAPES:dict = {"written": ("<u2", (LOTTERIES,)), "text": ("<u2", (LOTTERIES,)), "picture": ("u1", (-1, 32)),
-                "inner": ("u1", (-1, 32)), "frames": ("u1", (-1, 32)), "sound": ("<u4", (-1,)), "vectors": ("<f2", (-1,))}
+_SHAPES:dict = {"written": ("<u2", (LOTTERIES,)), "text": ("<u2", (LOTTERIES,)),
+                "numbers": ("<u2", (-1,)), "picture": ("u1", (-1, 32)), "inner": ("u1", (-1, 32)),
+                "frames": ("u1", (-1, 32)), "sound": ("<u4", (-1,)), "vectors": ("<f2", (-1,))}
 _BYTES = {"files", "md5", "words"}     # sums, written as hex and kept as bytes
 
 def to_blob(
