@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST', 'SAME', 'FAR', 'MARKS', 'FEW', 'Table', 'make_table', 'Once', 'make_once', 'Codes', 'make_codes', 'bands',
-           'moments', 'most_shared', 'packed', 'unpacked', 'Signs', 'signs', 'make_signs', 'Rows', 'Segment',
+           'moments', 'sums', 'most_shared', 'packed', 'unpacked', 'Signs', 'signs', 'make_signs', 'Rows', 'Segment',
            'make_segment', 'save_segment', 'open_segment', 'erase']
 
 # %% ../../nbs/memory/02_near.ipynb #2f647f85
@@ -53,7 +53,8 @@ def look(self:Table,
     sizes = self.heads[drawers + 1] - begin
     if sizes.sum() > most:
         order = np.argsort(sizes, kind="stable")
-        sizes[order[np.cumsum(sizes[order]) > most]] = 0
+        before = np.cumsum(sizes[order]) - sizes[order]
+        sizes[order] = np.minimum(sizes[order], np.maximum(0, most - before))      # of a crowd the first
     which = np.repeat(np.arange(len(numbers)), sizes)
     ends = np.cumsum(sizes)
     at = np.arange(len(which)) + np.repeat(begin - ends + sizes, sizes)
@@ -65,7 +66,7 @@ def look(self:Table,
 class Once(NamedTuple):
     "Different rows, and the items that have each"
     rows:np.ndarray    # (m, w) uint8
-    heads:np.ndarray   # (m + 1,) int32, where the items of each begin
+    heads:np.ndarray   # (m + 1,) int32, where the items of each begin; (0,) where each has one
     items:np.ndarray   # (n,) int32, -1 once erased
 
 def make_once(
@@ -75,22 +76,31 @@ def make_once(
     "Sort items by their rows"
     whole = np.ascontiguousarray(rows).view(f"V{rows.shape[1]}").ravel()
     _, first, code = np.unique(whole, return_index=True, return_inverse=True)
-    heads = np.zeros(len(first) + 1, np.int32)
-    np.cumsum(np.bincount(code, minlength=len(first)), out=heads[1:])
-    return Once(rows[first], heads, items[np.argsort(code, kind="stable")].astype(np.int32))
+    sorted_items = items[np.argsort(code, kind="stable")].astype(np.int32)
+    if len(first) == len(rows): return Once(rows[first], np.zeros(0, np.int32), sorted_items)
+    heads = np.r_[0, np.cumsum(np.bincount(code))].astype(np.int32)
+    return Once(rows[first], heads, sorted_items)
 
 SAME = 32     # items of one row that are proposed: half of them the oldest, half the newest
 
 @patch
 def items_of(self:Once,
-    row:int,
-) -> np.ndarray:
-    "The items that have a row; the oldest and the newest where they are many"
-    begin, end = self.heads[row:row + 2].tolist()
-    at = np.arange(begin, end)
-    if len(at) > SAME: at = np.r_[at[:SAME // 2], at[-SAME // 2:]]
+    rows:np.ndarray,   # (r,) numbers of rows
+) -> tuple[np.ndarray, np.ndarray]: # (n,) items in the order of their rows, (n,) which of the rows they have
+    "The items that have some rows; the oldest and the newest where they are many"
+    rows = np.asarray(rows, np.int64)
+    if len(self.heads): at, which = self._spans(rows)
+    else: at, which = rows, np.arange(len(rows))
     items = self.items[at]
-    return items[items >= 0]
+    there = items >= 0
+    return items[there], which[there]
+
+@patch
+def _spans(self:Once, rows):
+    "Where the items of rows lie, and whose row it is"
+    spans = [range(*self.heads[row:row + 2].tolist()) for row in rows]
+    few = [[*span[:SAME // 2], *span[-SAME // 2:]] if len(span) > SAME else span for span in spans]
+    return np.array([at for span in few for at in span], np.int64), np.repeat(np.arange(len(rows)), [len(span) for span in few])
 
 # %% ../../nbs/memory/02_near.ipynb #1f050ebb
 FAR = 31                                                                 # bits that near hashes differ in, at most
@@ -125,11 +135,10 @@ def search(self:Codes,
     differ = np.bitwise_count(whole[rows] ^ asked).sum(1)
     near = np.flatnonzero(differ <= FAR)
     near = near[np.argsort(differ[near], kind="stable")]
-    found:dict[int, int] = {}
-    for row, bits in zip(rows[near].tolist(), differ[near].tolist()):
-        for item in self.once.items_of(row).tolist(): found.setdefault(item, bits)
-        if len(found) >= k: break
-    return np.array([*found][:k], np.int32), np.array([*found.values()][:k], np.int32)
+    _, first = np.unique(rows[near], return_index=True)                          # a row is found by several pieces
+    near = near[np.sort(first)[:k]]
+    items, which = self.once.items_of(rows[near])
+    return items[:k], differ[near][which][:k].astype(np.int32)
 
 # %% ../../nbs/memory/02_near.ipynb #60fdc1a9
 _BAND, _FOLD = 3, np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D], np.uint64)     # lotteries of a band; odd numbers to mix by
@@ -148,13 +157,19 @@ def moments(
 ) -> np.ndarray: # numbers below 2^21, each once
     "A number for each moment of a sound that is not silent"
     mixed = np.unique(sound[sound > 0]).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return np.unique(mixed >> np.uint64(43)).astype(np.int64)
+    return np.unique(mixed >> np.uint64(64 - MARKS)).astype(np.int64)
 
-MARKS = 21     # bits of a band's or a moment's number
+def sums(
+    digests,   # of files and words, as hex
+) -> np.ndarray: # (n,) numbers below 2^21
+    "A number for each digest, which few others have"
+    return np.array([int(digest[:16], 16) >> 64 - MARKS for digest in digests], np.int64)
+
+MARKS = 21     # bits of a number
 
 def most_shared(
     table:Table,
-    marks:np.ndarray,   # of `bands` or `moments`
+    marks:np.ndarray,   # of `bands`, `moments` or `sums`
     k:int=16,           # items at most
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) items, those that share most first, (n,) how many they do not share
     "Items that share numbers"
@@ -178,7 +193,7 @@ def unpacked(
 
 # %% ../../nbs/memory/02_near.ipynb #0a01c278
 FEW = 20_000                      # codes that are compared one by one in a millisecond
-_GRAPH = dict(connectivity=10, expansion_add=64, expansion_search=256)
+_GRAPH = dict(connectivity=8, expansion_add=128, expansion_search=400)
 
 class Signs(NamedTuple):
     "Vectors as signs"
@@ -201,12 +216,12 @@ def propose(self:Signs,
 ) -> np.ndarray: # items, the nearest first
     "Items whose vectors may be near"
     code = signs(np.atleast_2d(vector), self.middle)
-    if self.graph is not None: rows = self.graph.search(code[0], k, threads=1).keys.tolist()
+    if self.graph is not None: rows = self.graph.search(code[0], k, threads=1).keys
     else:
         differ = np.bitwise_count(self.once.rows.view(np.uint64) ^ code.view(np.uint64)).sum(1)
         near = np.argpartition(differ, k)[:k] if len(differ) > k else np.arange(len(differ))
-        rows = near[np.argsort(differ[near], kind="stable")].tolist()
-    return np.concatenate([self.once.items_of(int(row)) for row in rows] or [np.zeros(0, np.int32)])
+        rows = near[np.argsort(differ[near], kind="stable")]
+    return self.once.items_of(rows)[0]
 
 # %% ../../nbs/memory/02_near.ipynb #62fcc8a8
 def make_signs(
@@ -230,7 +245,7 @@ def _make_graph(codes, n_threads):
 class Rows(NamedTuple):
     "What is to be indexed, by kind: values, and the numbers of the items that have them"
     codes:dict      # image, video → (n, 32) uint8, (n,)
-    marks:dict      # text, written, sound → (n,) numbers, (n,)
+    marks:dict      # same, text, written, sound → (n,) numbers, (n,)
     vectors:dict    # space → (n, D) int8, (n,)
 
 class Segment(NamedTuple):
@@ -255,7 +270,9 @@ def _arrays(segment):
     for kind, table in segment.marks.items():
         arrays |= _named(f"marks.{kind}", dict(drawers=table.heads, owners=table.owners))
     for space, signs in segment.vectors.items():
-        arrays |= _named(f"vectors.{_short(space)}", signs.once._asdict(), dict(middle=signs.middle))
+        once = signs.once._asdict()
+        if len(signs.once.rows) > FEW: del once["rows"]          # the graph has them
+        arrays |= _named(f"vectors.{_short(space)}", once, dict(middle=signs.middle))
     return arrays
 
 def _named(kind, *parts): return {f"{kind}.{name}.npy": array for part in parts for name, array in part.items()}
@@ -310,7 +327,7 @@ def open_segment(
         elif kind in by_digest: vectors[by_digest[kind]] = _signs(Path(folder)/f"{full}.usearch", arrays)
     return Segment(codes, marks, vectors)
 
-def _once(arrays): return Once(arrays["rows"], arrays["heads"], arrays["items"])
+def _once(arrays): return Once(arrays.get("rows", np.zeros((0, 8), np.uint8)), arrays["heads"], arrays["items"])
 
 def _signs(path, arrays):
     "Signs, with the graph that lies beside them"
@@ -332,29 +349,30 @@ def erase(
         codes.table.owners[np.isin(codes.table.owners, rows)] = -1
     for table in segment.marks.values(): table.owners[np.isin(table.owners, numbers)] = -1
     for space, held in segment.vectors.items():
-        gone = held.once.rows[_emptied(held.once, numbers)].copy()
+        gone = [held.graph.get(int(row)).tobytes() for row in _emptied(held.once, numbers)] if held.graph else []
         _clear(held.once, numbers)
-        if held.graph is not None: _overwrite(Path(folder)/f"vectors.{_short(space)}.usearch", gone)
+        if gone: _overwrite(Path(folder)/f"vectors.{_short(space)}.usearch", gone)
     for path in Path(folder).iterdir(): _flush(path)
 
 def _emptied(once, numbers):
     "Rows whose last item is among those that go"
     going = np.isin(once.items, numbers)
-    there = np.add.reduceat((once.items >= 0) & ~going, once.heads[:-1]) if len(once.rows) else np.zeros(0)
-    leaving = np.add.reduceat(going, once.heads[:-1]) if len(once.rows) else np.zeros(0)
-    return np.flatnonzero((there == 0) & (leaving > 0))
+    if not len(once.heads): return np.flatnonzero(going)
+    staying = np.add.reduceat((once.items >= 0) & ~going, once.heads[:-1], dtype=int)
+    leaving = np.add.reduceat(going, once.heads[:-1], dtype=int)
+    return np.flatnonzero((staying == 0) & (leaving > 0))
 
 def _clear(once, numbers):
     "Take items out of their rows, and overwrite the rows that nobody else has, which are returned"
     rows = _emptied(once, numbers)
-    once.rows[rows] = 0
+    if len(once.rows): once.rows[rows] = 0
     once.items[np.isin(once.items, numbers)] = -1
     return rows
 
 def _overwrite(path, codes):
     "Zeros in place of some codes, wherever a file holds them"
     with open(path, "r+b") as f, mmap.mmap(f.fileno(), 0) as held:
-        for code in map(bytes, codes):
+        for code in codes:
             at = held.find(code)
             while at >= 0:
                 held[at:at + len(code)] = bytes(len(code))

@@ -30,6 +30,7 @@ from ..core import FakesError, patch
 from ..data.spread import Machines, spread
 from multimodal_fakes.memory.ledger import (
     COLUMNS,
+    SPACES,
     Item,
     Ledger,
     LedgerError,
@@ -48,6 +49,7 @@ from multimodal_fakes.memory.near import (
     open_segment,
     packed,
     save_segment,
+    sums,
     unpacked,
 )
 from .prints import QUALITY, Prints, from_blob, to_blob
@@ -109,18 +111,7 @@ def _kept(
     def first(turns): return None if turns is None else turns[:1]
     return prints._replace(vectors={}, picture=first(prints.picture), inner=first(prints.inner))
 
-# %% ../../nbs/memory/04_recall.ipynb #7e0e4792
-def _keys(
-    prints:Prints,
-) -> list: # whole numbers of 64 bits, with sign
-    "By what equal files and equal words are found"
-    sums = [*prints.files.values(), *prints.md5.values(), prints.words]
-    return [_number(digest) for digest in sums if digest]
-
-def _number(text):
-    "64 bits of a text's SHA-256"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
-
+# %% ../../nbs/memory/04_recall.ipynb #2e76124b
 def _name(prints, task, label, by):
     "The id of an item: of what it is recognised by, and of what who says of it"
     same = [prints.files, prints.words] if prints.files or prints.words else to_blob(prints).hex()
@@ -144,7 +135,7 @@ def _row(prints, task, label, by, source="", note="", link="", shown=None, thumb
         raise FakesError(f"A thumbnail may have {_HEAVIEST:,} bytes, not {len(thumbnail):,}. Make it smaller.")
     texts = dict(task=task, label=label, source=source, note=note, link=link, shown=shown)
     texts = {name: _checked(name, value) for name, value in texts.items()}
-    return dict(id=_name(_kept(prints), task, label, by), whose=by, at=time.time(), private=int(private),
+    return dict(id=_name(_kept(prints), task, label, by), whose=by, at=int(time.time()), private=int(private),
                 thumbnail=thumbnail, **texts)
 
 # %% ../../nbs/memory/04_recall.ipynb #6032ee6c
@@ -192,11 +183,11 @@ def _enter(self:Memory, db, row, prints):
         if to_blob(both) == to_blob(old): return row["id"].hex()
         confirmed = db.execute("select confirmed_by, confirmed_at, stopped from items where n = ?", known).fetchone()
         row = row | dict(zip(("confirmed_by", "confirmed_at", "stopped"), confirmed))
-        self.ledger.drop(db, known[0], _keys(old))
+        self.ledger.drop(db, known[0])
         prints = both
     vectors = {space: packed(vector[None]).tobytes() for space, vector in prints.vectors.items()}
     kept = _kept(prints)
-    self.ledger.enter(db, row | dict(prints=to_blob(kept)), _keys(kept), vectors)
+    self.ledger.enter(db, row | dict(prints=to_blob(kept)), vectors)
     return row["id"].hex()
 
 def _joined(old, new):
@@ -220,9 +211,11 @@ def _prints_of(self:Memory, db, n, spaces=None):
     "Prints of an item with the vectors of some spaces, of all if none"
     row = db.execute("select prints from items where n = ?", [n]).fetchone()
     if spaces is not None and not spaces: return from_blob(row[0])
-    held = db.execute("select name, numbers from vectors join spaces on space = k where n = ?", [n]).fetchall()
+    held = db.execute(_OF_ONE, (SPACES * n, SPACES * n + SPACES - 1)).fetchall()
     vectors = {name: _vectors([numbers])[0] for name, numbers in held if spaces is None or name in spaces}
     return from_blob(row[0])._replace(vectors=vectors)
+
+_OF_ONE = f"select name, numbers from vectors join spaces on at % {SPACES} = k where at between ? and ?"
 
 def _vectors(packed):
     "Vectors of one space from their bytes"
@@ -239,6 +232,7 @@ def _marks(prints):
     "kind → numbers by which texts and sounds are found"
     texts = dict(text=prints.text, written=prints.written)
     held = {kind: bands(lots[None])[0] for kind, lots in texts.items() if lots is not None and lots.min() < lots.max()}
+    held["same"] = sums(filter(None, [*prints.files.values(), *prints.md5.values(), prints.words]))
     if prints.sound is not None: held["sound"] = moments(prints.sound)
     return {kind: numbers for kind, numbers in held.items() if len(numbers)}
 
@@ -259,9 +253,9 @@ def _side_by_side(held):
 
 def _with_vectors(db, rows, low, high):
     "Rows and the vectors of their items"
-    told = "select n, numbers from vectors where space = ? and n > ? and n <= ? order by n"
+    told = f"select at / {SPACES}, numbers from vectors where at > ? and at < ? and at % {SPACES} = ? order by at"
     for k, name in db.execute("select k, name from spaces").fetchall():
-        held = db.execute(told, (k, low, high)).fetchall()
+        held = db.execute(told, (SPACES * low + SPACES, SPACES * (high + 1), k)).fetchall()
         if not held: continue
         numbers = np.frombuffer(b"".join(one for _, one in held), np.int8).reshape(len(held), -1)
         rows.vectors[name] = numbers, np.array([n for n, _ in held], np.int32)
@@ -387,7 +381,7 @@ def confirm(self:Memory,
         n, item = self._one(db, id)
         if item.by == by: raise NotAllowed(f"{by} entered item {id}: another person has to confirm it.")
         if item.confirmed_by: raise NotAllowed(f"Item {id} was confirmed already.")
-        db.execute("update items set confirmed_by = ?, confirmed_at = ? where n = ?", (by, time.time(), n))
+        db.execute("update items set confirmed_by = ?, confirmed_at = ? where n = ?", (by, int(time.time()), n))
         self.ledger.deed(db, by, "confirm", packed_id(id), item.by)
         self.ledger.turn(db)
 
@@ -636,10 +630,8 @@ def _waits(self:Memory, item):
 @patch
 def _proposed(self:Memory, db, prints):
     "Numbers of the items that a post may resemble"
-    exact = "select n from keys where key = ? limit 64"
-    lists = [[n for n, in db.execute(exact, [key])] for key in _keys(prints)]
-    lists += self.view.proposed(prints)
-    lists += [[n for n, _ in self._nearest(db, space, one, 200)[:FEW_NEAR]] for space, one in prints.vectors.items()]
+    lists = self.view.proposed(prints)
+    lists += [[n for n, _ in self._nearest(db, space, one, 200)[:FEW_NEAR // 2]] for space, one in prints.vectors.items()]
     return list(dict.fromkeys(n for one in lists for n in _of_many_people(db, one)))
 
 FEW_NEAR, OF_ONE = 16, 3      # items of each index that are compared; of these with one label by one person
@@ -658,9 +650,10 @@ def _of_many_people(db, numbers):
 @patch
 def _nearest(self:Memory, db, space, vector, wide):
     "(number, cosine) of items near a vector, the nearest first"
-    told = "select n, numbers from vectors where space = ? and n in (select value from json_each(?))"
     numbers = self.view.near_vector(space, vector, wide)
-    rows = db.execute(told, (self.ledger.space(db, space), json.dumps(numbers))).fetchall() if numbers else []
+    k = self.ledger.space(db, space) or 0
+    told = f"select at / {SPACES}, numbers from vectors where at in (select value from json_each(?))"
+    rows = db.execute(told, [json.dumps([SPACES * n + k for n in numbers])]).fetchall()
     if not rows: return []
     cosines = _vectors([one for _, one in rows]) @ vector
     return [(rows[i][0], float(cosines[i])) for i in np.argsort(-cosines, kind="stable")]
@@ -726,7 +719,7 @@ def _doubt(self:Memory, item_id, prints, task, label):
     others = [one["id"] for one in known if one["relation"] == "copy" and one["label"] != label and one["task"] == task]
     if not others: return
     with self.ledger.writing() as db:
-        rows = [(packed_id(item_id), packed_id(other), time.time()) for other in others]
+        rows = [(packed_id(item_id), packed_id(other), int(time.time())) for other in others]
         db.executemany("insert or ignore into doubts values (?, ?, ?)", rows)
 
 # %% ../../nbs/memory/04_recall.ipynb #a34675a3
@@ -765,7 +758,7 @@ def forget(self:Memory,
     "Erase an item with its prints, its vectors and what could be shown of it; `tidy` clears the index of it as well"
     with self.ledger.writing() as db:
         n, item = self._one(db, id)
-        self.ledger.drop(db, n, _keys(self._prints_of(db, n)))
+        self.ledger.drop(db, n)
         self.ledger.deed(db, by, "forget", packed_id(id), item.by)
         self.ledger.turn(db)
 
@@ -778,7 +771,7 @@ def undo(self:Memory,
     with self.ledger.writing() as db:
         rows = db.execute("select n, id from items where whose = ?", [whose]).fetchall()
         for n, item_id in rows:
-            self.ledger.drop(db, n, _keys(self._prints_of(db, n)))
+            self.ledger.drop(db, n)
             self.ledger.deed(db, by, "forget", item_id, whose)
         db.execute("update items set confirmed_by = null, confirmed_at = null where confirmed_by = ?", [whose])
         self.ledger.deed(db, by, "undo", whose=whose, note=f"{len(rows)} items")
@@ -796,12 +789,16 @@ def decided(self:Memory,
     "Write down that an item decided about a post; an item that decides too many different captions stops counting"
     with self.ledger.writing() as db:
         n, item = self._one(db, id)
-        row = (packed_id(id), post_id[:200], by_what[:200], _number(words) if words else None, time.time())
-        db.execute("insert or ignore into decisions values (?, ?, ?, ?, ?)", row)
+        row = (packed_id(id), post_id[:200], by_what[:200], _number(words) if words else None, int(time.time()))
+        db.execute("insert or ignore into decisions (id, post, what, words, at) values (?, ?, ?, ?, ?)", row)
         if not item.stopped and self._is_everywhere(db, packed_id(id)):
             db.execute("update items set stopped = 'template' where n = ?", [n])
             self.ledger.deed(db, "", "stop", packed_id(id), item.by, "it decided very many posts of different words")
             self.ledger.turn(db)
+
+def _number(text):
+    "64 bits of a text's SHA-256"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
 
 @patch
 def _is_everywhere(self:Memory, db, item_id):
@@ -836,7 +833,7 @@ def report(self:Memory,
         row = db.execute(f"select {_LIGHT} from items where id = ?", [packed]).fetchone()
         counts = "select count(*), count(distinct words) from decisions where id = ?"
         decided, captions = db.execute(counts, [packed]).fetchone()
-        newest = "select post, what, at from decisions where id = ? order by at desc limit ?"
+        newest = "select post, what, at from decisions where id = ? order by k desc limit ?"
         posts = [dict(post=post, by=what, at=iso(at)) for post, what, at in db.execute(newest, (packed, k))]
         told = "select who, deed, whose, note, at from deeds where id = ? order by k"
         deeds = [dict(who=who, deed=deed, whose=whose, note=note, at=iso(at))
