@@ -1,14 +1,14 @@
 """What nearest neighbours add to a text expert: 10,700 tweets about COVID-19, real or fake (Constraint 2021).
 
 Two text experts that cost seconds, n-grams and frozen MiniLM vectors with a linear head, each alone and with the head
-`neighbours` on the same frozen vectors beside it, fused by weights that are fitted out of fold. With 200 training tweets,
-five draws, and with all of the published training and validation splits; judged on the published test split."""
+`neighbours` on the same frozen vectors beside it, fused by weights that are fitted out of fold. With 200 training
+tweets, five draws, and with all of the published training and validation splits; judged on the published test split."""
 import numpy as np
 import pandas as pd
 
+from bench.memory import entry
 from bench.quality_experts import encoded
 from bench.quality_sets import DATASETS
-from bench.verite import entry
 from multimodal_fakes.core import FakesError
 from multimodal_fakes.experts.encoder import load_encoder_conf
 from multimodal_fakes.experts.features import content_key
@@ -23,6 +23,7 @@ CLASSES = ["real", "fake"]
 FEW, DRAWS, STUDENT = 200, 5, 2.776      # Student's t for 95 %, 4 degrees of freedom
 PAIRS = {"n-grams": "n-grams + neighbours", "MiniLM": "MiniLM + neighbours"}
 METRICS = "accuracy", "auroc"
+COMMAND = "python -m bench memory covid"
 
 
 def read_tweets():
@@ -47,17 +48,19 @@ def fused(experts, y, rows):
     "Logits of the test rows by two experts, weighed by what they said out of fold"
     n_test = len(next(iter(experts.values()))[1])
     both = {name: np.concatenate(parts).astype("float32") for name, parts in experts.items()}
-    frame = pd.DataFrame({"id": np.arange(len(y)).astype(str), "dataset": "covid", "split": "val", "group": np.arange(len(y))})
+    number = np.arange(len(y))
+    frame = pd.DataFrame({"id": number.astype(str), "dataset": "covid", "split": "val", "group": number})
     frame.loc[len(rows):, "split"] = "test"
     present = {name: np.ones(len(y), bool) for name in both}
     evidence = Evidence(frame, y, present, both, {}, modality=dict.fromkeys(both, "text"))
     made = Weighted(evidence.modality, len(CLASSES)).fit(evidence)
-    return made.logits(evidence.take(np.arange(len(y) - n_test, len(y)))), dict(zip(made.experts, made.fitted["weights"].round(3)))
+    return made.logits(evidence.take(number[-n_test:])), dict(zip(made.experts, made.fitted["weights"].round(3)))
 
 
 def ways(counts, vectors, y, rows, test):
     "Probabilities of the test tweets by each way"
-    heads = {"n-grams": LogisticHead(counts, y, 2), "MiniLM": LogisticHead(vectors, y, 2), "neighbours": NeighbourHead(vectors, y, 2)}
+    heads = {"n-grams": LogisticHead(counts, y, 2), "MiniLM": LogisticHead(vectors, y, 2)}
+    heads["neighbours"] = NeighbourHead(vectors, y, 2)
     said = {name: answers_of(head, rows, test) for name, head in heads.items()}
     z = {name: test_logits for name, (_, test_logits) in said.items()}
     for alone, both in PAIRS.items():
@@ -73,8 +76,9 @@ def gains(y, probs, size):
         for metric in METRICS:
             without, with_them = (score_table(y, probs[name])[metric] for name in (alone, both))
             _, low, high = paired_bootstrap(y, probs[both], probs[alone], metric, n_boot=1000)
-            rows.append(dict(size=size, way=both, metric=metric, without=without, with_them=with_them, low=low, high=high,
-                             near=score_table(y, probs["neighbours"])[metric]))
+            near = score_table(y, probs["neighbours"])[metric]
+            rows.append(dict(size=size, way=both, metric=metric, without=without, with_them=with_them, near=near,
+                             low=low, high=high))
     return rows
 
 
@@ -89,10 +93,11 @@ def in_words(table, size):
             half = STUDENT * gain.std() / len(own)**0.5
             low, high, drawn = gain.mean() - half, gain.mean() + half, f"{len(own)} draws, interval over draws"
         said = f"gain {gain.mean():+.4f} [{low:+.4f}, {high:+.4f}], {size:,} training tweets, {drawn}"
-        print(f"{way}: {metric} {own.with_them.mean():.4f} after {own.without.mean():.4f} (neighbours alone {own.near.mean():.4f}); {said}")
-        made = entry(f"memory, COVID tweets, {size:,} to learn from: {way}", own.with_them.mean(), own.without.mean(), metric,
-                     f"covid_fake_news, 2,140 test tweets; {said}")
-        entries.append(made | {"command": "python -m bench memory covid"})
+        with_them, without, near = (own[column].mean() for column in ("with_them", "without", "near"))
+        print(f"{way}: {metric} {with_them:.4f} after {without:.4f} (neighbours alone {near:.4f}); {said}")
+        data = f"covid_fake_news, 2,140 test tweets; {said}"
+        what = f"COVID tweets, {size:,} to learn from, {way}"
+        entries.append(entry(f"{what}, {metric}", with_them, metric, data, COMMAND, peer=without))
     return entries
 
 
@@ -101,7 +106,7 @@ def run(part_args=()) -> list:
     texts, y, n_test = read_tweets()
     test, known = np.arange(len(y) - n_test, len(y)), np.arange(len(y) - n_test)
     vectors = Vectors(encoded("minilm", texts, [content_key(t) for t in texts], text_field))
-    counts = NGramCounts(texts, load_encoder_conf("tfidf"))
+    counts = NGramCounts([text_field(t) for t in texts], load_encoder_conf("tfidf"))
     rows = []
     for draw in range(DRAWS):
         some = np.sort(np.random.default_rng(draw).choice(known, FEW, replace=False))

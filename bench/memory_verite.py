@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from bench.verite import FOLDS, SEEDS, STUDENT, bootstrap, conjunctive, entry, evidence, folds, logistic
+from bench.memory import entry
+from bench.verite import FOLDS, SEEDS, STUDENT, bootstrap, conjunctive, evidence, folds, logistic
 from multimodal_fakes.fuse.combine import Mean, Neighbours, to_logits
 
 PAIRS = {"mean": "mean + neighbours", "conjunctive": "conjunctive + neighbours"}     # without, with
+COMMAND = "python -m bench memory verite"
 INNER = 1000      # added to the seed of a fold: seeds of the folds within it
 
 
@@ -62,7 +64,7 @@ def scores_of(e, train, test, seed):
 
 
 def one_seed(e, seed):
-    "AUROC of each way, mean over the folds; and its scores out of fold"
+    "AUROC of each way, mean over the folds; its scores out of fold"
     areas, whole = {}, {}
     for train, test in folds(e.frame.group.to_numpy(), seed):
         for name, score in scores_of(e, train, test, seed).items():
@@ -71,22 +73,28 @@ def one_seed(e, seed):
     return {name: np.mean(of_folds) for name, of_folds in areas.items()}, whole
 
 
+def log_loss(score, y):
+    "Mean over the posts; a score is the logit of the rest"
+    return np.logaddexp(0, np.where(y == 1, -score, score)).mean()
+
+
 def run(part_args=()) -> list:
     "Gain of neighbours beside each fusion, with its intervals over seeds and over articles"
     e, kind = evidence()
     drawn = [one_seed(e, seed) for seed in SEEDS]
     areas, first = pd.DataFrame([means for means, _ in drawn]), drawn[0][1]
-    print(areas.agg(["mean", "std"]).T.round(4).to_string())
+    loss = pd.DataFrame([{name: log_loss(score, e.y) for name, score in scores.items()} for _, scores in drawn]).mean()
+    print(areas.agg(["mean", "std"]).T.assign(log_loss=loss).round(4).to_string())
     entries = []
     for without, with_them in PAIRS.items():
         gain = areas[with_them] - areas[without]
         half = STUDENT * gain.std() / len(gain)**0.5
         low, high = bootstrap(e, first[with_them], first[without])
         said = (f"gain {gain.mean():+.4f} [{gain.mean() - half:+.4f}, {gain.mean() + half:+.4f}] over seeds, "
-                f"[{low:+.4f}, {high:+.4f}] over articles (seed 0)")
+                f"[{low:+.4f}, {high:+.4f}] over articles (seed 0); log-loss {loss[with_them]:.4f} after {loss[without]:.4f}")
         print(f"{with_them}: {said}")
         data = (f"VERITE, {len(kind)} pairs, CLIP ViT-L/14 vectors, {FOLDS} folds of {e.frame.group.nunique()} article "
                 f"groups, {len(areas)} seeds; {said}")
-        made = entry(f"memory, VERITE: neighbours beside {without}", areas[with_them].mean(), areas[without].mean(), "AUROC", data)
-        entries.append(made | {"command": "python -m bench memory verite"})
+        ours, peer = areas[[with_them, without]].mean()
+        entries.append(entry(f"VERITE, neighbours beside {without}", ours, "AUROC", data, COMMAND, peer=peer))
     return entries

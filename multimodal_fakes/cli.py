@@ -411,6 +411,8 @@ def _labels(command):
 def _harvest(command):
     command.add_argument("folder", metavar="FOLDER", help="of the dataset, whose name it is, such as Datasets/served")
     _with_history(command)
+    about = "a memory, whose items come as well, or alone where neither --history nor --conf is given"
+    command.add_argument("--memory", metavar="FOLDER", help=about)
     about = "project whose examples copies are looked for in, this one if none is named; `none`: they are not"
     command.add_argument("--train", metavar="PROJECT", default=".", help=about)
     command.add_argument("--field", help="the task's question, such as fake; that of the project if none")

@@ -460,19 +460,33 @@ def harvest(args):
     "Make a dataset of labelled posts, whose copies of training examples stay in the split of these"
     from multimodal_fakes.track.harvest import harvest as harvest_posts
     from multimodal_fakes.track.harvest import in_words, labelled_posts, read_training, write_conf
-    history, content = kept_posts(args)
+    only_memory = args.memory and not (args.history or args.conf)
+    history, content = (None, lambda row: {}) if only_memory else kept_posts(args)
     project, name = _prepared(args.train), Path(args.folder).resolve().name
     params = read_yaml(project/"params.yaml") if project else {}
     field = args.field or _field_of(args.task, params)
     training = read_training(project, field, name) if project else None
     asked = _given(args, "positive", "since", "by", "undecided", "order", "seed", "val_share", "test_share")
-    posts, said = labelled_posts(history, args.task)
+    posts, said = labelled_posts(history, args.task) if history else ([], {})
+    if args.memory: posts, said = _with_remembered(args, posts, said, training)
     options = _as_prepared(params) | asked
     report = harvest_posts(posts, said, content, args.folder, args.task, field, training, **options)
     conf = write_conf(args.to or (project or Path())/"conf/dataset", name, report["conf"])
     where = f"below prepare.datasets and tasks.{args.task}.datasets of params.yaml"
     then = f"read by prepare as {conf} says; to train on it, name {name} {where}"
     _print(args, report, f"{in_words(report, args.folder)}\n  {then}")
+
+# %% ../nbs/10b_verbs.ipynb #a29448cf
+def _with_remembered(args, posts, said, training):
+    "Labelled posts of the service and of the memory; the classes are those of the task where anything tells them"
+    from multimodal_fakes.memory.recall import Memory
+    from multimodal_fakes.track.harvest import remembered_posts
+    answers = list(training.label.values()) if training else []
+    classes = list(posts[-1]["probabilities"]) if posts else sorted({c for answer in answers for c in answer})
+    several = posts[-1]["multi_label"] if posts else any(len(answer) != 1 for answer in answers)
+    with Memory.open(args.memory, read_only=True) as memory:
+        remembered, theirs = remembered_posts(memory, args.task, classes, bool(several))
+    return [*posts, *remembered], said | theirs
 
 # %% ../nbs/10b_verbs.ipynb #3f363e3f
 def _prepared(train):

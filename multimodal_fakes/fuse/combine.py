@@ -1270,6 +1270,7 @@ CAUTIONS = 0.5, 2.0, 8.0, 32.0, np.inf      # m: neighbours for whom the experts
 class Neighbours(Tempered):
     "The experts' mean, and the answers of the training posts nearby in the joined vectors"
     name = "neighbours"
+    sharpens = False         # `learn` does it, where no post is a neighbour of its own
     def __init__(self, experts, n_classes, **settings):
         super().__init__(experts, n_classes, **settings)
         self.kept:dict = {}      # of training, whatever the fit: see `keep_training`
@@ -1284,20 +1285,26 @@ class Neighbours(Tempered):
         return super().fit(evidence, rows)
 
     def learn(self, part):
+        part = part.take(np.flatnonzero(_present(part, self.experts).sum(1) > 1))
         groups = part.frame["group"].astype(str).to_numpy()
-        self.fitted |= self.kept["arrays"]
-        cosines, at = self.nearest(part, max(VOICES), self.kept["groups"], groups)
+        mean = to_logits(_mean(part, self.experts))
+        self.fitted |= self.kept["arrays"] | {"of_mean": np.array([temperature(mean, part.y)])}
+        cosines, at = self.near_to(part, max(VOICES), self.kept["groups"], groups)
         tried = list(product(VOICES, REACHES, CAUTIONS))
-        p, answers = softmax(to_logits(_mean(part, self.experts))), self.fitted["answers"][at]
-        said = (_with_voices(p, cosines[:, :k], answers[:, :k], reach, m) for k, reach, m in tried)
-        losses = [-np.log(np.maximum(one[np.arange(len(part)), part.y], 1e-12)).mean() for one in said]
-        self.fitted["chosen"] = np.array(tried[int(np.argmin(losses))])
+        p, answers = self.mean_of(part), self.fitted["answers"][at]
+        def said(k, reach, m): return to_logits(_with_voices(p, cosines[:, :k], answers[:, :k], reach, m))
+        losses = [-said(*setting)[np.arange(len(part)), part.y].sum() for setting in tried]
+        best = tried[int(np.argmin(losses))]
+        self.fitted |= {"chosen": np.array(best), "together": np.array([temperature(said(*best), part.y)])}
 
     def combine(self, evidence):
         k, reach, m = self.fitted["chosen"]
-        cosines, at = self.nearest(evidence, int(k))
-        p = softmax(to_logits(_mean(evidence, self.experts)))
-        return to_logits(_with_voices(p, cosines, self.fitted["answers"][at], reach, m))
+        cosines, at = self.near_to(evidence, int(k))
+        return to_logits(_with_voices(self.mean_of(evidence), cosines, self.fitted["answers"][at], reach, m))
+
+    def mean_of(self, evidence): # (n, C)
+        "What the experts say together, as sure as it may be: else neighbours win by being sure, not by being right"
+        return softmax(to_logits(_mean(evidence, self.experts)) / self.fitted["of_mean"])
 
 # %% ../../nbs/fuse/05_combine.ipynb #0862891d
 def _with_voices(
@@ -1317,7 +1324,7 @@ def _with_voices(
 @patch
 def keep_training(self:Neighbours, evidence:Evidence) -> dict: # `arrays` for `fitted`, and the posts' `groups`
     "Posts of training, drawn by class where there are more than `MOST_NEAR`"
-    from multimodal_fakes.experts.linear import drawn_by_class      # a fit has torch, an answer needs none
+    from multimodal_fakes.experts.linear import drawn_by_class  # a fit has torch, an answer needs none
     names = [name for name in self.experts if name in evidence.encoded]
     train = evidence.rows("train")
     if len(names) < 2 or len(train) < FEWEST:
@@ -1343,7 +1350,7 @@ def _joined(evidence, arrays, rows): # (n, sum of D) float32, (n, k) float32
 
 # %% ../../nbs/fuse/05_combine.ipynb #bffa7dba
 @patch
-def nearest(self:Neighbours,
+def near_to(self:Neighbours,
     evidence:Evidence,
     k:int,
     theirs=None,    # groups of what is kept
