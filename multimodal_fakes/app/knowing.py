@@ -23,6 +23,7 @@ from .place import Place
 from .shown import as_written, show_picture, show_text
 from .source import Gone, Post, Source, source_of
 from ..core import FakesError
+from ..texts import visible
 
 # %% ../../nbs/app/09ba_knowing.ipynb #f08535d2
 def named(
@@ -64,9 +65,7 @@ def about_known(
     if not known["counts"]: lines.append(idle)
     day = known["at"][:10]
     if known["private"]: return [*lines, say("Entered on {day}. The rest of it is private.", day=day)]
-    lines.append(say("Entered by {who} on {day}.", who=known["who"], day=day))
-    if known["source"]: lines.append(say("Source: {source}", source=known["source"]))
-    return lines + [known[name] for name in ("note", "link") if known[name]]
+    return [*lines, say("Entered by {who} on {day}.", who=known["who"], day=day)]
 
 # %% ../../nbs/app/09ba_knowing.ipynb #b318e403
 def show_known(
@@ -81,9 +80,16 @@ def show_known(
         with st.container(border=True, key=f"known_{i}_{k}"):
             st.markdown(f"**{as_written(known_as(known))}**")
             st.markdown("\n\n".join(map(as_written, about_known(known))))
+            _show_words(known)
             if known["private"] or "memory_search" not in may: continue
             if not st.toggle(say("Show what was kept of it"), key=f"kept_{i}_{k}"): continue
             show_kept(source.ask("GET", f"/memory/{known['id']}"), f"{i}_{k}", is_vile)
+
+def _show_words(item):
+    "What somebody wrote of an item, as text"
+    if item["source"]: st.text(visible(say("Source: {source}", source=item["source"])))
+    for name in ("note", "link"):
+        if item[name]: st.text(visible(item[name]))
 
 def show_kept(
     item:dict,      # of `GET /memory/{id}`
@@ -195,8 +201,8 @@ def _show_item(source, item):
         st.markdown(f"**{as_written(listed(item['label'].split('|')))}**")
         lines = [say("Entered by {who} on {day}.", who=item["by"], day=item["at"][:10])]
         if item["stopped"]: lines.append(say("It decided very many posts with different words, and was stopped."))
-        lines += [item[name] for name in ("source", "note", "link") if item[name]]
         st.markdown("\n\n".join(map(as_written, lines)))
+        _show_words(item)
         if st.toggle(say("Show what was kept of it"), key=f"kept_{item['id']}"):
             show_kept(source.ask("GET", f"/memory/{item['id']}"), item["id"], True)
         with st.container(horizontal=True):
