@@ -95,7 +95,7 @@ class Ledger:
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
         options = dict(uri=True, timeout=self.wait, isolation_level=None, check_same_thread=False)
         connection = sqlite3.connect(address, **options)
-        if mode == "ro": connection.execute("pragma query_only=on")
+        if mode == "ro": connection.execute(f"pragma mmap_size={2**36}")      # rows are read where they lie
         return connection
 
     def close(self):

@@ -98,12 +98,13 @@ def items_of(self:Once,
 @patch
 def _spans(self:Once, rows):
     "Where the items of rows lie, and whose row it is"
-    spans = [range(*self.heads[row:row + 2].tolist()) for row in rows]
-    few = [[*span[:SAME // 2], *span[-SAME // 2:]] if len(span) > SAME else span for span in spans]
-    return np.array([at for span in few for at in span], np.int64), np.repeat(np.arange(len(rows)), [len(span) for span in few])
+    spans = [np.arange(self.heads[row], self.heads[row + 1]) for row in rows]
+    few = [span if len(span) <= SAME else np.r_[span[:SAME // 2], span[-SAME // 2:]] for span in spans]
+    which = np.repeat(np.arange(len(rows)), [len(span) for span in few])
+    return np.concatenate([*few, np.zeros(0, np.int64)]).astype(np.int64), which
 
-# %% ../../nbs/memory/02_near.ipynb #1f050ebb
-FAR = 31                                                                 # bits that near hashes differ in, at most
+# %% ../../nbs/memory/02_near.ipynb #9fa0050a
+FAR = 64                                                                 # bits beyond which nothing is proposed
 _FLIPS = np.r_[0, 1 << np.arange(16)]                                    # of a piece: none, or one bit
 _PLACES = np.arange(16)[:, None] << 16
 
@@ -127,7 +128,7 @@ def search(self:Codes,
     codes:np.ndarray,   # (t, 32) uint8, such as the eight turns of a picture
     k:int=64,           # items at most
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) items, the nearest first, (n,) bits that differ
-    "Items within 31 bits of any of some hashes"
+    "All items within 31 bits of any of some hashes, and most that are somewhat farther"
     pieces = codes.view("<u2").astype(np.int64)[:, :, None] ^ _FLIPS             # (t, 16, 17)
     which, rows = self.table.look((pieces + _PLACES).ravel())
     whole = self.once.rows.view(np.uint64)                                       # (m, 4)
@@ -140,8 +141,9 @@ def search(self:Codes,
     items, which = self.once.items_of(rows[near])
     return items[:k], differ[near][which][:k].astype(np.int32)
 
-# %% ../../nbs/memory/02_near.ipynb #60fdc1a9
-_BAND, _FOLD = 3, np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D], np.uint64)     # lotteries of a band; odd numbers to mix by
+# %% ../../nbs/memory/02_near.ipynb #7289d80a
+_BAND = 3                                                               # lotteries of a band
+_FOLD = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D], np.uint64)       # odd numbers to mix by
 
 def bands(
     minhashes:np.ndarray,   # (n, 64) whole numbers
@@ -266,16 +268,17 @@ def _arrays(segment):
     "file → array of a segment; a space of vectors is named by a digest"
     arrays = {}
     for kind, codes in segment.codes.items():
-        arrays |= _named(f"codes.{kind}", codes.once._asdict(), dict(drawers=codes.table.heads, owners=codes.table.owners))
+        table = dict(drawers=codes.table.heads, owners=codes.table.owners)
+        arrays |= _named(f"codes.{kind}", codes.once._asdict() | table)
     for kind, table in segment.marks.items():
         arrays |= _named(f"marks.{kind}", dict(drawers=table.heads, owners=table.owners))
     for space, signs in segment.vectors.items():
         once = signs.once._asdict()
         if len(signs.once.rows) > FEW: del once["rows"]          # the graph has them
-        arrays |= _named(f"vectors.{_short(space)}", once, dict(middle=signs.middle))
+        arrays |= _named(f"vectors.{_short(space)}", once | dict(middle=signs.middle))
     return arrays
 
-def _named(kind, *parts): return {f"{kind}.{name}.npy": array for part in parts for name, array in part.items()}
+def _named(kind, arrays): return {f"{kind}.{name}.npy": array for name, array in arrays.items()}
 
 def _short(space): return hashlib.sha256(space.encode()).hexdigest()[:16]
 
