@@ -86,13 +86,14 @@ def _remember(command):
     command.add_argument("--keep", action="store_true", default=None, help="text and a small picture, to be shown")
     about = "tell that it is known, with its label, and nothing else of it"
     command.add_argument("--private", action="store_true", default=None, help=about)
-    about = ("many: a table with text, image, video, label, note, link, source; hashes as ThreatExchange lists them, vPDQ, "
-             "ClaimReview; rows that cannot be read are listed, and the same list again enters nothing twice")
+    about = ("many: a table with text, image, video, label, note, link, source; hashes as ThreatExchange lists them, "
+             "vPDQ, ClaimReview; rows that cannot be read are listed, and the same list again enters nothing twice")
     command.add_argument("--from", dest="source_file", metavar="FILE", help=about)
     about = "of FILE: table, threatexchange, vpdq, claimreview, memory; told by its name and content if none"
     command.add_argument("--format", metavar="FORM", default="auto", help=about)
     command.add_argument("--labels", metavar="FILE", help="YAML: rating or tag → label, for ratings of others")
-    command.add_argument("--confirm", metavar="ID", nargs="+", help="items that another person entered, in place of a post")
+    about = "items that another person entered, in place of a post"
+    command.add_argument("--confirm", metavar="ID", nargs="+", help=about)
 
 def _recall(command):
     _with_items(command)

@@ -587,7 +587,7 @@ def _report(args, memory):
     report = memory.report(args.item)
     report["item"] = report["item"] and report["item"]._replace(thumbnail=None)._asdict()
     lines = [f"{args.item}: {(report['item'] or {}).get('label', 'forgotten')}, decided {report['decided']:,} posts"]
-    lines += [f"  {deed['at']} {deed['deed']} by {deed['who']} {deed['note'] or ''}".rstrip() for deed in report["deeds"]]
+    for deed in report["deeds"]: lines.append(f"  {deed['at']} {deed['deed']} by {deed['who']} {deed['note'] or ''}")
     _print(args, report, "\n".join(map(on_one_line, lines)))
 
 def _give_out(args):

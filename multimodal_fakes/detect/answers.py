@@ -52,10 +52,10 @@ _TOKENS = ("Where `max_length` was asked for: how many tokens the text has, how 
            "whether it was cut")
 _WHY = ("Where it was asked for: `brings`, modality → how far it moved the answer to the class `of`; words and cells "
         "of the picture likewise, in log-odds")
-_FAILED = ("image, video, audio or face → why it, or the words in it, could not be read, or was not found; memory → why "
-           "it could not be asked")
-_KNOWN = ("What a memory holds that resembles the post, best first: its label, who says so, and how sure it is that two "
-          "posts so near are copies")
+_FAILED = ("image, video, audio or face → why it, or the words in it, could not be read, or was not found; "
+           "memory → why it could not be asked")
+_KNOWN = ("What a memory holds that resembles the post, best first: its label, who says so, and how sure it is that "
+          "two posts so near are copies")
 _FACE = "Of a video: what found its face, such as cascade or yunet; centre where nothing did, and its middle was judged"
 
 

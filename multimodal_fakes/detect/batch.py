@@ -466,7 +466,7 @@ def _about(detector, source, parts, *sizes):
     of_detector = ("version", "runtime", "device", "precision", "aggregation", "urls")
     ways = {name: str(getattr(detector, name)) for name in of_detector}
     if detector.memory is not None:
-        ways |= {"memory": str(detector.memory.folder), "revision": detector.memory.revision()}
+        ways |= {"memory": str(detector.memory.ledger.folder), "revision": detector.memory.revision()}
         ways |= {"memory_decides": detector.memory_decides}
     return dict(table=sha256_file(source.path), files=source.folder, parts=parts, sizes=sizes) | ways
 

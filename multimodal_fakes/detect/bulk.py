@@ -36,7 +36,7 @@ def answers_by(
     "Judge batch after batch in several processes, of this machine or of the cluster that `machines` names"
     names = ("runtime", "urls", "device", "precision", "aggregation", "memory_decides")
     how = {name: getattr(detector, name) for name in names}
-    if detector.memory is not None: how["memory"] = detector.memory.folder      # each process opens it
+    if detector.memory is not None: how["memory"] = detector.memory.ledger.folder      # each process opens it
     set_up = partial(_begin, detector.folder, how | {"threads": 1})
     return spread(partial(_answers_here, size=size), batches, workers, set_up, ahead=2)
 

@@ -631,7 +631,8 @@ def explain(
 ) -> dict: # see above
     "Judge one post and say why"
     ready = detector.prepare(dict(text=text, image=image, video=video), whole=True)
-    explanation = explain_rows(detector, [(ready.samples, ready.quality)], of, shares, method, _told(detector, ready))[0]
+    looked, told = [(ready.samples, ready.quality)], _told(detector, ready)
+    explanation = explain_rows(detector, looked, of, shares, method, told)[0]
     is_clip = bool({"video", "audio"} & set(explanation["modalities"]))
     return explanation | (detector.timeline(video) if is_clip else {})
 

@@ -182,7 +182,7 @@ def load(cls:Detector,
     made.precision = pick_precision(precision, made)
     windows_counted(aggregation)
     made.aggregation = aggregation
-    made._remember(memory, memory_decides)
+    made.use_memory(memory, memory_decides)
     return made
 
 def load_model(
@@ -195,15 +195,20 @@ def load_model(
 
 # %% ../../nbs/detect/06c_predict.ipynb #a05fbbd6
 @patch
-def _remember(self:Detector, memory, decides):
-    "Ask a memory from now on"
+def use_memory(
+    self:Detector,
+    memory,              # folder of a memory, or `Memory`; none: none is asked any more
+    decides:bool=False,  # whether a copy that it knows moves the probability, see `known.decided`
+):
+    "Ask a memory from now on; raises where it cannot be opened"
     if decides and memory is None: raise FakesError("memory_decides: there is no memory; name its folder, memory=….")
     if memory is not None and not isinstance(memory, Memory): memory = Memory.open(memory, read_only=True)
     self.memory, self.memory_decides = memory, decides
     deaf = [name for name, expert in self.experts.items() if _is_deaf(expert)] if memory is not None else []
     if not deaf: return
-    warnings.warn(f"{self.spoken}: {', '.join(deaf)} was exported by an earlier version: its neighbours do not read the "
-                  f"memory. `mmfakes stage export {self.bundle['task']}` lets it; so does the runtime torch.", stacklevel=3)
+    warnings.warn(f"{self.spoken}: {', '.join(deaf)} was exported by an earlier version: its neighbours do not read "
+                  f"the memory. `mmfakes stage export {self.bundle['task']}` lets it; so does the runtime torch.",
+                  stacklevel=3)
 
 def _is_deaf(expert):
     "Whether an expert counts its neighbours, but not those of a memory: a graph of before 0.12"
@@ -709,8 +714,14 @@ def answer(
     told:Recalled|None=None, # what the memory says of it, where there is one
 ) -> Answer:
     "What is said about a post that was judged"
-    bundle, probs = self.bundle, self.moved(probs, told)
-    failed = {part: str(e) for part, e in (failed or {}).items()} | _unasked(told)
+    failed = (failed or {}) | _unasked(told)
+    said = self._said(self.moved(probs, told), samples, far, failed, weights)
+    return said | {"known": told.known} if told else said
+
+@patch
+def _said(self:Detector, probs, samples, far, failed, weights) -> Answer:
+    "The answer without what is known"
+    bundle = self.bundle
     prediction, label, probability, confidence = self._decided(probs)
     is_unsure = bundle["abstain_below"] is not None and confidence < bundle["abstain_below"]
     is_unfamiliar = far is not None and bool(self.familiar.unfamiliar(far))
@@ -733,11 +744,10 @@ def answer(
         modalities=sorted(samples),
         missing=missing,
         degraded=bool(missing or failed),
-        failed=failed,
+        failed={part: str(e) for part, e in failed.items()},
         model=self.version,
         version=self.spoken,
-        protocol=bundle["protocol"],
-        **({"known": told.known} if told else {}))
+        protocol=bundle["protocol"])
 
 # %% ../../nbs/detect/06c_predict.ipynb #7d59cbcf
 @patch
@@ -957,7 +967,7 @@ def judge_ready(
     _, shares, samples, quality, failed, items, *_ = zip(*ready)
     seen = self.see_all(samples, items=items)
     probs = self.judge_clips(samples, quality, seen, shares)
-    prints = known_prints(self, ready, seen) if self.memory is not None or "prints" in traits else None
+    prints = known_prints(self, ready, seen) if self.memory is not None or "prints" in traits else []
     told = [None] * len(ready) if self.memory is None else self.recall(prints, seen)
     answers = map(self.answer, probs, samples, self.far(seen), failed, shares, told)
     beside = self.traits(samples, quality, seen, traits, prints) if traits else [{}] * len(ready)
@@ -1020,7 +1030,7 @@ def traits(
     quality,       # of each post, likewise
     seen:dict,     # name of an expert → its `Seen`
     names=tuple(TRAITS),
-    prints=None,   # of `known_prints`, where somebody asks for them
+    prints=(),     # of `known_prints`, where somebody asks for them
 ) -> list: # a dict for each post
     "What was seen of posts on the way to their answers"
     made = {
@@ -1028,7 +1038,7 @@ def traits(
         "ocr": lambda: [None if np.isnan(sure) else round(float(sure), 4) for _, sure, _ in quality],
         "experts": lambda: self._by_expert(seen),
         "vectors": lambda: self._vectors(seen, samples),
-        "prints": lambda: [None] * len(samples) if prints is None else list(map(as_text, prints)),
+        "prints": lambda: list(map(as_text, prints)) or [None] * len(samples),
     }
     columns = {name: made[name]() for name in names}
     return [{name: column[i] for name, column in columns.items()} for i in range(len(samples))]

@@ -74,7 +74,16 @@ from multimodal_fakes.experts.encoder import (
 from .features import FeatureStore, encode, encoder_key
 from .fixed import NGramCounts
 from .items import Items
-from .linear import HEADS, MOST_FITTED, Neighbours, Shift, Vectors, expert_parts, fit_head, load_head
+from multimodal_fakes.experts.linear import (
+    HEADS,
+    MOST_FITTED,
+    Neighbours,
+    Shift,
+    Vectors,
+    expert_parts,
+    fit_head,
+    load_head,
+)
 from .neighbours import Nearest, with_remembered
 from .requests import Requests, read_checkpoint
 from multimodal_fakes.experts.train import (
