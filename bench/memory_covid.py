@@ -54,7 +54,8 @@ def fused(experts, y, rows):
     present = {name: np.ones(len(y), bool) for name in both}
     evidence = Evidence(frame, y, present, both, {}, modality=dict.fromkeys(both, "text"))
     made = Weighted(evidence.modality, len(CLASSES)).fit(evidence)
-    return made.logits(evidence.take(number[-n_test:])), dict(zip(made.experts, made.fitted["weights"].round(3)))
+    weights = dict(zip(made.experts, made.fitted["weights"].round(3).tolist()))
+    return made.logits(evidence.take(number[-n_test:])), weights
 
 
 def ways(counts, vectors, y, rows, test):

@@ -91,7 +91,8 @@ def run(part_args=()) -> list:
         half = STUDENT * gain.std() / len(gain)**0.5
         low, high = bootstrap(e, first[with_them], first[without])
         said = (f"gain {gain.mean():+.4f} [{gain.mean() - half:+.4f}, {gain.mean() + half:+.4f}] over seeds, "
-                f"[{low:+.4f}, {high:+.4f}] over articles (seed 0); log-loss {loss[with_them]:.4f} after {loss[without]:.4f}")
+                f"[{low:+.4f}, {high:+.4f}] over articles (seed 0); log-loss {loss[with_them]:.4f} after "
+                f"{loss[without]:.4f}")
         print(f"{with_them}: {said}")
         data = (f"VERITE, {len(kind)} pairs, CLIP ViT-L/14 vectors, {FOLDS} folds of {e.frame.group.nunique()} article "
                 f"groups, {len(areas)} seeds; {said}")
