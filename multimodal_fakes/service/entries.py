@@ -146,9 +146,10 @@ async def remember(request, post:dict, has, said:MemoryIn) -> dict: # see `Remem
     shown = post.get("text") if said.keep else None
     about = said.model_dump(include={"source", "note", "link", "private"})
     id = await ask(partial(memory.remember, prints, task, label, asker.key, shown=shown, thumbnail=copy, **about))
+    item = await ask(partial(memory.item, id))
     await asker.memory.look()      # the next post of this service is judged with it
-    kept = [*parts_of(prints), *(name for name, part in {"shown": shown, "thumbnail": copy}.items() if part)]
-    return {"id": id, "task": task, "label": label, "counts": asker.memory.believes(asker.key), "kept": kept,
+    kept = [*parts_of(prints), *(name for name in ("shown", "thumbnail") if getattr(item, name))]
+    return {"id": id, "task": task, "label": label, "counts": memory.counts(item), "kept": kept,
             "known": [one for one in known if one["id"] != id]}
 
 @route("post", "/memory", "memory", "memory", *BAD, model=RememberedOut, status=201,

@@ -69,10 +69,6 @@ class Remembering(Asked):
         "See whether it can be read again"
         _plainly(self.memory.revision)
 
-    def believes(self, by:str) -> bool:
-        "Whether what somebody enters counts at once"
-        return not self.conf.confirm or by in self.conf.trusted
-
     @property
     def status(self) -> str:
         "How it is, in a word"
