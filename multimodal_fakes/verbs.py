@@ -146,7 +146,8 @@ def app(args):
     project = Path(args.project)
     models = Path(args.models) if args.models else project/"models"
     key = args.key or os.environ.get("MMFAKES_KEY", "")
-    place = Place(project, models, args.api or "", key, args.conf and Path(args.conf), args.history or "")
+    place = Place(project, models, args.api or "", key, args.conf and Path(args.conf), args.history or "",
+                  args.memory or "")
     serve_page(place, **_given(args, "host", "port", "open"))
 
 def bench(args):

@@ -6,11 +6,11 @@
 __all__ = ['HEADER', 'RUNS', 'PUBLIC', 'REASONS', 'INHERITED', 'KEPT_MEMORY', 'MINUTE', 'LONGEST_LINE', 'LARGEST_REPLY', 'PIECE',
            'LENGTHS', 'WORDS', 'PARTS', 'SECONDS', 'SIZES', 'LONGEST_DETOUR', 'MOST_DETOURS', 'LONG', 'OUTCOMES',
            'ENDS', 'EVENTS', 'GRACE', 'UNWANTED_SECONDS', 'NO_DETECTOR', 'STARTING', 'EngineConf', 'Busy', 'NotReady',
-           'TimeLimit', 'WorkerDied', 'DetectorFailed', 'frame', 'unframe', 'read_frame', 'load_detector', 'load_all',
-           'describe', 'with_why', 'judge', 'as_reply', 'error_reply', 'no_memory', 'as_error', 'work', 'posts_of',
-           'worker_environment', 'Ration', 'Lines', 'to_stderr', 'Died', 'Overran', 'Unwanted', 'Worker', 'Post',
-           'checked_parts', 'batch_frame', 'Shares', 'Bucket', 'Batcher', 'Cache', 'post_key', 'Histogram', 'Lane',
-           'Life', 'Detours', 'modalities_of', 'share_tasks', 'Engine']
+           'TimeLimit', 'WorkerDied', 'DetectorFailed', 'frame', 'unframe', 'read_frame', 'load_detector', 'memory_of',
+           'timed', 'load_all', 'describe', 'with_why', 'with_copy', 'with_more', 'judge', 'as_reply', 'error_reply',
+           'no_memory', 'as_error', 'work', 'posts_of', 'worker_environment', 'Ration', 'Lines', 'to_stderr', 'Died',
+           'Overran', 'Unwanted', 'Worker', 'Post', 'checked_parts', 'batch_frame', 'Shares', 'Bucket', 'Batcher',
+           'Cache', 'post_key', 'Histogram', 'Lane', 'Life', 'Detours', 'modalities_of', 'share_tasks', 'Engine']
 
 # %% ../../nbs/service/07g_engine.ipynb #333ad4a5
 import asyncio
@@ -27,11 +27,12 @@ import subprocess
 import sys
 import time
 import traceback
+from base64 import b64encode
 from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -130,23 +131,53 @@ def load_detector(
     folder,        # models/<task>
     runtime:str,   # onnx or torch
     device:str="auto",   # as `core.pick_device` takes it
+    **memory,            # of `memory_of`
 ): # with `bundle`, `version`, `predict_batch(posts, traits=())` and `golden() -> (ok, reason)`
     "The detector of a worker, where nothing else is named; as many threads as OMP_NUM_THREADS says"
     from multimodal_fakes.detect.predict import Detector
-    return Detector.load(folder, runtime, threads=int(os.environ.get("OMP_NUM_THREADS") or 0), device=device)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    return Detector.load(folder, runtime, threads=threads, device=device, **memory)
+
+# %% ../../nbs/service/07g_engine.ipynb #1ddf9a72
+def memory_of(
+    setup:dict,     # of `Engine`
+    lookups:list,   # receives the seconds of each look-up
+) -> dict: # what a detector is given, nothing where there is no memory; raises `FakesError` where it cannot be read
+    "The memory of a worker"
+    asked = setup.get("memory")
+    if not asked: return {}
+    from multimodal_fakes.memory.recall import Memory, MemoryLimits
+    limits = MemoryLimits(**asked["open"]["limits"])
+    memory = Memory.open(**asked["open"] | {"limits": limits}, read_only=True)
+    memory.recall = timed(memory.recall, lookups)
+    return {"memory": memory, "memory_decides": asked["decides"]}
+
+def timed(
+    work:Callable,
+    seconds:list,   # receives how long each call takes
+) -> Callable:
+    "The same, and its seconds are noted"
+    @wraps(work)
+    def measured(*args, **options):
+        began = time.perf_counter()
+        try: return work(*args, **options)
+        finally: seconds.append(time.perf_counter() - began)
+    return measured
 
 # %% ../../nbs/service/07g_engine.ipynb #3ed602e1
 def load_all(
-    setup:dict,   # of `Engine`: load, tasks (name → folder), runtime, device
+    setup:dict,      # of `Engine`: load, tasks (name → folder), runtime, device, memory
+    lookups:list,    # receives the seconds of each look-up in the memory
 ) -> tuple: # task → detector; task → what it is; task → none or why it may not be used
     "Load the detectors and try each"
     module, name = setup["load"].split(":")
     load = getattr(importlib.import_module(module), name)
-    detectors, tasks = {}, {}
+    detectors, tasks, memory = {}, {}, {}
     reasons:dict[str, str|None] = {}
     for task, folder in setup["tasks"].items():
         try:
-            detector = load(Path(folder), setup["runtime"], setup["device"])
+            memory = memory or memory_of(setup, lookups)      # one for all
+            detector = load(Path(folder), setup["runtime"], setup["device"], **memory)
             ok, why = detector.golden()
             about = describe(detector) | {name: getattr(detector, name, None) for name in RUNS}
         except Exception as e:
@@ -191,6 +222,20 @@ def with_why(
     told = explain_rows(detector, [(ready.samples, ready.quality)], told=known)[0]
     return answer | {"why": {name: told[name] for name in REASONS}}
 
+# %% ../../nbs/service/07g_engine.ipynb #e4410258
+def with_copy(
+    post:dict,     # of `posts_of`
+    answer:dict,   # to it
+) -> dict:
+    "An answer, with a small copy of its picture as base64 where its post asks for that"
+    if not (post.get("copy") and post.get("image")): return answer
+    from multimodal_fakes.memory.prints import small_copy
+    return answer | {"copy": b64encode(small_copy(post["image"])).decode()}
+
+def with_more(detector, post:dict, answer:dict) -> dict:
+    "An answer, with all that its post asks for"
+    return with_copy(post, with_why(detector, post, answer))
+
 # %% ../../nbs/service/07g_engine.ipynb #ac4c29af
 def judge(
     detector,     # with `predict_batch`
@@ -199,7 +244,7 @@ def judge(
 ) -> list: # for each post its answer, or an exception
     "Answers of a batch in which any post may fail, alone"
     answer = partial(detector.predict_batch, traits=traits) if traits else detector.predict_batch
-    try: return [with_why(detector, post, answered) for post, answered in zip(posts, answer(posts))]
+    try: return [with_more(detector, post, answered) for post, answered in zip(posts, answer(posts))]
     except Exception as e: failed = e
     half = len(posts) // 2
     if not half: return [failed]
@@ -261,7 +306,8 @@ def work(
         first = read_frame(stream)
         if first is None: return                      # the parent is gone already
         setup, _ = first
-        detectors, tasks, reasons = load_all(setup)
+        lookups:list = []
+        detectors, tasks, reasons = load_all(setup, lookups)
         give_up_rights()
         limit_memory(setup["memory_mb"])
         pipe.sendall(b"".join(frame({"tasks": tasks, "reasons": reasons, "resident": process_memory()[1]})))
@@ -271,7 +317,9 @@ def work(
             results = judge(detectors[head["task"]], posts_of(head, blobs), head.get("traits"))
             kinds, replies = zip(*map(as_reply, results))
             signal.alarm(0)
-            pipe.sendall(b"".join(frame({"kinds": kinds, "resident": process_memory()[1]}, replies)))
+            told = {"kinds": kinds, "resident": process_memory()[1], "lookups": list(lookups)}
+            lookups.clear()
+            pipe.sendall(b"".join(frame(told, replies)))
 
 # %% ../../nbs/service/07g_engine.ipynb #09d696fb
 def posts_of(
@@ -555,6 +603,7 @@ WORDS = {      # parts that are no bytes: the text, and what a caller asks for
     "max_length": "the digits of a number",
     "timeline": "a text, empty for no",
     "why": "a text, empty for no",
+    "copy": "a text, empty for no",
 }
 PARTS = ("image", "video", *WORDS)
 
@@ -1017,8 +1066,10 @@ class Engine:
         tell:Callable=to_stderr,   # takes each line that workers write, and each trouble of the engine's own
         folders:dict|None=None,    # task → folder of its detector; those of the settings if none
         nice=(5, 15),              # steps that workers of the short and the long lane take back behind others
+        memory:dict|None=None,     # of `remembering.for_workers`; none where detectors have no memory
     ):
-        self.conf, self.tell, self.load, self.nice = conf, tell, load, nice
+        self.conf, self.tell, self.load, self.nice, self.memory = conf, tell, load, nice, memory
+        self.revision = 0          # of the memory: answers of another are not given again
         self.folders = _folders_of(conf) if folders is None else folders      # name of a detector → its folder
         tasks = conf.tasks or list(self.folders)
         self.serving = {task: task if task in self.folders else None for task in tasks}     # task → its detector
@@ -1032,6 +1083,7 @@ class Engine:
         self.tasks = {}                 # task → what its detector is
         self.counts = dict.fromkeys((*OUTCOMES.values(), *ENDS.values(), *EVENTS), 0)
         self.times = {"waiting": Histogram(SECONDS), "working": Histogram(SECONDS), "batch_size": Histogram(SIZES)}
+        if memory: self.times["lookup"] = Histogram(SECONDS)
 
     async def start(self):
         "Start the workers; `ready` tells when they are. From now on no other process reads this one's memory"
@@ -1045,7 +1097,7 @@ class Engine:
 def _lanes(self:Engine) -> tuple:
     "The short lane and the long one"
     limits = self.conf.model_dump(include={"runtime", "device", "threads", "memory_mb"})
-    setup = {"load": self.load, **limits}
+    setup = {"load": self.load, "memory": self.memory, **limits}
     (n_short, spare), (n_long, _) = self._sizes(self.folders)
     short, long = ({name: self.folders[name] for name in names} for names in share_tasks(self.folders))
     return (Lane("short", self.conf, n_short, setup | {"tasks": short, "nice": self.nice[0]}, spare=spare),
@@ -1181,6 +1233,7 @@ async def _judge(self:Engine, lane, worker, batch) -> int: # bytes that the work
         for post in batch: post.worker = None
         lane.release(batch, time.monotonic() - start, died)
     self._measure(len(batch), time.monotonic() - start)
+    for took in () if died else head["lookups"]: self.times["lookup"].add(took)
     if died:
         self._settle(lane, batch, died)
         raise died
@@ -1310,7 +1363,7 @@ def _detector_of(self:Engine, task) -> str:
 async def _key(self:Engine, name, parts, traits):
     "What the answer is remembered by; unique where none is"
     if not self.conf.cache_entries: return object()
-    version = [*(self.about[name].get(k) for k in ("model", "protocol")), *traits]
+    version = [*(self.about[name].get(k) for k in ("model", "protocol")), self.revision, *traits]
     if sum(map(len, parts.values())) < 2**18: return post_key(name, version, parts)
     return await asyncio.to_thread(post_key, name, version, parts)
 
