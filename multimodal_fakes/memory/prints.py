@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'WAVES', 'LEAST', 'LARGE', 'QUALITY', 'GROUND', 'BUTTONS', 'LEFT', 'SEEN', 'LOTTERIES', 'PIECE', 'FRAMES',
-           'FRAME_SIDE', 'WINDOW', 'STEPS', 'BANDS', 'QUIET', 'SHOWN_SIDE', 'VERSION', 'Prints', 'pdq', 'minhash',
-           'hash_frames', 'sound_print', 'make_prints', 'small_copy', 'to_blob', 'from_blob']
+           'FRAME_SIDE', 'WINDOW', 'STEPS', 'BANDS', 'QUIET', 'LIMITS', 'SHOWN_SIDE', 'VERSION', 'Prints', 'pdq',
+           'minhash', 'hash_frames', 'sound_print', 'make_prints', 'small_copy', 'to_blob', 'from_blob']
 
 # %% ../../nbs/memory/00_prints.ipynb #38367049
 import hashlib
@@ -215,13 +215,15 @@ def _of_video(video, limits):
 
 
 # %% ../../nbs/memory/00_prints.ipynb #2a5539b0
+LIMITS = Limits()
+
 def make_prints(
     text:str|None=None,          # caption, as published
     image=None,                  # `PictureFile`, or as `open_image` takes it
     video=None,                  # path or bytes
     written:str|None=None,       # words read in the picture, none where nobody read; empty where there are none
     vectors:dict|None=None,      # space → (D,) vector of a frozen encoder
-    limits:Limits=Limits(),      # of the video
+    limits:Limits=LIMITS,        # of the video
 ) -> Prints: # raises `MediaError` where picture or video cannot be decoded
     "What a post is recognised by"
     words = normalise(text)
@@ -318,7 +320,8 @@ def from_blob(
             else: found[name] = _unpacked(name, data)
         return Prints(**found)
     except (struct.error, ValueError, KeyError, TypeError, IndexError) as e:
-        raise FakesError(f"Prints are damaged ({type(e).__name__} at {len(blob):,} bytes): remember the post again.") from None
+        why = f"{type(e).__name__} at {len(blob):,} bytes"
+        raise FakesError(f"Prints are damaged ({why}): remember the post again.") from None
 
 def _parts(data):
     "Number, key and bytes of each part"
