@@ -11,25 +11,29 @@ half. A false positive is a post that is not in the memory and lies within the t
 import csv
 import gzip
 import hashlib
+import json
 import random
 import sys
 from collections import defaultdict
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import imagehash
 import numpy as np
 from PIL import Image
+from scipy.stats import binomtest
 
-from bench.scale import entry
-from multimodal_fakes.core import FakesError, digest, nearest, write_json
+from bench.memory import entry
+from multimodal_fakes.core import FakesError, digest, nearest
 from multimodal_fakes.data.duplicates import near_texts, normalise
 from multimodal_fakes.data.ocr import ocr_text, read_image
 from multimodal_fakes.detect.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from multimodal_fakes.media import RATE, MediaError, open_image
 from multimodal_fakes.memory import copies as knowing
 from multimodal_fakes.memory import prints as making
-from multimodal_fakes.memory.copies import compare, error_rate, unlike
+from multimodal_fakes.memory.copies import LEAST_SOUND, compare, least_errors, spectra, unlike
 from multimodal_fakes.memory.prints import QUALITY, make_prints, minhash, sound_print
 from multimodal_fakes.pilots import clips, pilot
 
@@ -44,7 +48,7 @@ class Kind(NamedTuple):
     originals:list        # prints, each a dict: method → codes
     families:list         # name of each; of one family some may be copies, so they are never held against each other
     copies:object         # function of a number: yields (corruption, severity, prints)
-    distances:dict        # method → function of codes and a list of codes: distances
+    distances:dict        # method → function of the codes of originals: a function of codes, its distances to each
     curve:str             # name of that of the method "ours"
     chosen:int            # originals of a half whose copies are made
     data:str
@@ -55,10 +59,10 @@ def half_of(family):
     return int(digest(SEED, family), 16) % 2
 
 
-def hamming(codes, others):
-    "Least bits between rows (k, W) and each item (n, m, W), of uint64: (n,)"
-    bits = np.bitwise_count(codes[:, None, None] ^ others[None]).sum(3, dtype=int)
-    return bits.min((0, 2))
+def hamming(others, first=(0,)):
+    "A function: least bits between rows (k, W) of uint64 and the first ones of each of some items"
+    held = np.stack(others)[:, list(first)]
+    return lambda rows: np.bitwise_count(rows[:, None, None] ^ held[None]).sum(3, dtype=int).min((0, 2))
 
 
 class Held(NamedTuple):
@@ -68,30 +72,26 @@ class Held(NamedTuple):
     size:int              # originals that the nearest was sought among
 
 
-def held(kind, half, others=1200):
+def held(kind, half, others=1000):
     "The distances of one half: of copies to their originals, of originals and copies to the nearest other"
     own = [i for i, family in enumerate(kind.families) if half_of(family) == half]
     rng = random.Random(SEED)
     chosen, asked = rng.sample(own, min(kind.chosen, len(own))), rng.sample(own, min(others, len(own)))
     families = np.array([kind.families[i] for i in own])
-    stacked = {name: stack([kind.originals[i][name] for i in own]) for name in kind.distances}
+    away_from = {name: make([kind.originals[i][name] for i in own]) for name, make in kind.distances.items()}
     copies, far = defaultdict(list), defaultdict(list)
 
     def look(prints, i, *where):
-        for name, distance in kind.distances.items():
-            away = distance(prints[name], stacked[name])
+        for name, distances in away_from.items():
+            away = distances(prints[name])
             if where: copies[name, *where].append(away[own.index(i)])
             far[name].append(away[families != kind.families[i]].min())
 
     for i in asked: look(kind.originals[i], i)
     for i in chosen:
         for corruption, severity, prints in kind.copies(i): look(prints, i, corruption, severity)
-    return Held({k: np.array(v, float) for k, v in copies.items()}, {k: np.array(v, float) for k, v in far.items()}, len(own))
-
-
-def stack(codes):
-    "Codes of many items: an array where all are alike, else a list"
-    return np.stack(codes) if len({np.shape(code) for code in codes}) == 1 else codes
+    copies, far = ({key: np.array(values, float) for key, values in found.items()} for found in (copies, far))
+    return Held(copies, far, len(own))
 
 
 # ---- pictures
@@ -113,7 +113,8 @@ def of_picture(image):
     rows = prints.picture if says else np.zeros((8, 32), np.uint8)
     both = np.concatenate([rows, rows if prints.inner is None else prints.inner])
     phash = np.packbits(imagehash.phash(image).hash).view(np.uint64)[None]
-    return {"ours": as_words(both), "PDQ alone": as_words(rows[:1]), "pHash alone": phash, "exact": number(image.tobytes())}
+    codes = {"ours": as_words(both), "PDQ alone": as_words(rows[:1]), "pHash alone": phash}
+    return codes | {"exact": number(image.tobytes())}
 
 
 def picture_files():
@@ -126,27 +127,39 @@ def picture_files():
     for path, event in seen.items(): yield f"mediaeval {event}", SHARED/"mediaeval"/path
 
 
-def readable(files):
-    "(family, path, picture) of those that can be decoded"
-    for family, path in files:
-        try: yield family, path, open_image(path)
-        except MediaError: continue
+def readable():
+    "(family, path, picture) of real pictures that can be decoded"
+    for family, path in picture_files():
+        with suppress(MediaError): yield family, path, open_image(path)
 
 
 def pictures():
     "Real pictures and their copies"
-    found = list(readable(picture_files()))
-    paths = [path for _, path, _ in found]
+    found = [(family, path, of_picture(image)) for family, path, image in readable()]
+    names, paths, originals = zip(*found)
+    families = joined(names, np.concatenate([original["PDQ alone"] for original in originals]))
 
     def copies(i):
         for name in CORRUPTIONS["vision"]:
             for severity in SEVERITIES:
-                yield name, severity, of_picture(corrupt("vision", name, open_image(paths[i]), severity, str(paths[i]), SEED))
+                changed = corrupt("vision", name, paths[i], severity, paths[i].name, SEED)
+                yield name, severity, of_picture(changed)
         for name, change in MOVED.items(): yield name, 1, of_picture(change(open_image(paths[i])))
 
-    distances = {"ours": lambda a, b: hamming(a, b[:, [0, 8]])} | dict.fromkeys(("PDQ alone", "pHash alone", "exact"), hamming)
-    return Kind([of_picture(image) for *_, image in found], [family for family, *_ in found], copies, distances, "pdq", 60,
-                f"{len(found):,} real pictures (clothing, fashion, mediaeval)")
+    distances = {"ours": partial(hamming, first=(0, 8))} | dict.fromkeys(("PDQ alone", "pHash alone", "exact"), hamming)
+    said = f"{len(paths):,} real pictures (clothing, fashion, mediaeval)"
+    return Kind(originals, families, copies, distances, "pdq", 40, said)
+
+
+# bits up to which two originals are one picture: shops list a thing twice; from 12 on they are two
+LISTED_TWICE = 8
+
+
+def joined(families, hashes):
+    "Names of families, one for those that have the same picture"
+    near = [np.flatnonzero(np.bitwise_count(code ^ hashes).sum(1) <= LISTED_TWICE) for code in hashes]
+    pairs = [(i, j) for i, own in enumerate(near) for j in own if i < j]
+    return [families[n] for n in linked(len(families), pairs)]
 
 
 def letterboxed(image, share=0.25):
@@ -192,16 +205,21 @@ def texts():
     by_words = {normalise(text): text for text in said}
     words = [w for w in by_words if w.count(" ") >= 3]
     said = [by_words[w] for w in words]
-    families = linked(len(words), near_texts(words, 0.5))
+    families = linked(len(words), near_texts(words, 0.5).tolist())
 
     def copies(i):
         for name in CORRUPTIONS["text"]:
-            for severity in SEVERITIES: yield name, severity, of_text(corrupt("text", name, said[i], severity, str(i), SEED))
+            for severity in SEVERITIES:
+                yield name, severity, of_text(corrupt("text", name, said[i], severity, str(i), SEED))
 
-    def differ(a, others): return (a != others).mean(1)
-    return Kind([of_text(text) for text in said], [words[n] for n in families], copies,
-                dict.fromkeys(("ours", "exact words", "exact"), differ), "shingles", 250,
-                f"{len(said):,} headlines and tweets (clickbait, covid_fake_news)")
+    def differ(others):
+        held = np.stack(others)
+        return lambda code: (code != held).mean(1)
+
+    distances = dict.fromkeys(("ours", "exact words", "exact"), differ)
+    about = f"{len(said):,} headlines and tweets (clickbait, covid_fake_news)"
+    originals, families = [of_text(text) for text in said], [words[n] for n in families]
+    return Kind(originals, families, copies, distances, "shingles", 250, about)
 
 
 def linked(n, pairs):
@@ -212,7 +230,7 @@ def linked(n, pairs):
         while root[i] != i: i = root[i]
         return i
 
-    for i, j in pairs.tolist():
+    for i, j in pairs:
         a, b = sorted((top(i), top(j)))
         root[b] = a
     return [top(i) for i in range(n)]
@@ -253,9 +271,16 @@ def sounds(n=1000):
                 changed = corrupt("audio", name, said[i], severity, str(i), SEED)
                 yield name, severity, {"ours": sound_print(changed[RATE // 30:])}      # between two steps
 
-    def differ(a, others): return np.array([error_rate(a, b) for b in others])
-    return Kind([{"ours": sound_print(sound)} for sound in said], [str(i) for i in range(n)], copies, {"ours": differ},
-                "sound", 30, f"{n:,} made voices of {SECONDS} s")
+    originals = [{"ours": sound_print(sound)} for sound in said]
+    length = 1 << (2 * len(originals[0]["ours"])).bit_length()
+
+    def differ(others):
+        held = np.stack([spectra(other, length) for other in others])
+        def errors(sound): return least_errors(spectra(sound, length), held, max(LEAST_SOUND, len(sound) // 2))
+        return errors      # a copy is never the longer one
+
+    about = f"{n:,} made voices of {SECONDS} s"
+    return Kind(originals, [str(i) for i in range(n)], copies, {"ours": differ}, "sound", 20, about)
 
 
 # ---- videos
@@ -263,14 +288,14 @@ def sounds(n=1000):
 FRAMES, FILM = 8, 192      # of a clip, one a second; pixels of each side
 
 
-def film(paths, rng):
-    "A camera that moves over each of some pictures"
+def film(paths, moves):
+    "A camera that moves over each of some pictures, from one place of it to another"
     frames = []
-    for path in paths:
+    for path, move in zip(paths, moves):
         image = open_image(path)
         w, h = image.size
         part = 0.75 * min(w, h)
-        (x0, y0), (x1, y1) = rng.random((2, 2)) * (w - part, h - part)
+        (x0, y0), (x1, y1) = move * (w - part, h - part)
         for t in np.linspace(0, 1, FRAMES // len(paths)):
             x, y = x0 + t * (x1 - x0), y0 + t * (y1 - y0)
             frames.append(np.asarray(image.resize((FILM, FILM), box=(x, y, x + part, y + part))))
@@ -280,18 +305,20 @@ def film(paths, rng):
 def of_frames(frames):
     "Method → codes of a clip"
     middle = Image.fromarray(frames[len(frames) // 2])
-    phash = np.packbits(imagehash.phash(middle).hash)[None]
-    return {"ours": making.hash_frames(frames), "PDQ of one frame": making.pdq(middle)[0][:1], "pHash of one frame": phash}
+    phash = np.packbits(imagehash.phash(middle).hash).view(np.uint64)[None]
+    one = as_words(making.pdq(middle)[0][:1])
+    return {"ours": making.hash_frames(frames), "PDQ of one frame": one, "pHash of one frame": phash}
 
 
 def videos(n=1000):
     "Camera moves over real pictures, and their copies"
-    rng, files = np.random.default_rng(SEED), [path for _, path, _ in readable(picture_files())]
+    rng, files = np.random.default_rng(SEED), [path for _, path, _ in readable()]
     chosen = rng.permutation(len(files))[:2 * n].reshape(n, 2)
-    filmed = [film([files[i] for i in pair], rng) for pair in chosen]
+    moves = rng.random((n, 2, 2, 2))
+    def filmed(i): return film([files[k] for k in chosen[i]], moves[i])      # not all clips in memory
 
     def copies(i):
-        frames, times = filmed[i], np.arange(FRAMES, dtype=float)
+        frames, times = filmed(i), np.arange(FRAMES, dtype=float)
         for severity, share in zip(SEVERITIES, KEPT):
             first, end = cut(share, FRAMES)
             yield "cut", severity, of_frames(frames[first:end])
@@ -301,11 +328,11 @@ def videos(n=1000):
             for severity in SEVERITIES:
                 yield name, severity, of_frames(corrupt("video", name, (frames, times), severity, str(i), SEED)[0])
 
-    def bits(a, others): return np.array([np.bitwise_count(a[:, None] ^ b[None]).sum(2, dtype=int).min(initial=256) for b in others])
-    def shares(a, others): return np.array([unlike(a, b) for b in others])
-    distances = {"ours": shares, "PDQ of one frame": bits, "pHash of one frame": bits}
-    return Kind([of_frames(frames) for frames in filmed], [str(i) for i in range(n)], copies, distances, "vpdq", 30,
-                f"{n:,} camera moves over real pictures, {FRAMES} s each")
+    def shares(others): return lambda frames: np.array([unlike(frames, other) for other in others])
+    distances = {"ours": shares, "PDQ of one frame": hamming, "pHash of one frame": hamming}
+    about = f"{n:,} camera moves over real pictures, {FRAMES} s each"
+    originals = [of_frames(filmed(i)) for i in range(n)]
+    return Kind(originals, [str(i) for i in range(n)], copies, distances, "vpdq", 20, about)
 
 
 # ---- memes
@@ -355,30 +382,33 @@ def same_template(memes):
     return [(a, b) for a in memes for b in memes if a[0] == b[0] and normalise(a[1]) != normalise(b[1])]
 
 
-def unread(prints, words=None):
-    "The prints of a picture, with words read in it or none"
-    return prints._replace(written=None if words is None else minhash(normalise(words)))
+NEAR = 48           # bits between pictures whose words are compared
 
 
-def meme_distances(memes):
-    "Of one half: curve → (distances of copies, distances of the nearest that has other words)"
-    bits, shares = defaultdict(list), defaultdict(list)
-
-    def apart(a, b, kind):
-        shares[kind].append(float((minhash(normalise(a[4])) != minhash(normalise(b[4]))).mean()))
-        bits[kind].append(int(hamming(as_words(a[3].picture), as_words(b[3].picture[:1])[None])[0]))
-
-    for a, b in same_template(memes): apart(a, b, "others")
+def meme_copies(memes):
+    "(copy, meme): the first meme of some templates, through each corruption at one severity after the other"
     for i, meme in enumerate(memes[::MEMES[1]][:READ]):
         for n, name in enumerate(CORRUPTIONS["vision"]):
             image = corrupt("vision", name, meme[2], SEVERITIES[(i + n) % 5], str(i), SEED)
-            apart((*meme[:2], image, make_prints(image=image), read(image)), meme, "copies")
+            yield (*meme[:2], image, make_prints(image=image), read(image)), meme
+
+
+def meme_distances(memes, copies):
+    "Of one half: (distances of copies, distances of those with other words), of the words and of the pictures"
+    bits, shares = {}, {}
+    for kind, pairs in (("copies", copies), ("others", same_template(memes))):
+        away = [np.bitwise_count(a[3].picture ^ b[3].picture[0]).sum(1, dtype=int).min() for a, b in pairs]
+        # words are compared in pictures that are near; of others all tell, their words know nothing of bits
+        near = [(a[4], b[4]) for (a, b), n in zip(pairs, away) if n <= NEAR or kind == "others"]
+        words = [(normalise(one), normalise(other)) for one, other in near]
+        bits[kind], shares[kind] = away, [(minhash(a) != minhash(b)).mean() for a, b in words if a and b]
     return {"written": (shares["copies"], shares["others"]), "memes": (bits["copies"], bits["others"])}
 
 
 # ---- what a distance means
 
-STEP_OF = {"pdq": 4, "pdq_unread": 4, "shingles": 1 / 32, "written": 1 / 16, "vpdq": 1 / 8, "sound": 1 / 64}     # of a curve
+# of the distances of a curve
+STEP_OF = {"pdq": 4, "pdq_unread": 4, "shingles": 1 / 32, "written": 1 / 16, "vpdq": 1 / 8, "sound": 1 / 64}
 LEAST = 0.02        # probability below which a curve ends
 
 
@@ -421,6 +451,8 @@ def pairs_of(held_here):
 
 # ---- figures
 
+
+
 KINDS = {"picture": pictures, "text": texts, "sound": sounds, "video": videos}
 
 
@@ -429,34 +461,19 @@ def threshold(others):
     return np.sort(others)[int(ALLOWED * len(others))]
 
 
-def recalls(measured):
-    "(corruption, severity) → method → share of copies nearer than the threshold"
-    limits = {method: threshold(others) for method, others in measured.others.items()}
-    table = defaultdict(dict)
-    for (method, *where), distances in measured.copies.items():
-        table[tuple(where)][method] = float((distances < limits[method]).mean())
-    return dict(table)
-
-
-def show(part, kind, measured, table):
-    "The table of recalls, for people"
-    methods = list(kind.distances)
-    n = len(measured.others["ours"])
-    print(f"\n{part}: {kind.data}; {n:,} posts that are not there, each against {measured.size:,} originals")
-    for where, row in table.items():
-        n = len(measured.copies["ours", *where])
-        print(f"| {where[0]:14} | {where[1]} | {n} | " + " | ".join(f"{row[m]:.3f}" for m in methods) + " |")
-    print("methods: " + ", ".join(methods))
-
-
 def entries_of(part, kind, measured):
-    "Recall of each corruption and severity"
-    table = recalls(measured)
-    show(part, kind, measured, table)
-    peer = [method for method in kind.distances if method != "ours"][:1]
-    for (name, severity), row in table.items():
+    "Recall of each corruption and severity at the allowed share of false positives, and the table for people"
+    methods, n_others = list(kind.distances), len(measured.others["ours"])
+    limits = {method: threshold(others) for method, others in measured.others.items()}
+    print(f"\n{part}: {kind.data}; {n_others:,} posts that are not there, each against {measured.size:,} originals")
+    print("| corruption | severity | " + " | ".join(methods) + " |")
+    for _, name, severity in [where for where in measured.copies if where[0] == "ours"]:
+        told = {method: measured.copies[method, name, severity] < limits[method] for method in methods}
+        shares = {method: float(near.mean()) for method, near in told.items()}
+        print(f"| {name:14} | {severity} | " + " | ".join(f"{share:.3f}" for share in shares.values()) + " |")
         what = f"copies of a {part}, {name} {severity}: recall at 1 % false positives"
-        yield figure(what, row["ours"], "share", kind.data, peer=row[peer[0]] if peer else None)
+        data = f"{kind.data}; {sure(told['ours'], 'copies')}"
+        yield figure(what, shares["ours"], "share", data, peer=next((shares[m] for m in methods[1:]), None))
 
 
 def figure(what, ours, unit, data, **options):
@@ -464,29 +481,36 @@ def figure(what, ours, unit, data, **options):
     return entry(what, ours, unit, f"{data}, seed {SEED}", "python -m bench.memory_copies", **options)
 
 
-def meme_entries(memes):
-    "How often memes of one template with other words are taken for copies: words given, read, not read"
+def meme_entries(memes, copied):
+    "How often memes of one template with other words are taken for copies, and copies of memes are not"
     pairs = same_template(memes)
-    ways = {"words given": 1, "words read": 4}
-    for way, at in ways.items():
-        false = [told_as_copy(unread(a[3], a[at]), unread(b[3], b[at])) for a, b in pairs]
+    for way, at, most in (("words given", 1, 0.005), ("words read", 4, 0.005), ("nothing read", None, None)):
+        told = [relation(a, b, at) == "copy" for a, b in pairs]
         what = f"memes of one template with other words, {way}: taken for copies"
-        yield figure(what, float(np.mean(false)), "share", f"{len(pairs):,} pairs of made memes", most=0.005)
-    false = [told_as_copy(unread(a[3]), unread(b[3])) for a, b in pairs]
-    yield figure("memes of one template with other words, nothing read: taken for copies", float(np.mean(false)), "share",
-                 f"{len(pairs):,} pairs of made memes")
+        yield figure(what, float(np.mean(told)), "share", sure(told, "pairs of made memes"), most=most)
+    for kind in ("copy", "same template"):
+        told = [relation(a, b, 4) == kind for a, b in copied]
+        what = f"copies of memes, words read, all corruptions: told as {kind}"
+        yield figure(what, float(np.mean(told)), "share", sure(told, "copies of made memes"))
 
 
-def told_as_copy(query, item):
-    "Whether two posts are told as copies"
-    return any(one.relation == "copy" for one in compare(query, item))
+def relation(a, b, at):
+    "What two memes are told as, by the words that stand at a place of both, none where nobody read"
+    query, item = (meme[3] if at is None else meme[3]._replace(written=minhash(normalise(meme[at]))) for meme in (a, b))
+    return next((one.relation for one in compare(query, item) if one.part == "image"), None)
 
 
-def all_curves(found, memes):
+def sure(told, what):
+    "How many they are, and the 95 % interval of their share"
+    interval = binomtest(int(np.sum(told)), len(told)).proportion_ci()
+    return f"{len(told):,} {what}, 95 % interval {interval.low:.4f} to {interval.high:.4f}"
+
+
+def all_curves(found, memes, copied):
     "Name → curve of the first half, and the pairs of the second half that test it"
     pairs = {kind.curve: [pairs_of(half) for half in halves] for kind, halves in found.values()}
     if memes:
-        drawn = [meme_distances(own) for own in memes]
+        drawn = [meme_distances(*own) for own in zip(memes, copied)]
         pairs["written"] = [own["written"] for own in drawn]
     if memes and "pdq" in pairs:     # where nobody read, half of the pictures are memes
         pairs["pdq_unread"] = [mixed(a, own["memes"]) for a, own in zip(pairs["pdq"], drawn)]
@@ -504,16 +528,18 @@ def run(parts=(), write=False):
     for part in parts:
         if part not in (*KINDS, "meme"): raise FakesError(f"No part {part!r}{nearest(part, (*KINDS, 'meme'))}")
     if write and parts: raise FakesError("The curves are written together: name no part beside --write.")
-    found = {part: (kind, halves(kind)) for part, kind in ((part, KINDS[part]()) for part in KINDS if part in (parts or KINDS))}
+    kinds = {part: make() for part, make in KINDS.items() if part in (parts or KINDS)}
+    found = {part: (kind, halves(kind)) for part, kind in kinds.items()}
     memes = by_half(drawn_prints()) if "meme" in (parts or ["meme"]) else []
-    fits = all_curves(found, memes)
+    copied = [list(meme_copies(own)) for own in memes]
+    fits = all_curves(found, memes, copied)
     if write: write_curves(fits, found)
     for part, (kind, (_, second)) in found.items(): yield from entries_of(part, kind, second)
     for name, (curve, pairs) in fits.items():
         gap = miscalibration(curve, *pairs)
         data = f"{len(pairs[0]):,} copies and {len(pairs[1]):,} others that the curve has not seen"
         yield figure(f"probability of a copy, {name}: mean gap to the share of copies", gap, "share", data, most=0.05)
-    if memes: yield from meme_entries(memes[1])
+    if memes: yield from meme_entries(memes[1], copied[1])
 
 
 def by_half(memes):
@@ -529,7 +555,9 @@ def write_curves(fits, found):
     about = {"command": "python -m bench.memory_copies --write", "seed": SEED, "data": data | {"memes": MEMES_SAID}}
     sizes = {kind.curve: first.size for kind, (first, _) in found.values()}
     curves = {name: {"nearest_of": sizes.get(name)} | curve for name, (curve, _) in fits.items()}
-    write_json(CURVES, about | {"curves": curves})
+    about = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in about.items()]
+    lines = [f"  {json.dumps(name)}: {json.dumps(curve)}" for name, curve in curves.items()]      # to be read
+    CURVES.write_text("{" + ",\n ".join([*about, '"curves": {\n' + ",\n".join(lines) + "}}\n"]), encoding="utf-8")
     knowing.curves.cache_clear()
 
 
