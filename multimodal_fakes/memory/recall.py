@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -101,10 +102,10 @@ def _kept(
 # %% ../../nbs/memory/04_recall.ipynb #0540ddab
 def _name(secret, prints, task, label, by):
     "The id of an item: of what it is recognised by, and of what who says of it"
-    nothing = to_blob(_kept(prints)) == to_blob(Prints(files={}))
-    same = [prints.files, prints.words] if prints.files or prints.words else ""
-    if not same: same = to_blob(prints if nothing else _kept(prints)).hex()      # of vectors, where there is nothing else
-    return _digest(secret, [same, task, label, by])
+    nothing = to_blob(_kept(prints)) == to_blob(Prints(files={}))      # but vectors
+    same:Any = [prints.files, prints.words]
+    if not (prints.files or prints.words): same = to_blob(prints if nothing else _kept(prints)).hex()
+    return _digest(secret, same, task, label, by)
 
 def _digest(secret, *said):
     "8 bytes that say nothing to whoever has not the memory's secret"
