@@ -125,7 +125,8 @@ class View:
         self.listed, self.segments = {}, {}           # name → (low, high); name → what is mapped
         self.settled = self.fresh = joined([])        # what is in the tail
         self.n_fresh = self.n_tail = 0                # items of it
-        self.tail = self.parts = ()                   # the same, as segments in memory; all that is looked through
+        self.tail:tuple = ()                          # the same, as segments in memory
+        self.parts:tuple = ()                         # all that is looked through
 
 # %% ../../nbs/memory/03a_index.ipynb #6032ee6c
 @patch
@@ -201,7 +202,8 @@ def proposed(self:View,
     prints:Prints,
 ) -> list: # of each kind a list of numbers of items, the nearest first
     "Items that a post may resemble by its files, its picture, its texts and its sound"
-    parts, found = self.parts, []
+    parts = self.parts
+    found:list[list] = []
     for kind, codes in codes_of(prints).items():
         few = codes[::-(-len(codes) // MOST_FRAMES)] if kind == "video" else codes
         found.append([part.codes[kind].search(few) for part in parts if kind in part.codes])

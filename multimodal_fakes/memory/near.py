@@ -13,7 +13,7 @@ import mmap
 import os
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -176,7 +176,8 @@ def most_shared(
     k:int=16,           # items at most
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) items, those that share most first, (n,) how many they do not share
     "Items that share numbers"
-    items, times = np.unique(table.look(marks)[1], return_counts=True)
+    _, found = table.look(marks)
+    items, times = np.unique(found, return_counts=True)
     first = np.argsort(-times, kind="stable")[:k]
     return items[first], len(marks) - times[first]
 
@@ -261,7 +262,7 @@ def make_segment(rows:Rows) -> Segment:
     "Sort what is to be indexed"
     return Segment(
         {kind: make_codes(*held) for kind, held in rows.codes.items()},
-        {kind: make_table(*held, MARKS) for kind, held in rows.marks.items()},
+        {kind: make_table(numbers, items, MARKS) for kind, (numbers, items) in rows.marks.items()},
         {space: make_signs(*held) for space, held in rows.vectors.items()})
 
 # %% ../../nbs/memory/02_near.ipynb #1920af11
@@ -316,7 +317,7 @@ def _flush(path):
 def open_segment(
     folder,
     spaces,                # names of spaces that may be there
-    mode:str="r",          # r+ to erase in it
+    mode:Literal["r", "r+"]="r",     # the second to erase in it
 ) -> Segment:
     "A segment whose arrays are mapped"
     held:dict[str, dict] = {}
