@@ -61,23 +61,19 @@ class Remembering(Asked):
         self.at_work:set[asyncio.Task] = set()  # what goes on beside requests
         self.cleared = time.monotonic()         # when what was forgotten was last cleared away
 
-    async def ask(self, work:Callable, seconds:float|None=None):
-        "Ask the memory; raises `StoreError` where it fails, is late, or has failed too often"
-        return await super().ask(partial(_plainly, work), seconds)
-
     def touch(self):
         "See whether it can be read again"
-        _plainly(self.memory.revision)
+        self.memory.revision()
+
+    def plainly(self, work:Callable):
+        "What some work returns; errors of its file are those of a store"
+        try: return work()
+        except LedgerError as e: raise StoreError(str(e)) from None
 
     @property
     def status(self) -> str:
         "How it is, in a word"
         return "does not answer" if self.patience.resting() else "ready"
-
-def _plainly(work):
-    "Errors of its file as those of a store"
-    try: return work()
-    except LedgerError as e: raise StoreError(str(e)) from None
 
 # %% ../../nbs/service/07bc_remembering.ipynb #012aae2e
 @patch

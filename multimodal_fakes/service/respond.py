@@ -677,7 +677,7 @@ async def label(
 @patch
 async def _learn(self:Service, feedback, by) -> str|None:
     "The item of the memory that a label became, none where labels become none"
-    if not self.conf.memory.feedback: return None
+    if not (self.conf.memory.feedback and self.history and self.memory): return None
     asks = self.store.ask, self.memory.ask
     return await learn(self.history, self.memory.memory, feedback.prediction_id, by, *asks)
 
