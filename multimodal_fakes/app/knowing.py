@@ -45,6 +45,7 @@ _RELATIONS = {
     "alike": "Something like this was judged before: {label}",
 }
 
+# %% ../../nbs/app/09ba_knowing.ipynb #90c6db9c
 def known_as(
     known:dict,   # `memory.recall.Known`, of an answer
 ) -> str:
@@ -52,6 +53,7 @@ def known_as(
     label = listed(known["label"].split("|"))
     return say(_RELATIONS[known["relation"]], label=label)
 
+# %% ../../nbs/app/09ba_knowing.ipynb #d81c82ae
 def about_known(
     known:dict,
 ) -> list: # of sentences
@@ -85,12 +87,14 @@ def show_known(
             if not st.toggle(say("Show what was kept of it"), key=f"kept_{i}_{k}"): continue
             show_kept(source.ask("GET", f"/memory/{known['id']}"), f"{i}_{k}", is_vile)
 
+# %% ../../nbs/app/09ba_knowing.ipynb #21cb6290
 def _show_words(item):
     "What somebody wrote of an item, as text"
     if item["source"]: st.text(visible(say("Source: {source}", source=item["source"])))
     for name in ("note", "link"):
         if item[name]: st.text(visible(item[name]))
 
+# %% ../../nbs/app/09ba_knowing.ipynb #505d6799
 def show_kept(
     item:dict,      # of `GET /memory/{id}`
     key:str,        # of the item on the page
@@ -117,6 +121,7 @@ def remember(
     form = words | {name: "true" if value is True else value for name, value in said.items()}
     return source.ask("POST", "/memory", by, data=form, files={"file": (post.name or "file", post.file)})
 
+# %% ../../nbs/app/09ba_knowing.ipynb #0d98b74a
 def show_name(key:str):
     "Who does something here, where the page asks no service elsewhere that knows it by the key"
     st.text_input(say("Your name"), os.environ.get("MMFAKES_USER", ""), max_chars=100, key=key)
@@ -148,6 +153,7 @@ def show_remember(
 
 _SAID_OF_IT = ("label", "note", "link", "source", "keep", "private", "who")
 
+# %% ../../nbs/app/09ba_knowing.ipynb #77edef1a
 def _remember(source, post, task, i):
     "What the form says"
     held = {name: st.session_state.get(f"{name}_{i}") for name in _SAID_OF_IT}
@@ -164,12 +170,14 @@ def _name_in(name, source):
     if source.app and not name: raise FakesError(say("Write your name: what is remembered stands under it."))
     return name
 
+# %% ../../nbs/app/09ba_knowing.ipynb #bbc1886d
 def _do(act, *given):
     "Do what a button stands for, and keep what went wrong to be shown"
     st.session_state.pop("memory_trouble", None)
     try: act(*given)
     except FakesError as e: st.session_state["memory_trouble"] = str(e)
 
+# %% ../../nbs/app/09ba_knowing.ipynb #8d24499b
 def _say_done(key):
     "What a button led to"
     trouble, done = st.session_state.pop("memory_trouble", ""), st.session_state.pop(key, "")
@@ -195,6 +203,7 @@ def show_waiting(place:Place):
         if not items: st.write(say("Nothing waits."))
         for item in list(items.values())[:WAITING]: _show_item(source, item)
 
+# %% ../../nbs/app/09ba_knowing.ipynb #2445bde3
 def _show_item(source, item):
     "An item, and what may be done with it"
     with st.container(border=True, key=f"item_{item['id']}"):

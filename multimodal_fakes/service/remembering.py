@@ -31,6 +31,7 @@ class MemoryConf(MemoryLimits):
     confirm:bool = False      # an item counts once a second person has confirmed it
     feedback:bool = False     # labels of predictions become items; needs history.keep_prints
 
+# %% ../../nbs/service/07bc_remembering.ipynb #852902dd
 def limits_of(conf:MemoryConf) -> MemoryLimits:
     "What one person may enter"
     return MemoryLimits(**conf.model_dump(include=set(MemoryLimits.model_fields)))
@@ -82,6 +83,7 @@ async def look(self:Remembering):
     with suppress(StoreError): self.state = await self.ask(self.memory.health, LOOK)
     for engine in self.engines: engine.revision = self.state["revision"]
 
+# %% ../../nbs/service/07bc_remembering.ipynb #0107e5d1
 @patch
 async def _follow(self:Remembering):
     while True:
@@ -89,12 +91,14 @@ async def _follow(self:Remembering):
         if self._uncleared(time.monotonic()): await self._clear()
         await asyncio.sleep(LOOK)
 
+# %% ../../nbs/service/07bc_remembering.ipynb #f6a59a43
 @patch
 def start(self:Remembering, engines:list):
     "Follow the memory, for these engines"
     self.engines = engines
     self.following = self._beside(self._follow())
 
+# %% ../../nbs/service/07bc_remembering.ipynb #778f471c
 @patch
 def _beside(self:Remembering, work):
     "Let something go on while requests are answered"
@@ -103,6 +107,7 @@ def _beside(self:Remembering, work):
     task.add_done_callback(self.at_work.discard)
     return task
 
+# %% ../../nbs/service/07bc_remembering.ipynb #d4b168f8
 @patch
 async def stop(self:Remembering):
     "Let go of it"
@@ -120,6 +125,7 @@ def _uncleared(self:Remembering, now) -> bool:
     "Whether something forgotten has been in the files for long"
     return self.state["forgotten"] > 0 and now - self.cleared > CLEAR
 
+# %% ../../nbs/service/07bc_remembering.ipynb #b25a8d84
 @patch
 async def _clear(self:Remembering):
     "Clear the files of what was forgotten"
@@ -147,6 +153,7 @@ def note(self:Remembering,
     if len(self.at_work) > MOST_NOTES: self.counts["left_out"] += 1
     else: self._beside(self._note(copies[0], post_id, words))
 
+# %% ../../nbs/service/07bc_remembering.ipynb #e7c6f050
 @patch
 async def _note(self:Remembering, known, post_id, words):
     moved = self.conf.decides and not known["differs"]
@@ -164,6 +171,7 @@ class Lesson(NamedTuple):
 
 NONE = "none"      # the label of an item where several classes may hold, and none does
 
+# %% ../../nbs/service/07bc_remembering.ipynb #47978c6c
 def _as_label(
     said:str,        # classes as the history has them, joined by commas
     several:bool,    # whether several may hold
@@ -171,6 +179,7 @@ def _as_label(
     "A label of the history as items have it"
     return ("|".join(said.split(", ")) or NONE) if several else said
 
+# %% ../../nbs/service/07bc_remembering.ipynb #4f46a9b3
 def lesson_of(
     history:History,
     id:str,     # of a prediction
@@ -184,6 +193,7 @@ def lesson_of(
     others = [row["item"] for row in history.taught(id) if row["labelled_by"] != by and row["label"] == label]
     return Lesson(from_blob(blob), kept["task"], label, others)
 
+# %% ../../nbs/service/07bc_remembering.ipynb #107cb239
 def learnt(
     memory:Memory,
     lesson:Lesson,
@@ -210,6 +220,7 @@ def forget_all(
     for item in items:
         with suppress(UnknownItem): memory.forget(item, by)
 
+# %% ../../nbs/service/07bc_remembering.ipynb #66f941af
 async def learn(
     history:History,
     memory:Memory,
