@@ -23,6 +23,7 @@ from .place import Place
 from .shown import as_written, show_picture, show_text
 from .source import Gone, Post, Source, source_of
 from ..core import FakesError
+from ..service.remembering import NONE
 from ..texts import visible
 
 # %% ../../nbs/app/09ba_knowing.ipynb #f08535d2
@@ -140,8 +141,9 @@ def show_remember(
     with st.expander(say("Remember this"), key=f"remember_{i}"), st.form(f"remember_form_{i}", border=False):
         st.write(say("What you say of this post is told from now on whenever it comes back, or a copy of it."))
         if source.app: show_name(f"who_{i}")
-        choose = st.multiselect if about.get("multi_label") else st.selectbox
-        choose(say("It is"), about.get("classes", []), format_func=named, key=f"label_{i}")
+        choices = dict(format_func=named, key=f"label_{i}", placeholder=say("Choose"))
+        if about.get("multi_label"): st.multiselect(say("It is"), about["classes"], **choices)
+        else: st.selectbox(say("It is"), about.get("classes", []), index=None, **choices)
         st.text_input(say("Note"), max_chars=2000, key=f"note_{i}")
         st.text_input(say("Link to a fact-check"), max_chars=2000, key=f"link_{i}")
         st.text_input(say("Source"), max_chars=200, key=f"source_{i}")
@@ -158,7 +160,8 @@ def _remember(source, post, task, i):
     "What the form says"
     held = {name: st.session_state.get(f"{name}_{i}") for name in _SAID_OF_IT}
     by = _name_in(held.pop("who"), source)
-    if isinstance(held["label"], list): held["label"] = "|".join(held["label"]) or "none"
+    if isinstance(held["label"], list): held["label"] = "|".join(held["label"]) or NONE
+    if not held["label"]: raise FakesError(say("Say what it is."))
     made = remember(source, post, held | {"task": task}, by)
     waits = "" if made["counts"] else " " + say("It counts when another person has confirmed it.")
     st.session_state[f"said_{i}"] = say("Remembered.") + waits
