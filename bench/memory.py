@@ -1,6 +1,7 @@
 """What the memory recognises, what that costs, and what it teaches.
 
-`python -m bench memory [part …]` runs all parts, or those named: each is a module of its own, `bench/memory_<part>.py`."""
+`python -m bench memory [part …]` runs all parts, or those named: each is a module of its own,
+`bench/memory_<part>.py`."""
 import importlib
 from pathlib import Path
 

@@ -11,9 +11,12 @@ half. A false positive is a post that is not in the memory and lies within the t
 import csv
 import gzip
 import hashlib
+import json
 import random
 import sys
 from collections import defaultdict
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,15 +24,15 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from bench.scale import entry
-from multimodal_fakes.core import FakesError, digest, nearest, write_json
+from bench.memory import entry
+from multimodal_fakes.core import FakesError, digest, nearest
 from multimodal_fakes.data.duplicates import near_texts, normalise
 from multimodal_fakes.data.ocr import ocr_text, read_image
 from multimodal_fakes.detect.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from multimodal_fakes.media import RATE, MediaError, open_image
 from multimodal_fakes.memory import copies as knowing
 from multimodal_fakes.memory import prints as making
-from multimodal_fakes.memory.copies import compare, error_rate, unlike
+from multimodal_fakes.memory.copies import LEAST_SOUND, compare, least_errors, spectra, unlike
 from multimodal_fakes.memory.prints import QUALITY, make_prints, minhash, sound_print
 from multimodal_fakes.pilots import clips, pilot
 
@@ -44,7 +47,7 @@ class Kind(NamedTuple):
     originals:list        # prints, each a dict: method → codes
     families:list         # name of each; of one family some may be copies, so they are never held against each other
     copies:object         # function of a number: yields (corruption, severity, prints)
-    distances:dict        # method → function of codes and a list of codes: distances
+    distances:dict        # method → function of the codes of originals: a function of codes, its distances to each
     curve:str             # name of that of the method "ours"
     chosen:int            # originals of a half whose copies are made
     data:str
@@ -55,10 +58,10 @@ def half_of(family):
     return int(digest(SEED, family), 16) % 2
 
 
-def hamming(codes, others):
-    "Least bits between rows (k, W) and each item (n, m, W), of uint64: (n,)"
-    bits = np.bitwise_count(codes[:, None, None] ^ others[None]).sum(3, dtype=int)
-    return bits.min((0, 2))
+def hamming(others, first=(0,)):
+    "A function: least bits between rows (k, W) of uint64 and the first ones of each of some items"
+    held = np.stack(others)[:, list(first)]
+    return lambda rows: np.bitwise_count(rows[:, None, None] ^ held[None]).sum(3, dtype=int).min((0, 2))
 
 
 class Held(NamedTuple):
@@ -68,30 +71,26 @@ class Held(NamedTuple):
     size:int              # originals that the nearest was sought among
 
 
-def held(kind, half, others=1200):
+def held(kind, half, others=1000):
     "The distances of one half: of copies to their originals, of originals and copies to the nearest other"
     own = [i for i, family in enumerate(kind.families) if half_of(family) == half]
     rng = random.Random(SEED)
     chosen, asked = rng.sample(own, min(kind.chosen, len(own))), rng.sample(own, min(others, len(own)))
     families = np.array([kind.families[i] for i in own])
-    stacked = {name: stack([kind.originals[i][name] for i in own]) for name in kind.distances}
+    away_from = {name: make([kind.originals[i][name] for i in own]) for name, make in kind.distances.items()}
     copies, far = defaultdict(list), defaultdict(list)
 
     def look(prints, i, *where):
-        for name, distance in kind.distances.items():
-            away = distance(prints[name], stacked[name])
+        for name, distances in away_from.items():
+            away = distances(prints[name])
             if where: copies[name, *where].append(away[own.index(i)])
             far[name].append(away[families != kind.families[i]].min())
 
     for i in asked: look(kind.originals[i], i)
     for i in chosen:
         for corruption, severity, prints in kind.copies(i): look(prints, i, corruption, severity)
-    return Held({k: np.array(v, float) for k, v in copies.items()}, {k: np.array(v, float) for k, v in far.items()}, len(own))
-
-
-def stack(codes):
-    "Codes of many items: an array where all are alike, else a list"
-    return np.stack(codes) if len({np.shape(code) for code in codes}) == 1 else codes
+    copies, far = ({key: np.array(values, float) for key, values in found.items()} for found in (copies, far))
+    return Held(copies, far, len(own))
 
 
 # ---- pictures
@@ -113,7 +112,8 @@ def of_picture(image):
     rows = prints.picture if says else np.zeros((8, 32), np.uint8)
     both = np.concatenate([rows, rows if prints.inner is None else prints.inner])
     phash = np.packbits(imagehash.phash(image).hash).view(np.uint64)[None]
-    return {"ours": as_words(both), "PDQ alone": as_words(rows[:1]), "pHash alone": phash, "exact": number(image.tobytes())}
+    codes = {"ours": as_words(both), "PDQ alone": as_words(rows[:1]), "pHash alone": phash}
+    return codes | {"exact": number(image.tobytes())}
 
 
 def picture_files():
@@ -126,27 +126,39 @@ def picture_files():
     for path, event in seen.items(): yield f"mediaeval {event}", SHARED/"mediaeval"/path
 
 
-def readable(files):
-    "(family, path, picture) of those that can be decoded"
-    for family, path in files:
-        try: yield family, path, open_image(path)
-        except MediaError: continue
+def readable():
+    "(family, path, picture) of real pictures that can be decoded"
+    for family, path in picture_files():
+        with suppress(MediaError): yield family, path, open_image(path)
 
 
 def pictures():
     "Real pictures and their copies"
-    found = list(readable(picture_files()))
-    paths = [path for _, path, _ in found]
+    found = [(family, path, of_picture(image)) for family, path, image in readable()]
+    names, paths, originals = zip(*found)
+    families = joined(names, np.concatenate([original["PDQ alone"] for original in originals]))
 
     def copies(i):
         for name in CORRUPTIONS["vision"]:
             for severity in SEVERITIES:
-                yield name, severity, of_picture(corrupt("vision", name, open_image(paths[i]), severity, str(paths[i]), SEED))
+                changed = corrupt("vision", name, paths[i], severity, paths[i].name, SEED)
+                yield name, severity, of_picture(changed)
         for name, change in MOVED.items(): yield name, 1, of_picture(change(open_image(paths[i])))
 
-    distances = {"ours": lambda a, b: hamming(a, b[:, [0, 8]])} | dict.fromkeys(("PDQ alone", "pHash alone", "exact"), hamming)
-    return Kind([of_picture(image) for *_, image in found], [family for family, *_ in found], copies, distances, "pdq", 60,
-                f"{len(found):,} real pictures (clothing, fashion, mediaeval)")
+    distances = {"ours": partial(hamming, first=(0, 8))} | dict.fromkeys(("PDQ alone", "pHash alone", "exact"), hamming)
+    said = f"{len(paths):,} real pictures (clothing, fashion, mediaeval)"
+    return Kind(originals, families, copies, distances, "pdq", 40, said)
+
+
+# bits up to which two originals are one picture: shops list a thing twice; from 12 on they are two
+LISTED_TWICE = 8
+
+
+def joined(families, hashes):
+    "Names of families, one for those that have the same picture"
+    near = [np.flatnonzero(np.bitwise_count(code ^ hashes).sum(1) <= LISTED_TWICE) for code in hashes]
+    pairs = [(i, j) for i, own in enumerate(near) for j in own if i < j]
+    return [families[n] for n in linked(len(families), pairs)]
 
 
 def letterboxed(image, share=0.25):
@@ -192,16 +204,21 @@ def texts():
     by_words = {normalise(text): text for text in said}
     words = [w for w in by_words if w.count(" ") >= 3]
     said = [by_words[w] for w in words]
-    families = linked(len(words), near_texts(words, 0.5))
+    families = linked(len(words), near_texts(words, 0.5).tolist())
 
     def copies(i):
         for name in CORRUPTIONS["text"]:
-            for severity in SEVERITIES: yield name, severity, of_text(corrupt("text", name, said[i], severity, str(i), SEED))
+            for severity in SEVERITIES:
+                yield name, severity, of_text(corrupt("text", name, said[i], severity, str(i), SEED))
 
-    def differ(a, others): return (a != others).mean(1)
-    return Kind([of_text(text) for text in said], [words[n] for n in families], copies,
-                dict.fromkeys(("ours", "exact words", "exact"), differ), "shingles", 250,
-                f"{len(said):,} headlines and tweets (clickbait, covid_fake_news)")
+    def differ(others):
+        held = np.stack(others)
+        return lambda code: (code != held).mean(1)
+
+    distances = dict.fromkeys(("ours", "exact words", "exact"), differ)
+    about = f"{len(said):,} headlines and tweets (clickbait, covid_fake_news)"
+    originals, families = [of_text(text) for text in said], [words[n] for n in families]
+    return Kind(originals, families, copies, distances, "shingles", 250, about)
 
 
 def linked(n, pairs):
@@ -212,7 +229,7 @@ def linked(n, pairs):
         while root[i] != i: i = root[i]
         return i
 
-    for i, j in pairs.tolist():
+    for i, j in pairs:
         a, b = sorted((top(i), top(j)))
         root[b] = a
     return [top(i) for i in range(n)]
@@ -253,9 +270,16 @@ def sounds(n=1000):
                 changed = corrupt("audio", name, said[i], severity, str(i), SEED)
                 yield name, severity, {"ours": sound_print(changed[RATE // 30:])}      # between two steps
 
-    def differ(a, others): return np.array([error_rate(a, b) for b in others])
-    return Kind([{"ours": sound_print(sound)} for sound in said], [str(i) for i in range(n)], copies, {"ours": differ},
-                "sound", 30, f"{n:,} made voices of {SECONDS} s")
+    originals = [{"ours": sound_print(sound)} for sound in said]
+    length = 1 << (2 * len(originals[0]["ours"])).bit_length()
+
+    def differ(others):
+        held = np.stack([spectra(other, length) for other in others])
+        def errors(sound): return least_errors(spectra(sound, length), held, max(LEAST_SOUND, len(sound) // 2))
+        return errors      # a copy is never the longer one
+
+    about = f"{n:,} made voices of {SECONDS} s"
+    return Kind(originals, [str(i) for i in range(n)], copies, {"ours": differ}, "sound", 20, about)
 
 
 # ---- videos
@@ -280,13 +304,14 @@ def film(paths, rng):
 def of_frames(frames):
     "Method → codes of a clip"
     middle = Image.fromarray(frames[len(frames) // 2])
-    phash = np.packbits(imagehash.phash(middle).hash)[None]
-    return {"ours": making.hash_frames(frames), "PDQ of one frame": making.pdq(middle)[0][:1], "pHash of one frame": phash}
+    phash = np.packbits(imagehash.phash(middle).hash).view(np.uint64)[None]
+    one = as_words(making.pdq(middle)[0][:1])
+    return {"ours": making.hash_frames(frames), "PDQ of one frame": one, "pHash of one frame": phash}
 
 
 def videos(n=1000):
     "Camera moves over real pictures, and their copies"
-    rng, files = np.random.default_rng(SEED), [path for _, path, _ in readable(picture_files())]
+    rng, files = np.random.default_rng(SEED), [path for _, path, _ in readable()]
     chosen = rng.permutation(len(files))[:2 * n].reshape(n, 2)
     filmed = [film([files[i] for i in pair], rng) for pair in chosen]
 
@@ -301,11 +326,11 @@ def videos(n=1000):
             for severity in SEVERITIES:
                 yield name, severity, of_frames(corrupt("video", name, (frames, times), severity, str(i), SEED)[0])
 
-    def bits(a, others): return np.array([np.bitwise_count(a[:, None] ^ b[None]).sum(2, dtype=int).min(initial=256) for b in others])
-    def shares(a, others): return np.array([unlike(a, b) for b in others])
-    distances = {"ours": shares, "PDQ of one frame": bits, "pHash of one frame": bits}
-    return Kind([of_frames(frames) for frames in filmed], [str(i) for i in range(n)], copies, distances, "vpdq", 30,
-                f"{n:,} camera moves over real pictures, {FRAMES} s each")
+    def shares(others): return lambda frames: np.array([unlike(frames, other) for other in others])
+    distances = {"ours": shares, "PDQ of one frame": hamming, "pHash of one frame": hamming}
+    about = f"{n:,} camera moves over real pictures, {FRAMES} s each"
+    originals = [of_frames(frames) for frames in filmed]
+    return Kind(originals, [str(i) for i in range(n)], copies, distances, "vpdq", 20, about)
 
 
 # ---- memes
@@ -360,13 +385,18 @@ def unread(prints, words=None):
     return prints._replace(written=None if words is None else minhash(normalise(words)))
 
 
+NEAR = 48           # bits between pictures whose words are compared
+
+
 def meme_distances(memes):
-    "Of one half: curve → (distances of copies, distances of the nearest that has other words)"
+    "Of one half: (distances of copies, distances of those with other words), of the words and of the pictures"
     bits, shares = defaultdict(list), defaultdict(list)
 
     def apart(a, b, kind):
-        shares[kind].append(float((minhash(normalise(a[4])) != minhash(normalise(b[4]))).mean()))
-        bits[kind].append(int(hamming(as_words(a[3].picture), as_words(b[3].picture[:1])[None])[0]))
+        bits[kind].append(int(np.bitwise_count(a[3].picture ^ b[3].picture[0]).sum(1, dtype=int).min()))
+        words = [normalise(meme[4]) for meme in (a, b)]
+        is_told = all(words) and (kind == "others" or bits[kind][-1] <= NEAR)     # others: words know nothing of bits
+        if is_told: shares[kind].append(float((minhash(words[0]) != minhash(words[1])).mean()))
 
     for a, b in same_template(memes): apart(a, b, "others")
     for i, meme in enumerate(memes[::MEMES[1]][:READ]):
@@ -378,7 +408,8 @@ def meme_distances(memes):
 
 # ---- what a distance means
 
-STEP_OF = {"pdq": 4, "pdq_unread": 4, "shingles": 1 / 32, "written": 1 / 16, "vpdq": 1 / 8, "sound": 1 / 64}     # of a curve
+# of the distances of a curve
+STEP_OF = {"pdq": 4, "pdq_unread": 4, "shingles": 1 / 32, "written": 1 / 16, "vpdq": 1 / 8, "sound": 1 / 64}
 LEAST = 0.02        # probability below which a curve ends
 
 
@@ -473,8 +504,8 @@ def meme_entries(memes):
         what = f"memes of one template with other words, {way}: taken for copies"
         yield figure(what, float(np.mean(false)), "share", f"{len(pairs):,} pairs of made memes", most=0.005)
     false = [told_as_copy(unread(a[3]), unread(b[3])) for a, b in pairs]
-    yield figure("memes of one template with other words, nothing read: taken for copies", float(np.mean(false)), "share",
-                 f"{len(pairs):,} pairs of made memes")
+    what = "memes of one template with other words, nothing read: taken for copies"
+    yield figure(what, float(np.mean(false)), "share", f"{len(pairs):,} pairs of made memes")
 
 
 def told_as_copy(query, item):
@@ -504,7 +535,8 @@ def run(parts=(), write=False):
     for part in parts:
         if part not in (*KINDS, "meme"): raise FakesError(f"No part {part!r}{nearest(part, (*KINDS, 'meme'))}")
     if write and parts: raise FakesError("The curves are written together: name no part beside --write.")
-    found = {part: (kind, halves(kind)) for part, kind in ((part, KINDS[part]()) for part in KINDS if part in (parts or KINDS))}
+    kinds = {part: make() for part, make in KINDS.items() if part in (parts or KINDS)}
+    found = {part: (kind, halves(kind)) for part, kind in kinds.items()}
     memes = by_half(drawn_prints()) if "meme" in (parts or ["meme"]) else []
     fits = all_curves(found, memes)
     if write: write_curves(fits, found)
@@ -529,7 +561,9 @@ def write_curves(fits, found):
     about = {"command": "python -m bench.memory_copies --write", "seed": SEED, "data": data | {"memes": MEMES_SAID}}
     sizes = {kind.curve: first.size for kind, (first, _) in found.values()}
     curves = {name: {"nearest_of": sizes.get(name)} | curve for name, (curve, _) in fits.items()}
-    write_json(CURVES, about | {"curves": curves})
+    about = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in about.items()]
+    lines = [f"  {json.dumps(name)}: {json.dumps(curve)}" for name, curve in curves.items()]      # one a line, to be read
+    CURVES.write_text("{" + ",\n ".join([*about, '"curves": {\n' + ",\n".join(lines) + "}}\n"]), encoding="utf-8")
     knowing.curves.cache_clear()
 
 

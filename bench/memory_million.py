@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,8 @@ def on_disk(folder):
     "Bytes by what they are for"
     sizes = {path: path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()}
     kinds = {"memory.sqlite": "ledger", "codes": "hashes", "marks": "texts", "vectors": "vectors"}
-    told = {kind: sum(size for path, size in sizes.items() if path.name.startswith(begin)) for begin, kind in kinds.items()}
+    def begins(name): return sum(size for path, size in sizes.items() if path.name.startswith(name))
+    told = {kind: begins(name) for name, kind in kinds.items()}
     return told | {"in all": sum(sizes.values())}
 
 
@@ -109,25 +111,27 @@ def resident():
 def looked_up(folder, n):
     "Milliseconds of look-ups, what they found, and the memory of the process before and after"
     rng = np.random.default_rng(1)
-    chunks = {at: list(make_posts(200, seed=at)) for at in range(0, n, max(AT_ONCE, n // 10))}     # the first of some batches
-    known = [(at + i, copy_of(post, rng)) for at, posts in chunks.items() for i, post in enumerate(posts)]
+    firsts = range(0, n, AT_ONCE * max(1, n // AT_ONCE // 10))                  # of ten batches, of which a part is drawn
+    known = [copy_of(post, rng) for first in firsts for post in islice(make_posts(AT_ONCE, seed=first), 200)]
     new = list(make_posts(LOOKS, seed=10**9))
     empty = resident()
     with Memory.open(folder, read_only=True, limits=LIMITS) as memory:
         memory.recall(new[0])
         opened = resident()
         chosen = [known[i] for i in rng.choice(len(known), min(LOOKS, len(known)), replace=False)]
-        found = [(timed(memory.recall, post, "fake_news"), memory.count) for _, post in chosen]
+        found = [timed(memory.recall, post, "fake_news") for post in chosen]
         found_new = [timed(memory.recall, post, "fake_news") for post in new]
         near = [timed(memory.neighbours, SPACE, post.vectors[SPACE]) for post in new[:200]]
         after = resident()
-    of_copies = [answer for (_, _, answer), _ in found]
-    return {
-        "copy": [ms for (ms, _, _), _ in found], "new": [ms for ms, _, _ in found_new], "near": [ms for ms, _, _ in near],
-        "wall": [ms for _, ms, _ in found_new],
-        "recall": np.mean([any(one["part"] == "image" and one["relation"] == "copy" for one in answer) for answer in of_copies]),
-        "false": np.mean([any(one["relation"] == "copy" for one in answer) for _, _, answer in found_new]),
+    times = {name: [ms for ms, _, _ in rows] for name, rows in (("copy", found), ("new", found_new), ("near", near))}
+    return times | {
+        "wall": [ms for _, ms, _ in found_new], "recall": said_copies(found), "false": said_copies(found_new),
         "empty": empty, "opened": opened, "after": after}
+
+
+def said_copies(looks):
+    "Share of look-ups that tell a copy"
+    return np.mean([any(one["relation"] == "copy" for one in answer) for _, _, answer in looks])
 
 
 def timed(ask, *given):
@@ -204,7 +208,8 @@ def run(n=N, folder=None):
             yield made("indexed, on the wall", costs["index_wall"], "s")
             yield made("most memory of the process that indexes", costs["peak_gb"], "GB", most=4)
         sizes = on_disk(home)
-        for kind, size in sizes.items(): yield made(f"bytes on disk, {kind}", size / 1e9, "GB", most=1 if kind == "in all" else None)
+        for kind, size in sizes.items():
+            yield made(f"bytes on disk, {kind}", size / 1e9, "GB", most=1 if kind == "in all" else None)
         looks = looked_up(home, n)
         for when in ("opened", "after"):
             for kind in ("own", "mapped"):
@@ -224,9 +229,10 @@ def served(home, made):
     said = clients(home)
     for what in ("remember", "recall"):
         rows = [row for row in said if row[0] == what]
+        own, wall = (np.percentile([float(row[at]) for row in rows], 95) for at in (1, 2))
         yield made(f"{CLIENTS} clients at once, {what}", len(rows) / SECONDS, "a second")
-        yield made(f"{CLIENTS} clients at once, {what}, p95 of CPU", np.percentile([float(row[1]) for row in rows], 95), "ms")
-        yield made(f"{CLIENTS} clients at once, {what}, p95 on the wall", np.percentile([float(row[2]) for row in rows], 95), "ms")
+        yield made(f"{CLIENTS} clients at once, {what}, p95 of CPU", own, "ms")
+        yield made(f"{CLIENTS} clients at once, {what}, p95 on the wall", wall, "ms")
     wrong = [row for row in said if row[0] == "recall" and row[3] != "True"]
     yield made("remembered and not recalled at once", len(wrong), "items", most=0)
     told = [row[3] for row in said if row[0] == "remember"]
@@ -243,4 +249,5 @@ if __name__ == "__main__":
     asked = reader.parse_args()
     if asked.client: client(asked.client[0], int(asked.client[1]))
     else:
-        for one in run(asked.n, asked.keep): print(f"{one['name']:75} {one['ours']:10.4g} {one['unit']:10} {' '.join(one['broken'])}", flush=True)
+        for one in run(asked.n, asked.keep):
+            print(f"{one['name']:75} {one['ours']:10.4g} {one['unit']:10} {' '.join(one['broken'])}", flush=True)

@@ -97,7 +97,8 @@ def with_vectors(
         held = db.execute(_VECTORS, (SPACES * (low + 1), SPACES * (high + 1), k)).fetchall()
         if not held: continue
         items, numbers = zip(*held)
-        rows.vectors[name] = np.frombuffer(b"".join(numbers), np.int8).reshape(len(items), -1), np.array(items, np.int32)
+        vectors = np.frombuffer(b"".join(numbers), np.int8).reshape(len(items), -1)
+        rows.vectors[name] = vectors, np.array(items, np.int32)
     return rows
 
 def joined(
@@ -124,7 +125,8 @@ class View:
         self.listed, self.segments = {}, {}           # name → (low, high); name → what is mapped
         self.settled = self.fresh = joined([])        # what is in the tail
         self.n_fresh = self.n_tail = 0                # items of it
-        self.tail = ()                                # the same, as segments in memory
+        self.tail:tuple = ()                          # the same, as segments in memory
+        self.parts:tuple = ()                         # all that is looked through
 
 # %% ../../nbs/memory/03a_index.ipynb #6032ee6c
 @patch
@@ -138,7 +140,7 @@ def refresh(self:View):
                 whole = self._take_segments(db)
                 if again and not whole: continue      # one was removed meanwhile: the ledger names another
                 self._grow(db)
-                self.revision = revision
+                self.parts, self.revision = (*self.segments.values(), *self.tail), revision
                 return
 
 @patch
@@ -160,8 +162,8 @@ def _opened(self:View, name, spaces):
     try: return open_segment(folder, spaces) if folder.is_dir() else None
     except FileNotFoundError: return None
     except (OSError, ValueError, RuntimeError, KeyError) as e:
-        raise LedgerError(f"The index {folder} is damaged ({type(e).__name__}: {e}). Remove the folder; `tidy` makes it "
-                          "again from what was remembered.") from None
+        raise LedgerError(f"The index {folder} is damaged ({type(e).__name__}: {e}). Remove the folder; `tidy` makes "
+                          "it again from what was remembered.") from None
 
 # %% ../../nbs/memory/03a_index.ipynb #bbe77390
 @patch
@@ -177,8 +179,11 @@ def _begin_tail(self:View, db, ranges):
 def _append(self:View, db, high):
     "Add the items after the last one, up to another"
     n = db.execute("select count(*) from items where n > ? and n <= ?", (self.last, high)).fetchone()[0]
-    if n: self.fresh = joined([self.fresh, with_vectors(db, gathered(db, self.last, high), self.last, high)])
-    self.n_fresh, self.n_tail, self.last = self.n_fresh + n, self.n_tail + n, high
+    new = with_vectors(db, gathered(db, self.last, high), self.last, high)
+    self.fresh = joined([self.fresh, new])
+    self.n_fresh += n
+    self.n_tail += n
+    self.last = high
 
 @patch
 def _grow(self:View, db):
@@ -193,26 +198,21 @@ def _grow(self:View, db):
 
 # %% ../../nbs/memory/03a_index.ipynb #d8d94f7e
 @patch
-def parts(self:View) -> tuple: # of `Segment`
-    "All that is looked through"
-    return *self.segments.values(), *self.tail
-
-@patch
 def proposed(self:View,
     prints:Prints,
 ) -> list: # of each kind a list of numbers of items, the nearest first
     "Items that a post may resemble by its files, its picture, its texts and its sound"
-    asked = codes_of(prints)
-    if "video" in asked: asked["video"] = asked["video"][::-(-len(asked["video"]) // MOST_FRAMES)]
-    found = [self._merged("codes", kind, lambda index, codes=codes: index.search(codes)) for kind, codes in asked.items()]
-    return found + [self._merged("marks", kind, partial(most_shared, marks=marks)) for kind, marks in marks_of(prints).items()]
+    parts = self.parts
+    found:list[list] = []
+    for kind, codes in codes_of(prints).items():
+        few = codes[::-(-len(codes) // MOST_FRAMES)] if kind == "video" else codes
+        found.append([part.codes[kind].search(few) for part in parts if kind in part.codes])
+    for kind, marks in marks_of(prints).items():
+        found.append([most_shared(part.marks[kind], marks) for part in parts if kind in part.marks])
+    return [_merged(of_parts) for of_parts in found if of_parts]
 
-@patch
-def _merged(self:View, field, kind, search):
-    "Items that one kind of index finds in all parts, the nearest first"
-    indexes = [getattr(part, field).get(kind) for part in self.parts()]
-    found = [search(index) for index in indexes if index is not None]
-    if not found: return []
+def _merged(found):
+    "Items of several parts, the nearest first"
     items, distances = (np.concatenate(arrays) for arrays in zip(*found))
     return items[np.argsort(distances, kind="stable")].tolist()
 
@@ -223,8 +223,8 @@ def near_vector(self:View,
     wide:int=200,        # signs that each part proposes
 ) -> list: # numbers of items
     "Items whose vectors may be near"
-    indexes = [part.vectors.get(space) for part in self.parts()]
-    return [n for index in indexes if index is not None for n in index.propose(vector, wide).tolist()]
+    indexes = [part.vectors[space] for part in self.parts if space in part.vectors]
+    return [n for index in indexes for n in index.propose(vector, wide).tolist()]
 
 # %% ../../nbs/memory/03a_index.ipynb #9491bb57
 LEAST = 1_000        # items that came since the last time, from which they are indexed
@@ -263,7 +263,8 @@ def tidied(
 ) -> bool: # whether it was done; false where another process is at it
     "Index what was remembered, and clear all files of what was forgotten"
     with _alone(ledger.folder/"tidy.lock") as mine:
-        if mine: _make_tidy(ledger, least, n_workers)
+        if mine:
+            with ledger.plain_errors("tidied"): _make_tidy(ledger, least, n_workers)
     return mine
 
 def _make_tidy(ledger, least, n_workers):

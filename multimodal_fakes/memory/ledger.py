@@ -51,27 +51,31 @@ create table items (n integer primary key autoincrement, id blob not null unique
     task text, label text not null, source text not null, note text not null, link text not null,
     whose text not null, at integer not null, private integer not null, confirmed_by text, confirmed_at integer,
     stopped text not null default '', shown text, thumbnail blob);
+create index items_confirmed on items (n) where confirmed_by is not null;
+create index items_stopped on items (n) where stopped <> '';
 create table spaces (k integer primary key, name text not null unique, width integer not null);
 create table vectors (at integer primary key, numbers blob not null);
 create table deeds (k integer primary key, at integer not null, who text not null, deed text not null,
     id blob, whose text not null, note text not null);
+create index deeds_id on deeds (id);
 create table decisions (k integer primary key, id blob not null, post text not null, what text not null,
     words integer, at integer not null, unique (id, post));
+create index decisions_words on decisions (id, words);
 create table doubts (id blob, other blob, at integer not null, primary key (id, other)) without rowid;
 create table segments (name text primary key, low integer not null, high integer not null) without rowid;
 create table erased (n integer primary key);
 create table people (whose text primary key, items integer not null, day integer not null, today integer not null)
     without rowid;
-create table state (revision integer not null);
-insert into state values (0);
+create table state (revision integer not null, confirm integer not null, trusted text not null);
+insert into state values (0, 0, '[]');
 """
 
 # %% ../../nbs/memory/03_ledger.ipynb #1ef20e05
 class Ledger:
     """The file of a memory: `Ledger(folder, create=True)`
 
-    Threads may share it; a process that forks opens its own. One writer at a time, readers never wait for it. The folder
-    must be on a disk of this machine: network shares do not take a write-ahead log."""
+    Threads may share it; a process that forks opens its own. One writer at a time, readers never wait for it. The
+    folder must be on a disk of this machine: network shares do not take a write-ahead log."""
     def __init__(self,
         folder,                  # of the memory
         create:bool=False,       # make it where it is not there
@@ -82,7 +86,7 @@ class Ledger:
         self.path = self.folder/FILE
         self.waited_in_vain = 0      # times that another writer held the file for too long
         if not self.path.exists() and not create: raise LedgerError(_none_here(self.folder))
-        with self._plain("opened"):
+        with self.plain_errors("opened"):
             if create and not read_only: self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._writer = None if read_only else self._connect("rwc" if create else "rw")
             if self._writer: self._prepare()
@@ -108,7 +112,7 @@ def _none_here(folder):
 # %% ../../nbs/memory/03_ledger.ipynb #6032ee6c
 @patch
 @contextmanager
-def _plain(self:Ledger,
+def plain_errors(self:Ledger,
     done:str,   # what was being done: read
 ):
     "Errors of SQLite and of the system as ours"
@@ -156,7 +160,7 @@ def _check_version(self:Ledger, db):
 @contextmanager
 def reading(self:Ledger): # yields a connection
     "A transaction that reads; raises `LedgerError`"
-    with self._reads, self._plain("read"):
+    with self._reads, self.plain_errors("read"):
         self._reader.execute("begin")
         try: yield self._reader
         finally: self._reader.execute("rollback")
@@ -166,7 +170,7 @@ def reading(self:Ledger): # yields a connection
 def writing(self:Ledger): # yields a connection
     "A transaction that writes, durable once it is left; raises `LedgerError`"
     if self.read_only: raise LedgerError(f"The memory {self.path} was opened for reading. Open it without `read_only`.")
-    with self._writes, self._plain("written"):
+    with self._writes, self.plain_errors("written"):
         self._writer.execute("begin immediate")
         try:
             yield self._writer
@@ -206,8 +210,8 @@ def as_item(
     row,   # of the columns `COLUMNS`
 ) -> Item:
     "A row of the table as an item"
-    item = Item(*row)
-    return item._replace(id=item.id.hex(), at=iso(item.at), private=bool(item.private))
+    told = dict(zip(Item._fields, row))
+    return Item(**told | dict(id=told["id"].hex(), at=iso(told["at"]), private=bool(told["private"])))
 
 def packed_id(
     text:str,   # as people see it
@@ -247,6 +251,7 @@ def entered_by(self:Ledger, db,
     row = db.execute("select items, day, today from people where whose = ?", [whose]).fetchone() or (0, 0, 0)
     return row[0], row[2] if row[1] == int(time.time() // DAY) else 0
 
+# %% ../../nbs/memory/03_ledger.ipynb #91ece891
 @patch
 def space(self:Ledger, db,
     name:str,        # modality@digest of its encoder
@@ -263,7 +268,7 @@ def space(self:Ledger, db,
     raise FakesError(f"Vectors of {name} take {known[1]} bytes in this memory, these take {width}. "
                      "An encoder that changed needs a name of its own.")
 
-# %% ../../nbs/memory/03_ledger.ipynb #91ece891
+# %% ../../nbs/memory/03_ledger.ipynb #35e95eb3
 @patch
 def drop(self:Ledger, db,
     n:int,   # number of an item
@@ -276,6 +281,7 @@ def drop(self:Ledger, db,
     db.execute("update people set items = items - 1 where whose = ?", [whose])
     db.execute("insert into erased values (?)", [n])
 
+# %% ../../nbs/memory/03_ledger.ipynb #9b6a7bf0
 @patch
 def turn(self:Ledger, db):
     "Let others notice that what may be answered has changed"
@@ -293,9 +299,9 @@ def deed(self:Ledger, db,
     row = (int(time.time()), who, what, item_id, whose, note)
     db.execute("insert into deeds (at, who, deed, id, whose, note) values (?, ?, ?, ?, ?, ?)", row)
 
-# %% ../../nbs/memory/03_ledger.ipynb #35e95eb3
+# %% ../../nbs/memory/03_ledger.ipynb #937d556d
 @patch
 def empty_log(self:Ledger) -> bool: # whether nothing is left in it
     "Move what the write-ahead log holds into the file"
-    with self._writes, self._plain("written"):
+    with self._writes, self.plain_errors("written"):
         return self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()[0] == 0

@@ -13,7 +13,7 @@ import mmap
 import os
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -81,6 +81,7 @@ def make_once(
     heads = np.r_[0, np.cumsum(np.bincount(code))].astype(np.int32)
     return Once(rows[first], heads, sorted_items)
 
+# %% ../../nbs/memory/02_near.ipynb #365d23b0
 SAME = 32     # items of one row that are proposed: half of them the oldest, half the newest
 
 @patch
@@ -175,7 +176,8 @@ def most_shared(
     k:int=16,           # items at most
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) items, those that share most first, (n,) how many they do not share
     "Items that share numbers"
-    items, times = np.unique(table.look(marks)[1], return_counts=True)
+    _, found = table.look(marks)
+    items, times = np.unique(found, return_counts=True)
     first = np.argsort(-times, kind="stable")[:k]
     return items[first], len(marks) - times[first]
 
@@ -260,7 +262,7 @@ def make_segment(rows:Rows) -> Segment:
     "Sort what is to be indexed"
     return Segment(
         {kind: make_codes(*held) for kind, held in rows.codes.items()},
-        {kind: make_table(*held, MARKS) for kind, held in rows.marks.items()},
+        {kind: make_table(numbers, items, MARKS) for kind, (numbers, items) in rows.marks.items()},
         {space: make_signs(*held) for space, held in rows.vectors.items()})
 
 # %% ../../nbs/memory/02_near.ipynb #1920af11
@@ -282,6 +284,7 @@ def _named(kind, arrays): return {f"{kind}.{name}.npy": array for name, array in
 
 def _short(space): return hashlib.sha256(space.encode()).hexdigest()[:16]
 
+# %% ../../nbs/memory/02_near.ipynb #2c2c91c6
 def save_segment(
     segment:Segment,
     folder,                # which must not be there
@@ -314,7 +317,7 @@ def _flush(path):
 def open_segment(
     folder,
     spaces,                # names of spaces that may be there
-    mode:str="r",          # r+ to erase in it
+    mode:Literal["r", "r+"]="r",     # the second to erase in it
 ) -> Segment:
     "A segment whose arrays are mapped"
     held:dict[str, dict] = {}
@@ -330,6 +333,7 @@ def open_segment(
         elif kind in by_digest: vectors[by_digest[kind]] = _signs(Path(folder)/f"{full}.usearch", arrays)
     return Segment(codes, marks, vectors)
 
+# %% ../../nbs/memory/02_near.ipynb #c744d7af
 def _once(arrays): return Once(arrays.get("rows", np.zeros((0, 8), np.uint8)), arrays["heads"], arrays["items"])
 
 def _signs(path, arrays):
@@ -348,13 +352,13 @@ def erase(
     "Clear a segment of items"
     segment = open_segment(folder, spaces, mode="r+")
     for codes in segment.codes.values():
-        rows = _clear(codes.once, numbers)
-        codes.table.owners[np.isin(codes.table.owners, rows)] = -1
+        codes.table.owners[np.isin(codes.table.owners, _emptied(codes.once, numbers))] = -1
+        _clear(codes.once, numbers)
     for table in segment.marks.values(): table.owners[np.isin(table.owners, numbers)] = -1
     for space, held in segment.vectors.items():
         gone = [held.graph.get(int(row)).tobytes() for row in _emptied(held.once, numbers)] if held.graph else []
-        _clear(held.once, numbers)
         if gone: _overwrite(Path(folder)/f"vectors.{_short(space)}.usearch", gone)
+        _clear(held.once, numbers)
     for path in Path(folder).iterdir(): _flush(path)
 
 def _emptied(once, numbers):
@@ -366,11 +370,9 @@ def _emptied(once, numbers):
     return np.flatnonzero((staying == 0) & (leaving > 0))
 
 def _clear(once, numbers):
-    "Take items out of their rows, and overwrite the rows that nobody else has, which are returned"
-    rows = _emptied(once, numbers)
-    if len(once.rows): once.rows[rows] = 0
+    "Take items out of their rows, and overwrite the rows that nobody else has"
+    if len(once.rows): once.rows[_emptied(once, numbers)] = 0
     once.items[np.isin(once.items, numbers)] = -1
-    return rows
 
 def _overwrite(path, codes):
     "Zeros in place of some codes, wherever a file holds them"
