@@ -132,7 +132,8 @@ _KNOWING = {
     "Remember this": "Retenir cela",
     "What you say of this post is told from now on whenever it comes back, or a copy of it.":
         "Ce que vous dites de cette publication sera dit dès qu'elle, ou une copie, reviendra.",
-    "It is": "C'est", "Choose": "Choisir", "Say what it is.": "Dites ce que c'est.", "Note": "Note", "Link to a fact-check": "Lien vers une vérification", "Source": "Source",
+    "It is": "C'est", "Choose": "Choisir", "Say what it is.": "Dites ce que c'est.",
+    "Note": "Note", "Link to a fact-check": "Lien vers une vérification", "Source": "Source",
     "Keep its text and a small copy of its picture, to be shown":
         "Garder son texte et une petite copie de son image, pour les montrer",
     "Private: others learn the label alone": "Privé : les autres n'apprennent que l'étiquette",
