@@ -42,7 +42,7 @@ def listed(names) -> str:
 # %% ../../nbs/app/09ba_knowing.ipynb #d5e799dc
 _RELATIONS = {
     "copy": "A copy of this was judged before: {label}",
-    "same template": "The same picture with other words was judged before: {label}",
+    "same template": "The same {part} with other words or numbers was judged before: {label}",
     "alike": "Something like this was judged before: {label}",
 }
 
@@ -52,16 +52,17 @@ def known_as(
 ) -> str:
     "What a post resembles, in one sentence"
     label = listed(known["label"].split("|"))
-    return say(_RELATIONS[known["relation"]], label=label)
+    return say(_RELATIONS[known["relation"]], label=label, part=named(known["part"]))
 
 # %% ../../nbs/app/09ba_knowing.ipynb #d81c82ae
 def about_known(
     known:dict,
 ) -> list: # of sentences
     "How near it is, who said so and when, and what to know about it"
-    p = min(known["probability"], 0.99)      # nothing is certain
-    lines = [say("By its {part}. That both are copies of one thing has a probability of {p}.",
-                 part=named(known["part"]), p=f"{p:.0%}")]
+    is_copy, p = known["relation"] == "copy", min(known["probability"], 0.99)      # nothing is certain
+    copies = say("By its {part}. That both are copies of one thing has a probability of {p}.",
+                 part=named(known["part"]), p=f"{p:.0%}")
+    lines = [copies if is_copy else say("It is no copy, and may mean something else.")]
     differs = listed(known["differs"])
     if differs: lines.append(say("Different from what was judged: {parts}.", parts=differs))
     idle = say("It does not count: nobody has confirmed it yet, or others contradict it.")
