@@ -113,8 +113,9 @@ async def stop(self:Remembering):
     "Let go of it"
     for task in self.at_work: task.cancel()
     await asyncio.gather(*self.at_work, return_exceptions=True)
+    closed = asyncio.wrap_future(self.threads.do(self.memory.close))
     self.threads.close()
-    self.memory.close()
+    await asyncio.wait([closed], timeout=1)      # a disk that hangs does not keep the service from ending
 
 # %% ../../nbs/service/07bc_remembering.ipynb #d47bf95a
 _OPEN = "import os, sys; os.nice(19); from multimodal_fakes.memory.recall import Memory"
