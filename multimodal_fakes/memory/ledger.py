@@ -59,15 +59,15 @@ create table deeds (k integer primary key, at integer not null, who text not nul
     id blob, whose text not null, note text not null);
 create index deeds_id on deeds (id);
 create table decisions (k integer primary key, id blob not null, post text not null, what text not null,
-    words integer, at integer not null, unique (id, post));
+    words blob, at integer not null, unique (id, post));
 create index decisions_words on decisions (id, words);
 create table doubts (id blob, other blob, at integer not null, primary key (id, other)) without rowid;
 create table segments (name text primary key, low integer not null, high integer not null) without rowid;
 create table erased (n integer primary key);
 create table people (whose text primary key, items integer not null, day integer not null, today integer not null)
     without rowid;
-create table state (revision integer not null, confirm integer not null, trusted text not null);
-insert into state values (0, 0, '[]');
+create table state (revision integer not null, confirm integer not null, trusted text not null, secret blob not null);
+insert into state values (0, 0, '[]', randomblob(32));
 """
 
 # %% ../../nbs/memory/03_ledger.ipynb #1ef20e05

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -52,6 +53,7 @@ class Memory:
         limits:MemoryLimits|None=None,  # trusted as before, all else as `MemoryLimits` has it, if none
     ):
         self.ledger = ledger
+        with ledger.reading() as db: self.secret = db.execute("select secret from state").fetchone()[0]
         self.confirm_first, self.limits = self._agreed(confirm, limits)
         self.view = View(ledger)
         self.tidying:subprocess.Popen|None = None      # the process that indexes what was remembered here
@@ -97,13 +99,18 @@ def _kept(
     def first(turns): return None if turns is None else turns[:1]
     return prints._replace(vectors={}, picture=first(prints.picture), inner=first(prints.inner))
 
-# %% ../../nbs/memory/04_recall.ipynb #2e76124b
-def _name(prints, task, label, by):
+# %% ../../nbs/memory/04_recall.ipynb #0540ddab
+def _name(secret, prints, task, label, by):
     "The id of an item: of what it is recognised by, and of what who says of it"
-    nothing = to_blob(_kept(prints)) == to_blob(Prints(files={}))
-    same = [prints.files, prints.words] if prints.files or prints.words else ""
-    if not same: same = to_blob(prints if nothing else _kept(prints)).hex()      # of vectors, where there is nothing else
-    return hashlib.sha256(json.dumps([same, task, label, by], sort_keys=True).encode()).digest()[:8]
+    nothing = to_blob(_kept(prints)) == to_blob(Prints(files={}))      # but vectors
+    same:Any = [prints.files, prints.words]
+    if not (prints.files or prints.words): same = to_blob(prints if nothing else _kept(prints)).hex()
+    return _digest(secret, same, task, label, by)
+
+def _digest(secret, *said):
+    "8 bytes that say nothing to whoever has not the memory's secret"
+    text = json.dumps(said, sort_keys=True)
+    return hashlib.blake2b(text.encode(), key=secret, digest_size=8).digest()
 
 # %% ../../nbs/memory/04_recall.ipynb #6b6e7abe
 LONGEST = dict(task=100, label=500, source=500, note=5000, link=2000, shown=100_000)     # characters
@@ -116,7 +123,7 @@ def _checked(name, value):
     raise FakesError(f"`{name}` of an item should be a text of at most {LONGEST[name]:,} characters, "
                      f"not {value!r:.60}.")
 
-def _row(prints, task, label, by, source="", note="", link="", shown=None, thumbnail=None, private=False):
+def _row(secret, prints, task, label, by, source="", note="", link="", shown=None, thumbnail=None, private=False):
     "The columns of an item"
     if not (isinstance(by, str) and by): raise FakesError("An item needs the name of who enters it, `by`.")
     if not label: raise FakesError("An item needs a label, such as fake: what somebody judged it to be.")
@@ -124,7 +131,7 @@ def _row(prints, task, label, by, source="", note="", link="", shown=None, thumb
         raise FakesError(f"A thumbnail may have {_HEAVIEST:,} bytes, not {len(thumbnail):,}. Make it smaller.")
     texts = dict(task=task, label=label, source=source, note=note, link=link, shown=shown)
     texts = {name: _checked(name, value) for name, value in texts.items()}
-    return dict(id=_name(prints, task, label, by), whose=by, at=int(time.time()), private=int(private),
+    return dict(id=_name(secret, prints, task, label, by), whose=by, at=int(time.time()), private=int(private),
                 thumbnail=thumbnail, **texts)
 
 # %% ../../nbs/memory/04_recall.ipynb #bbe77390
@@ -153,7 +160,7 @@ def remember_all(self:Memory,
     by:str,
 ) -> list: # ids
     "Enter many items in one transaction: all or none of them"
-    entries = [(_row(by=by, **row), row["prints"]) for row in rows]
+    entries = [(_row(self.secret, by=by, **row), row["prints"]) for row in rows]
     with self.ledger.writing() as db:
         self._check_limits(db, by, len(entries))
         ids = [self._enter(db, row, prints) for row, prints in entries]
@@ -322,9 +329,6 @@ def _n_items(db): return db.execute("select coalesce(sum(items), 0) from people"
 def revision(self:Memory) -> int:
     "A number that grows with every item that is entered, confirmed, stopped or erased, by any process"
     with self.ledger.reading() as db: return db.execute("select revision from state").fetchone()[0]
-
-# %% ../../nbs/memory/04_recall.ipynb #9e5d250c
-#| export
 
 # %% ../../nbs/memory/04_recall.ipynb #937d556d
 @patch
@@ -566,12 +570,12 @@ def decided(self:Memory,
     id:str,
     post_id:str,         # of the post whose answer it moved
     by_what:str,         # such as image by pdq
-    words:str="",        # caption of the post, kept as a number
+    words:str="",        # caption of the post, of which a keyed digest is kept
 ):
     "Write down that an item decided about a post; an item that decides too many different captions stops counting"
     with self.ledger.writing() as db:
         n, item = self._one(db, id)
-        caption, packed = _number(words) if words else None, packed_id(id)
+        caption, packed = _digest(self.secret, words) if words else None, packed_id(id)
         known = db.execute("select 1 from decisions where id = ? and words is ? limit 1", (packed, caption)).fetchone()
         row = (packed, post_id[:200], by_what[:200], caption, int(time.time()))
         db.execute("insert or ignore into decisions (id, post, what, words, at) values (?, ?, ?, ?, ?)", row)
@@ -579,10 +583,6 @@ def decided(self:Memory,
             db.execute("update items set stopped = 'template' where n = ?", [n])
             self.ledger.deed(db, "", "stop", packed, item.by, "it decided very many posts of different words")
             self.ledger.turn(db)
-
-def _number(text):
-    "64 bits of a text's SHA-256"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little", signed=True)
 
 @patch
 def _is_everywhere(self:Memory, db, item_id):
