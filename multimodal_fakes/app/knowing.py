@@ -23,6 +23,7 @@ from .place import Place
 from .shown import as_written, show_picture, show_text
 from .source import Gone, Post, Source, source_of
 from ..core import FakesError
+from ..service.remembering import NONE
 from ..texts import visible
 
 # %% ../../nbs/app/09ba_knowing.ipynb #f08535d2
@@ -41,24 +42,27 @@ def listed(names) -> str:
 # %% ../../nbs/app/09ba_knowing.ipynb #d5e799dc
 _RELATIONS = {
     "copy": "A copy of this was judged before: {label}",
-    "same template": "The same picture with other words was judged before: {label}",
+    "same template": "The same {part} with other words or numbers was judged before: {label}",
     "alike": "Something like this was judged before: {label}",
 }
 
+# %% ../../nbs/app/09ba_knowing.ipynb #90c6db9c
 def known_as(
     known:dict,   # `memory.recall.Known`, of an answer
 ) -> str:
     "What a post resembles, in one sentence"
     label = listed(known["label"].split("|"))
-    return say(_RELATIONS[known["relation"]], label=label)
+    return say(_RELATIONS[known["relation"]], label=label, part=named(known["part"]))
 
+# %% ../../nbs/app/09ba_knowing.ipynb #d81c82ae
 def about_known(
     known:dict,
 ) -> list: # of sentences
     "How near it is, who said so and when, and what to know about it"
-    p = min(known["probability"], 0.99)      # nothing is certain
-    lines = [say("By its {part}. That both are copies of one thing has a probability of {p}.",
-                 part=named(known["part"]), p=f"{p:.0%}")]
+    is_copy, p = known["relation"] == "copy", min(known["probability"], 0.99)      # nothing is certain
+    copies = say("By its {part}. That both are copies of one thing has a probability of {p}.",
+                 part=named(known["part"]), p=f"{p:.0%}")
+    lines = [copies if is_copy else say("It is no copy, and may mean something else.")]
     differs = listed(known["differs"])
     if differs: lines.append(say("Different from what was judged: {parts}.", parts=differs))
     idle = say("It does not count: nobody has confirmed it yet, or others contradict it.")
@@ -85,12 +89,14 @@ def show_known(
             if not st.toggle(say("Show what was kept of it"), key=f"kept_{i}_{k}"): continue
             show_kept(source.ask("GET", f"/memory/{known['id']}"), f"{i}_{k}", is_vile)
 
+# %% ../../nbs/app/09ba_knowing.ipynb #21cb6290
 def _show_words(item):
     "What somebody wrote of an item, as text"
     if item["source"]: st.text(visible(say("Source: {source}", source=item["source"])))
     for name in ("note", "link"):
         if item[name]: st.text(visible(item[name]))
 
+# %% ../../nbs/app/09ba_knowing.ipynb #505d6799
 def show_kept(
     item:dict,      # of `GET /memory/{id}`
     key:str,        # of the item on the page
@@ -117,6 +123,7 @@ def remember(
     form = words | {name: "true" if value is True else value for name, value in said.items()}
     return source.ask("POST", "/memory", by, data=form, files={"file": (post.name or "file", post.file)})
 
+# %% ../../nbs/app/09ba_knowing.ipynb #0d98b74a
 def show_name(key:str):
     "Who does something here, where the page asks no service elsewhere that knows it by the key"
     st.text_input(say("Your name"), os.environ.get("MMFAKES_USER", ""), max_chars=100, key=key)
@@ -135,8 +142,9 @@ def show_remember(
     with st.expander(say("Remember this"), key=f"remember_{i}"), st.form(f"remember_form_{i}", border=False):
         st.write(say("What you say of this post is told from now on whenever it comes back, or a copy of it."))
         if source.app: show_name(f"who_{i}")
-        choose = st.multiselect if about.get("multi_label") else st.selectbox
-        choose(say("It is"), about.get("classes", []), format_func=named, key=f"label_{i}")
+        choices = dict(format_func=named, key=f"label_{i}", placeholder=say("Choose"))
+        if about.get("multi_label"): st.multiselect(say("It is"), about["classes"], **choices)
+        else: st.selectbox(say("It is"), about.get("classes", []), index=None, **choices)
         st.text_input(say("Note"), max_chars=2000, key=f"note_{i}")
         st.text_input(say("Link to a fact-check"), max_chars=2000, key=f"link_{i}")
         st.text_input(say("Source"), max_chars=200, key=f"source_{i}")
@@ -148,11 +156,13 @@ def show_remember(
 
 _SAID_OF_IT = ("label", "note", "link", "source", "keep", "private", "who")
 
+# %% ../../nbs/app/09ba_knowing.ipynb #77edef1a
 def _remember(source, post, task, i):
     "What the form says"
     held = {name: st.session_state.get(f"{name}_{i}") for name in _SAID_OF_IT}
     by = _name_in(held.pop("who"), source)
-    if isinstance(held["label"], list): held["label"] = "|".join(held["label"]) or "none"
+    if isinstance(held["label"], list): held["label"] = "|".join(held["label"]) or NONE
+    if not held["label"]: raise FakesError(say("Say what it is."))
     made = remember(source, post, held | {"task": task}, by)
     waits = "" if made["counts"] else " " + say("It counts when another person has confirmed it.")
     st.session_state[f"said_{i}"] = say("Remembered.") + waits
@@ -164,12 +174,14 @@ def _name_in(name, source):
     if source.app and not name: raise FakesError(say("Write your name: what is remembered stands under it."))
     return name
 
+# %% ../../nbs/app/09ba_knowing.ipynb #bbc1886d
 def _do(act, *given):
     "Do what a button stands for, and keep what went wrong to be shown"
     st.session_state.pop("memory_trouble", None)
     try: act(*given)
     except FakesError as e: st.session_state["memory_trouble"] = str(e)
 
+# %% ../../nbs/app/09ba_knowing.ipynb #8d24499b
 def _say_done(key):
     "What a button led to"
     trouble, done = st.session_state.pop("memory_trouble", ""), st.session_state.pop(key, "")
@@ -195,6 +207,7 @@ def show_waiting(place:Place):
         if not items: st.write(say("Nothing waits."))
         for item in list(items.values())[:WAITING]: _show_item(source, item)
 
+# %% ../../nbs/app/09ba_knowing.ipynb #2445bde3
 def _show_item(source, item):
     "An item, and what may be done with it"
     with st.container(border=True, key=f"item_{item['id']}"):

@@ -18,6 +18,7 @@ import os
 import re
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +33,7 @@ from .place import Place
 from .shown import as_written, blurred, small_jpeg
 from ..core import FakesError, atomic_path, patch
 from ..media import format_of
-from ..memory.recall import Memory
+from ..memory.recall import Memory, TooMany
 from ..service.history import History, UnknownPrediction
 from ..service.remembering import learn
 from ..service.store import store_url
@@ -208,7 +209,9 @@ def undo(self:Sitting) -> str|None: # its id; none where there is nothing
 def _teach(self:Sitting, id):
     "Let the memory learn what this person says of a post now"
     async def directly(work): return work()
-    if self.memory: asyncio.run(learn(self.history, self.memory, id, self.by, directly, directly))
+    if not self.memory: return
+    with suppress(TooMany):      # the label itself is kept
+        asyncio.run(learn(self.history, self.memory, id, self.by, directly, directly))
 
 # %% ../../nbs/app/09c_labelling.ipynb #859f64f9
 PAUSE = 300     # seconds between two labels, from which on nobody was labelling

@@ -72,6 +72,7 @@ class Asker(NamedTuple):
         if self.sees(item): return item
         raise UnknownItem(f"There is no item {id}: it was forgotten, or never entered here.")
 
+# %% ../../nbs/service/07hb_entries.ipynb #0980238d
 def asker_of(request) -> Asker:
     "Who asks; raises `Problem` 403 where there is no memory"
     service, key = service_of(request), request.state.key
@@ -90,6 +91,7 @@ async def read_judged(request, hold) -> tuple: # post, what it has, `MemoryIn`
     if not body.text: raise Problem(422, "The post is empty. Send `text`, or a form with its files.")
     return {"text": body.text}, ["text"], body
 
+# %% ../../nbs/service/07hb_entries.ipynb #b1ee1058
 def label_of(
     service:Service,
     task:str,
@@ -128,6 +130,7 @@ async def prints_of(
     if not 0 < len(blob) <= MOST_PRINTS: raise Problem(422, "Nothing of this post can be recognised again.")
     return from_blob(blob), copy or None
 
+# %% ../../nbs/service/07hb_entries.ipynb #b94f2eb9
 def parts_of(prints:Prints) -> list:
     "By which of its parts a post is recognised"
     has = {"text": prints.words, "picture": prints.picture is not None, "frames": prints.frames is not None,
@@ -152,6 +155,7 @@ async def remember(request, post:dict, has, said:MemoryIn) -> dict: # see `Remem
     return {"id": id, "task": task, "label": label, "counts": memory.counts(item), "kept": kept,
             "known": [one for one in known if one["id"] != id]}
 
+# %% ../../nbs/service/07hb_entries.ipynb #16b73055
 @route("post", "/memory", "memory", "memory", *BAD, model=RememberedOut, status=201,
        body=form_schema(*KINDS, "file", *SAID) | json_schema(MemoryIn))
 async def post_memory(request:Request):
@@ -194,6 +198,7 @@ async def get_memory_search(
     last = items[limit - 1].id if len(items) > limit else None
     return json_response({"known": [], "items": [item_out(item) for item in items[:limit]], "next": last})
 
+# %% ../../nbs/service/07hb_entries.ipynb #9313b7c2
 async def resembling(request, asker:Asker, text, id, task, limit) -> list: # of `Known`
     "What resembles a text or an item"
     memory = asker.memory.memory
@@ -227,6 +232,7 @@ async def post_memory_confirm(request:Request, id:str):
     await asker.memory.look()
     return json_response(item_out(await asker.item(id)))
 
+# %% ../../nbs/service/07hb_entries.ipynb #271fef0d
 @route("delete", "/memory/{id}", "memory", "memory", 404, 422, 503, model=ForgottenOut)
 async def delete_memory(request:Request, id:str):
     "Forget an item: what it was recognised by, and whatever was kept of it"
@@ -237,6 +243,7 @@ async def delete_memory(request:Request, id:str):
     await asker.memory.look()
     return json_response({"forgotten": 1})
 
+# %% ../../nbs/service/07hb_entries.ipynb #2068f536
 @route("post", "/memory/undo", "admin", "memory", 503, model=ForgottenOut, body=json_schema(UndoIn))
 async def post_memory_undo(request:Request):
     "Take back all that a key entered or confirmed"

@@ -31,6 +31,7 @@ class MemoryConf(MemoryLimits):
     confirm:bool = False      # an item counts once a second person has confirmed it
     feedback:bool = False     # labels of predictions become items; needs history.keep_prints
 
+# %% ../../nbs/service/07bc_remembering.ipynb #852902dd
 def limits_of(conf:MemoryConf) -> MemoryLimits:
     "What one person may enter"
     return MemoryLimits(**conf.model_dump(include=set(MemoryLimits.model_fields)))
@@ -61,23 +62,19 @@ class Remembering(Asked):
         self.at_work:set[asyncio.Task] = set()  # what goes on beside requests
         self.cleared = time.monotonic()         # when what was forgotten was last cleared away
 
-    async def ask(self, work:Callable, seconds:float|None=None):
-        "Ask the memory; raises `StoreError` where it fails, is late, or has failed too often"
-        return await super().ask(partial(_plainly, work), seconds)
-
     def touch(self):
         "See whether it can be read again"
-        _plainly(self.memory.revision)
+        self.memory.revision()
+
+    def plainly(self, work:Callable):
+        "What some work returns; errors of its file are those of a store"
+        try: return work()
+        except LedgerError as e: raise StoreError(str(e)) from None
 
     @property
     def status(self) -> str:
         "How it is, in a word"
         return "does not answer" if self.patience.resting() else "ready"
-
-def _plainly(work):
-    "Errors of its file as those of a store"
-    try: return work()
-    except LedgerError as e: raise StoreError(str(e)) from None
 
 # %% ../../nbs/service/07bc_remembering.ipynb #012aae2e
 @patch
@@ -86,6 +83,7 @@ async def look(self:Remembering):
     with suppress(StoreError): self.state = await self.ask(self.memory.health, LOOK)
     for engine in self.engines: engine.revision = self.state["revision"]
 
+# %% ../../nbs/service/07bc_remembering.ipynb #0107e5d1
 @patch
 async def _follow(self:Remembering):
     while True:
@@ -93,12 +91,14 @@ async def _follow(self:Remembering):
         if self._uncleared(time.monotonic()): await self._clear()
         await asyncio.sleep(LOOK)
 
+# %% ../../nbs/service/07bc_remembering.ipynb #f6a59a43
 @patch
 def start(self:Remembering, engines:list):
     "Follow the memory, for these engines"
     self.engines = engines
     self.following = self._beside(self._follow())
 
+# %% ../../nbs/service/07bc_remembering.ipynb #778f471c
 @patch
 def _beside(self:Remembering, work):
     "Let something go on while requests are answered"
@@ -107,13 +107,15 @@ def _beside(self:Remembering, work):
     task.add_done_callback(self.at_work.discard)
     return task
 
+# %% ../../nbs/service/07bc_remembering.ipynb #d4b168f8
 @patch
 async def stop(self:Remembering):
     "Let go of it"
     for task in self.at_work: task.cancel()
     await asyncio.gather(*self.at_work, return_exceptions=True)
+    closed = asyncio.wrap_future(self.threads.do(self.memory.close))
     self.threads.close()
-    self.memory.close()
+    await asyncio.wait([closed], timeout=1)      # a disk that hangs does not keep the service from ending
 
 # %% ../../nbs/service/07bc_remembering.ipynb #d47bf95a
 _OPEN = "import os, sys; os.nice(19); from multimodal_fakes.memory.recall import Memory"
@@ -124,6 +126,7 @@ def _uncleared(self:Remembering, now) -> bool:
     "Whether something forgotten has been in the files for long"
     return self.state["forgotten"] > 0 and now - self.cleared > CLEAR
 
+# %% ../../nbs/service/07bc_remembering.ipynb #b25a8d84
 @patch
 async def _clear(self:Remembering):
     "Clear the files of what was forgotten"
@@ -151,6 +154,7 @@ def note(self:Remembering,
     if len(self.at_work) > MOST_NOTES: self.counts["left_out"] += 1
     else: self._beside(self._note(copies[0], post_id, words))
 
+# %% ../../nbs/service/07bc_remembering.ipynb #e7c6f050
 @patch
 async def _note(self:Remembering, known, post_id, words):
     moved = self.conf.decides and not known["differs"]
@@ -168,6 +172,7 @@ class Lesson(NamedTuple):
 
 NONE = "none"      # the label of an item where several classes may hold, and none does
 
+# %% ../../nbs/service/07bc_remembering.ipynb #47978c6c
 def _as_label(
     said:str,        # classes as the history has them, joined by commas
     several:bool,    # whether several may hold
@@ -175,6 +180,7 @@ def _as_label(
     "A label of the history as items have it"
     return ("|".join(said.split(", ")) or NONE) if several else said
 
+# %% ../../nbs/service/07bc_remembering.ipynb #4f46a9b3
 def lesson_of(
     history:History,
     id:str,     # of a prediction
@@ -188,6 +194,7 @@ def lesson_of(
     others = [row["item"] for row in history.taught(id) if row["labelled_by"] != by and row["label"] == label]
     return Lesson(from_blob(blob), kept["task"], label, others)
 
+# %% ../../nbs/service/07bc_remembering.ipynb #107cb239
 def learnt(
     memory:Memory,
     lesson:Lesson,
@@ -214,6 +221,7 @@ def forget_all(
     for item in items:
         with suppress(UnknownItem): memory.forget(item, by)
 
+# %% ../../nbs/service/07bc_remembering.ipynb #66f941af
 async def learn(
     history:History,
     memory:Memory,

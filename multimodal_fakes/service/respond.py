@@ -676,10 +676,11 @@ async def label(
 
 @patch
 async def _learn(self:Service, feedback, by) -> str|None:
-    "The item of the memory that a label became, none where labels become none"
-    if not self.conf.memory.feedback: return None
+    "The item of the memory that a label became, none where labels become none, or this key has too many"
+    if not (self.conf.memory.feedback and self.history and self.memory): return None
     asks = self.store.ask, self.memory.ask
-    return await learn(self.history, self.memory.memory, feedback.prediction_id, by, *asks)
+    try: return await learn(self.history, self.memory.memory, feedback.prediction_id, by, *asks)
+    except TooMany: return None      # the label itself is kept
 
 @patch
 def words(

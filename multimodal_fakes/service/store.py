@@ -212,6 +212,10 @@ class Asked:
         "Whatever tells that it answers again; raises `StoreError`"
         raise NotImplementedError
 
+    def plainly(self, work:Callable):
+        "What some work returns; errors of the database are raised as `StoreError`"
+        return work()
+
 # %% ../../nbs/service/07aa_store.ipynb #9dbae5e5
 _REST = "The {} does not answer. It is asked again in a few seconds."
 _LATE = "The {} did not answer within {:g} s."
@@ -242,7 +246,7 @@ async def ask(self:Asked,
 @patch
 async def _within(self:Asked, work, seconds):
     "What it returns, if it does so in time; what has not begun by then is never begun"
-    future = asyncio.wrap_future(self.threads.do(work))
+    future = asyncio.wrap_future(self.threads.do(partial(self.plainly, work)))
     try:
         async with asyncio.timeout(seconds): return await future
     except TimeoutError:
