@@ -677,14 +677,6 @@ def _draw_brings(ax, explanation, picture):
     ax.set_title(f"why {explanation['of']!r}?", fontsize=9)
 
 # %% ../../nbs/detect/06e_explain.ipynb #4cf6c698
-def _draw_known(ax, explanation, picture):
-    "What a memory knows that resembles the post, the nearest first"
-    from multimodal_fakes.figures import caption
-    lines = [textwrap.wrap(caption(known_line(item).strip()), 56) for item in explanation["known"]]
-    ax.text(0, 1, "\n\n".join("\n".join(own[:6]) for own in lines[:3]), fontsize=7, va="top", parse_math=False)
-    ax.axis("off")
-    ax.set_title("known", fontsize=9)
-
 def _draw_words(ax, explanation, picture):
     "Words in their order, caption and OCR apart"
     from multimodal_fakes.figures import caption
