@@ -288,14 +288,14 @@ def sounds(n=1000):
 FRAMES, FILM = 8, 192      # of a clip, one a second; pixels of each side
 
 
-def film(paths, rng):
-    "A camera that moves over each of some pictures"
+def film(paths, moves):
+    "A camera that moves over each of some pictures, from one place of it to another"
     frames = []
-    for path in paths:
+    for path, move in zip(paths, moves):
         image = open_image(path)
         w, h = image.size
         part = 0.75 * min(w, h)
-        (x0, y0), (x1, y1) = rng.random((2, 2)) * (w - part, h - part)
+        (x0, y0), (x1, y1) = move * (w - part, h - part)
         for t in np.linspace(0, 1, FRAMES // len(paths)):
             x, y = x0 + t * (x1 - x0), y0 + t * (y1 - y0)
             frames.append(np.asarray(image.resize((FILM, FILM), box=(x, y, x + part, y + part))))
@@ -314,10 +314,11 @@ def videos(n=1000):
     "Camera moves over real pictures, and their copies"
     rng, files = np.random.default_rng(SEED), [path for _, path, _ in readable()]
     chosen = rng.permutation(len(files))[:2 * n].reshape(n, 2)
-    filmed = [film([files[i] for i in pair], rng) for pair in chosen]
+    moves = rng.random((n, 2, 2, 2))
+    def filmed(i): return film([files[k] for k in chosen[i]], moves[i])      # not all clips in memory
 
     def copies(i):
-        frames, times = filmed[i], np.arange(FRAMES, dtype=float)
+        frames, times = filmed(i), np.arange(FRAMES, dtype=float)
         for severity, share in zip(SEVERITIES, KEPT):
             first, end = cut(share, FRAMES)
             yield "cut", severity, of_frames(frames[first:end])
@@ -330,7 +331,7 @@ def videos(n=1000):
     def shares(others): return lambda frames: np.array([unlike(frames, other) for other in others])
     distances = {"ours": shares, "PDQ of one frame": hamming, "pHash of one frame": hamming}
     about = f"{n:,} camera moves over real pictures, {FRAMES} s each"
-    originals = [of_frames(frames) for frames in filmed]
+    originals = [of_frames(filmed(i)) for i in range(n)]
     return Kind(originals, [str(i) for i in range(n)], copies, distances, "vpdq", 20, about)
 
 

@@ -1,8 +1,8 @@
 """A million items in a memory: bytes, memory of a process, time to build and to look up, four clients, a kill.
 
-`python -m bench.memory_million 100000` measures this number of items; `--keep FOLDER` leaves the memory there, or measures
-one that lies there already. Times are CPU time of the one thread that looks up: they hold on a machine that has other
-work, and are the time on the wall on one that has not."""
+`python -m bench.memory_million 100000` measures this number of items; `--keep FOLDER` leaves the memory there, or
+measures one that lies there already. Times are CPU time of the one thread that looks up: they hold on a machine that
+has other work, and are the time on the wall on one that has not."""
 import argparse
 import os
 import resource
@@ -19,6 +19,8 @@ import numpy as np
 from bench.memory import entry
 from multimodal_fakes.core import root
 from multimodal_fakes.data.spread import ONE_THREAD
+from multimodal_fakes.memory.index import joined, with_vectors
+from multimodal_fakes.memory.near import unpacked
 from multimodal_fakes.memory.prints import Prints, minhash
 from multimodal_fakes.memory.recall import Memory, MemoryLimits
 
@@ -111,7 +113,7 @@ def resident():
 def looked_up(folder, n):
     "Milliseconds of look-ups, what they found, and the memory of the process before and after"
     rng = np.random.default_rng(1)
-    firsts = range(0, n, AT_ONCE * max(1, n // AT_ONCE // 10))                  # of ten batches, of which a part is drawn
+    firsts = range(0, n, AT_ONCE * max(1, n // AT_ONCE // 10))         # of ten batches, of which a part is drawn
     known = [copy_of(post, rng) for first in firsts for post in islice(make_posts(AT_ONCE, seed=first), 200)]
     new = list(make_posts(LOOKS, seed=10**9))
     empty = resident()
@@ -143,22 +145,18 @@ def timed(ask, *given):
 
 def ten_nearest(folder, n):
     "Share of the ten nearest vectors that are found, against looking through all"
-    asked = [post.vectors[SPACE] for post in make_posts(50, seed=2 * 10**9)]
-    with Memory.open(folder, read_only=True, limits=LIMITS) as memory, memory.ledger.reading() as db:
-        best = [[] for _ in asked]
-        for low in range(0, n, 100_000):
-            of_these = (256 * (low + 1), 256 * (low + 100_001))
-            rows = db.execute("select at / 256, numbers from vectors where at >= ? and at < ?", of_these)
-            numbers, packed = zip(*rows)
-            vectors = np.frombuffer(b"".join(packed), np.int8).reshape(-1, WIDTH).astype(np.float32)
-            cosines = np.stack(asked) @ (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).T
-            for mine, of_one in zip(best, cosines): mine += [(of_one[i], numbers[i]) for i in np.argsort(-of_one)[:10]]
-        ids = dict(db.execute("select n, hex(id) from items where n in (%s)" % ",".join(
-            str(n) for mine in best for _, n in sorted(mine)[-10:])))
+    asked = np.stack([post.vectors[SPACE] for post in make_posts(50, seed=2 * 10**9)])
+    best = [[] for _ in asked]
     with Memory.open(folder, read_only=True, limits=LIMITS) as memory:
-        answers = memory.neighbours(SPACE, np.stack(asked), k=10)
-    truly = [{ids[n].lower() for _, n in sorted(mine)[-10:]} for mine in best]
-    return np.mean([len(mine & set(answer[0])) / 10 for mine, answer in zip(truly, answers)])
+        with memory.ledger.reading() as db:
+            for low in range(0, n, 100_000):
+                numbers, items = with_vectors(db, joined([]), low, low + 100_000).vectors[SPACE]
+                for mine, cosines in zip(best, asked @ unpacked(numbers).T):
+                    mine += [(cosines[i], int(items[i])) for i in np.argsort(-cosines)[:10]]
+            id_of = "select lower(hex(id)) from items where n = ?"
+            truly = [{db.execute(id_of, [n]).fetchone()[0] for _, n in sorted(mine)[-10:]} for mine in best]
+        found = memory.neighbours(SPACE, asked, k=10)
+    return np.mean([len(mine & set(ids)) / 10 for mine, (ids, *_) in zip(truly, found)])
 
 
 def client(folder, number):
