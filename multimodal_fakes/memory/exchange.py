@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -166,7 +166,9 @@ def prints_of_signals(
     signals,   # of (kind, value, tags), as a list has them
 ) -> Prints: # raises `RowError`
     "What all signals of one item are, as prints"
-    files, md5, found = {}, {}, {}
+    files:dict[str, str] = {}
+    md5:dict[str, str] = {}
+    found:dict[str, Any] = {}
     for called, value, tags in signals:
         kind = KINDS.get(str(called).strip().lower())
         if kind is None: raise RowError("unknown kind of signal", str(called))

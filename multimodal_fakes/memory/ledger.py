@@ -98,13 +98,12 @@ class Ledger:
         "A connection that begins no transaction by itself"
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
         options = dict(uri=True, timeout=self.wait, isolation_level=None, check_same_thread=False)
-        connection = sqlite3.connect(address, **options)
-        if mode == "ro": connection.execute(f"pragma mmap_size={2**36}")      # rows are read where they lie
-        return connection
+        return sqlite3.connect(address, **options)
 
     def close(self):
         "Close the file; harmless a second time"
-        for connection in filter(None, (self._writer, self._reader)): connection.close()
+        with self._reads, self._writes:      # SQLite does not survive a close while another thread is at it
+            for connection in filter(None, (self._writer, self._reader)): connection.close()
 
 def _none_here(folder):
     return f"There is no memory in {folder}. Name another folder, or remember something there first: that makes it."
@@ -134,6 +133,7 @@ def _prepare(self:Ledger):
         raise LedgerError(f"The folder {self.folder} does not take a write-ahead log, as network shares do not. "
                           "Put the memory on a disk of this machine.")
     db.execute("pragma synchronous=full")
+    db.execute("pragma wal_autocheckpoint=256")      # pages: the log stays at 4 MB
     db.execute("begin immediate")
     try:
         if db.execute("select count(*) from sqlite_master").fetchone()[0] == 0:
