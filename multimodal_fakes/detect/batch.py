@@ -517,7 +517,8 @@ def _judge_all(way, writer, is_kept):
 
 def _kept(answer):
     "What `evaluate` asks of an answer, a tenth of it"
-    return {"probabilities": answer["probabilities"]} if isinstance(answer, dict) else answer
+    if not isinstance(answer, dict): return answer
+    return {name: answer[name] for name in ("probabilities", "known") if name in answer}
 
 # %% ../../nbs/detect/06cb_batch.ipynb #736077e0
 LABEL = "label"     # column of labels, where none is named

@@ -730,7 +730,8 @@ def _draw_region(ax, explanation, picture):
 def _draw_known(ax, explanation, picture):
     "What a memory knows that resembles the post, the nearest first"
     from multimodal_fakes.figures import caption
-    lines = [textwrap.wrap(caption(known_line(item).strip()), 56) for item in explanation["known"]]
-    ax.text(0, 1, "\n\n".join("\n".join(own[:6]) for own in lines[:3]), fontsize=7, va="top")
+    said = [known_line(item).removeprefix("  known: ") for item in explanation["known"][:3]]
+    lines = [caption(line) for words in said for line in [*textwrap.wrap(words, 54)[:6], ""]]
+    ax.text(0, 1, "\n".join(lines), fontsize=7, va="top")
     ax.axis("off")
     ax.set_title("known", fontsize=9)
