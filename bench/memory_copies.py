@@ -3,7 +3,7 @@
 `python -m bench.memory_copies [picture text sound video meme]` measures all kinds or those named; with `--write` it
 also writes `multimodal_fakes/memory/copies.json`, the curves that ship, which takes all kinds (`bench.copied`).
 
-Each original is in one half by its family: the first half makes the curves, the second tests them and gives all figures.
+Each original is in one half by its family: the first half makes the curves, the second tests them and gives figures.
 A copy is an original that went through a corruption of `detect.corruptions`; what it is held against is the nearest of
 the other originals of its half. A false positive is a post that is not in the memory and lies within the threshold of
 any original there."""
