@@ -9,8 +9,8 @@ from pathlib import Path
 from multimodal_fakes.core import nearest, read_json, write_json
 
 BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips", "evaluation"]
-WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "memory"]        # what follows these is theirs
-ASKED = [*BENCHES, "gpu", "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
+WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu", "memory"]        # what follows these is theirs
+ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
 RESULTS = Path(__file__).parent/"results.json"
 
 
