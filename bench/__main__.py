@@ -11,6 +11,7 @@ from multimodal_fakes.core import nearest, read_json, write_json
 BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips", "evaluation"]
 <<<<<<< HEAD
 <<<<<<< HEAD
+<<<<<<< HEAD
 WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "memory"]        # what follows these is theirs
 ASKED = [*BENCHES, "gpu", "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
 =======
@@ -21,6 +22,10 @@ ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last n
 WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu", "memory"]        # what follows these is theirs
 ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
 >>>>>>> h_recall
+=======
+WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu", "memory"]        # what follows these is theirs
+ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
+>>>>>>> h_prints
 RESULTS = Path(__file__).parent/"results.json"
 
 
