@@ -1295,8 +1295,7 @@ class Neighbours(Tempered):
         p, answers = self.mean_of(part), self.fitted["answers"][at]
         def said(k, reach, m): return to_logits(_with_voices(p, cosines[:, :k], answers[:, :k], reach, m))
         losses = np.stack([-said(*setting)[np.arange(len(part)), part.y] for setting in tried], 1)
-        two = losses.sum(0).argmin(), len(tried) - 1
-        best = tried[two[simplest(losses[:, two], groups_of(part), np.ones(len(part)))]] if len(part) else UNASKED
+        best = tried[losses.sum(0).argmin()] if _earns(losses, groups_of(part)) else UNASKED
         self.fitted |= {"chosen": np.array(best), "together": np.array([temperature(said(*best), part.y)])}
 
     def combine(self, evidence):
@@ -1321,6 +1320,15 @@ def _with_voices(
     votes = np.zeros(p.shape)
     np.add.at(votes, (np.arange(len(p))[:, None], answers), weights)
     return (votes + m * p) / (weights.sum(1, keepdims=True) + m)
+
+def _earns(
+    losses,   # (n, settings), the last one without neighbours
+    groups,   # (n,) numbers
+) -> bool:
+    "Whether neighbours, chosen on other folds, are ahead by a standard error: the best of many is ahead by luck"
+    honest, folds = losses[:, -1].copy(), folds_of(groups) if len(groups) else []
+    for rest, held in folds: honest[held] = losses[held, losses[rest].sum(0).argmin()]
+    return bool(folds) and simplest(np.stack([honest, losses[:, -1]], 1), groups, np.ones(len(groups))) == 0
 
 # %% ../../nbs/fuse/05_combine.ipynb #79ef7c99
 @patch
