@@ -13,6 +13,7 @@ BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite",
 <<<<<<< HEAD
 <<<<<<< HEAD
 <<<<<<< HEAD
+<<<<<<< HEAD
 WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "memory"]        # what follows these is theirs
 ASKED = [*BENCHES, "gpu", "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
 =======
@@ -31,6 +32,10 @@ ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last t
 WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu", "memory"]        # what follows these is theirs
 ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
 >>>>>>> h_exchange
+=======
+WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu", "memory"]        # what follows these is theirs
+ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
+>>>>>>> h_detector
 RESULTS = Path(__file__).parent/"results.json"
 
 

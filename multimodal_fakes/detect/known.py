@@ -146,8 +146,8 @@ def decided(
 ) -> np.ndarray: # (C,)
     "Probabilities of a post of which a copy was judged before"
     for item in known:
-        flags = flags_of(item["label"], bundle)
-        if is_decisive(item) and flags is not None: return item["probability"] * flags + (1 - item["probability"]) * probs
+        flags, c = flags_of(item["label"], bundle), item["probability"]
+        if is_decisive(item) and flags is not None: return c * flags + (1 - c) * probs
     return probs
 
 # %% ../../nbs/detect/06bd_known.ipynb #0ee7657e
