@@ -9,33 +9,8 @@ from pathlib import Path
 from multimodal_fakes.core import nearest, read_json, write_json
 
 BENCHES = ["ocr", "reader", "text_training", "text_recipes", "frozen", "verite", "clips", "evaluation"]
-<<<<<<< HEAD
-<<<<<<< HEAD
-<<<<<<< HEAD
-<<<<<<< HEAD
-<<<<<<< HEAD
-WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "memory"]        # what follows these is theirs
-ASKED = [*BENCHES, "gpu", "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
-=======
-WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu"]        # what follows these is theirs
-ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last nine only when named
->>>>>>> main
-=======
 WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu", "memory"]        # what follows these is theirs
 ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
->>>>>>> h_recall
-=======
-WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu", "memory"]        # what follows these is theirs
-ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
->>>>>>> h_prints
-=======
-WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu", "memory"]        # what follows these is theirs
-ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
->>>>>>> h_exchange
-=======
-WITH_PARTS = ["serve", "quality", "recipes", "page", "scale", "gpu", "memory"]        # what follows these is theirs
-ASKED = [*BENCHES, "first_answer", "drift", "story", *WITH_PARTS]   # the last ten only when named
->>>>>>> h_detector
 RESULTS = Path(__file__).parent/"results.json"
 
 
