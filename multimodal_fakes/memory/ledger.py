@@ -104,7 +104,8 @@ class Ledger:
 
     def close(self):
         "Close the file; harmless a second time"
-        for connection in filter(None, (self._writer, self._reader)): connection.close()
+        with self._reads, self._writes:      # SQLite does not survive a close while another thread is at it
+            for connection in filter(None, (self._writer, self._reader)): connection.close()
 
 def _none_here(folder):
     return f"There is no memory in {folder}. Name another folder, or remember something there first: that makes it."
