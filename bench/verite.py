@@ -102,8 +102,8 @@ def folds(group, seed):
 
 def columns(e, name):
     "What a logistic regression is given"
-    t = unit_rows(e.features["text"])
-    v = unit_rows(e.features["vision"])
+    t = unit_rows(e.features["text"][:])
+    v = unit_rows(e.features["vision"][:])
     if name == "text":
         return t
     if name == "image":
@@ -124,10 +124,9 @@ def logistic(e, name, train, test, y):
 def conjunctive(e, train, test):
     "Probability of each class, and of each kind: which side fails"
     model = Conjunctive(e.modalities, 2).fit(e, train)
-    part = e.take(test)
-    sides = {m: model.fitted[f"side_{m}"] for m in e.modalities}
-    present = np.ones((len(part), 2), bool)
-    z = model.log_genuine(model.inputs(part), sides, present)[1]
+    part, every = e.take(test), np.s_[:]
+    sides, seen = [model.fitted[f"side_{m}"] for m in e.modalities], model.inputs(part)
+    z = seen.z(every, seen.read(every), sides)
     p_rest = np.exp(model.logits(part))[:, 1]
     kinds = np.c_[np.zeros(len(part)), -z].argmax(1)
     return p_rest, kinds

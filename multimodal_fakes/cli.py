@@ -34,6 +34,13 @@ def _with_runtime(command):
     command.add_argument("--runtime", choices=WAYS, help=about)
     command.add_argument("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:0 or mps")
 
+def _with_memory(command):
+    "Arguments that name what was judged before"
+    about = "folder of a memory, see `remember`: what it knows that resembles a post is told"
+    command.add_argument("--memory", metavar="FOLDER", help=about)
+    about = "let a copy of what was judged before move the probability"
+    command.add_argument("--memory-decides", action="store_true", default=None, help=about)
+
 def _with_post(command):
     "Arguments that hold a post"
     command.add_argument("--text", help="caption, headline or post; - reads it from standard input")
@@ -47,6 +54,7 @@ def _with_json(command):
 # %% ../nbs/11_cli.ipynb #231544d1
 def _predict(command):
     _with_detector(command)
+    _with_memory(command)
     _with_post(command)
     about = "what each expert or modality counts, where what ships weighs them: text=0.6,image=0.4"
     command.add_argument("--weights", metavar="NAME=NUMBER,…", help=about)
@@ -54,9 +62,56 @@ def _predict(command):
 
 def _explain(command):
     _with_detector(command)
+    _with_memory(command)
     _with_post(command)
     command.add_argument("--picture", metavar="FILE.png", help="written, with the explanation drawn")
     _with_json(command)
+
+# %% ../nbs/11_cli.ipynb #a14ff0b2
+def _with_items(command):
+    "Arguments about a memory"
+    command.add_argument("--memory", metavar="FOLDER", required=True, help="of the memory; `remember` makes it")
+    command.add_argument("--by", metavar="NAME", help="who does it, who is logged in if none is named")
+    _with_json(command)
+
+def _remember(command):
+    _with_items(command)
+    _with_detector(command)
+    _with_post(command)
+    about = "what the post was judged to be: a class of the task, or its word for one"
+    command.add_argument("--label", help=about)
+    command.add_argument("--source", help="where the judgement is from")
+    command.add_argument("--note", help="what people should know")
+    command.add_argument("--link", metavar="URL", help="to the fact-check")
+    command.add_argument("--keep", action="store_true", default=None, help="text and a small picture, to be shown")
+    about = "tell that it is known, with its label, and nothing else of it"
+    command.add_argument("--private", action="store_true", default=None, help=about)
+    about = ("many: a table with text, image, video, label, note, link, source; hashes as ThreatExchange lists them, "
+             "vPDQ, ClaimReview; rows that cannot be read are listed, and the same list again enters nothing twice")
+    command.add_argument("--from", dest="source_file", metavar="FILE", help=about)
+    about = "of FILE: table, threatexchange, vpdq, claimreview, memory; told by its name and content if none"
+    command.add_argument("--format", metavar="FORM", default="auto", help=about)
+    command.add_argument("--labels", metavar="FILE", help="YAML: rating or tag → label, for ratings of others")
+    about = "items that another person entered, in place of a post"
+    command.add_argument("--confirm", metavar="ID", nargs="+", help=about)
+
+def _recall(command):
+    _with_items(command)
+    _with_detector(command)
+    _with_post(command)
+    command.add_argument("--k", type=int, metavar="N", help="items at most, 5 if not said")
+    about = "with those that nobody has confirmed yet"
+    command.add_argument("--waiting", action="store_true", default=None, help=about)
+    command.add_argument("--item", metavar="ID", help="tell what this one has decided, and who did what to it")
+    command.add_argument("--export", metavar="FILE", help="write what is remembered, in place of a post")
+    about = "of FILE: memory (if not said), threatexchange, claimreview"
+    command.add_argument("--format", metavar="FORM", default="memory", help=about)
+    command.add_argument("--private", action="store_true", default=None, help="export private items too")
+
+def _forget(command):
+    _with_items(command)
+    command.add_argument("items", metavar="ID", nargs="*")
+    command.add_argument("--undo", metavar="NAME", help="everything that this person entered or confirmed")
 
 # %% ../nbs/11_cli.ipynb #f43b790c
 ABOUT_TABLES = f"""
@@ -70,6 +125,7 @@ def _batch(command):
     command.add_argument("source", metavar="SOURCE")
     command.add_argument("target", metavar="TARGET")
     _with_detector(command)
+    _with_memory(command)
     _with_columns(command)
     about = "measure by the labels, in `label` if no column is named; without it too where a `label` can be read"
     command.add_argument("--evaluate", action="store_true", help=about)
@@ -96,6 +152,7 @@ def _evaluate(command):
     about = "posts with labels, a table that `batch` reads; a split of this project if none is named"
     command.add_argument("table", metavar="TABLE", nargs="?", help=about)
     _with_detector(command)
+    _with_memory(command)
     command.add_argument("--split", choices=("test", "val", "train"), default="test", help="test if none is named")
     about = "whose split it is, those of the task in params.yaml if none is named"
     command.add_argument("--datasets", metavar="NAME", nargs="+", default=[], help=about)
@@ -128,6 +185,8 @@ def _app(command):
     command.add_argument("--conf", metavar="FILE", help="settings of the service, conf/serve.yaml if it is there")
     about = "what a service kept of posts, sqlite:///history.db; that of the settings if none is named"
     command.add_argument("--history", metavar="URL", help=about)
+    about = "folder of what people judged, which answers tell of; that of the settings if none is named"
+    command.add_argument("--memory", metavar="FOLDER", help=about)
     command.add_argument("--host", help="address to listen at, 127.0.0.1 if none; others need --open")
     command.add_argument("--port", type=int, help="8501 if none is named")
     command.add_argument("--open", action="store_true", default=None, help="let everybody in who reaches it")
@@ -149,7 +208,7 @@ def _bench(command):
 
 def _key(command):
     command.add_argument("name", metavar="NAME", help="who will use it; stands in the log")
-    about = "what it allows: predict (if none is named), feedback, train, metrics, admin"
+    about = "what it allows: predict (if none is named), feedback, memory, memory_search, train, metrics, admin"
     command.add_argument("--scopes", metavar="SCOPE", nargs="+", default=["predict"], help=about)
     _with_json(command)
 
@@ -353,6 +412,8 @@ def _labels(command):
 def _harvest(command):
     command.add_argument("folder", metavar="FOLDER", help="of the dataset, whose name it is, such as Datasets/served")
     _with_history(command)
+    about = "a memory, whose items come as well, or alone where neither --history nor --conf is given"
+    command.add_argument("--memory", metavar="FOLDER", help=about)
     about = "project whose examples copies are looked for in, this one if none is named; `none`: they are not"
     command.add_argument("--train", metavar="PROJECT", default=".", help=about)
     command.add_argument("--field", help="the task's question, such as fake; that of the project if none")
@@ -382,6 +443,9 @@ VERBS = {      # name → what it takes, an example
     "predict": (_predict, 'mmfakes predict --task fake_news --text "A headline" --image photo.jpg'),
     "batch": (_batch, "mmfakes batch posts.csv judged.parquet --task fake_news --evaluate"),
     "evaluate": (_evaluate, "mmfakes evaluate --task fake_news --split val --metrics val.json val.csv"),
+    "remember": (_remember, 'mmfakes remember --memory memory --task fake_news --image hoax.jpg --label fake --link https://…'),
+    "recall": (_recall, "mmfakes recall --memory memory --task fake_news --image photo.jpg"),
+    "forget": (_forget, "mmfakes forget --memory memory 1f3c9a0e5b7d2c48"),
     "explain": (_explain, 'mmfakes explain --task fake_news --text "A headline" --picture why.png'),
     "serve": (_serve, "mmfakes serve --models models --port 8000"),
     "app": (_app, "mmfakes app --models models"),
@@ -406,6 +470,7 @@ VERBS = {      # name → what it takes, an example
 STATUS = {     # verb → when its exit status is 0, where that is not plain
     "batch": "where a row was judged, 1 where none was or there is none",
     "evaluate": "where a post was measured, 1 where none could be",
+    "remember": "where an item was entered or confirmed, 1 where none was",
     "run": "where every stage went well, 1 where one failed",
     "retrain": "where a candidate was made and, with --promote, is champion; 1 otherwise",
     "promote": "where it is champion now, 1 where it was refused",

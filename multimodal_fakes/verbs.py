@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['named_detector', 'predict', 'batch', 'evaluate', 'explain', 'serve', 'app', 'bench', 'key', 'drift', 'init', 'run',
            'stage', 'train', 'experts_named', 'retrain', 'recalibrate', 'obtain', 'report', 'pack', 'push', 'pull',
-           'load_sql', 'read_sql', 'loaded_in_words', 'kept_posts', 'review', 'labels', 'harvest', 'register',
-           'rollback', 'promote', 'models', 'doctor', 'version']
+           'load_sql', 'read_sql', 'loaded_in_words', 'kept_posts', 'review', 'labels', 'harvest', 'remember', 'recall',
+           'forget', 'register', 'rollback', 'promote', 'models', 'doctor', 'version']
 
 # %% ../nbs/10b_verbs.ipynb #9d42c8b4
 import contextlib
+import getpass
 import io
 import os
 import platform
@@ -52,7 +53,7 @@ def _detector(args):
     "The detector that the arguments name"
     from multimodal_fakes.detect.predict import Detector
     source = named_detector(args.model, args.task, args.models)
-    return Detector.load(source, **_given(args, "runtime", "device", "aggregation"))
+    return Detector.load(source, **_given(args, "runtime", "device", "aggregation", "memory", "memory_decides"))
 
 def _runs(detector):
     "With what it runs, and where"
@@ -145,7 +146,8 @@ def app(args):
     project = Path(args.project)
     models = Path(args.models) if args.models else project/"models"
     key = args.key or os.environ.get("MMFAKES_KEY", "")
-    place = Place(project, models, args.api or "", key, args.conf and Path(args.conf), args.history or "")
+    place = Place(project, models, args.api or "", key, args.conf and Path(args.conf), args.history or "",
+                  args.memory or "")
     serve_page(place, **_given(args, "host", "port", "open"))
 
 def bench(args):
@@ -458,19 +460,33 @@ def harvest(args):
     "Make a dataset of labelled posts, whose copies of training examples stay in the split of these"
     from multimodal_fakes.track.harvest import harvest as harvest_posts
     from multimodal_fakes.track.harvest import in_words, labelled_posts, read_training, write_conf
-    history, content = kept_posts(args)
+    only_memory = args.memory and not (args.history or args.conf)
+    history, content = (None, lambda row: {}) if only_memory else kept_posts(args)
     project, name = _prepared(args.train), Path(args.folder).resolve().name
     params = read_yaml(project/"params.yaml") if project else {}
     field = args.field or _field_of(args.task, params)
     training = read_training(project, field, name) if project else None
     asked = _given(args, "positive", "since", "by", "undecided", "order", "seed", "val_share", "test_share")
-    posts, said = labelled_posts(history, args.task)
+    posts, said = labelled_posts(history, args.task) if history else ([], {})
+    if args.memory: posts, said = _with_remembered(args, posts, said, training)
     options = _as_prepared(params) | asked
     report = harvest_posts(posts, said, content, args.folder, args.task, field, training, **options)
     conf = write_conf(args.to or (project or Path())/"conf/dataset", name, report["conf"])
     where = f"below prepare.datasets and tasks.{args.task}.datasets of params.yaml"
     then = f"read by prepare as {conf} says; to train on it, name {name} {where}"
     _print(args, report, f"{in_words(report, args.folder)}\n  {then}")
+
+# %% ../nbs/10b_verbs.ipynb #a29448cf
+def _with_remembered(args, posts, said, training):
+    "Labelled posts of the service and of the memory; the classes are those of the task where anything tells them"
+    from multimodal_fakes.memory.recall import Memory
+    from multimodal_fakes.track.harvest import remembered_posts
+    answers = list(training.label.values()) if training else []
+    classes = list(posts[-1]["probabilities"]) if posts else sorted({c for answer in answers for c in answer})
+    several = posts[-1]["multi_label"] if posts else any(len(answer) != 1 for answer in answers)
+    with Memory.open(args.memory, read_only=True) as memory:
+        remembered, theirs = remembered_posts(memory, args.task, classes, bool(several))
+    return [*posts, *remembered], said | theirs
 
 # %% ../nbs/10b_verbs.ipynb #3f363e3f
 def _prepared(train):
@@ -496,6 +512,100 @@ def _as_prepared(params):
     pixels = (params.get("prepare") or {}).get("max_megapixels")
     if pixels: given["max_pixels"] = int(1e6 * pixels)
     return {name: value for name, value in given.items() if value is not None}
+
+# %% ../nbs/10b_verbs.ipynb #6cef91d1
+def _memory(args, **how):
+    "The memory that is meant"
+    from multimodal_fakes.memory.recall import Memory
+    return Memory.open(args.memory, **how)
+
+def _by(args):
+    "By whom it is done: whoever is named, or who is logged in"
+    return args.by or getpass.getuser()
+
+def _prints_of(args):
+    "What makes prints of a post, and in words by what it recognises one"
+    if not (args.model or (Path(args.models)/(args.task or "")/"detector.json").is_file()):
+        from multimodal_fakes.memory.prints import make_prints
+        return make_prints, "without vectors, as no detector is named"
+    detector = _detector(SimpleNamespace(**vars(args) | {"memory": None}))
+    return detector.prints_of, f"with the vectors of {detector.spoken}"
+
+# %% ../nbs/10b_verbs.ipynb #e298e28d
+def remember(args):
+    "Remember a post that somebody judged, or a table or list of them; confirm what another person entered"
+    if args.confirm: return _confirm(args)
+    prints_of, how = _prints_of(args)
+    with _memory(args, create=True) as memory:
+        if args.source_file: return _take_in(args, memory, prints_of, how)
+        post = _post(args)
+        if not args.label: raise FakesError("An item needs a label, what the post was judged to be: --label fake.")
+        kept = _shown(post) if args.keep else {}
+        about = _given(args, "source", "note", "link", "private")
+        item = memory.remember(prints_of(**post), args.task, args.label, _by(args), **about, **kept)
+    _print(args, {"id": item}, f"{item}: {args.label}, {how}")
+
+def _confirm(args):
+    "Confirm items of other people"
+    with _memory(args) as memory:
+        for item in args.confirm: memory.confirm(item, _by(args))
+    _print(args, {"confirmed": args.confirm}, f"confirmed by {_by(args)}: {', '.join(args.confirm)}")
+
+def _take_in(args, memory, prints_of, how):
+    "Remember a list"
+    from multimodal_fakes.memory.exchange import take_in
+    about = _given(args, "labels", "label", "source", "private", "keep", "task")
+    taken = take_in(memory, args.source_file, _by(args), args.format, prints_of=prints_of, **about)
+    report = {"form": taken.form, "entries": taken.entries, "ids": sorted(taken.ids)}
+    _print(args, report | {"problems": taken.problems.as_dict()}, f"{taken}\n  {how}")
+    return 0 if taken.entries else 1
+
+# %% ../nbs/10b_verbs.ipynb #98ad0aac
+def _post(args):
+    "The post of the options"
+    given = {part: getattr(args, part) for part in PARTS if getattr(args, part)}
+    if not given: raise FakesError("There is no post: name its --text, --image or --video.")
+    return given | ({"text": _text_of(given["text"])} if "text" in given else {})
+
+def _shown(post):
+    "What is kept of a post to be shown"
+    from multimodal_fakes.memory.prints import small_copy
+    return {"shown": post.get("text"), "thumbnail": small_copy(post["image"]) if "image" in post else None}
+
+def recall(args):
+    "Tell what is known that resembles a post, or what an item has decided; write a memory for others"
+    if args.export: return _give_out(args)
+    with _memory(args, read_only=True) as memory:
+        if args.item: return _report(args, memory)
+        prints_of, _ = _prints_of(args)
+        known = memory.recall(prints_of(**_post(args)), args.task, **_given(args, "k", "waiting"))
+    from multimodal_fakes.detect.answers import known_line
+    _print(args, {"known": known}, "\n".join(map(known_line, known)) or "Nothing that is known resembles it.")
+
+def _report(args, memory):
+    "An item, and what it has decided since"
+    report = memory.report(args.item)
+    report["item"] = report["item"] and report["item"]._replace(thumbnail=None)._asdict()
+    lines = [f"{args.item}: {(report['item'] or {}).get('label', 'forgotten')}, decided {report['decided']:,} posts"]
+    for deed in report["deeds"]: lines.append(f"  {deed['at']} {deed['deed']} by {deed['who']} {deed['note'] or ''}")
+    _print(args, report, "\n".join(map(on_one_line, lines)))
+
+def _give_out(args):
+    "Write what a memory holds"
+    from multimodal_fakes.memory.exchange import give_out
+    with _memory(args, read_only=True) as memory:
+        given = give_out(memory, args.export, args.format, **_given(args, "task", "private"))
+    _print(args, vars(given), f"{args.export}: {given}")
+
+# %% ../nbs/10b_verbs.ipynb #40c1859f
+def forget(args):
+    "Take items back with all that was kept of them; or everything that one person entered"
+    if bool(args.items) == bool(args.undo): raise FakesError("Name items by their ids, or a person: --undo NAME.")
+    with _memory(args) as memory:
+        for item in args.items: memory.forget(item, _by(args))
+        n = memory.undo(_by(args), args.undo) if args.undo else len(args.items)
+        memory.tidy()
+    _print(args, {"forgotten": n}, f"{n:,} items are forgotten, and in no file of {args.memory} any more")
 
 # %% ../nbs/10b_verbs.ipynb #2dd8ddc3
 def _registry(place):

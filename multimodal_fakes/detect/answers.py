@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRAITS', 'says', 'Moment', 'Frame', 'Answer', 'told', 'called', 'class_called', 'answer_columns', 'as_row',
-           'in_words']
+           'known_line', 'in_words']
 
 # %% ../../nbs/detect/06bb_answers.ipynb #0946fe27
 from typing import Annotated, NotRequired, get_type_hints
@@ -13,6 +13,7 @@ from pydantic import Field
 from typing_extensions import TypedDict  # that of `typing` gives pydantic no schema before Python 3.12
 
 from ..core import FakesError
+from ..memory.recall import Known
 from ..texts import on_one_line
 
 # %% ../../nbs/detect/06bb_answers.ipynb #b8c4e911
@@ -51,7 +52,10 @@ _TOKENS = ("Where `max_length` was asked for: how many tokens the text has, how 
            "whether it was cut")
 _WHY = ("Where it was asked for: `brings`, modality → how far it moved the answer to the class `of`; words and cells "
         "of the picture likewise, in log-odds")
-_FAILED = "image, video, audio or face → why it, or the words in it, could not be read, or was not found"
+_FAILED = ("image, video, audio or face → why it, or the words in it, could not be read, or was not found; "
+           "memory → why it could not be asked")
+_KNOWN = ("What a memory holds that resembles the post, best first: its label, who says so, and how sure it is that "
+          "two posts so near are copies")
 _FACE = "Of a video: what found its face, such as cascade or yunet; centre where nothing did, and its middle was judged"
 
 
@@ -78,6 +82,7 @@ class Answer(TypedDict):
     model:Annotated[str, says("Version of the detector: the digest of its description", "2f9c0e71a4b85d36")]
     version:Annotated[str|None, says(_VERSION, "fake_news@3 quiet-heron")]
     protocol:Annotated[str, says("Hash of how it was trained and measured", "f107c43a08dc6409")]
+    known:NotRequired[Annotated[list[Known], says(_KNOWN, [])]]
     ignored:NotRequired[Annotated[list[str], says("Parts of the post that this detector does not look at", [])]]
     tokens:NotRequired[Annotated[dict, says(_TOKENS, {"text": 40, "used": 16, "cut": True})]]
     timeline:NotRequired[Annotated[list[Moment], says("Of a video: where the evidence is", [])]]
@@ -91,6 +96,7 @@ TRAITS = {
     "ocr": "Mean confidence of the words read in the picture, none where nothing was read",
     "experts": "Expert that saw the post → class → probability, not calibrated",
     "vectors": "Modality → at most 64 numbers that place the post among others; near means alike",
+    "prints": "What recognises the post, of `memory.prints.to_blob`, as base64",
 }
 
 # %% ../../nbs/detect/06bb_answers.ipynb #17627d89
@@ -135,10 +141,12 @@ _FIRST = ["prediction", "label", "probability", "confidence", "degraded", "faile
 _OF_ONE = ["tokens", "timeline", "frames", "face", "why"]      # asked of one post, or of a video; they fit no cell
 
 def answer_columns(
-    classes:list,   # of the detector
+    classes:list,        # of the detector
+    known:bool=False,    # whether it has a memory
 ) -> list: # names: the answer, `p_<class>`, all other keys of `Answer`, `error`
     "The columns of answers, in order"
-    others = [key for key in Answer.__annotations__ if key not in (*_FIRST, *_OF_ONE)]
+    left_out = (*_FIRST, *_OF_ONE, *(() if known else ("known",)))
+    others = [key for key in Answer.__annotations__ if key not in left_out]
     return [*_FIRST, *(f"p_{c}" for c in classes), *others, "error"]
 
 def as_row(
@@ -148,6 +156,17 @@ def as_row(
     if isinstance(answer, FakesError): return {"error": str(answer)}
     by_class = {f"p_{c}": p for c, p in answer["probabilities"].items()}
     return answer | by_class | {"error": None}
+
+# %% ../../nbs/detect/06bb_answers.ipynb #c360bb78
+def known_line(
+    item:dict,   # of `known`
+) -> str:
+    "What a memory holds that resembles a post, as a person says it"
+    other = f", with other {' and '.join(item['differs'])}" if item["differs"] else ""
+    said = f"{item['relation']} ({item['part']}, {item['probability']:.0%} sure to be a copy{other})"
+    who = ", ".join(word for word in (item["who"], item["source"], item["at"][:10]) if word)
+    more = [word for word in (item["note"], item["link"], "" if item["counts"] else "does not count yet") if word]
+    return "; ".join([f"  known: {said}, judged {item['label']} by {who}", *more])
 
 # %% ../../nbs/detect/06bb_answers.ipynb #ffffc73f
 def in_words(
@@ -161,13 +180,16 @@ def in_words(
     lines = [f"{answer['task']}: {name} (confidence {answer['confidence']:.1%})", f"  probabilities: {likely}"]
     return "\n".join(on_one_line(line) for line in [*lines, *_reservations(answer)])
 
+_OTHERWISE = {"face": "  no face: {}", "memory": "  the memory could not be asked: {}"}
+
 def _reservations(answer):
     "What a reader should know before he believes it"
     unfamiliar = "unlike what the detector was trained on" if answer["unfamiliar"] else "less sure than asked"
     if answer["abstained"]: yield f"  a person should look: {unfamiliar}"
     if answer["missing"]: yield f"  judged without {' and '.join(answer['missing'])}, which the post lacks"
     for part, why in answer["failed"].items():
-        yield f"  no face: {why}" if part == "face" else f"  the {part} could not be read: {why}"
+        yield _OTHERWISE.get(part, f"  the {part} could not be read: {{}}").format(why)
     for part in answer.get("ignored", []): yield f"  the {part} was not looked at"
+    yield from map(known_line, answer.get("known", []))
     loudest = max(answer.get("timeline", []), key=lambda moment: moment["probability"], default=None)
     if loudest: yield f"  most of the evidence: {loudest['start']:g} s to {loudest['end']:g} s"

@@ -24,6 +24,7 @@ from ..data.reader import ShardReader, class_numbers, step_3
 from ..data.rows import columns_of, is_nothing, read_rows
 from .batch import LABEL, answers_in, labels_in, opened_table
 from .evaluate import Labels, answered, evaluate, positive_of, probs_of
+from .known import packed_prints
 from .posts import as_seen, draw_posts, open_posts, read_confidence
 from .predict import Detector, part_columns
 from ..metrics import bits
@@ -92,9 +93,23 @@ def _answers_of(detector, posts):
     seen = [i for i, own in enumerate(samples) if own]
     answers = [FakesError("It has nothing that this detector looks at.")] * len(posts)
     if not seen: return answers
-    probs = detector.judge_clips([samples[i] for i in seen], [quality[i] for i in seen])
-    for i, p in zip(seen, probs): answers[i] = dict(probabilities=dict(zip(detector.classes, p.round(6).tolist())))
+    own, posts = [samples[i] for i in seen], [posts[i] for i in seen]
+    looked = detector.see_all(own)
+    probs = detector.judge_clips(own, [quality[i] for i in seen], looked)
+    told = _told(detector, posts, looked) if detector.memory is not None else [None] * len(seen)
+    for i, p, known in zip(seen, probs, told): answers[i] = _answer_of(detector, p, known)
     return answers
+
+def _told(detector, posts, looked):
+    "What a memory says of opened posts, of which the shards hold no film"
+    return detector.recall(packed_prints(detector, posts, looked), looked)
+
+def _answer_of(detector, probs, told):
+    "What `evaluate` asks of an answer; an error where a memory that should be asked could not be"
+    if told and told.failed: return FakesError(f"The memory could not be asked: {told.failed}")
+    probs = detector.moved(probs, told)
+    known = {"known": told.known} if told else {}
+    return dict(probabilities=dict(zip(detector.classes, probs.round(6).tolist()))) | known
 
 def datasets_of(
     home,       # project

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import UnionType
 from typing import NamedTuple, get_args, get_origin, get_type_hints
 
+from typing_extensions import is_typeddict
+
 from ..core import FakesError, nearest, need, progress, sha256_file, usable_cores
 from ..data.names import is_url
 from ..data.rows import column_names, columns_of, is_nothing, read_rows
@@ -138,6 +140,7 @@ def _standard_output():
 def _answer_cell(value):
     "A value of an answer as a text, where it is none"
     if isinstance(value, dict): return "; ".join(f"{key}: {v}" for key, v in value.items() if v is not None)
+    if isinstance(value, list) and value and isinstance(value[0], dict): return json.dumps(value, ensure_ascii=False)
     return "|".join("none" if v is None else str(v) for v in value) if isinstance(value, list) else value
 
 def _own_cell(value):
@@ -231,7 +234,7 @@ class _Parquet:
 def _answers_array(values, kind):
     "A column of answers"
     pa = need("pyarrow", "parquet", "Writing Parquet")
-    return pa.array([_answer_cell(v) if isinstance(v, dict) else v for v in values], kind)
+    return pa.array([_answer_cell(v) if kind == pa.string() else v for v in values], kind)
 
 def _own_array(values, kind):
     "A column of JSON or text; as JSON where it has no type"
@@ -243,7 +246,7 @@ def _arrow_types(bundle):
     "Column of an answer → its type in Parquet"
     pa = need("pyarrow", "parquet", "Writing Parquet")
     hints, classes, several = get_type_hints(Answer), bundle["classes"], bundle["multi_label"]
-    types = {key: _arrow_type(hints[key], several) for key in answer_columns(classes) if key in hints}
+    types = {key: _arrow_type(hints[key], several) for key in answer_columns(classes, known=True) if key in hints}
     types["threshold"] = _arrow_type(hints["threshold"], isinstance(bundle["threshold"], list))
     return types | {f"p_{c}": pa.float64() for c in classes} | {"error": pa.string()}
 
@@ -253,7 +256,9 @@ def _arrow_type(hint, several):
     plain = {float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     lists = [kind for kind in kinds if get_origin(kind) is list]
-    if lists and (several or len(kinds) == 1): return pa.list_(_arrow_type(get_args(lists[0])[0], several))
+    is_of_dicts = lists and is_typeddict(get_args(lists[0])[0])      # which are written as JSON
+    if lists and not is_of_dicts and (several or len(kinds) == 1):
+        return pa.list_(_arrow_type(get_args(lists[0])[0], several))
     return plain.get(kinds[0], pa.string())
 
 # %% ../../nbs/detect/06cb_batch.ipynb #111d99bf
@@ -301,7 +306,8 @@ class Table(NamedTuple):
 
 def _written_table(source, own, detector, kind):
     "Names and types of what is written"
-    columns = [c for c in answer_columns(detector.classes) if c != "probabilities"]      # each has its own
+    asked = answer_columns(detector.classes, known=detector.memory is not None)
+    columns = [c for c in asked if c != "probabilities"]      # each has its own
     names = column_names([*own, *columns])[len(own):]
     is_parquet = source.path.suffix.lower() == ".parquet"
     types = _arrow_types(detector.bundle) if kind == "parquet" else {}
@@ -459,6 +465,9 @@ def _about(detector, source, parts, *sizes):
     "All that decides the answers of a table"
     of_detector = ("version", "runtime", "device", "precision", "aggregation", "urls")
     ways = {name: str(getattr(detector, name)) for name in of_detector}
+    if detector.memory is not None:
+        ways |= {"memory": str(detector.memory.ledger.folder), "revision": detector.memory.revision()}
+        ways |= {"memory_decides": detector.memory_decides}
     return dict(table=sha256_file(source.path), files=source.folder, parts=parts, sizes=sizes) | ways
 
 def _judged(way, tell):

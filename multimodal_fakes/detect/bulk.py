@@ -34,7 +34,9 @@ def answers_by(
     size:int=0,          # posts judged together, as for it
 ): # generator of lists: the answers of each batch, in order
     "Judge batch after batch in several processes, of this machine or of the cluster that `machines` names"
-    how = {name: getattr(detector, name) for name in ("runtime", "urls", "device", "precision", "aggregation")}
+    names = ("runtime", "urls", "device", "precision", "aggregation", "memory_decides")
+    how = {name: getattr(detector, name) for name in names}
+    if detector.memory is not None: how["memory"] = detector.memory.ledger.folder      # each process opens it
     set_up = partial(_begin, detector.folder, how | {"threads": 1})
     return spread(partial(_answers_here, size=size), batches, workers, set_up, ahead=2)
 

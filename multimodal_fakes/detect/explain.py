@@ -11,6 +11,7 @@ __all__ = ['PARTS', 'WORD', 'GRID', 'PIECES', 'METHODS', 'shapley', 'subsets', '
 
 # %% ../../nbs/detect/06e_explain.ipynb #f4e20120
 import re
+import textwrap
 from functools import cached_property
 from itertools import combinations
 from math import factorial
@@ -19,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core import FakesError, nearest, need, patch, progress
+from .answers import known_line
+from .known import Recalled, known_prints
 from .predict import Detector, Seen
 from ..metrics import resamples, to_probs
 
@@ -60,8 +63,9 @@ class Case:
         samples:dict,       # of `Detector.look`: modality → sample
         quality,            # likewise
         of:str|None=None,   # class to explain; the one that is answered if none, the likeliest where several may hold
+        told:Recalled|None=None,   # what a memory says of the post, see `Detector.recall`
     ):
-        self.detector = detector
+        self.detector, self.told = detector, told
         self.samples, self.quality = samples, quality
         if of is None: self.k = self._answered()
         elif of in detector.classes: self.k = detector.classes.index(of)
@@ -71,8 +75,8 @@ class Case:
 
     def _answered(self):
         "Number of the class that is answered"
-        if self.detector.bundle["multi_label"]: return int(self.probs.argmax())
-        return self.detector.answer(self.probs, self.samples)["label"]
+        if self.detector.bundle["multi_label"]: return int(self.detector.moved(self.probs, self.told).argmax())
+        return self.detector.answer(self.probs, self.samples, told=self.told)["label"]
 
     @cached_property
     def seen(self):
@@ -546,12 +550,13 @@ def _gained(gain, n_boot, seed, level):
 def _explained(case, nothing, origin, method):
     "The answer about one case, and why"
     detector, k = case.detector, case.k
-    answer = detector.answer(case.probs, case.samples, detector.far(case.seen)[0])
+    answer = detector.answer(case.probs, case.samples, detector.far(case.seen)[0], told=case.told)
+    brings = modality_values(case, nothing) | _of_memory(case)
     subset_rows = [dict(modalities=sorted(s), probability=_rounded(p)) for s, p in case.of_subsets().items()]
     return answer | dict(
         of=detector.classes[k],
         nothing={"probability": _rounded(nothing[k]), "from": origin},
-        brings={m: _rounded(v) for m, v in modality_values(case, nothing).items()},
+        brings={m: _rounded(v) for m, v in brings.items()},
         subsets=subset_rows,
         experts=_of_experts(case),
         text=_of_text(case, method),
@@ -561,6 +566,11 @@ def _explained(case, nothing, origin, method):
 def _rounded(value, digits=6):
     "As a plain number"
     return round(float(value), digits)
+
+def _of_memory(case):
+    "What a copy that was judged before moves, where a memory may decide"
+    before, after = case.probs[case.k], case.detector.moved(case.probs, case.told)[case.k]
+    return {"memory": float(log_odds(after) - log_odds(before))} if after != before else {}
 
 def _of_text(case, method):
     "Words and their values"
@@ -600,11 +610,13 @@ def explain_rows(
     of:str|None=None,        # class to explain; the one that is answered if none
     shares=None,             # (C,) of the classes in training, see `class_shares`
     method:str="occlusion",  # or gradients
+    told=(),                 # for each post what `Detector.recall` gave, where there is a memory
 ) -> list: # of dicts, see above
     "Why the detector answered what it did, post by post, without the timeline of a video"
     if method not in METHODS: raise FakesError(f"No method of explanation {method!r}{nearest(method, METHODS)}")
     nothing, origin = nothing_seen(detector, shares)
-    cases = (Case(detector, samples, quality, of) for samples, quality in looked)
+    told = told or [None] * len(looked)
+    cases = (Case(detector, samples, quality, of, own) for (samples, quality), own in zip(looked, told))
     return [_explained(case, nothing, origin, METHODS[method]) for case in cases]
 
 # %% ../../nbs/detect/06e_explain.ipynb #a5008764
@@ -618,10 +630,17 @@ def explain(
     method:str="occlusion",  # or gradients
 ) -> dict: # see above
     "Judge one post and say why"
-    looked = detector.look(dict(text=text, image=image, video=video))
-    explanation = explain_rows(detector, [looked], of, shares, method)[0]
+    ready = detector.prepare(dict(text=text, image=image, video=video), whole=True)
+    looked, told = [(ready.samples, ready.quality)], _told(detector, ready)
+    explanation = explain_rows(detector, looked, of, shares, method, told)[0]
     is_clip = bool({"video", "audio"} & set(explanation["modalities"]))
     return explanation | (detector.timeline(video) if is_clip else {})
+
+def _told(detector, ready):
+    "What the memory of a detector says of a post, in a list; nothing where it has none"
+    if detector.memory is None: return []
+    seen = detector.see_all([ready.samples], items=[ready.items])
+    return detector.recall(known_prints(detector, [ready], seen), seen)
 
 # %% ../../nbs/detect/06e_explain.ipynb #e38a0b57
 def draw_explanation(
@@ -633,6 +652,7 @@ def draw_explanation(
     panels = [(_draw_brings, 1.1)]
     if explanation["text"] is not None: panels.append((_draw_words, 1.6))
     if explanation["region"] is not None and picture is not None: panels.append((_draw_region, 1))
+    if explanation.get("known"): panels.append((_draw_known, 1.6))
     widths = [width for _, width in panels]
     fig = figure(figsize=(2.7 * sum(widths), 2.4), dpi=110, layout="constrained")
     axes = fig.subplots(1, len(panels), width_ratios=widths, squeeze=False)
@@ -705,3 +725,12 @@ def _draw_region(ax, explanation, picture):
     ax.imshow(heat, cmap="autumn_r", alpha=0.7 * heat, vmin=0, vmax=1)
     ax.axis("off")
     ax.set_title(f"{region['modality']}, strongest {region['strongest']:.2f}", fontsize=9)
+
+# %% ../../nbs/detect/06e_explain.ipynb #6d7895d6
+def _draw_known(ax, explanation, picture):
+    "What a memory knows that resembles the post, the nearest first"
+    from multimodal_fakes.figures import caption
+    lines = [textwrap.wrap(caption(known_line(item).strip()), 56) for item in explanation["known"]]
+    ax.text(0, 1, "\n\n".join("\n".join(own[:6]) for own in lines[:3]), fontsize=7, va="top")
+    ax.axis("off")
+    ax.set_title("known", fontsize=9)

@@ -33,7 +33,7 @@ from torch import nn
 
 from ..core import FakesError, atomic_path, pick_device, progress, read_sums, write_json, write_sums
 from .bundles import write_manifest
-from .inference import ALONE, Graph, load_graphs
+from .inference import ALONE, VOTERS, Graph, load_graphs
 from .posts import as_seen, open_posts, read_confidence, test_posts
 from .predict import PRECISIONS, Detector, write_golden
 from ..experts.encoder import has_bf16
@@ -60,7 +60,10 @@ class Net(NamedTuple):
 def of_expert(model, batch):
     "What `GraphExpert` asks for"
     seen = model.encoder.encode(batch)
-    return seen.pooled.float(), model.head(seen.pooled).float(), seen.tokens.float(), seen.mask
+    told = seen.pooled.float(), model.head(seen.pooled).float(), seen.tokens.float(), seen.mask
+    if not model.hears: return told
+    near, answers = model.head.nearest(seen.pooled)
+    return *told, near, answers, model.head.prior.expand(len(near), -1)
 
 def of_encoder(model, batch): return model.encode(batch).pooled.float()
 def of_network(model, batch): return model(**batch)["logits"]
@@ -97,7 +100,8 @@ def _of_expert(name, expert, samples):
         raise FakesError(f"Expert {name} reads texts in windows, which no graph does: "
                          "set long_text to head_tail in conf/encoder, or serve it with the runtime torch.")
     batch = expert.encoder.preprocessor.preprocess(samples)
-    return Net(Flat(expert, of_expert, batch), batch, ("features", "logits", "tokens", "real"))
+    outputs = ("features", "logits", "tokens", "real", *(VOTERS if expert.hears else ()))
+    return Net(Flat(expert, of_expert, batch), batch, outputs)
 
 # %% ../../nbs/detect/06d_export.ipynb #2144e9a6
 def _of_fusion(fusion, evidence):
@@ -221,7 +225,7 @@ def difference(
     for n, length in [*sizes, *((2, length) for length in lengths)]:
         batch = resized(net.batch, n, length)
         for name, expected in _torch_answers(net, batch).items():
-            if name in ("tokens", "real"): continue
+            if name in ("tokens", "real", "answers"): continue       # of two as near either may come first
             off = float(np.abs(graph(batch, [name])[name] - expected).max())
             worst = max(worst, off / max(1.0, float(np.abs(expected).max())))
     return worst

@@ -10,10 +10,12 @@ __all__ = ['RUNTIMES', 'PRECISIONS', 'TYPES', 'EXPECTED', 'NO_FETCHING', 'NEEDS'
 
 # %% ../../nbs/detect/06c_predict.ipynb #88544c89
 import contextlib
+import copy
 import importlib.util
 import math
 import os
 import re
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -57,6 +59,7 @@ from .classifier import Classifier
 from .fetch import UrlPolicy, fetch
 from .inference import lacks_graphs, load_graphs, read_bundle, readers_of
 from .kinds import PARTS
+from .known import Recalled, Remembered, as_text, decided, known_prints, recalled, spaces_of
 from ..experts.windows import FRAMES, WHOLE, cut_span, length_of, pooled, spans, windows_counted
 from multimodal_fakes.fuse.combine import (
     QUALITY,
@@ -67,6 +70,8 @@ from multimodal_fakes.fuse.combine import (
     quality_signals,
 )
 from ..media import MediaError, PictureFile, write_clip
+from ..memory.prints import Prints
+from ..memory.recall import Memory
 from ..metrics import decide, to_probs, yes_no
 from ..record import language_in, text_field
 from ..trust.calibrators import PatternCalibrator, pattern_names
@@ -132,6 +137,8 @@ class Detector:
         threads:int=0,              # that prepare posts, all cores if zero
         precision:str="float32",    # of the networks of torch, of `PRECISIONS`
         aggregation:str="whole",    # how a video is judged: whole, or by its windows, see `windows_counted`
+        memory:Memory|None=None,    # that is asked about each post
+        memory_decides:bool=False,  # whether a copy that it knows moves the probability, see `known.decided`
     ):
         self.runtime, self.precision, self.aggregation = runtime, precision, aggregation
         self.threads = threads or usable_cores()
@@ -141,6 +148,8 @@ class Detector:
         self.experts, self.fusion = experts, fusion
         self.familiar, self.folder = familiar, folder
         self.urls = urls
+        self.memory, self.memory_decides = memory, memory_decides
+        self.spaces = spaces_of(folder, bundle)      # name of an expert → where its vectors lie
         self.classes = bundle["classes"]
         self.modality = {name: bundle["experts"][name]["modality"] for name in experts}
         self.modalities = list(dict.fromkeys(self.modality.values()))      # that its experts look at
@@ -159,6 +168,8 @@ def load(cls:Detector,
     device:str="auto",     # cpu, cuda, cuda:0, mps; auto: the best that is here
     precision:str="auto",  # of torch, see `pick_precision`
     aggregation:str="whole",   # of a video: whole, or mean, max or top3 of its windows
+    memory=None,           # folder of a memory, or `Memory`: what it knows of a post stands beside the answer
+    memory_decides:bool=False,   # whether a copy that it knows moves the probability, see `known.decided`
 ) -> Detector:
     "Read a bundle whose files are as the stages wrote them; raises where one is not"
     folder = find_bundle(source)
@@ -171,6 +182,7 @@ def load(cls:Detector,
     made.precision = pick_precision(precision, made)
     windows_counted(aggregation)
     made.aggregation = aggregation
+    made.use_memory(memory, memory_decides)
     return made
 
 def load_model(
@@ -180,6 +192,27 @@ def load_model(
 ) -> Detector:
     "`Detector.load`, by version: `load_model('fake_news', version=2)` is `Detector.load('fake_news@2')`"
     return Detector.load(model if version is None else f"{model}@{version}", **options)
+
+# %% ../../nbs/detect/06c_predict.ipynb #a05fbbd6
+@patch
+def use_memory(
+    self:Detector,
+    memory,              # folder of a memory, or `Memory`; none: none is asked any more
+    decides:bool=False,  # whether a copy that it knows moves the probability, see `known.decided`
+):
+    "Ask a memory from now on; raises where it cannot be opened"
+    if decides and memory is None: raise FakesError("memory_decides: there is no memory; name its folder, memory=….")
+    if memory is not None and not isinstance(memory, Memory): memory = Memory.open(memory, read_only=True)
+    self.memory, self.memory_decides = memory, decides
+    deaf = [name for name, expert in self.experts.items() if _is_deaf(expert)] if memory is not None else []
+    if not deaf: return
+    warnings.warn(f"{self.spoken}: {', '.join(deaf)} was exported by an earlier version: its neighbours do not read "
+                  f"the memory. `mmfakes stage export {self.bundle['task']}` lets it; so does the runtime torch.",
+                  stacklevel=3)
+
+def _is_deaf(expert):
+    "Whether an expert counts its neighbours, but not those of a memory: a graph of before 0.12"
+    return getattr(expert, "about", {}).get("head") == "neighbours" and not expert.hears
 
 # %% ../../nbs/detect/06c_predict.ipynb #1f2f5062
 @patch(as_prop=True)
@@ -366,7 +399,8 @@ def _check_characters(part, value):
 @patch
 def open(
     self:Detector,
-    post:dict,   # with `text`, `image` and `video`, any may be None
+    post:dict,           # with `text`, `image` and `video`, any may be None
+    whole:bool=False,    # raise where a part cannot be decoded
 ) -> tuple: # the post with its picture decoded and its video cut; part, or half of a video → why it could not be
     "Decode what an expert looks at"
     post = checked_post(post)
@@ -374,8 +408,12 @@ def open(
     failed = {}
     for part, decode in (("image", self._picture), ("video", self._streams)):
         if not (given(post, part) and self.looks_at(part)): continue
-        try: opened[part] = decode(self._file(post[part]))
-        except MediaError as e: failed[part] = e
+        source = self._file(post[part])
+        try: opened[part] = decode(source)
+        except MediaError as e:
+            if whole: raise
+            failed[part] = e
+    if "video" in opened: opened["video"]["file"] = source       # by which a memory recognises it
     lost = opened.get("video", {}).pop("lost", {})
     for half, why in lost.items():
         seen_by = "video" if half == "face" else half
@@ -420,10 +458,7 @@ def look(
     post:dict,   # with `text`, `image` and `video`, any may be None
 ) -> tuple: # modality → sample; how many words, how sure OCR, how many pixels
     "What the experts see of a post; an error where there is nothing to see, or a part cannot be decoded"
-    opened, failed = self.open(post)
-    for part, e in failed.items():
-        if part in PARTS and part not in opened: raise e     # half a video is looked at, as half a post is
-    return self._samples(opened, failed)
+    return self._samples(*self.open(post, whole=True))       # half a video is looked at, as half a post is
 
 # %% ../../nbs/detect/06c_predict.ipynb #07aa9a7b
 @patch
@@ -488,6 +523,7 @@ class Seen(NamedTuple):
     logits:np.ndarray     # (n, C)
     features:np.ndarray   # (n, D)
     pieces:list           # (T, D) a post, its tokens, frames or patches
+    unheard:str = ""      # why a memory could not be asked for neighbours
 
 # %% ../../nbs/detect/06c_predict.ipynb #dc38eeff
 @patch
@@ -507,11 +543,19 @@ def see(
         pieces=[np.zeros((0, expert.dim), "float16")] * n)
     if not rows: return seen
     if items is None: items = [self.readers[name].prepare(samples[i]) for i in rows]
-    with self.rounding(): features, logits, pieces = expert.look_at(items, name in self.tokens)
+    asked = self._asked_by(name)
+    heard = {"remembered": asked} if asked else {}
+    with self.rounding(): features, logits, pieces = expert.look_at(items, name in self.tokens, **heard)
     seen.features[rows] = features
     seen.logits[rows] = logits
     for i, piece in zip(rows, pieces): seen.pieces[i] = piece
-    return seen
+    return seen._replace(unheard=asked.failed) if asked else seen
+
+@patch
+def _asked_by(self:Detector, name):
+    "What an expert asks for neighbours beyond its own; none where it has no ears, or there is no memory"
+    if self.memory is None or name not in self.spaces or not getattr(self.experts[name], "hears", False): return None
+    return Remembered(self.memory, self.spaces[name], self.bundle)
 
 # %% ../../nbs/detect/06c_predict.ipynb #0ce5f928
 def samples_of(
@@ -633,6 +677,31 @@ def possible(
         if may_hold: classes.append(c)
     return classes
 
+# %% ../../nbs/detect/06c_predict.ipynb #fad80f2d
+@patch
+def recall(
+    self:Detector,
+    prints:list,   # of `known.known_prints`
+    seen:dict,     # name of an expert → its `Seen` of these posts
+) -> list: # `known.Recalled` of each post
+    "Ask the memory about posts"
+    unheard = next((own.unheard for own in seen.values() if own.unheard), "")
+    told = recalled(self.memory, prints, self.bundle["task"])
+    return [one._replace(failed=one.failed or unheard) for one in told]
+
+@patch
+def moved(
+    self:Detector,
+    probs:np.ndarray,     # (C,) calibrated
+    told:Recalled|None,   # of `recall`
+) -> np.ndarray: # (C,)
+    "Probabilities of a post, with what the memory says of it where it may decide"
+    return decided(probs, told.known, self.bundle) if told and self.memory_decides else probs
+
+def _unasked(told):
+    "What an answer says of a memory that could not be asked"
+    return {"memory": told.failed} if told and told.failed else {}
+
 # %% ../../nbs/detect/06c_predict.ipynb #8ff54544
 @patch
 def answer(
@@ -642,8 +711,16 @@ def answer(
     far=None,                # how unlike the known it is, of `Familiar.score`
     failed:dict|None=None,   # part of the post → why it could not be decoded
     weights=None,            # of the caller, of `shares_of`; none where those that ship count
+    told:Recalled|None=None, # what the memory says of it, where there is one
 ) -> Answer:
     "What is said about a post that was judged"
+    failed = (failed or {}) | _unasked(told)
+    said = self._said(self.moved(probs, told), samples, far, failed, weights)
+    return said | {"known": told.known} if told else said
+
+@patch
+def _said(self:Detector, probs, samples, far, failed, weights) -> Answer:
+    "The answer without what is known"
     bundle = self.bundle
     prediction, label, probability, confidence = self._decided(probs)
     is_unsure = bundle["abstain_below"] is not None and confidence < bundle["abstain_below"]
@@ -667,7 +744,7 @@ def answer(
         modalities=sorted(samples),
         missing=missing,
         degraded=bool(missing or failed),
-        failed={part: str(e) for part, e in (failed or {}).items()},
+        failed={part: str(e) for part, e in failed.items()},
         model=self.version,
         version=self.spoken,
         protocol=bundle["protocol"])
@@ -820,6 +897,7 @@ class Ready(NamedTuple):
     failed:dict        # part → why it could not be decoded
     items:dict         # of `read`
     tokens:dict|None   # of `Detector.cut`
+    opened:dict        # of `Detector.open`
 
 @patch
 def prepare(
@@ -827,14 +905,15 @@ def prepare(
     post:dict,      # with `text`, `image` and `video`, any may be None, and what it asks for: `weights`, `max_length`;
                     # `ocr`, as a row of ocr.jsonl has it, where its picture was read before
     weights=None,   # of the experts, as for `shares_of`; those that ship if none
+    whole:bool=False,   # raise where a part cannot be decoded, as `look` does
 ) -> Ready:
-    "All that is done to a post before the networks see it; raises as `look`"
+    "All that is done to a post before the networks see it; raises where nothing is left of it"
     shares = self.shares_of(post.get("weights") or weights)
-    opened, failed = self.open(post)
+    opened, failed = self.open(post, whole)
     opened["text"], tokens = self.cut(opened["text"], post.get("max_length"))
     opened["ocr"] = post.get("ocr")
     samples, quality = self._samples(opened, failed)
-    return Ready(post, shares, samples, quality, failed, self.read(samples), tokens)
+    return Ready(post, shares, samples, quality, failed, self.read(samples), tokens, opened)
 
 # %% ../../nbs/detect/06c_predict.ipynb #c973c32a
 @patch
@@ -885,11 +964,13 @@ def judge_ready(
 ) -> list[Answer]: # with `ignored`
     "Judge prepared posts together"
     if not ready: return []
-    _, shares, samples, quality, failed, items, _ = zip(*ready)
+    _, shares, samples, quality, failed, items, *_ = zip(*ready)
     seen = self.see_all(samples, items=items)
     probs = self.judge_clips(samples, quality, seen, shares)
-    answers = map(self.answer, probs, samples, self.far(seen), failed, shares)
-    beside = self.traits(samples, quality, seen, traits) if traits else [{}] * len(ready)
+    prints = known_prints(self, ready, seen) if self.memory is not None or "prints" in traits else []
+    told = [None] * len(ready) if self.memory is None else self.recall(prints, seen)
+    answers = map(self.answer, probs, samples, self.far(seen), failed, shares, told)
+    beside = self.traits(samples, quality, seen, traits, prints) if traits else [{}] * len(ready)
     return [answer | self._asked(one, answer) | own for answer, one, own in zip(answers, ready, beside)]
 
 @patch
@@ -899,6 +980,20 @@ def _asked(self:Detector, one, answer):
     is_clip = bool({"video", "audio"} & set(answer["modalities"]))
     if not (is_clip and one.post.get("timeline")): return beside
     return beside | self.timeline(one.post["video"], weights=one.shares)
+
+# %% ../../nbs/detect/06c_predict.ipynb #9c4a55d0
+@patch
+def prints_of(
+    self:Detector,
+    text:str|None=None,   # as `predict` takes them
+    image=None,
+    video=None,
+) -> Prints: # raises where a part cannot be decoded
+    "What a memory recognises a post by, with the vectors of this detector"
+    ready = [self.prepare(dict(text=text, image=image, video=video), whole=True)]
+    prints, = known_prints(self, ready, self.see_all([ready[0].samples], items=[ready[0].items]))
+    if isinstance(prints, FakesError): raise prints
+    return prints
 
 # %% ../../nbs/detect/06c_predict.ipynb #bde9315a
 N_NUMBERS = 64      # of a vector, at most
@@ -935,6 +1030,7 @@ def traits(
     quality,       # of each post, likewise
     seen:dict,     # name of an expert → its `Seen`
     names=tuple(TRAITS),
+    prints=(),     # of `known_prints`, where somebody asks for them
 ) -> list: # a dict for each post
     "What was seen of posts on the way to their answers"
     made = {
@@ -942,6 +1038,7 @@ def traits(
         "ocr": lambda: [None if np.isnan(sure) else round(float(sure), 4) for _, sure, _ in quality],
         "experts": lambda: self._by_expert(seen),
         "vectors": lambda: self._vectors(seen, samples),
+        "prints": lambda: list(map(as_text, prints)) or [None] * len(samples),
     }
     columns = {name: made[name]() for name in names}
     return [{name: column[i] for name, column in columns.items()} for i in range(len(samples))]
@@ -1183,7 +1280,9 @@ def golden(
         return False, f"{task}: {of_another}; run the stage export again"
     if self.runtime not in expected["probabilities"]:
         return False, f"{task}: no known answer of runtime {self.runtime}; run the stage export again"
-    answer = self.predict_batch([_beside(expected["post"], path.parent)])[0]
+    forgetful = copy.copy(self)
+    forgetful.memory, forgetful.memory_decides = None, False          # what somebody remembered is no fault
+    answer = forgetful.predict_batch([_beside(expected["post"], path.parent)])[0]
     known = expected["probabilities"][self.runtime]
     off = max(abs(answer["probabilities"][c] - p) for c, p in known.items())
     if off <= expected["tolerance"]: return True, None
@@ -1267,7 +1366,8 @@ def predict_frame(
     window = self.window(batch_size)
     windows = (posts[start:start + window] for start in range(0, len(posts), window))
     rows = [as_row(answer) for answers in self.answers_of(windows, batch_size) for answer in answers]
-    table = pd.DataFrame(rows, index=frame.index, columns=answer_columns(self.classes))
+    columns = answer_columns(self.classes, known=self.memory is not None)
+    table = pd.DataFrame(rows, index=frame.index, columns=columns)
     why = [reasons or None for reasons in table["failed"]]       # Parquet knows no object without a key
     return table.assign(failed=pd.Series(why, table.index, object)).astype({"error": object})
 
@@ -1295,13 +1395,20 @@ def predict_proba(
 @patch
 def _probabilities(self:Detector, posts, rows):
     "(n, C) of some posts"
-    samples, quality = zip(*(self._sample_of(posts[row], row) for row in rows))
-    return self.judge(samples, quality)
+    ready = [self._ready(posts[row], row) for row in rows]
+    samples, quality = [one.samples for one in ready], [one.quality for one in ready]
+    seen = self.see_all(samples, items=[one.items for one in ready])
+    probs = self.judge(samples, quality, seen)
+    if not self.memory_decides: return probs
+    told = self.recall(known_prints(self, ready, seen), seen)
+    for row, own in zip(rows, told):
+        if own.failed: raise FakesError(f"row {row}: the memory could not be asked: {own.failed}")
+    return np.stack(list(map(self.moved, probs, told)))
 
 @patch
-def _sample_of(self:Detector, post, row):
-    "What is seen of a post, as `predict` sees it"
-    try: return self._samples(*self.open(post))
+def _ready(self:Detector, post, row):
+    "A post as `predict` prepares it"
+    try: return self.prepare(post)
     except FakesError as e: raise FakesError(f"row {row}: {e}") from None
 
 # %% ../../nbs/detect/06c_predict.ipynb #414add8d

@@ -74,7 +74,17 @@ from multimodal_fakes.experts.encoder import (
 from .features import FeatureStore, encode, encoder_key
 from .fixed import NGramCounts
 from .items import Items
-from .linear import HEADS, MOST_FITTED, Shift, Vectors, expert_parts, fit_head, load_head
+from multimodal_fakes.experts.linear import (
+    HEADS,
+    MOST_FITTED,
+    Neighbours,
+    Shift,
+    Vectors,
+    expert_parts,
+    fit_head,
+    load_head,
+)
+from .neighbours import Nearest, with_remembered
 from .requests import Requests, read_checkpoint
 from multimodal_fakes.experts.train import (
     STOP_ON,
@@ -145,6 +155,9 @@ class Expert(Classifier):
     @property
     def device(self) -> str: return str(device_of(self.head))     # where it computes
 
+    @property
+    def hears(self) -> bool: return isinstance(self.head, Neighbours)     # what a memory holds
+
 # %% ../../nbs/experts/04h_expert.ipynb #bee0f629
 MOST_AT_ONCE = 256      # samples that a GPU is given
 
@@ -161,6 +174,7 @@ def look(self:Expert,
 def look_at(self:Expert,
     items:list,           # what its preprocessor made of samples
     tokens:bool=False,
+    remembered=None,      # features (n, D) → `Nearest` of a memory, for an expert that `hears`
 ) -> tuple: # features (n, D), logits (n, C), and of each sample its real tokens (T, D) float16, if wanted
     "Judge prepared samples"
     on_cpu = device_of(self).type == "cpu"
@@ -169,6 +183,7 @@ def look_at(self:Expert,
     back = np.argsort(np.concatenate(groups))
     features, logits = (np.concatenate(parts)[back] for parts in list(zip(*seen))[:2])
     real = [piece for _, _, pieces in seen for piece in pieces]
+    if remembered: logits = self._with_remembered(features, logits, remembered(features))
     return features, logits, [real[i] for i in back] if tokens else []
 
 # %% ../../nbs/experts/04h_expert.ipynb #925854d3
@@ -193,6 +208,15 @@ def _seen(self:Expert, items, tokens):
         parts = zip(encoded.tokens.half().cpu(), encoded.mask.bool().cpu())
         real = [t[m].numpy() for t, m in parts]
     return encoded.pooled.float().cpu().numpy(), logits.cpu().numpy(), real
+
+# %% ../../nbs/experts/04h_expert.ipynb #13bd8964
+@patch
+def _with_remembered(self:Expert, features, logits, remembered):
+    "Logits where remembered neighbours vote as well"
+    head = self.head
+    near = Nearest(*(part.cpu().numpy() for part in head.nearest(torch.from_numpy(features).to(self.device))))
+    prior = head.prior.cpu().numpy()[None]
+    return with_remembered(logits, near, prior, remembered, head.temperature, head.multi_label)
 
 # %% ../../nbs/experts/04h_expert.ipynb #a8ecdebf
 class HeadOnly(Classifier):

@@ -171,10 +171,13 @@ class Neighbours(nn.Module):
         for name, values in (("bank", bank), ("answers", answers), ("prior", prior)):
             self.register_buffer(name, values.float())
 
-    def forward(self, x): # (B, D) → (B, C)
+    def nearest(self, x) -> tuple: # (B, D) → cosines (B, k), answers (B, k, C)
         unit = nn.functional.normalize(x.float(), dim=-1)
         near, at = (unit @ self.bank.T).topk(self.k)
-        return vote(near, self.answers[at], self.prior, self.temperature, self.multi_label)
+        return near, self.answers[at]
+
+    def forward(self, x): # (B, D) → (B, C)
+        return vote(*self.nearest(x), self.prior, self.temperature, self.multi_label)
 
 # %% ../../nbs/experts/04g_linear.ipynb #374564ba
 MOST_KEPT, LEAST_KEPT = 10_000, 20      # training vectors: of all classes, of each class

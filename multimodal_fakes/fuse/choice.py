@@ -51,7 +51,7 @@ COST = {     # strategy → place in the order; an expert alone is 0, a strategy
     "mean": 1, "vote": 1,
     "weighted": 2, "selection": 2,
     "logistic": 3,
-    "boosted": 4,
+    "boosted": 4, "neighbours": 4,
 }
 NETWORK = 5
 UNFITTED = 1     # up to this cost nothing is fitted; networks are on training posts, those between on validation

@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['QUALITY', 'WHOLE', 'ROOM', 'STRATEGIES', 'NETWORKS', 'BLOCK', 'FEWEST', 'TEMPERATURES', 'CALLED', 'PULLS', 'N_FOLDS',
-           'N_DRAWS', 'MOST_VOICES', 'LEAST_SHARE', 'RIDGES', 'AT_ONCE', 'Stored', 'Evidence', 'Samples', 'Kept',
-           'made_up', 'quality_signals', 'ocr_confidence', 'Unteachable', 'Strategy', 'untaught', 'find_strategy',
-           'check_names', 'PerClass', 'save_fusion', 'load_fusion', 'mixture', 'to_logits', 'temperature', 'Tempered',
-           'Mean', 'Vote', 'given_weights', 'Mixture', 'Weighted', 'groups_of', 'folds_of', 'simplest', 'Selection',
-           'drawn_groups', 'greedy', 'stack_inputs', 'Stacking', 'Logistic', 'Trees', 'Boosted', 'Conjunctive',
-           'in_parts']
+           'N_DRAWS', 'MOST_VOICES', 'LEAST_SHARE', 'RIDGES', 'AT_ONCE', 'MOST_NEAR', 'VOICES', 'REACHES', 'CAUTIONS',
+           'UNASKED', 'Stored', 'Evidence', 'Samples', 'Kept', 'made_up', 'quality_signals', 'ocr_confidence',
+           'Unteachable', 'Strategy', 'untaught', 'find_strategy', 'check_names', 'PerClass', 'save_fusion',
+           'load_fusion', 'mixture', 'to_logits', 'temperature', 'Tempered', 'Mean', 'Vote', 'given_weights', 'Mixture',
+           'Weighted', 'groups_of', 'folds_of', 'simplest', 'Selection', 'drawn_groups', 'greedy', 'stack_inputs',
+           'Stacking', 'Logistic', 'Trees', 'Boosted', 'Conjunctive', 'in_parts', 'Neighbours']
 
 # %% ../../nbs/fuse/05_combine.ipynb #724c08ea
 import copy
 import json
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -1260,3 +1260,122 @@ def _ridge_and_start(inputs):
     ridge[ends - 1] = 0
     start[ends - 1] = 0.4
     return ridge, start
+
+# %% ../../nbs/fuse/05_combine.ipynb #26af99b9
+MOST_NEAR = 10_000                  # training posts that are kept
+VOICES = 5, 15, 50                  # neighbours asked
+REACHES = 0.02, 0.05, 0.1, 0.25     # T: how fast a neighbour's word fades with the distance
+CAUTIONS = 0.5, 2.0, 8.0, 32.0      # m: neighbours for whom the experts' mean counts
+UNASKED = 1, 1.0, np.inf            # they are heard by nobody
+
+class Neighbours(Tempered):
+    "The experts' mean, and the answers of the training posts nearby in the joined vectors"
+    name = "neighbours"
+    sharpens = False         # `learn` does it, where no post is a neighbour of its own
+    def __init__(self, experts, n_classes, **settings):
+        super().__init__(experts, n_classes, **settings)
+        self.kept:dict = {}      # of training, whatever the fit: see `keep_training`
+
+    def again(self):
+        made = super().again()
+        made.kept = self.kept
+        return made
+
+    def fit(self, evidence, rows=None, checkpoints=None, live=None):
+        if not self.kept: self.kept = self.keep_training(evidence.of(self.experts))
+        return super().fit(evidence, rows)
+
+    def learn(self, part):
+        part = part.take(np.flatnonzero(_present(part, self.experts).sum(1) > 1))
+        groups = part.frame["group"].astype(str).to_numpy()
+        mean = to_logits(_mean(part, self.experts))
+        self.fitted |= self.kept["arrays"] | {"of_mean": np.array([temperature(mean, part.y)])}
+        cosines, at = self.near_to(part, max(VOICES), self.kept["groups"], groups)
+        tried = [*product(VOICES, REACHES, CAUTIONS), UNASKED]
+        p, answers = self.mean_of(part), self.fitted["answers"][at]
+        def said(k, reach, m): return to_logits(_with_voices(p, cosines[:, :k], answers[:, :k], reach, m))
+        losses = np.stack([-said(*setting)[np.arange(len(part)), part.y] for setting in tried], 1)
+        best = tried[losses.sum(0).argmin()] if _earns(losses, groups_of(part)) else UNASKED
+        self.fitted |= {"chosen": np.array(best), "together": np.array([temperature(said(*best), part.y)])}
+
+    def combine(self, evidence):
+        k, reach, m = self.fitted["chosen"]
+        cosines, at = self.near_to(evidence, int(k))
+        return to_logits(_with_voices(self.mean_of(evidence), cosines, self.fitted["answers"][at], reach, m))
+
+    def mean_of(self, evidence): # (n, C)
+        "What the experts say together, as sure as it may be: else neighbours win by being sure, not by being right"
+        return softmax(to_logits(_mean(evidence, self.experts)) / self.fitted["of_mean"])
+
+# %% ../../nbs/fuse/05_combine.ipynb #0862891d
+def _with_voices(
+    p,         # (n, C) the experts' mean
+    cosines,   # (n, k) -inf where a neighbour shares nothing
+    answers,   # (n, k) classes
+    reach, m,
+): # (n, C)
+    "What the experts and the neighbours say together"
+    if not np.isfinite(m): return p
+    weights = np.exp((cosines - 1) / reach)
+    votes = np.zeros(p.shape)
+    np.add.at(votes, (np.arange(len(p))[:, None], answers), weights)
+    return (votes + m * p) / (weights.sum(1, keepdims=True) + m)
+
+def _earns(
+    losses,   # (n, settings), the last one without neighbours
+    groups,   # (n,) numbers
+) -> bool:
+    "Whether neighbours, chosen on other folds, are ahead by a standard error: the best of many is ahead by luck"
+    honest, folds = losses[:, -1].copy(), folds_of(groups) if len(groups) else []
+    for rest, held in folds: honest[held] = losses[held, losses[rest].sum(0).argmin()]
+    return bool(folds) and simplest(np.stack([honest, losses[:, -1]], 1), groups, np.ones(len(groups))) == 0
+
+# %% ../../nbs/fuse/05_combine.ipynb #79ef7c99
+@patch
+def keep_training(self:Neighbours, evidence:Evidence) -> dict: # `arrays` for `fitted`, and the posts' `groups`
+    "Posts of training, drawn by class where there are more than `MOST_NEAR`"
+    from multimodal_fakes.experts.linear import drawn_by_class  # a fit has torch, an answer needs none
+    names = [name for name in self.experts if name in evidence.encoded]
+    train = evidence.rows("train")
+    if len(names) < 2 or len(train) < FEWEST:
+        raise Unteachable(
+            f"Strategy {self.name} compares the vectors of two experts or more that a network made with those of "
+            f"training posts; here are {len(names)} such experts and {len(train)} posts."
+        )
+    part = evidence.take(train[drawn_by_class(evidence.y[train], MOST_NEAR)])
+    arrays = {f"mean_{name}": _mean_and_length(part.features[name], part.present[name])[0] for name in names}
+    bank, there = _joined(part, arrays, np.s_[:])
+    arrays |= dict(bank=bank, there=there, answers=part.y.astype("int64"))
+    return dict(arrays=arrays, groups=part.frame["group"].astype(str).to_numpy())
+
+def _joined(evidence, arrays, rows): # (n, sum of D) float32, (n, k) float32
+    "Vectors of length 1 around their mean side by side, zero where absent; and which are there"
+    names = [key.removeprefix("mean_") for key in arrays if key.startswith("mean_")]
+    there = _present(evidence, names)[rows].astype("float32")
+    sides = []
+    for i, name in enumerate(names):
+        apart = _unit(evidence.features[name][rows]) - arrays[f"mean_{name}"]
+        sides.append(_unit(apart) * there[:, [i]])
+    return np.concatenate(sides, 1).astype("float32"), there
+
+# %% ../../nbs/fuse/05_combine.ipynb #bffa7dba
+@patch
+def near_to(self:Neighbours,
+    evidence:Evidence,
+    k:int,
+    theirs=None,    # groups of what is kept
+    own=None,       # (n,) groups of the examples: none of them is a neighbour of its own group
+) -> tuple: # cosines (n, k), highest first, -inf where nothing is shared; numbers of what is kept (n, k)
+    "The training posts that are most like each example in what both have"
+    f, k = self.fitted, min(k, len(self.fitted["answers"]))
+    cosines, at = np.empty((len(evidence), k)), np.empty((len(evidence), k), int)
+    for rows in in_parts(len(evidence)):
+        x, there = _joined(evidence, f, rows)
+        shared = there @ f["there"].T
+        alike = np.where(shared > 0, x @ f["bank"].T / np.maximum(shared, 1), -np.inf)
+        if own is not None: alike[own[rows][:, None] == theirs[None]] = -np.inf
+        some = np.argpartition(-alike, k - 1, axis=1)[:, :k]
+        order = np.take_along_axis(-alike, some, 1).argsort(1, kind="stable")
+        at[rows] = np.take_along_axis(some, order, 1)
+        cosines[rows] = np.take_along_axis(alike, at[rows], 1)
+    return cosines, at

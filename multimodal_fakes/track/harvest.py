@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'PARTS', 'CALLED', 'TABLE', 'classes_in', 'Verdict', 'verdict', 'seconds_of', 'as_date', 'labelled_posts',
-           'Left', 'Lacking', 'labelled_row', 'Training', 'read_training', 'deal', 'dataset_conf', 'write_conf',
-           'check_conf', 'Rules', 'harvest', 'in_words']
+           'remembered_posts', 'Left', 'Lacking', 'labelled_row', 'Training', 'read_training', 'deal', 'dataset_conf',
+           'write_conf', 'check_conf', 'Rules', 'harvest', 'in_words']
 
 # %% ../../nbs/track/08i_harvest.ipynb #04542df6
 import contextlib
@@ -118,6 +118,31 @@ def labelled_posts(
     for start in range(0, len(ids), page):
         for label in history.labels_of(ids[start:start + page]): labels[label["prediction_id"]].append(label)
     return rows, dict(labels)
+
+# %% ../../nbs/track/08i_harvest.ipynb #2995139c
+def remembered_posts(
+    memory,        # with the methods `each` and `counts` of `memory.recall.Memory`
+    task:str,
+    classes=(),    # of the task; the labels of the items if none
+    several:bool=False,      # whether several may hold
+) -> tuple: # rows, as dicts; id → its labels: as of `labelled_posts`
+    "The items of a task as labelled posts"
+    rows, labels = {}, defaultdict(list)
+    for item, prints in memory.each(task):
+        if not memory.counts(item): continue
+        files = {part: prints.files.get(part) or None for part in ("image", "video")}
+        if prints.picture is not None: files["image"] = files["image"] or "hash"
+        if prints.frames is not None: files["video"] = files["video"] or "hash"
+        id = f"memory_{digest([prints.words, files, item.id if 'hash' in files.values() else ''])}"
+        said = item.label.replace("|", ", ") if several else item.label
+        rows.setdefault(id, dict(
+            id=id, task=task, time=item.at, text=item.shown, client=item.source, prediction="", multi_label=several,
+            text_hash=prints.words or None, image_sha256=files["image"], video_sha256=files["video"],
+            probabilities=dict.fromkeys(classes or [said])))
+        rows[id]["probabilities"] |= {} if classes else {said: None}
+        for who in filter(None, (item.by, item.confirmed_by)):
+            labels[id].append(dict(prediction_id=id, label=said, labelled_by=who, label_time=item.at))
+    return list(rows.values()), dict(labels)
 
 # %% ../../nbs/track/08i_harvest.ipynb #a5d75db3
 class Left:
