@@ -184,7 +184,6 @@ LINK = r"^https?://[^\s<>\"'`\\\x00-\x20\x7f]+$"
 
 class MemoryIn(Body):
     "A post that somebody judged: what is said of it, and its text where it comes as JSON"
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"text": _HEADLINES[0], "label": "fake"}})
     text:str|None = Field(None, description="Headline, caption or post", examples=_HEADLINES[:1])
     label:str = Field(min_length=1, max_length=200, description=MEMORY["label"], examples=["fake"])
     task:str|None = TASK
