@@ -8,6 +8,7 @@ __all__ = ['LOOK', 'CLEAR', 'MOST_NOTES', 'NONE', 'FROM_LABELS', 'MemoryConf', '
 
 # %% ../../nbs/service/07bc_remembering.ipynb #c5702ec5
 import asyncio
+import logging
 import sys
 import time
 from collections import Counter
@@ -48,13 +49,18 @@ def for_workers(
 LOOK = 0.5      # seconds between two looks at whether the memory has changed
 CLEAR = 60.     # seconds after which what was forgotten leaves all files, at the latest
 
+_log = logging.getLogger(__name__)
+
 class Remembering(Asked):
     "`await Remembering(conf).ask(partial(memory.recall, prints))`"
     what = "memory"
 
-    def __init__(self, conf:MemoryConf):
+    def __init__(self,
+        conf:MemoryConf,
+        tell:Callable=_log.error,     # takes each trouble
+    ):
         super().__init__(2, conf.wait_seconds)
-        self.conf = conf
+        self.conf, self.tell = conf, tell
         self.memory = Memory.open(conf.folder, create=True, confirm=conf.confirm, limits=limits_of(conf))
         self.state = self.memory.health()       # as it was at the last look
         self.known:Counter = Counter()          # relation → answers that told of such an item
@@ -87,8 +93,10 @@ async def look(self:Remembering):
 @patch
 async def _follow(self:Remembering):
     while True:
-        await self.look()
-        if self._uncleared(time.monotonic()): await self._clear()
+        try:
+            await self.look()
+            if self._uncleared(time.monotonic()): await self._clear()
+        except Exception as e: self.tell(f"the memory could not be followed just now: {type(e).__name__}: {e}")
         await asyncio.sleep(LOOK)
 
 # %% ../../nbs/service/07bc_remembering.ipynb #f6a59a43

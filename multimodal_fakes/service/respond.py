@@ -193,7 +193,7 @@ class Service:
         self.store = Store(conf.history.url, conf.history.seconds)
         self.history = History(conf.history, self.store) if conf.history.url else None
         self.contents = Contents(conf.contents, self.history, log.error) if conf.contents.tasks else None
-        self.memory = Remembering(conf.memory) if conf.memory.folder else None
+        self.memory = Remembering(conf.memory, log.error) if conf.memory.folder else None
         self._check_feedback()
         self.rate = RateLimit(conf.access, conf.http.host)
         self.leases = Leases(self.store, self.rate) if self.store.shared else None     # with other copies
