@@ -208,7 +208,8 @@ def proposed(self:View,
         few = codes[::-(-len(codes) // MOST_FRAMES)] if kind == "video" else codes
         found.append([part.codes[kind].search(few) for part in parts if kind in part.codes])
     for kind, marks in marks_of(prints).items():
-        found.append([most_shared(part.marks[kind], marks) for part in parts if kind in part.marks])
+        tables = [part.marks[kind] for part in parts if kind in part.marks]
+        found.append([most_shared(table, marks, by_chance=kind != "same") for table in tables])
     return [_merged(of_parts) for of_parts in found if of_parts]
 
 def _merged(found):

@@ -98,9 +98,7 @@ class Ledger:
         "A connection that begins no transaction by itself"
         address = f"{self.path.absolute().as_uri()}?mode={mode}"
         options = dict(uri=True, timeout=self.wait, isolation_level=None, check_same_thread=False)
-        connection = sqlite3.connect(address, **options)
-        if mode == "ro": connection.execute(f"pragma mmap_size={2**36}")      # rows are read where they lie
-        return connection
+        return sqlite3.connect(address, **options)
 
     def close(self):
         "Close the file; harmless a second time"

@@ -179,10 +179,12 @@ def most_shared(
     table:Table,
     marks:np.ndarray,   # of `bands`, `moments` or `sums`
     k:int=16,           # items at most
+    by_chance:bool=False,   # whether one number may be shared by chance: such items are left out where they are many
 ) -> tuple[np.ndarray, np.ndarray]: # (n,) items, those that share most first, (n,) how many they do not share
     "Items that share numbers"
     _, found = table.look(marks)
     items, times = np.unique(found, return_counts=True)
+    if by_chance and (times == 1).sum() > k: items, times = items[times > 1], times[times > 1]
     first = np.argsort(-times, kind="stable")[:k]
     return items[first], len(marks) - times[first]
 
