@@ -133,6 +133,7 @@ def _prepare(self:Ledger):
         raise LedgerError(f"The folder {self.folder} does not take a write-ahead log, as network shares do not. "
                           "Put the memory on a disk of this machine.")
     db.execute("pragma synchronous=full")
+    db.execute("pragma wal_autocheckpoint=256")      # pages: the log stays at 4 MB
     db.execute("begin immediate")
     try:
         if db.execute("select count(*) from sqlite_master").fetchone()[0] == 0:

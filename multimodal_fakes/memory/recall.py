@@ -411,7 +411,7 @@ def _waits(self:Memory, item):
 def _proposed(self:Memory, db, prints, task):
     "Numbers of the items that a post may resemble, of those that are there and concern a task"
     lists = self.view.proposed(prints)
-    for space, vector in prints.vectors.items(): lists.append(self._nearest(db, space, vector, 8 * NEAR)[0][:2 * NEAR])
+    for space, vector in prints.vectors.items(): lists.append(self._nearest(db, space, vector, 4 * NEAR)[0][:2 * NEAR])
     told = f"select n, whose, label from items where n in {_THESE} and {_CONCERNS}"
     asked = json.dumps([n for numbers in lists for n in numbers]), task
     about = {n: (whose, label) for n, whose, label in db.execute(told, asked)}
