@@ -115,7 +115,7 @@ def looked_up(folder, n):
     rng = np.random.default_rng(1)
     firsts = range(0, n, AT_ONCE * max(1, n // AT_ONCE // 10))         # of ten batches, of which a part is drawn
     known = [copy_of(post, rng) for first in firsts for post in islice(make_posts(AT_ONCE, seed=first), 200)]
-    new = list(make_posts(LOOKS, seed=10**9))
+    new = [copy_of(post, rng) for post in make_posts(LOOKS, seed=10**9)]
     empty = resident()
     with Memory.open(folder, read_only=True, limits=LIMITS) as memory:
         memory.recall(new[0])
@@ -169,7 +169,7 @@ def client(folder, number):
             wrote = timed(memory.remember, post, "fake_news", "fake", f"client{number}")
             print("remember", *wrote[:2], wrote[2], flush=True)
             read = timed(memory.recall, post, "fake_news")
-            print("recall", *read[:2], len(read[2]) > 0 and read[2][0]["id"] == wrote[2], flush=True)
+            print("recall", *read[:2], wrote[2] in {one["id"] for one in read[2]}, flush=True)
 
 
 def clients(folder, n_clients=CLIENTS, kill_after=None):
