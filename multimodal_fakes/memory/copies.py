@@ -57,7 +57,7 @@ def _same_files(query, item):
         if query.md5[part] == item.md5[part]: yield Likeness(part, "md5", 0., 1., "copy")
 
 # %% ../../nbs/memory/01_copies.ipynb #8c4d76ac
-SURE = 0.9               # that words in two pictures are the same, before the pictures are copies
+SURE = 0.95              # that words in two pictures are the same, before the pictures are copies
 SAME_WORDS = 0.9         # share of pieces from which on words in two pictures are the same
 NO_WORDS = 2**16 - 1     # everywhere in the MinHash of words that are not there
 
