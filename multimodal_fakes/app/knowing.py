@@ -142,7 +142,7 @@ def show_remember(
     with st.expander(say("Remember this"), key=f"remember_{i}"), st.form(f"remember_form_{i}", border=False):
         st.write(say("What you say of this post is told from now on whenever it comes back, or a copy of it."))
         if source.app: show_name(f"who_{i}")
-        choices = dict(format_func=named, key=f"label_{i}", placeholder=say("Choose"))
+        choices:dict = dict(format_func=named, key=f"label_{i}", placeholder=say("Choose"))
         if about.get("multi_label"): st.multiselect(say("It is"), about["classes"], **choices)
         else: st.selectbox(say("It is"), about.get("classes", []), index=None, **choices)
         st.text_input(say("Note"), max_chars=2000, key=f"note_{i}")
@@ -150,7 +150,7 @@ def show_remember(
         st.text_input(say("Source"), max_chars=200, key=f"source_{i}")
         st.toggle(say("Keep its text and a small copy of its picture, to be shown"), key=f"keep_{i}")
         st.toggle(say("Private: others learn the label alone"), key=f"private_{i}")
-        send = dict(key=f"send_{i}", on_click=_do, args=(_remember, source, post, answer["task"], i))
+        send:dict = dict(key=f"send_{i}", on_click=_do, args=(_remember, source, post, answer["task"], i))
         st.form_submit_button(say("Remember"), **send)
     _say_done(f"said_{i}")
 

@@ -89,7 +89,7 @@ class Source:
     "`Source(place).judge(post)`"
     def __init__(self, place:Place):
         self.place, self.app = place, None if place.api else make_app(settings_here(place))
-        if self.app: self.app.state.service.keys = Visitors(())
+        if self.app: self.app.state.service.keys = Visitors([])
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, name="source", daemon=True).start()
         self.lifespan = self.app and self.app.router.lifespan_context(self.app)

@@ -686,7 +686,7 @@ def recall(
 ) -> list: # `known.Recalled` of each post
     "Ask the memory about posts"
     unheard = next((own.unheard for own in seen.values() if own.unheard), "")
-    told = recalled(self.memory, prints, self.bundle["task"])
+    told = recalled(self.memory, prints, self.bundle["task"])    # type: ignore[arg-type]  # asked where there is one
     return [one._replace(failed=one.failed or unheard) for one in told]
 
 @patch

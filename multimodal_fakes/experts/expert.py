@@ -215,8 +215,8 @@ def _with_remembered(self:Expert, features, logits, remembered):
     "Logits where remembered neighbours vote as well"
     head = self.head
     near = Nearest(*(part.cpu().numpy() for part in head.nearest(torch.from_numpy(features).to(self.device))))
-    prior = head.prior.cpu().numpy()[None]
-    return with_remembered(logits, near, prior, remembered, head.temperature, head.multi_label)
+    prior, settings = head.prior.cpu().numpy()[None], (head.temperature, head.multi_label)
+    return with_remembered(logits, near, prior, remembered, *settings)     # type: ignore[arg-type]
 
 # %% ../../nbs/experts/04h_expert.ipynb #a8ecdebf
 class HeadOnly(Classifier):

@@ -102,7 +102,7 @@ def label_of(
     several = about.get("multi_label")
     if several and said == NONE: return said
     names = [name.strip() for name in said.split("|")] if several else [said]
-    names = [class_called(name, service.words(task)) for name in names]
+    names = [str(class_called(name, service.words(task))) for name in names]
     classes = about.get("classes") or names      # a task that is not loaded refuses the post itself
     for name in names:
         if name not in classes: raise Problem(422, f"{task} has no class {name[:100]!r}{nearest(name[:100], classes)}")
