@@ -84,7 +84,6 @@ def meme_distances(memes, copies):
 
 # of the distances of a curve
 STEP_OF = {"pdq": 4, "pdq_unread": 4, "shingles": 1 / 32, "written": 1 / 16, "vpdq": 1 / 8, "sound": 1 / 64}
-LEAST = 0.02        # probability below which a curve ends
 
 
 def fitted(name, copies, others):
@@ -101,7 +100,6 @@ def fitted(name, copies, others):
         is_copy, is_other = (n + 0.5) / (len(copies) + 1), (m + 0.5) / (len(others) + 1)
         likely = min([is_copy / (is_copy + is_other), *(step[1] for step in steps)])
         steps.append((round(float(x[here].max()), 5), round(float(likely), 4), n, m))
-    steps = [step for step in steps if step[1] >= LEAST]
     return dict(zip(("to", "probability", "copies", "others"), map(list, zip(*steps))))
 
 
