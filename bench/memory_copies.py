@@ -23,6 +23,7 @@ from typing import NamedTuple
 import imagehash
 import numpy as np
 from PIL import Image
+from scipy.stats import binomtest
 
 from bench.memory import entry
 from multimodal_fakes.core import FakesError, digest, nearest
@@ -287,14 +288,14 @@ def sounds(n=1000):
 FRAMES, FILM = 8, 192      # of a clip, one a second; pixels of each side
 
 
-def film(paths, rng):
-    "A camera that moves over each of some pictures"
+def film(paths, moves):
+    "A camera that moves over each of some pictures, from one place of it to another"
     frames = []
-    for path in paths:
+    for path, move in zip(paths, moves):
         image = open_image(path)
         w, h = image.size
         part = 0.75 * min(w, h)
-        (x0, y0), (x1, y1) = rng.random((2, 2)) * (w - part, h - part)
+        (x0, y0), (x1, y1) = move * (w - part, h - part)
         for t in np.linspace(0, 1, FRAMES // len(paths)):
             x, y = x0 + t * (x1 - x0), y0 + t * (y1 - y0)
             frames.append(np.asarray(image.resize((FILM, FILM), box=(x, y, x + part, y + part))))
@@ -313,10 +314,11 @@ def videos(n=1000):
     "Camera moves over real pictures, and their copies"
     rng, files = np.random.default_rng(SEED), [path for _, path, _ in readable()]
     chosen = rng.permutation(len(files))[:2 * n].reshape(n, 2)
-    filmed = [film([files[i] for i in pair], rng) for pair in chosen]
+    moves = rng.random((n, 2, 2, 2))
+    def filmed(i): return film([files[k] for k in chosen[i]], moves[i])      # not all clips in memory
 
     def copies(i):
-        frames, times = filmed[i], np.arange(FRAMES, dtype=float)
+        frames, times = filmed(i), np.arange(FRAMES, dtype=float)
         for severity, share in zip(SEVERITIES, KEPT):
             first, end = cut(share, FRAMES)
             yield "cut", severity, of_frames(frames[first:end])
@@ -329,7 +331,7 @@ def videos(n=1000):
     def shares(others): return lambda frames: np.array([unlike(frames, other) for other in others])
     distances = {"ours": shares, "PDQ of one frame": hamming, "pHash of one frame": hamming}
     about = f"{n:,} camera moves over real pictures, {FRAMES} s each"
-    originals = [of_frames(frames) for frames in filmed]
+    originals = [of_frames(filmed(i)) for i in range(n)]
     return Kind(originals, [str(i) for i in range(n)], copies, distances, "vpdq", 20, about)
 
 
@@ -380,29 +382,26 @@ def same_template(memes):
     return [(a, b) for a in memes for b in memes if a[0] == b[0] and normalise(a[1]) != normalise(b[1])]
 
 
-def unread(prints, words=None):
-    "The prints of a picture, with words read in it or none"
-    return prints._replace(written=None if words is None else minhash(normalise(words)))
-
-
 NEAR = 48           # bits between pictures whose words are compared
 
 
-def meme_distances(memes):
-    "Of one half: (distances of copies, distances of those with other words), of the words and of the pictures"
-    bits, shares = defaultdict(list), defaultdict(list)
-
-    def apart(a, b, kind):
-        bits[kind].append(int(np.bitwise_count(a[3].picture ^ b[3].picture[0]).sum(1, dtype=int).min()))
-        words = [normalise(meme[4]) for meme in (a, b)]
-        is_told = all(words) and (kind == "others" or bits[kind][-1] <= NEAR)     # others: words know nothing of bits
-        if is_told: shares[kind].append(float((minhash(words[0]) != minhash(words[1])).mean()))
-
-    for a, b in same_template(memes): apart(a, b, "others")
+def meme_copies(memes):
+    "(copy, meme): the first meme of some templates, through each corruption at one severity after the other"
     for i, meme in enumerate(memes[::MEMES[1]][:READ]):
         for n, name in enumerate(CORRUPTIONS["vision"]):
             image = corrupt("vision", name, meme[2], SEVERITIES[(i + n) % 5], str(i), SEED)
-            apart((*meme[:2], image, make_prints(image=image), read(image)), meme, "copies")
+            yield (*meme[:2], image, make_prints(image=image), read(image)), meme
+
+
+def meme_distances(memes, copies):
+    "Of one half: (distances of copies, distances of those with other words), of the words and of the pictures"
+    bits, shares = {}, {}
+    for kind, pairs in (("copies", copies), ("others", same_template(memes))):
+        away = [np.bitwise_count(a[3].picture ^ b[3].picture[0]).sum(1, dtype=int).min() for a, b in pairs]
+        # words are compared in pictures that are near; of others all tell, their words know nothing of bits
+        near = [(a[4], b[4]) for (a, b), n in zip(pairs, away) if n <= NEAR or kind == "others"]
+        words = [(normalise(one), normalise(other)) for one, other in near]
+        bits[kind], shares[kind] = away, [(minhash(a) != minhash(b)).mean() for a, b in words if a and b]
     return {"written": (shares["copies"], shares["others"]), "memes": (bits["copies"], bits["others"])}
 
 
@@ -452,6 +451,8 @@ def pairs_of(held_here):
 
 # ---- figures
 
+
+
 KINDS = {"picture": pictures, "text": texts, "sound": sounds, "video": videos}
 
 
@@ -460,34 +461,19 @@ def threshold(others):
     return np.sort(others)[int(ALLOWED * len(others))]
 
 
-def recalls(measured):
-    "(corruption, severity) → method → share of copies nearer than the threshold"
-    limits = {method: threshold(others) for method, others in measured.others.items()}
-    table = defaultdict(dict)
-    for (method, *where), distances in measured.copies.items():
-        table[tuple(where)][method] = float((distances < limits[method]).mean())
-    return dict(table)
-
-
-def show(part, kind, measured, table):
-    "The table of recalls, for people"
-    methods = list(kind.distances)
-    n = len(measured.others["ours"])
-    print(f"\n{part}: {kind.data}; {n:,} posts that are not there, each against {measured.size:,} originals")
-    for where, row in table.items():
-        n = len(measured.copies["ours", *where])
-        print(f"| {where[0]:14} | {where[1]} | {n} | " + " | ".join(f"{row[m]:.3f}" for m in methods) + " |")
-    print("methods: " + ", ".join(methods))
-
-
 def entries_of(part, kind, measured):
-    "Recall of each corruption and severity"
-    table = recalls(measured)
-    show(part, kind, measured, table)
-    peer = [method for method in kind.distances if method != "ours"][:1]
-    for (name, severity), row in table.items():
+    "Recall of each corruption and severity at the allowed share of false positives, and the table for people"
+    methods, n_others = list(kind.distances), len(measured.others["ours"])
+    limits = {method: threshold(others) for method, others in measured.others.items()}
+    print(f"\n{part}: {kind.data}; {n_others:,} posts that are not there, each against {measured.size:,} originals")
+    print("| corruption | severity | " + " | ".join(methods) + " |")
+    for _, name, severity in [where for where in measured.copies if where[0] == "ours"]:
+        told = {method: measured.copies[method, name, severity] < limits[method] for method in methods}
+        shares = {method: float(near.mean()) for method, near in told.items()}
+        print(f"| {name:14} | {severity} | " + " | ".join(f"{share:.3f}" for share in shares.values()) + " |")
         what = f"copies of a {part}, {name} {severity}: recall at 1 % false positives"
-        yield figure(what, row["ours"], "share", kind.data, peer=row[peer[0]] if peer else None)
+        data = f"{kind.data}; {sure(told['ours'], 'copies')}"
+        yield figure(what, shares["ours"], "share", data, peer=next((shares[m] for m in methods[1:]), None))
 
 
 def figure(what, ours, unit, data, **options):
@@ -495,29 +481,36 @@ def figure(what, ours, unit, data, **options):
     return entry(what, ours, unit, f"{data}, seed {SEED}", "python -m bench.memory_copies", **options)
 
 
-def meme_entries(memes):
-    "How often memes of one template with other words are taken for copies: words given, read, not read"
+def meme_entries(memes, copied):
+    "How often memes of one template with other words are taken for copies, and copies of memes are not"
     pairs = same_template(memes)
-    ways = {"words given": 1, "words read": 4}
-    for way, at in ways.items():
-        false = [told_as_copy(unread(a[3], a[at]), unread(b[3], b[at])) for a, b in pairs]
+    for way, at, most in (("words given", 1, 0.005), ("words read", 4, 0.005), ("nothing read", None, None)):
+        told = [relation(a, b, at) == "copy" for a, b in pairs]
         what = f"memes of one template with other words, {way}: taken for copies"
-        yield figure(what, float(np.mean(false)), "share", f"{len(pairs):,} pairs of made memes", most=0.005)
-    false = [told_as_copy(unread(a[3]), unread(b[3])) for a, b in pairs]
-    what = "memes of one template with other words, nothing read: taken for copies"
-    yield figure(what, float(np.mean(false)), "share", f"{len(pairs):,} pairs of made memes")
+        yield figure(what, float(np.mean(told)), "share", sure(told, "pairs of made memes"), most=most)
+    for kind in ("copy", "same template"):
+        told = [relation(a, b, 4) == kind for a, b in copied]
+        what = f"copies of memes, words read, all corruptions: told as {kind}"
+        yield figure(what, float(np.mean(told)), "share", sure(told, "copies of made memes"))
 
 
-def told_as_copy(query, item):
-    "Whether two posts are told as copies"
-    return any(one.relation == "copy" for one in compare(query, item))
+def relation(a, b, at):
+    "What two memes are told as, by the words that stand at a place of both, none where nobody read"
+    query, item = (meme[3] if at is None else meme[3]._replace(written=minhash(normalise(meme[at]))) for meme in (a, b))
+    return next((one.relation for one in compare(query, item) if one.part == "image"), None)
 
 
-def all_curves(found, memes):
+def sure(told, what):
+    "How many they are, and the 95 % interval of their share"
+    interval = binomtest(int(np.sum(told)), len(told)).proportion_ci()
+    return f"{len(told):,} {what}, 95 % interval {interval.low:.4f} to {interval.high:.4f}"
+
+
+def all_curves(found, memes, copied):
     "Name → curve of the first half, and the pairs of the second half that test it"
     pairs = {kind.curve: [pairs_of(half) for half in halves] for kind, halves in found.values()}
     if memes:
-        drawn = [meme_distances(own) for own in memes]
+        drawn = [meme_distances(*own) for own in zip(memes, copied)]
         pairs["written"] = [own["written"] for own in drawn]
     if memes and "pdq" in pairs:     # where nobody read, half of the pictures are memes
         pairs["pdq_unread"] = [mixed(a, own["memes"]) for a, own in zip(pairs["pdq"], drawn)]
@@ -538,14 +531,15 @@ def run(parts=(), write=False):
     kinds = {part: make() for part, make in KINDS.items() if part in (parts or KINDS)}
     found = {part: (kind, halves(kind)) for part, kind in kinds.items()}
     memes = by_half(drawn_prints()) if "meme" in (parts or ["meme"]) else []
-    fits = all_curves(found, memes)
+    copied = [list(meme_copies(own)) for own in memes]
+    fits = all_curves(found, memes, copied)
     if write: write_curves(fits, found)
     for part, (kind, (_, second)) in found.items(): yield from entries_of(part, kind, second)
     for name, (curve, pairs) in fits.items():
         gap = miscalibration(curve, *pairs)
         data = f"{len(pairs[0]):,} copies and {len(pairs[1]):,} others that the curve has not seen"
         yield figure(f"probability of a copy, {name}: mean gap to the share of copies", gap, "share", data, most=0.05)
-    if memes: yield from meme_entries(memes[1])
+    if memes: yield from meme_entries(memes[1], copied[1])
 
 
 def by_half(memes):
@@ -562,7 +556,7 @@ def write_curves(fits, found):
     sizes = {kind.curve: first.size for kind, (first, _) in found.values()}
     curves = {name: {"nearest_of": sizes.get(name)} | curve for name, (curve, _) in fits.items()}
     about = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in about.items()]
-    lines = [f"  {json.dumps(name)}: {json.dumps(curve)}" for name, curve in curves.items()]      # one a line, to be read
+    lines = [f"  {json.dumps(name)}: {json.dumps(curve)}" for name, curve in curves.items()]      # to be read
     CURVES.write_text("{" + ",\n ".join([*about, '"curves": {\n' + ",\n".join(lines) + "}}\n"]), encoding="utf-8")
     knowing.curves.cache_clear()
 

@@ -4,11 +4,14 @@ from multimodal_fakes.core import FakesError
 from multimodal_fakes.detect.answers import Answer as Answer
 from multimodal_fakes.detect.classifier import Classifier
 from multimodal_fakes.detect.fetch import UrlPolicy
+from multimodal_fakes.detect.known import Recalled
 from multimodal_fakes.detect.predict import Ready
 from multimodal_fakes.detect.predict import Seen
 from multimodal_fakes.detect.predict import load_model as load_model
 from multimodal_fakes.detect.show import Shown
 from multimodal_fakes.fuse.combine import Evidence
+from multimodal_fakes.memory.prints import Prints
+from multimodal_fakes.memory.recall import Memory
 from multimodal_fakes.training.functions import predict_multimodal as predict_multimodal
 from multimodal_fakes.training.functions import train_audio as train_audio
 from multimodal_fakes.training.functions import train_fusion as train_fusion
@@ -36,6 +39,9 @@ class Detector:
     familiar: Any
     folder: Any
     urls: UrlPolicy | None
+    memory: Memory | None
+    memory_decides: bool
+    spaces: Any
     classes: Any
     modality: Any
     modalities: Any
@@ -44,7 +50,7 @@ class Detector:
     calibration: Any
     sets: Any
 
-    def __init__(self, bundle: dict, experts: dict, fusion=None, familiar=None, urls: UrlPolicy | None=None, folder=None, runtime: str='torch', threads: int=0, precision: str='float32', aggregation: str='whole'):
+    def __init__(self, bundle: dict, experts: dict, fusion=None, familiar=None, urls: UrlPolicy | None=None, folder=None, runtime: str='torch', threads: int=0, precision: str='float32', aggregation: str='whole', memory: Memory | None=None, memory_decides: bool=False):
         """bundle: detector.json
         experts: name → expert
         fusion: `Strategy`, none where one expert ships alone
@@ -55,10 +61,12 @@ class Detector:
         threads: that prepare posts, all cores if zero
         precision: of the networks of torch, of `PRECISIONS`
         aggregation: how a video is judged: whole, or by its windows, see `windows_counted`
+        memory: that is asked about each post
+        memory_decides: whether a copy that it knows moves the probability, see `known.decided`
         """
 
     @classmethod
-    def load(cls, source, runtime: str='auto', threads: int=0, urls: UrlPolicy | None=None, device: str='auto', precision: str='auto', aggregation: str='whole') -> Detector:
+    def load(cls, source, runtime: str='auto', threads: int=0, urls: UrlPolicy | None=None, device: str='auto', precision: str='auto', aggregation: str='whole', memory=None, memory_decides: bool=False) -> Detector:
         """Read a bundle whose files are as the stages wrote them; raises where one is not
 
         source: models/<task>, or whatever `find_bundle` finds: an archive, an address, a release
@@ -68,6 +76,15 @@ class Detector:
         device: cpu, cuda, cuda:0, mps; auto: the best that is here
         precision: of torch, see `pick_precision`
         aggregation: of a video: whole, or mean, max or top3 of its windows
+        memory: folder of a memory, or `Memory`: what it knows of a post stands beside the answer
+        memory_decides: whether a copy that it knows moves the probability, see `known.decided`
+        """
+
+    def use_memory(self, memory, decides: bool=False):
+        """Ask a memory from now on; raises where it cannot be opened
+
+        memory: folder of a memory, or `Memory`; none: none is asked any more
+        decides: whether a copy that it knows moves the probability, see `known.decided`
         """
 
     @property
@@ -151,10 +168,11 @@ class Detector:
         return: name → expert
         """
 
-    def open(self, post: dict) -> tuple:
+    def open(self, post: dict, whole: bool=False) -> tuple:
         """Decode what an expert looks at
 
         post: with `text`, `image` and `video`, any may be None
+        whole: raise where a part cannot be decoded
         return: the post with its picture decoded and its video cut; part, or half of a video → why it could not be
         """
 
@@ -215,7 +233,23 @@ class Detector:
         return: of class names; empty where none is likely enough
         """
 
-    def answer(self, probs: np.ndarray, samples: dict, far=None, failed: dict | None=None, weights=None) -> Answer:
+    def recall(self, prints: list, seen: dict) -> list:
+        """Ask the memory about posts
+
+        prints: of `known.known_prints`
+        seen: name of an expert → its `Seen` of these posts
+        return: `known.Recalled` of each post
+        """
+
+    def moved(self, probs: np.ndarray, told: Recalled | None) -> np.ndarray:
+        """Probabilities of a post, with what the memory says of it where it may decide
+
+        probs: (C,) calibrated
+        told: of `recall`
+        return: (C,)
+        """
+
+    def answer(self, probs: np.ndarray, samples: dict, far=None, failed: dict | None=None, weights=None, told: Recalled | None=None) -> Answer:
         """What is said about a post that was judged
 
         probs: (C,) calibrated
@@ -223,6 +257,7 @@ class Detector:
         far: how unlike the known it is, of `Familiar.score`
         failed: part of the post → why it could not be decoded
         weights: of the caller, of `shares_of`; none where those that ship count
+        told: what the memory says of it, where there is one
         """
 
     def shares_of(self, weights) -> dict | None:
@@ -246,11 +281,12 @@ class Detector:
         return: a number in [0, 1] for each post, none where the detector does not know
         """
 
-    def prepare(self, post: dict, weights=None) -> Ready:
-        """All that is done to a post before the networks see it; raises as `look`
+    def prepare(self, post: dict, weights=None, whole: bool=False) -> Ready:
+        """All that is done to a post before the networks see it; raises where nothing is left of it
 
         post: with `text`, `image` and `video`, any may be None, and what it asks for: `weights`, `max_length`; `ocr`, as a row of ocr.jsonl has it, where its picture was read before
         weights: of the experts, as for `shares_of`; those that ship if none
+        whole: raise where a part cannot be decoded, as `look` does
         """
 
     def judge_clips(self, samples, quality, seen=None, weights=None) -> np.ndarray:
@@ -287,12 +323,20 @@ class Detector:
         return: with `ignored`
         """
 
-    def traits(self, samples, quality, seen: dict, names=...) -> list:
+    def prints_of(self, text: str | None=None, image=None, video=None) -> Prints:
+        """What a memory recognises a post by, with the vectors of this detector
+
+        text: as `predict` takes them
+        return: raises where a part cannot be decoded
+        """
+
+    def traits(self, samples, quality, seen: dict, names=..., prints=()) -> list:
         """What was seen of posts on the way to their answers
 
         samples: of each post, as `look` gives them
         quality: of each post, likewise
         seen: name of an expert → its `Seen`
+        prints: of `known_prints`, where somebody asks for them
         return: a dict for each post
         """
 

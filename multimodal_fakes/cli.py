@@ -92,8 +92,6 @@ def _remember(command):
     about = "of FILE: table, threatexchange, vpdq, claimreview, memory; told by its name and content if none"
     command.add_argument("--format", metavar="FORM", default="auto", help=about)
     command.add_argument("--labels", metavar="FILE", help="YAML: rating or tag → label, for ratings of others")
-    about = "from now on what a person enters counts once another one has confirmed it"
-    command.add_argument("--second-person", action="store_true", default=None, help=about)
     about = "items that another person entered, in place of a post"
     command.add_argument("--confirm", metavar="ID", nargs="+", help=about)
 
@@ -187,6 +185,8 @@ def _app(command):
     command.add_argument("--conf", metavar="FILE", help="settings of the service, conf/serve.yaml if it is there")
     about = "what a service kept of posts, sqlite:///history.db; that of the settings if none is named"
     command.add_argument("--history", metavar="URL", help=about)
+    about = "folder of what people judged, which answers tell of; that of the settings if none is named"
+    command.add_argument("--memory", metavar="FOLDER", help=about)
     command.add_argument("--host", help="address to listen at, 127.0.0.1 if none; others need --open")
     command.add_argument("--port", type=int, help="8501 if none is named")
     command.add_argument("--open", action="store_true", default=None, help="let everybody in who reaches it")
@@ -208,7 +208,7 @@ def _bench(command):
 
 def _key(command):
     command.add_argument("name", metavar="NAME", help="who will use it; stands in the log")
-    about = "what it allows: predict (if none is named), feedback, train, metrics, admin"
+    about = "what it allows: predict (if none is named), feedback, memory, memory_search, train, metrics, admin"
     command.add_argument("--scopes", metavar="SCOPE", nargs="+", default=["predict"], help=about)
     _with_json(command)
 

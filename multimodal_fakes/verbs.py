@@ -146,7 +146,8 @@ def app(args):
     project = Path(args.project)
     models = Path(args.models) if args.models else project/"models"
     key = args.key or os.environ.get("MMFAKES_KEY", "")
-    place = Place(project, models, args.api or "", key, args.conf and Path(args.conf), args.history or "")
+    place = Place(project, models, args.api or "", key, args.conf and Path(args.conf), args.history or "",
+                  args.memory or "")
     serve_page(place, **_given(args, "host", "port", "open"))
 
 def bench(args):
@@ -535,7 +536,7 @@ def remember(args):
     "Remember a post that somebody judged, or a table or list of them; confirm what another person entered"
     if args.confirm: return _confirm(args)
     prints_of, how = _prints_of(args)
-    with _memory(args, create=True, confirm=args.second_person) as memory:
+    with _memory(args, create=True) as memory:
         if args.source_file: return _take_in(args, memory, prints_of, how)
         post = _post(args)
         if not args.label: raise FakesError("An item needs a label, what the post was judged to be: --label fake.")

@@ -13,10 +13,12 @@ from ..core import need
 need("streamlit", "app", "The page")      # a sentence in place of a traceback
 
 # %% ../../nbs/app/09c_labelling.ipynb #25a3e0f7
+import asyncio
 import os
 import re
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -25,12 +27,15 @@ from typing import NamedTuple
 import numpy as np
 import streamlit as st
 
+from .knowing import show_waiting
 from .phrases import say
 from .place import Place
 from .shown import as_written, blurred, small_jpeg
 from ..core import FakesError, atomic_path, patch
 from ..media import format_of
+from ..memory.recall import Memory, TooMany
 from ..service.history import History, UnknownPrediction
+from ..service.remembering import learn
 from ..service.store import store_url
 from ..texts import visible
 from ..track.harvest import classes_in, verdict
@@ -95,6 +100,7 @@ class Sitting:
     skipped:dict = field(default_factory=dict)    # id → when, seconds since 1970
     gone:set = field(default_factory=set)         # ids of posts that were erased
     looked:float = 0.        # seconds since 1970, when all labels were read
+    memory:Memory|None = None      # that labels go into as well
 
 @patch
 def look(self:Sitting):
@@ -120,9 +126,10 @@ def begin(
     history:History,
     rows:list,     # of `read_queue`
     by:str,        # who labels
+    memory:Memory|None=None,   # that labels go into as well
 ) -> Sitting: # raises `FakesError` where the history has none of the posts
     "Sit down before a queue"
-    sitting = Sitting(history, rows, " ".join(by.split())[:100])
+    sitting = Sitting(history, rows, " ".join(by.split())[:100], memory=memory)
     sitting.look()
     first = next(filter(None, (sitting.kept(row["id"]) for row in rows[:LOOKED_AT])), None)
     if first is None: raise FakesError("The history has none of the posts of this queue: they are of another, or gone.")
@@ -168,6 +175,7 @@ def give(self:Sitting,
         raise
     self.skipped.pop(id, None)
     self.kept(id)
+    self._teach(id)
 
 @patch
 def _check_there(self:Sitting):
@@ -194,7 +202,16 @@ def undo(self:Sitting) -> str|None: # its id; none where there is nothing
         self._check_there()
         self.history.withdraw(id, self.by)
         self.kept(id)
+        self._teach(id)
     return id
+
+@patch
+def _teach(self:Sitting, id):
+    "Let the memory learn what this person says of a post now"
+    async def directly(work): return work()
+    if not self.memory: return
+    with suppress(TooMany):      # the label itself is kept
+        asyncio.run(learn(self.history, self.memory, id, self.by, directly, directly))
 
 # %% ../../nbs/app/09c_labelling.ipynb #859f64f9
 PAUSE = 300     # seconds between two labels, from which on nobody was labelling
@@ -514,11 +531,11 @@ def _show_progress(about):
 def _rows_of(path, changed) -> list: # of `read_queue`; shared by all who label it, and never changed
     return read_queue(path)
 
-def _sit_down(history):
+def _sit_down(history, memory):
     who, path = st.session_state["label_who"], st.session_state["label_queue"]
     if not who.strip(): raise FakesError(say("Write your name: each label stands under the name of who gave it."))
     if path is None: raise FakesError(say("There is no queue yet. Make one, or bring one."))
-    st.session_state["label_sitting"] = begin(history, _rows_of(str(path), path.stat().st_mtime), who)
+    st.session_state["label_sitting"] = begin(history, _rows_of(str(path), path.stat().st_mtime), who, memory)
 
 def _enter(place, history):
     "Who labels, and which queue"
@@ -527,7 +544,7 @@ def _enter(place, history):
     with st.form("label_begin", border=False):
         st.text_input(say("Your name"), os.environ.get("MMFAKES_USER", ""), max_chars=100, key="label_who")
         st.selectbox(say("Queue"), files, **shown)
-        begin_now = dict(key="label_begin_now", on_click=_do, args=(_sit_down, history))
+        begin_now = dict(key="label_begin_now", on_click=_do, args=(_sit_down, history, place.taught))
         st.form_submit_button(say("Begin"), type="primary", **begin_now)
     _say_trouble()
     _more_queues(place, history, expanded=not files)
@@ -562,6 +579,7 @@ def show_labelling(
 ):
     "The tab where people label"
     st.header(say("Label posts"), anchor=False)
+    show_waiting(place)
     try: history, content = place.kept
     except FakesError as e: return st.info(f"{say('There are no posts of a service to label.')} {as_written(e)}")
     try:

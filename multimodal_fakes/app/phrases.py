@@ -110,6 +110,42 @@ _JUDGING = {
     "Detector: {name}. Looked at: {parts}.": "Détecteur : {name}. Regardé : {parts}.",
 }
 
+# %% ../../nbs/app/09_phrases.ipynb #3f7b1883
+_KNOWING = {
+    "A copy of this was judged before: {label}": "Une copie en a déjà été jugée : {label}",
+    "The same picture with other words was judged before: {label}":
+        "La même image avec d'autres mots a déjà été jugée : {label}",
+    "Something like this was judged before: {label}": "Quelque chose de semblable a déjà été jugé : {label}",
+    "By its {part}. That both are copies of one thing has a probability of {p}.":
+        "Par : {part}. Probabilité que ce soient deux copies de la même chose : {p}.",
+    "Different from what was judged: {parts}.": "Diffère de ce qui a été jugé : {parts}.",
+    "It does not count: nobody has confirmed it yet, or others contradict it.":
+        "Cela ne compte pas : personne ne l'a encore confirmé, ou d'autres le contredisent.",
+    "Entered by {who} on {day}.": "Saisi par {who} le {day}.",
+    "Entered on {day}. The rest of it is private.": "Saisi le {day}. Le reste est privé.",
+    "Source: {source}": "Source : {source}",
+    "Show what was kept of it": "Montrer ce qui en a été gardé",
+    "The picture that was judged": "L'image qui a été jugée",
+    "Nothing of it was to be kept.": "Rien ne devait en être gardé.",
+    "A linked video is not remembered: add the file itself.":
+        "Une vidéo par lien n'est pas retenue : ajoutez le fichier lui-même.",
+    "Remember this": "Retenir cela",
+    "What you say of this post is told from now on whenever it comes back, or a copy of it.":
+        "Ce que vous dites de cette publication sera dit dès qu'elle, ou une copie, reviendra.",
+    "It is": "C'est", "Note": "Note", "Link to a fact-check": "Lien vers une vérification", "Source": "Source",
+    "Keep its text and a small copy of its picture, to be shown":
+        "Garder son texte et une petite copie de son image, pour les montrer",
+    "Private: others learn the label alone": "Privé : les autres n'apprennent que l'étiquette",
+    "Remember": "Retenir", "Remembered.": "Retenu.",
+    "It counts when another person has confirmed it.": "Cela comptera quand une autre personne l'aura confirmé.",
+    "Write your name: what is remembered stands under it.": "Écrivez votre nom : ce qui est retenu le porte.",
+    "What waits in the memory for another person": "Ce qui, dans la mémoire, attend une autre personne",
+    "Nothing waits.": "Rien n'attend.",
+    "It decided very many posts with different words, and was stopped.":
+        "Cela a décidé de très nombreuses publications aux mots différents, et a été arrêté.",
+    "Confirm": "Confirmer", "Forget": "Oublier", "Confirmed.": "Confirmé.", "Forgotten.": "Oublié.",
+}
+
 # %% ../../nbs/app/09_phrases.ipynb #7f0caea2
 _LABELLING = {
     "Label posts": "Étiqueter des publications",
@@ -406,7 +442,7 @@ _WATCHING = {
 }
 
 # %% ../../nbs/app/09_phrases.ipynb #6b9091f3
-FRENCH = _PAGE | _JUDGING | _LABELLING | _COMPARING | _WATCHING
+FRENCH = _PAGE | _JUDGING | _KNOWING | _LABELLING | _COMPARING | _WATCHING
 
 # %% ../../nbs/app/09_phrases.ipynb #11d1a464
 def language() -> str: # en or fr

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..memory.recall import Memory
 from ..service.contents import open_kept
+from ..service.remembering import limits_of
 from ..service.respond import ServeConf, read_conf
 
 # %% ../../nbs/app/09a_place.ipynb #08db716c
@@ -23,13 +25,22 @@ class Place:
     key:str = ""                     # of that service
     conf:Path|None = None            # settings of the service, conf/serve.yaml if it is there
     history:str = ""                 # address of what a service keeps; that of the settings if empty
+    memory:str = ""                  # folder of what people judged; that of the settings if empty
 
     @cached_property
     def settings(self) -> ServeConf:
         "Settings of the service whose history it is"
         usual = Path(self.project)/"conf/serve.yaml"
         named = {"history": {"url": self.history}} if self.history else {}
+        if self.memory: named["memory"] = {"folder": self.memory}
         return read_conf(self.conf or (usual if usual.exists() else None), **named)
+
+    @cached_property
+    def taught(self) -> Memory|None:
+        "The memory that labels of posts go into, none where the settings do not ask for that"
+        conf = self.settings.memory
+        if not (conf.folder and conf.feedback): return None
+        return Memory.open(conf.folder, create=True, confirm=conf.confirm, limits=limits_of(conf))
 
     @cached_property
     def kept(self) -> tuple: # History, and a function: row → its content

@@ -53,7 +53,7 @@ def _begin_work(number): keep_memory()
 
 # %% ../../nbs/experts/04bb_loader.ipynb #572fbc98
 PART = 16      # examples that a worker prepares at once for the first batch of a pass, which is waited for
-LATER = 64     # pictures or frames that it prepares at once for those after it: each part costs whoever takes it a while
+LATER = 64     # pictures or frames that it prepares at once for others: whoever fetches a part spends time on it
 
 class _Parts(Dataset):
     "Examples by lists of numbers, collated; and whether a list is the last of its batch"

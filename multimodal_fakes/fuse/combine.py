@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['QUALITY', 'WHOLE', 'ROOM', 'STRATEGIES', 'NETWORKS', 'BLOCK', 'FEWEST', 'TEMPERATURES', 'CALLED', 'PULLS', 'N_FOLDS',
            'N_DRAWS', 'MOST_VOICES', 'LEAST_SHARE', 'RIDGES', 'AT_ONCE', 'MOST_NEAR', 'VOICES', 'REACHES', 'CAUTIONS',
-           'Stored', 'Evidence', 'Samples', 'Kept', 'made_up', 'quality_signals', 'ocr_confidence', 'Unteachable',
-           'Strategy', 'untaught', 'find_strategy', 'check_names', 'PerClass', 'save_fusion', 'load_fusion', 'mixture',
-           'to_logits', 'temperature', 'Tempered', 'Mean', 'Vote', 'given_weights', 'Mixture', 'Weighted', 'groups_of',
-           'folds_of', 'simplest', 'Selection', 'drawn_groups', 'greedy', 'stack_inputs', 'Stacking', 'Logistic',
-           'Trees', 'Boosted', 'Conjunctive', 'in_parts', 'Neighbours']
+           'UNASKED', 'Stored', 'Evidence', 'Samples', 'Kept', 'made_up', 'quality_signals', 'ocr_confidence',
+           'Unteachable', 'Strategy', 'untaught', 'find_strategy', 'check_names', 'PerClass', 'save_fusion',
+           'load_fusion', 'mixture', 'to_logits', 'temperature', 'Tempered', 'Mean', 'Vote', 'given_weights', 'Mixture',
+           'Weighted', 'groups_of', 'folds_of', 'simplest', 'Selection', 'drawn_groups', 'greedy', 'stack_inputs',
+           'Stacking', 'Logistic', 'Trees', 'Boosted', 'Conjunctive', 'in_parts', 'Neighbours']
 
 # %% ../../nbs/fuse/05_combine.ipynb #724c08ea
 import copy
@@ -1265,7 +1265,8 @@ def _ridge_and_start(inputs):
 MOST_NEAR = 10_000                  # training posts that are kept
 VOICES = 5, 15, 50                  # neighbours asked
 REACHES = 0.02, 0.05, 0.1, 0.25     # T: how fast a neighbour's word fades with the distance
-CAUTIONS = 0.5, 2.0, 8.0, 32.0, np.inf      # m: neighbours for whom the experts' mean counts
+CAUTIONS = 0.5, 2.0, 8.0, 32.0      # m: neighbours for whom the experts' mean counts
+UNASKED = 1, 1.0, np.inf            # they are heard by nobody
 
 class Neighbours(Tempered):
     "The experts' mean, and the answers of the training posts nearby in the joined vectors"
@@ -1290,11 +1291,11 @@ class Neighbours(Tempered):
         mean = to_logits(_mean(part, self.experts))
         self.fitted |= self.kept["arrays"] | {"of_mean": np.array([temperature(mean, part.y)])}
         cosines, at = self.near_to(part, max(VOICES), self.kept["groups"], groups)
-        tried = list(product(VOICES, REACHES, CAUTIONS))
+        tried = [*product(VOICES, REACHES, CAUTIONS), UNASKED]
         p, answers = self.mean_of(part), self.fitted["answers"][at]
         def said(k, reach, m): return to_logits(_with_voices(p, cosines[:, :k], answers[:, :k], reach, m))
-        losses = [-said(*setting)[np.arange(len(part)), part.y].sum() for setting in tried]
-        best = tried[int(np.argmin(losses))]
+        losses = np.stack([-said(*setting)[np.arange(len(part)), part.y] for setting in tried], 1)
+        best = tried[losses.sum(0).argmin()] if _earns(losses, groups_of(part)) else UNASKED
         self.fitted |= {"chosen": np.array(best), "together": np.array([temperature(said(*best), part.y)])}
 
     def combine(self, evidence):
@@ -1319,6 +1320,15 @@ def _with_voices(
     votes = np.zeros(p.shape)
     np.add.at(votes, (np.arange(len(p))[:, None], answers), weights)
     return (votes + m * p) / (weights.sum(1, keepdims=True) + m)
+
+def _earns(
+    losses,   # (n, settings), the last one without neighbours
+    groups,   # (n,) numbers
+) -> bool:
+    "Whether neighbours, chosen on other folds, are ahead by a standard error: the best of many is ahead by luck"
+    honest, folds = losses[:, -1].copy(), folds_of(groups) if len(groups) else []
+    for rest, held in folds: honest[held] = losses[held, losses[rest].sum(0).argmin()]
+    return bool(folds) and simplest(np.stack([honest, losses[:, -1]], 1), groups, np.ones(len(groups))) == 0
 
 # %% ../../nbs/fuse/05_combine.ipynb #79ef7c99
 @patch

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .prints import QUALITY, STEPS, Prints
+from .prints import QUALITY, Prints
 
 # %% ../../nbs/memory/01_copies.ipynb #30be2b26
 MATCH = 0.5     # probability from which on two are told as copies
@@ -57,7 +57,7 @@ def _same_files(query, item):
         if query.md5[part] == item.md5[part]: yield Likeness(part, "md5", 0., 1., "copy")
 
 # %% ../../nbs/memory/01_copies.ipynb #8c4d76ac
-SURE = 0.9               # that words in two pictures are the same, before these are copies: messages of a template are near
+SURE = 0.9               # that words in two pictures are the same, before the pictures are copies
 SAME_WORDS = 0.9         # share of pieces from which on words in two pictures are the same
 NO_WORDS = 2**16 - 1     # everywhere in the MinHash of words that are not there
 
@@ -103,8 +103,9 @@ def _texts(query, item):
     distance = 1 - float((query.text == item.text).mean())
     likely = probability("shingles", distance)
     if likely < MATCH: return []
-    if _numbers_differ(query.numbers, item.numbers): return [Likeness("text", "shingles", distance, 0., "same template")]
-    return [Likeness("text", "shingles", distance, likely, "copy")]
+    is_other = _numbers_differ(query.numbers, item.numbers)
+    told = (0., "same template") if is_other else (likely, "copy")
+    return [Likeness("text", "shingles", distance, *told)]
 
 def _numbers_differ(a, b):
     "Whether each of two texts has a number that the other has not: what is cut off has none"
@@ -177,8 +178,9 @@ ALIKE = 0.9     # cosine from which on vectors are alike
 def _vectors(query, item):
     "Vectors of the same encoder that point the same way; how likely a copy is they do not say"
     for space in query.vectors.keys() & item.vectors.keys():
-        distance = 1 - float(query.vectors[space] @ item.vectors[space])
-        if distance <= 1 - ALIKE: yield Likeness(_PARTS.get(space.split("@")[0], space), "vectors", distance, 0., "alike")
+        modality, distance = space.split("@")[0], 1 - float(query.vectors[space] @ item.vectors[space])
+        if distance > 1 - ALIKE: continue
+        yield Likeness(_PARTS.get(modality, modality), "vectors", distance, 0., "alike")
 
 _PARTS = {"vision": "image", "audio": "sound"}     # modality, as experts name it → part
 

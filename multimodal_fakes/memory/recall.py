@@ -227,6 +227,7 @@ def _prints_of(db, numbers, spaces=None):
     return {n: prints._replace(vectors=vectors[n]) for n, prints in held.items()}
 
 _THESE = "(select value from json_each(?1))"
+_CONCERNS = "(?2 is null or task is null or task = ?2)"
 _VECTORS_OF = f"""select number.value, name, numbers from json_each(?1) as number cross join spaces
     join vectors on at = {SPACES} * number.value + k"""
 
@@ -387,7 +388,7 @@ def recall(self:Memory,
     "What is known that a post resembles"
     self.view.refresh()
     with self.ledger.reading() as db:
-        numbers = self._proposed(db, prints)
+        numbers = self._proposed(db, prints, task)
         rows = [(n, item) for n, item in self._rows(db, numbers, task) if waiting or not self._waits(item)]
         held = _prints_of(db, numbers, prints.vectors)
     told = [self._known(item, prints, held[n]) for n, item in rows]
@@ -407,20 +408,20 @@ def _waits(self:Memory, item):
     return self.confirm_first and item.confirmed_by is None and item.by not in self.limits.trusted
 
 @patch
-def _proposed(self:Memory, db, prints):
+def _proposed(self:Memory, db, prints, task):
     "Numbers of the items that a post may resemble"
     lists = self.view.proposed(prints)
     for space, vector in prints.vectors.items(): lists.append(self._nearest(db, space, vector)[0][:FEW_NEAR])
-    return list(dict.fromkeys(n for one in lists for n in _of_many_people(db, one)))
+    return list(dict.fromkeys(n for one in lists for n in _of_many_people(db, one, task)))
 
 NEAR, FEW_NEAR = 16, 8     # items of each index that are compared, of each space of vectors
 OF_ONE = 3                 # of these with one label by one person
 
-# %% ../../nbs/memory/04_recall.ipynb #6e37ae74
-def _of_many_people(db, numbers):
-    "The first of those that are there; what one person entered a hundred times hides nobody else's"
-    told = f"select n, whose, label from items where n in {_THESE}"
-    about = {n: (whose, label) for n, whose, label in db.execute(told, [json.dumps(numbers)])}
+# %% ../../nbs/memory/04_recall.ipynb #c5df109b
+def _of_many_people(db, numbers, task):
+    "The first of those that are there and concern a task; what one person entered often hides nobody else's"
+    told = f"select n, whose, label from items where n in {_THESE} and {_CONCERNS}"
+    about = {n: (whose, label) for n, whose, label in db.execute(told, (json.dumps(numbers), task))}
     kept, times = [], Counter()
     for n in numbers:
         if n not in about or times[about[n]] == OF_ONE: continue
@@ -445,7 +446,7 @@ def _nearest(self:Memory, db, space, vector, wide=200):
 @patch
 def _rows(self:Memory, db, numbers, task=None):
     "Number and columns of those items that are there and concern a task"
-    told = f"select n, {_LIGHT} from items where n in {_THESE} and (?2 is null or task is null or task = ?2)"
+    told = f"select n, {_LIGHT} from items where n in {_THESE} and {_CONCERNS}"
     items = {n: as_item(rest) for n, *rest in db.execute(told, (json.dumps(numbers), task))}
     return [(n, items[n]) for n in numbers if n in items]
 

@@ -30,7 +30,7 @@ from ..core import FakesError, nearest, patch
 from ..settings import Section
 
 # %% ../../nbs/service/07_access.ipynb #06df248f
-Scope = Literal["predict", "feedback", "train", "metrics", "admin"]
+Scope = Literal["predict", "feedback", "memory", "memory_search", "train", "metrics", "admin"]
 
 class AccessConf(Section):
     "Who may ask what, and how often"
@@ -224,7 +224,7 @@ def check(self:Keys,
     if fits is None:
         raise Denied("This key is not known here. Check it, or ask who runs the service for a new one.", 401)
     if scope not in self.without and not {scope, "admin"} & set(fits.scopes):
-        raise Denied(f"This key may not {scope}; it is for {', '.join(fits.scopes)}.", 403)
+        raise Denied(f"This key is not for {scope}; it is for {', '.join(fits.scopes)}.", 403)
     return fits.name
 
 # %% ../../nbs/service/07_access.ipynb #fdc53a47

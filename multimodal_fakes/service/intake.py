@@ -449,6 +449,7 @@ def _marks(body, start, end): return sum(body.count(mark, start, end) for mark i
 # %% ../../nbs/service/07a_intake.ipynb #8d33f4ae
 _OTHERS = 64 * 1024       # bytes of a JSON body beside its texts
 _VALUES = 1000            # values beside them
+_PLAIN:dict = dict(include_url=False, include_context=False, include_input=False)      # of pydantic's errors
 
 @patch
 def json_mb(self:Intake, schema) -> float:
@@ -475,14 +476,28 @@ async def json(
     if not has_few_values(body, most):
         raise self.refuse(413, "values", f"A body may have {most:,} values here. Send fewer texts at once.")
     try: return schema.model_validate_json(body)
-    except ValidationError as e:
-        errors = e.errors(include_url=False, include_context=False, include_input=False)
+    except ValidationError as e: errors = e.errors(**_PLAIN)
     if errors[0]["type"] == "json_invalid":
         reason = errors[0]["msg"].removeprefix("Invalid JSON: ")
         raise self.refuse(400, "json", f"The body is not JSON: {reason}.")
+    raise self.misfit(errors, schema)
+
+@patch
+def misfit(self:Intake, errors, schema) -> Problem: # to be raised
+    "What does not fit a schema"
     rows = faults(errors, schema.model_fields)
     listed = "; ".join(f"{row['field']}: {row['problem']}" for row in rows[:5])
-    raise self.refuse(422, "json", f"The body does not fit: {listed}.", errors=rows)
+    return self.refuse(422, "json", f"The body does not fit: {listed}.", errors=rows)
+
+@patch
+def fitted(self:Intake,
+    said:dict,   # field of a form → its text
+    schema,      # pydantic model
+):
+    "A checked object of what a form says; raises 422"
+    try: return schema.model_validate(said)
+    except ValidationError as e: errors = e.errors(**_PLAIN)
+    raise self.misfit(errors, schema)
 
 # %% ../../nbs/service/07a_intake.ipynb #c2ebf91a
 def raw_answer(problem:Problem) -> bytes:

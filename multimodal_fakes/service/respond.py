@@ -31,6 +31,8 @@ from .. import __version__
 from ..core import FakesError, nearest, patch, read_json, read_yaml
 from ..detect.answers import called, class_called
 from ..detect.fetch import UrlPolicy, fetch
+from ..memory.ledger import UnknownItem
+from ..memory.recall import NotAllowed, TooMany
 from ..record import checked_words
 from .access import AccessConf, Denied, Keys, RateLimit, check_signed, signing_secret
 from .champions import Champions, RegistryConf, Shadows, check_registry, is_registry
@@ -43,6 +45,7 @@ from .log import LogConf, log, log_inference_event, request_id
 from .lookout import Lookout, LookoutConf
 from .messages import FeedbackIn, PostIn, as_answer, post_of
 from .meters import Meters
+from .remembering import MemoryConf, Remembering, for_workers, forget_all, learn
 from .store import Leases, Spared, Store, StoreError
 from ..settings import Section, check_section
 
@@ -76,6 +79,7 @@ class ServeConf(Section):
     log:LogConf = LogConf()
     history:HistoryConf = HistoryConf()
     contents:ContentsConf = ContentsConf()
+    memory:MemoryConf = MemoryConf()
     watch:LookoutConf = LookoutConf()
 
 # %% ../../nbs/service/07h_respond.ipynb #79918dc2
@@ -135,7 +139,9 @@ def as_problem(
     if isinstance(e, Denied): return _denied(e)
     if isinstance(e, Busy): return Problem(503, str(e), retry_after=e.retry_after)
     if isinstance(e, TimeLimit): return Problem(504, str(e))
-    if isinstance(e, UnknownPrediction): return Problem(404, str(e))
+    if isinstance(e, (UnknownPrediction, UnknownItem)): return Problem(404, str(e))
+    if isinstance(e, TooMany): return Problem(429, str(e), retry_after=3600)
+    if isinstance(e, NotAllowed): return Problem(409, str(e))
     if isinstance(e, StoreError): return Problem(503, NOT_STORED, retry_after=30)
     if isinstance(e, WorkerDied): return Problem(503, DIED, retry_after=2)
     if isinstance(e, DetectorFailed): return Problem(500, FAILED)
@@ -180,13 +186,15 @@ class Service:
     ):
         self.conf = conf
         folders:dict|None = {} if is_registry(conf.engine.models) else None      # the registry names them
-        self.engine = engine or Engine(conf.engine, tell=of_workers, folders=folders)
+        self.engine = engine or self.engine_of(conf.engine, folders=folders)
         self.intake = Intake(conf.limits)
         self.draining = False
         self.keys = Keys.load(conf.access, conf.http.host)
         self.store = Store(conf.history.url, conf.history.seconds)
         self.history = History(conf.history, self.store) if conf.history.url else None
         self.contents = Contents(conf.contents, self.history, log.error) if conf.contents.tasks else None
+        self.memory = Remembering(conf.memory) if conf.memory.folder else None
+        self._check_feedback()
         self.rate = RateLimit(conf.access, conf.http.host)
         self.leases = Leases(self.store, self.rate) if self.store.shared else None     # with other copies
         self.videos = Jobs(conf.jobs, self.explain, self.store)
@@ -199,6 +207,16 @@ class Service:
         for task, words in conf.http.answer.items():
             checked_words(words, _classes_of(conf.engine.models, task, words), f"http.answer.{task}")
         if conf.fetch.enabled and conf.http.signed_urls: signing_secret(conf.access)      # a missing one is noticed now
+
+    def engine_of(self, conf:EngineConf, **options) -> Engine:
+        "An engine whose workers read the memory, where there is one"
+        return Engine(conf, tell=of_workers, memory=for_workers(self.conf.memory), **options)
+
+    def _check_feedback(self):
+        "Labels become items only where prints were kept"
+        memory, history = self.conf.memory, self.conf.history
+        if not memory.feedback or memory.folder and history.url and history.keep_prints: return
+        raise FakesError("memory.feedback makes items of labels: set memory.folder, history.url, history.keep_prints.")
 
     def explain(self, e:Exception) -> dict:
         "A job's error as it is shown, and in the log"
@@ -217,7 +235,8 @@ def _champions(self:Service) -> Champions|None:
     if registry.shadow and not self.history:
         raise FakesError("registry.shadow stores what candidates say beside each answer: set history.url as well.")
     check_registry(engine.models)
-    shadows = Shadows(registry, engine, self._keep_shadow, of_workers) if registry.shadow else None
+    memory = for_workers(self.conf.memory)
+    shadows = Shadows(registry, engine, self._keep_shadow, of_workers, memory=memory) if registry.shadow else None
     return Champions(engine.models, registry, self.engine, engine.tasks, shadows)
 
 @patch
@@ -234,6 +253,7 @@ async def start(self:Service):
     if self.shadows: await self.shadows.engine.start()
     if self.champions: self.champions.start()
     if self.contents: self.contents.start()
+    if self.memory: self.memory.start(self._engines())
     if self.conf.train.enabled: await self._sweep()
     if self.lookout: self.lookout.start()
     log.info("started", version=__version__)
@@ -253,6 +273,11 @@ async def _sweep(self:Service):
 
 # %% ../../nbs/service/07h_respond.ipynb #73c1a192
 @patch
+def _engines(self:Service) -> list:
+    "Those whose answers rest on the memory"
+    return [self.engine, *([self.shadows.engine] if self.shadows else []), *self.others.values()]
+
+@patch
 async def stop(self:Service):
     "Finish what is under way, then end"
     self.draining = True
@@ -263,6 +288,7 @@ async def stop(self:Service):
     engines = (self.engine, *self.others.values())
     await asyncio.gather(*(e.drain(self.conf.http.drain_seconds) for e in engines))
     if self.contents: await asyncio.to_thread(self.contents.close)
+    if self.memory: await self.memory.stop()
     self.store.close()
     log.info("stopped")
 
@@ -402,6 +428,7 @@ async def judge(
     answer = as_answer(result, positive, filename, request.state.id, self.conf.http.answer.get(task))
     if post.get("why"): return answer       # of an answer that was given before
     if self.history: answer["id"] = await self.keep(as_kept(result) | {"seconds": took}, post, request)
+    if self.memory: self.memory.note(answer, answer["id"] or request.state.id, post.get("text") or "")
     if self.shadows and engine is self.engine: self.shadows.offer(task, post, answer["id"])
     return answer
 
@@ -523,8 +550,9 @@ async def _load(self:Service, run_id, folder, task):
     for old in list(self.others): await self.others.pop(old).drain(conf.request_seconds)
     runtime = conf.runtime if (folder/task/"onnx/export.json").exists() else "torch"
     changes = dict(models=str(folder), tasks=[task], n_workers=1, spare_workers=0, runtime=runtime)
-    engine = Engine(conf.model_copy(update=changes), tell=of_workers)
+    engine = self.engine_of(conf.model_copy(update=changes))
     self.others[run_id] = engine
+    if self.memory: self.memory.engines = self._engines()
     await engine.start()
     end = time.monotonic() + conf.start_seconds
     while any(engine.ready().values()) and time.monotonic() < end: await asyncio.sleep(0.1)
@@ -644,7 +672,15 @@ async def label(
     kept = await self.store.ask(partial(self.history.get, feedback.prediction_id))
     label = class_called(feedback.label, self.words(kept["task"]))
     await self.store.ask(partial(self.history.label, feedback.prediction_id, label, by))
-    return {"prediction_id": feedback.prediction_id, "label": label}
+    return {"prediction_id": feedback.prediction_id, "label": label, "remembered": await self._learn(feedback, by)}
+
+@patch
+async def _learn(self:Service, feedback, by) -> str|None:
+    "The item of the memory that a label became, none where labels become none, or this key has too many"
+    if not (self.conf.memory.feedback and self.history and self.memory): return None
+    asks = self.store.ask, self.memory.ask
+    try: return await learn(self.history, self.memory.memory, feedback.prediction_id, by, *asks)
+    except TooMany: return None      # the label itself is kept
 
 @patch
 def words(
@@ -682,8 +718,15 @@ async def prediction(self:Service, id:str) -> dict: # see `PredictionOut`
     return {name: value for name, value in row.items() if name != "vectors"} | {"contents": kept}
 
 @patch
-async def erase(self:Service, id:str) -> dict: # see `ErasedOut`
-    "DELETE /predictions/{id}: remove a prediction with its labels, shadows and contents"
+async def erase(
+    self:Service,
+    id:str,
+    by:str,   # key of whoever wants it
+) -> dict: # see `ErasedOut`
+    "DELETE /predictions/{id}: remove a prediction with its labels, shadows, contents, and what they taught the memory"
     if not self.history: raise Problem(404, NO_PREDICTIONS)
+    if self.memory:
+        taught = await self.store.ask(partial(self.history.lone_lessons, id))
+        await self.memory.ask(partial(forget_all, self.memory.memory, taught, by))
     await self.store.ask(partial(self.history.erase, id))
     return {"prediction_id": id, "erased": True}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['metadata', 'facts', 'limits', 'VERSIONS', 'VERSION_TABLE', 'StoreError', 'Spared', 'plain_database_errors',
-           'store_url', 'Store', 'Threads', 'Patience', 'lease_statement', 'Leases', 'Lease']
+           'store_url', 'Threads', 'Patience', 'Asked', 'Store', 'lease_statement', 'Leases', 'Lease']
 
 # %% ../../nbs/service/07aa_store.ipynb #9262ec26
 from ..core import need
@@ -133,71 +133,6 @@ def _moved_version(connection):
     if ours == stated: _ALEMBIC.drop(connection)
     return ours[0]
 
-# %% ../../nbs/service/07aa_store.ipynb #a5714997
-class Store:
-    "A database that is open, with the tables of this version; it may be used by several threads"
-    def __init__(self,
-        url:str="",            # as in the settings; in memory if empty
-        seconds:float=5.,      # to wait for a database that is busy
-        n_threads:int=4,       # in which `ask` works
-    ):
-        address = store_url(url)
-        self.shared = address.get_backend_name() == "postgresql"      # by several copies of a service
-        self.in_memory = not url
-        self.seconds = seconds
-        self.turns = threading.Semaphore(15 if self.shared else 1)    # 15: the engine's pool
-        with plain_database_errors("opened"):
-            self.engine = _connect(address, seconds)
-            with self.writing("opened") as connection:
-                migrate(connection, VERSIONS, VERSION_TABLE, "This history", _of_before)
-        self.threads = Threads(1 if self.in_memory else n_threads)
-        self.patience = Patience()
-        self.counts:Counter = Counter()     # of `ask`: answered, failed, late, spared
-        self.under_way = 0                  # of `ask`
-        self.trial:Future|asyncio.Future = Future()        # the latest one of a database that failed
-        self.trial.set_result(None)
-
-# %% ../../nbs/service/07aa_store.ipynb #caf988f1
-@patch
-@contextlib.contextmanager
-def writing(self:Store, doing="written to"):
-    "A transaction: all of it or nothing"
-    with self._turn(doing), plain_database_errors(doing):
-        with self.engine.connect().execution_options(writes=True) as connection, connection.begin(): yield connection
-
-@patch
-@contextlib.contextmanager
-def reading(self:Store):
-    "A connection that only reads"
-    turn = self._turn("read") if self.in_memory else contextlib.nullcontext()      # there is one connection
-    with turn, plain_database_errors("read"), self.engine.connect() as connection: yield connection
-
-@patch
-@contextlib.contextmanager
-def _turn(self:Store, doing):
-    if not self.turns.acquire(timeout=self.seconds):
-        raise StoreError(f"The history could not be {doing}: too many wait for it. Try again.")
-    try: yield
-    finally: self.turns.release()
-
-# %% ../../nbs/service/07aa_store.ipynb #664f183b
-@patch
-def clock(self:Store): # an expression of SQL
-    "Seconds since 1970: those of the database where several copies share it, since their own clocks differ"
-    if self.shared: return func.extract("epoch", func.clock_timestamp()).cast(Double)
-    return literal(time.time(), Double)
-
-@patch
-def insertion(self:Store, table): # sqlalchemy.Insert
-    "An insertion that may say what to do on conflict"
-    return (postgresql if self.shared else sqlite).insert(table)
-
-@patch
-def close(self:Store):
-    "Let go of all connections"
-    self.threads.close()
-    if not self.in_memory: self.engine.dispose()
-
 # %% ../../nbs/service/07aa_store.ipynb #d60574be
 class Threads:
     "A few threads that do one thing after the other; they end with the process"
@@ -260,21 +195,43 @@ class Patience:
         if not well: self.until = self.clock() + self.rest
 
 # %% ../../nbs/service/07aa_store.ipynb #b48ebea0
-_REST = "The history does not answer. It is asked again in a few seconds."
-_LATE = "The history did not answer within {:g} s."
+class Asked:
+    "A database that is asked from the event loop, in a few threads: each question has its end"
+    what = "history"      # it is called in errors
+
+    def __init__(self, n_threads:int, seconds:float):
+        self.seconds = seconds              # that a question may take
+        self.threads = Threads(n_threads)
+        self.patience = Patience()
+        self.counts:Counter = Counter()     # of `ask`: answered, failed, late, spared
+        self.under_way = 0                  # of `ask`
+        self.trial:Future|asyncio.Future = Future()        # the latest one of a database that failed
+        self.trial.set_result(None)
+
+    def touch(self):
+        "Whatever tells that it answers again; raises `StoreError`"
+        raise NotImplementedError
+
+    def plainly(self, work:Callable):
+        "What some work returns; errors of the database are raised as `StoreError`"
+        return work()
+
+# %% ../../nbs/service/07aa_store.ipynb #9dbae5e5
+_REST = "The {} does not answer. It is asked again in a few seconds."
+_LATE = "The {} did not answer within {:g} s."
 _MOST = 256      # that may wait at once
 
 @patch
-async def ask(self:Store,
+async def ask(self:Asked,
     work:Callable,             # that blocks; called in a thread
-    seconds:float|None=None,   # for all of it, the wait for a thread included; those of the store if none
+    seconds:float|None=None,   # for all of it, the wait for a thread included; `self.seconds` if none
 ): # what it returns
-    "Ask the database from the event loop; raises `StoreError` where it fails, is late, or has failed too often"
+    "Ask from the event loop; raises `StoreError` where that fails, is late, or has failed too often"
     resting = self.patience.resting()
     if resting and self.patience.due() and self.trial.done(): self.trial = asyncio.ensure_future(self._try())
     if resting or self.under_way >= _MOST:
         self.counts["spared"] += 1
-        raise Spared(_REST)
+        raise Spared(_REST.format(self.what))
     self.under_way += 1
     try: result = await self._within(work, self.seconds if seconds is None else seconds)
     except StoreError:
@@ -287,26 +244,87 @@ async def ask(self:Store,
 
 # %% ../../nbs/service/07aa_store.ipynb #dbc95cc6
 @patch
-async def _within(self:Store, work, seconds):
+async def _within(self:Asked, work, seconds):
     "What it returns, if it does so in time; what has not begun by then is never begun"
-    future = asyncio.wrap_future(self.threads.do(work))
+    future = asyncio.wrap_future(self.threads.do(partial(self.plainly, work)))
     try:
         async with asyncio.timeout(seconds): return await future
     except TimeoutError:
         self.counts["late"] += 1
-        raise StoreError(_LATE.format(seconds)) from None
+        raise StoreError(_LATE.format(self.what, seconds)) from None
     except StoreError:
         self.counts["failed"] += 1
         raise
 
 @patch
-async def _try(self:Store):
-    "See whether a database that failed can be written to again"
-    def touch():
-        with self.writing() as connection: connection.execute(delete(limits).where(limits.c.name == ""))
-    try: await self._within(touch, self.seconds)
+async def _try(self:Asked):
+    "See whether what failed answers again"
+    try: await self._within(self.touch, self.seconds)
     except StoreError: self.patience.note(False)
     else: self.patience.note(True)
+
+# %% ../../nbs/service/07aa_store.ipynb #a5714997
+class Store(Asked):
+    "A database that is open, with the tables of this version; it may be used by several threads"
+    def __init__(self,
+        url:str="",            # as in the settings; in memory if empty
+        seconds:float=5.,      # to wait for a database that is busy
+        n_threads:int=4,       # in which `ask` works
+    ):
+        address = store_url(url)
+        self.shared = address.get_backend_name() == "postgresql"      # by several copies of a service
+        self.in_memory = not url
+        super().__init__(1 if self.in_memory else n_threads, seconds)
+        self.turns = threading.Semaphore(15 if self.shared else 1)    # 15: the engine's pool
+        with plain_database_errors("opened"):
+            self.engine = _connect(address, seconds)
+            with self.writing("opened") as connection:
+                migrate(connection, VERSIONS, VERSION_TABLE, "This history", _of_before)
+
+    def touch(self):
+        "See whether it can be written to"
+        with self.writing() as connection: connection.execute(delete(limits).where(limits.c.name == ""))
+
+# %% ../../nbs/service/07aa_store.ipynb #caf988f1
+@patch
+@contextlib.contextmanager
+def writing(self:Store, doing="written to"):
+    "A transaction: all of it or nothing"
+    with self._turn(doing), plain_database_errors(doing):
+        with self.engine.connect().execution_options(writes=True) as connection, connection.begin(): yield connection
+
+@patch
+@contextlib.contextmanager
+def reading(self:Store):
+    "A connection that only reads"
+    turn = self._turn("read") if self.in_memory else contextlib.nullcontext()      # there is one connection
+    with turn, plain_database_errors("read"), self.engine.connect() as connection: yield connection
+
+@patch
+@contextlib.contextmanager
+def _turn(self:Store, doing):
+    if not self.turns.acquire(timeout=self.seconds):
+        raise StoreError(f"The history could not be {doing}: too many wait for it. Try again.")
+    try: yield
+    finally: self.turns.release()
+
+# %% ../../nbs/service/07aa_store.ipynb #664f183b
+@patch
+def clock(self:Store): # an expression of SQL
+    "Seconds since 1970: those of the database where several copies share it, since their own clocks differ"
+    if self.shared: return func.extract("epoch", func.clock_timestamp()).cast(Double)
+    return literal(time.time(), Double)
+
+@patch
+def insertion(self:Store, table): # sqlalchemy.Insert
+    "An insertion that may say what to do on conflict"
+    return (postgresql if self.shared else sqlite).insert(table)
+
+@patch
+def close(self:Store):
+    "Let go of all connections"
+    self.threads.close()
+    if not self.in_memory: self.engine.dispose()
 
 # %% ../../nbs/service/07aa_store.ipynb #3c4b41b6
 def lease_statement(
