@@ -92,6 +92,8 @@ def _remember(command):
     about = "of FILE: table, threatexchange, vpdq, claimreview, memory; told by its name and content if none"
     command.add_argument("--format", metavar="FORM", default="auto", help=about)
     command.add_argument("--labels", metavar="FILE", help="YAML: rating or tag → label, for ratings of others")
+    about = "from now on what a person enters counts once another one has confirmed it"
+    command.add_argument("--second-person", action="store_true", default=None, help=about)
     about = "items that another person entered, in place of a post"
     command.add_argument("--confirm", metavar="ID", nargs="+", help=about)
 

@@ -536,7 +536,7 @@ def remember(args):
     "Remember a post that somebody judged, or a table or list of them; confirm what another person entered"
     if args.confirm: return _confirm(args)
     prints_of, how = _prints_of(args)
-    with _memory(args, create=True) as memory:
+    with _memory(args, create=True, confirm=args.second_person) as memory:
         if args.source_file: return _take_in(args, memory, prints_of, how)
         post = _post(args)
         if not args.label: raise FakesError("An item needs a label, what the post was judged to be: --label fake.")
