@@ -2,11 +2,9 @@
 
 `python -m bench memory [part …]` runs all parts, or those named: each is a module of its own,
 `bench/memory_<part>.py`."""
-import importlib
 from pathlib import Path
 
-from bench.scale import MACHINE
-from multimodal_fakes.core import FakesError, nearest
+from bench.scale import MACHINE, run_parts
 
 PARTS = sorted(path.stem.removeprefix("memory_") for path in Path(__file__).parent.glob("memory_*.py"))
 
@@ -32,8 +30,4 @@ def entry(
 
 def run(parts=()):
     "The entries of all parts, or of those named"
-    for part in parts:
-        if part not in PARTS:
-            raise FakesError(f"No part {part!r}{nearest(part, PARTS)}")
-    for part in parts or PARTS:
-        yield from importlib.import_module(f"bench.memory_{part}").run()
+    return run_parts("memory", PARTS, parts)

@@ -85,10 +85,15 @@ def entry(
     return names | {"machine": MACHINE, "command": " ".join(["python -m bench", *sys.argv[1:]]), "broken": broken}
 
 
+def run_parts(bench, known, asked):
+    "The entries of those parts of a bench that are asked for, of all if none: each is a module of its own"
+    for part in asked:
+        if part not in known:
+            raise FakesError(f"No part {part!r}{nearest(part, known)}")
+    for part in asked or known:
+        yield from importlib.import_module(f"bench.{bench}_{part}").run()
+
+
 def run(parts=()):
     "The entries of all parts, or of those named"
-    for part in parts:
-        if part not in PARTS:
-            raise FakesError(f"No part {part!r}{nearest(part, PARTS)}")
-    for part in parts or PARTS:
-        yield from importlib.import_module(f"bench.scale_{part}").run()
+    return run_parts("scale", PARTS, parts)
