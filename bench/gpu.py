@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from bench.reader import draw_picture, make_shards
 from bench.serve_posts import with_comment
-from multimodal_fakes.core import describe_device, pick_device, seed_everything
+from multimodal_fakes.core import FakesError, describe_device, nearest, pick_device, seed_everything
 from multimodal_fakes.data.extract import from_strip, to_strip
 from multimodal_fakes.data.reader import ShardReader
 from multimodal_fakes.experts.confs import EncoderConf, VideoConf
@@ -324,6 +324,9 @@ PARTS = {"fit": {}, "nvjpeg": dict(decode="gpu"), "compile": dict(compile=True)}
 
 def run(parts=()) -> list:
     "On a GPU the figures; without one the same path on a small scale, and no figure"
+    for part in parts:
+        if part not in (*PARTS, "video"):
+            raise FakesError(f"No part {part!r}{nearest(part, [*PARTS, 'video'])}")
     print(f"{describe_device()}: {AT}")
     folder, made = Path(tempfile.mkdtemp(prefix="bench-gpu")), []
     try:
