@@ -113,8 +113,9 @@ _JUDGING = {
 # %% ../../nbs/app/09_phrases.ipynb #3f7b1883
 _KNOWING = {
     "A copy of this was judged before: {label}": "Une copie en a déjà été jugée : {label}",
-    "The same picture with other words was judged before: {label}":
-        "La même image avec d'autres mots a déjà été jugée : {label}",
+    "The same {part} with other words or numbers was judged before: {label}":
+        "Déjà jugé avec d'autres mots ou nombres ({part}) : {label}",
+    "It is no copy, and may mean something else.": "Ce n'est pas une copie, et peut vouloir dire autre chose.",
     "Something like this was judged before: {label}": "Quelque chose de semblable a déjà été jugé : {label}",
     "By its {part}. That both are copies of one thing has a probability of {p}.":
         "Par : {part}. Probabilité que ce soient deux copies de la même chose : {p}.",
@@ -132,7 +133,8 @@ _KNOWING = {
     "Remember this": "Retenir cela",
     "What you say of this post is told from now on whenever it comes back, or a copy of it.":
         "Ce que vous dites de cette publication sera dit dès qu'elle, ou une copie, reviendra.",
-    "It is": "C'est", "Note": "Note", "Link to a fact-check": "Lien vers une vérification", "Source": "Source",
+    "It is": "C'est", "Choose": "Choisir", "Say what it is.": "Dites ce que c'est.",
+    "Note": "Note", "Link to a fact-check": "Lien vers une vérification", "Source": "Source",
     "Keep its text and a small copy of its picture, to be shown":
         "Garder son texte et une petite copie de son image, pour les montrer",
     "Private: others learn the label alone": "Privé : les autres n'apprennent que l'étiquette",

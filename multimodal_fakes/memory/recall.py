@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from ..core import FakesError, patch
@@ -24,11 +24,12 @@ from .index import LEAST, View, tidied
 from .ledger import COLUMNS, SPACES, Item, Ledger, UnknownItem, as_item, iso, packed_id
 from .near import packed, unpacked
 from .prints import QUALITY, Prints, from_blob, to_blob
-from ..settings import Section
 
 # %% ../../nbs/memory/04_recall.ipynb #9619232e
-class MemoryLimits(Section):
+class MemoryLimits(BaseModel):      # no `settings.Section`: what a stage reaches reaches no settings
     "What one person may enter, and whose word counts at once"
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
     items:int = Field(100_000, ge=1)         # of one person
     items_a_day:int = Field(5_000, ge=1)     # of one person
     trusted:list[str] = []                   # people whose items count at once where others need a second person
