@@ -37,6 +37,7 @@ MODULES = {      # what an extra brings that no verb below asks for
     "wandb": "import wandb",
     "tensorboard": "import tensorboard",
     "ray": "import ray",
+    "memory": "import usearch.index",
     "app": "import streamlit",
     "lab": "import ipywidgets, jupyterlab",
 }
@@ -129,6 +130,7 @@ ONCE = {
     "help": Verb("--help", (), says("predict")),
     "version": Verb("version", (), says(r"\d+\.\d+\.\d+")),
     "doctor": Verb("doctor", (), says("torch")),
+    "remember": Verb("remember --memory memory --text harbour --label fake", (), says("^[0-9a-f]{16}: fake")),
     "init": Verb("init demo", ("pipeline",), lambda output, bundle, folder: project_lacks(folder/"demo")),
 }
 
