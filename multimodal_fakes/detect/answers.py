@@ -163,10 +163,13 @@ def known_line(
 ) -> str:
     "What a memory holds that resembles a post, as a person says it"
     other = f", with other {' and '.join(item['differs'])}" if item["differs"] else ""
-    said = f"{item['relation']} ({item['part']}, {item['probability']:.0%} sure to be a copy{other})"
+    how = f"by {item['by']}" if item["relation"] == "alike" else f"{item['probability']:.0%} sure to be a copy{other}"
     who = ", ".join(word for word in (item["who"], item["source"], item["at"][:10]) if word)
-    more = [word for word in (item["note"], item["link"], "" if item["counts"] else "does not count yet") if word]
-    return "; ".join([f"  known: {said}, judged {item['label']} by {who}", *more])
+    shown = f"“{item['shown'][:100]}”" if item["shown"] else ""
+    doubt = "" if item["counts"] else "does not count yet"
+    more = [word for word in (shown, item["note"], item["link"], doubt) if word]
+    said = f"  known: {item['relation']} ({item['part']}, {how}), judged {item['label']} by {who}"
+    return on_one_line("; ".join([said, *more]))
 
 # %% ../../nbs/detect/06bb_answers.ipynb #ffffc73f
 def in_words(

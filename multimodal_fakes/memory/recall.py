@@ -395,8 +395,12 @@ def recall(self:Memory,
     told = [self._known(item, prints, held[n]) for n, item in rows]
     told = [one for one in told if one]
     _settle(told)
-    told.sort(key=lambda one: (_RELATIONS[one["relation"]], -one["probability"], not one["counts"], one["at"]))
+    told.sort(key=_rank)
     return told[:max(1, min(k, MOST))]
+
+def _rank(known):
+    "The surest first; of those that are alike, the nearest"
+    return _RELATIONS[known["relation"]], -known["probability"], not known["counts"], known["distance"], known["at"]
 
 @patch
 def counts(self:Memory, item:Item) -> bool:
