@@ -21,6 +21,7 @@ import queue
 import sqlite3
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -195,7 +196,7 @@ class Patience:
         if not well: self.until = self.clock() + self.rest
 
 # %% ../../nbs/service/07aa_store.ipynb #b48ebea0
-class Asked:
+class Asked(ABC):
     "A database that is asked from the event loop, in a few threads: each question has its end"
     what = "history"      # it is called in errors
 
@@ -208,9 +209,9 @@ class Asked:
         self.trial:Future|asyncio.Future = Future()        # the latest one of a database that failed
         self.trial.set_result(None)
 
+    @abstractmethod
     def touch(self):
         "Whatever tells that it answers again; raises `StoreError`"
-        raise NotImplementedError
 
     def plainly(self, work:Callable):
         "What some work returns; errors of the database are raised as `StoreError`"
