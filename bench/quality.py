@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import normalize
 
-from bench.quality_choice import study
+from bench.quality_choice import HALF, study
 from bench.quality_experts import linear, scores_of, softmax, vectors_of
 from bench.quality_line import run_line
 from bench.quality_serving import DATA as SERVED
@@ -27,6 +27,7 @@ from bench.quality_sets import DATASETS, HOME, SETS, cpu_seconds, read_split, wr
 from bench.text_training import autogluon_python
 from multimodal_fakes.core import read_json, write_json
 from multimodal_fakes.experts.encoder import load_encoder_conf, resolve_source
+from multimodal_fakes.fuse.choice import UNSURE
 from multimodal_fakes.metrics import paired_bootstrap, score_table
 
 PARTS = ("linear", "choice", "line", "autogluon", "serving")       # the last one is of one set alone
@@ -233,23 +234,30 @@ def figures_of_serving() -> list:
 
 
 def figures_of_choice(rows) -> list:
-    "Mean regret of each rule, and of weighted against mean"
+    "Mean regret of each rule, over all splits and over those whose validation can tell; and of weighted against mean"
     if not rows:
         return []
-    regret = {rule: np.mean([row["regret"][rule] for row in rows]) for rule in rows[0]["regret"]}
-    print("\nmean regret of accuracy:", {rule: round(float(r), 5) for rule, r in regret.items()})
     for row in rows:
         shipped = ", ".join(f"{rule} {c} ({row['regret'][rule]:.4f})" for rule, c in row["shipped"].items())
         best = f"best {row['best']} {row['scores'][row['best']]['accuracy']:.4f}"
-        print(f"  {row['set']} {row['seed']}: {best}; {shipped}")
+        print(f"  {row['set']} {row['seed']}: {row['validation_groups']:.1f} groups, {best}; {shipped}")
         for m, (gain, low, high) in row.get("weighted_over_mean", {}).items():
             if low > 0 if m in LOWER else high < 0:
                 print(f"    weighted BEHIND mean: {m} {gain:+.4f} [{low:+.4f}, {high:+.4f}]")
-    if "ships" not in regret:
+    told = [row for row in rows if row["validation_groups"] >= UNSURE]
+    return figures_of_regret(rows, "") + figures_of_regret(told, f", validation worth {UNSURE} groups or more")
+
+
+def figures_of_regret(rows, which) -> list:
+    "What ships against the rule before, and against the best of one half of test"
+    if not rows:
         return []
+    regret = {rule: 100 * np.mean([row["regret"][rule] for row in rows]) for rule in rows[0]["regret"]}
+    print(f"\nmean regret of accuracy{which}:", {rule: round(float(r), 2) for rule, r in regret.items()})
     data = f"{len({row['set'] for row in rows})} sets, {len(rows)} splits"
-    title, points = "quality, mean regret of the choice, against the rule before", "points of accuracy"
-    return [figure(title, 100 * regret["ships"], 100 * regret["gated"], points, False, data)]
+    peers = {"the rule before": "gated", "the best of one half of test": HALF}
+    return [figure(f"quality, mean regret of the choice{which}, against {words}", regret["ships"], regret[peer],
+                   "points of accuracy", False, data) for words, peer in peers.items()]
 
 
 def draw(rows, path):

@@ -9,7 +9,7 @@ import numpy as np
 from bench.quality_experts import scores_of
 from bench.quality_sets import HOME
 from multimodal_fakes.core import digest, read_json, root, write_json
-from multimodal_fakes.fuse.choice import choose, posts_of
+from multimodal_fakes.fuse.choice import choose, effective_groups, posts_of
 from multimodal_fakes.fuse.combine import Evidence
 from multimodal_fakes.fuse.fusion import to_try, train_strategies
 from multimodal_fakes.metrics import paired_bootstrap, score_table, softmax
@@ -17,6 +17,7 @@ from multimodal_fakes.metrics import paired_bootstrap, score_table, softmax
 NETWORKS = ["concat", "interaction"]                  # of those that learn from vectors, one of each kind
 RULES = ["mean", "vote", "weighted", "logistic", "boosted", "conjunctive"]
 SETTINGS = dict(seed=0)
+HALF = "told by half of test"
 
 
 def evidence_of(posts, about, experts) -> Evidence:
@@ -107,8 +108,9 @@ def study(name, seed) -> dict:
     best = max(tables, key=lambda c: tables[c]["accuracy"])
     regret = {rule: tables[best]["accuracy"] - tables[c]["accuracy"] for rule, c in shipped.items()}
     right = {c: z[test].argmax(1) == y for c, z in logits.items()}
-    regret["told by half of test"] = half_told(right, groups, seed)
-    about = dict(set=name, seed=seed, best=best, shipped=shipped, regret=regret)
+    regret[HALF] = half_told(right, groups, seed)
+    told_by = effective_groups(evidence.frame["group"].to_numpy()[evidence.rows("val")])
+    about = dict(set=name, seed=seed, validation_groups=told_by, best=best, shipped=shipped, regret=regret)
     about["scores"] = {c: {m: t[m] for m in ("accuracy", "macro_f1", "nll")} for c, t in tables.items()}
     if "weighted" in logits:
         about["weighted_over_mean"] = over_mean(y, groups, logits, test)

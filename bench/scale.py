@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from multimodal_fakes.core import FakesError, nearest
 
 PARTS = sorted(path.stem.removeprefix("scale_") for path in Path(__file__).parent.glob("scale_*.py"))
 MACHINE = f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}"
-EVERY = 0.1           # seconds between two looks at the memory
+EVERY = 0.1           # seconds between two looks at the memory, at least
+LOOKING = 0.05        # share of the time that looks may take: a process stands still while its memory is counted
 
 
 def _memory(process):
@@ -30,11 +32,14 @@ def _memory(process):
 
 def _watch(process, ended, seen):
     "Keep the most memory that a process and all below it held at once, and the processes that were seen"
-    while not ended.wait(EVERY):
+    took = 0
+    while not ended.wait(max(EVERY, took / LOOKING)):
+        start = time.perf_counter()
         with suppress(psutil.Error):
             family = [process, *process.children(recursive=True)]
             seen["peak"] = max(seen["peak"], sum(map(_memory, family)))
             seen["processes"] = max(seen["processes"], len(family))
+        took = time.perf_counter() - start
 
 
 def measured(

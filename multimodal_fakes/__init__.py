@@ -1,4 +1,4 @@
-__version__ = "0.12.0"
+__version__ = "0.13.0"
 _SHOWN = {     # name → module that has it
     "Answer": "detect.answers",
     "Detector": "detect.predict",
