@@ -99,6 +99,8 @@ def _label_loss(kind, y, n_classes, smoothing) -> LabelLoss:
 # %% ../../nbs/experts/04d_train.ipynb #41148b6b
 class Classifier(nn.Module):
     "What `fit` trains: logits from a batch, and a loss where the batch has labels"
+    is_scored = True      # whether its logits answer the question of its labels, so that epochs have an accuracy
+
     def __init__(self, n_classes:int, loss:ClassLoss|None=None):
         super().__init__()
         self.n_classes = n_classes
@@ -189,7 +191,7 @@ class Averaged(Classifier):
         def towards(mean, now, n):
             rate = min(decay, (1 + float(n)) / (10 + float(n)))      # the first steps are forgotten faster
             torch._foreach_lerp_(mean, now, 1 - rate)
-        self.model = model
+        self.model, self.is_scored = model, model.is_scored
         self.average = AveragedModel(model, multi_avg_fn=towards)
         self.average.requires_grad_(False)
 
@@ -427,7 +429,7 @@ class _Scored:
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if model.training: self.following.answers.add(outputs["logits"], inputs["labels"])
+        if model.training and self.model.is_scored: self.following.answers.add(outputs["logits"], inputs["labels"])
         if model.training: self.passed("forward")
         return (loss, outputs) if return_outputs else loss
 
@@ -528,7 +530,7 @@ def _validated(trainer) -> tuple: # mean loss over all processes; `Answers` of t
         with torch.autocast(accelerator.device.type, _half(trainer.args), enabled=halved):
             outputs = model(**batch)
         total += torch.tensor([float(outputs["loss"]) * n, n])
-        answers.add(outputs["logits"], batch["labels"])
+        if model.is_scored: answers.add(outputs["logits"], batch["labels"])
     if accelerator.num_processes > 1: total = accelerator.reduce(total.to(accelerator.device))
     return float(total[0] / total[1]), answers
 

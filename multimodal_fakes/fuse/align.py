@@ -75,6 +75,8 @@ def make_words(
 # %% ../../nbs/fuse/05a_align.ipynb #bbd0af9e
 class WordsInPicture(Classifier):
     "For each word of a vocabulary: is it said of this picture?"
+    is_scored = False     # thousands of words are no classes
+
     def __init__(self, vision, prior, width:int=128):     # prior (V,): share of captions that hold each word
         super().__init__(len(prior))
         prior = torch.as_tensor(prior, dtype=torch.float32)
