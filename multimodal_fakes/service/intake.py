@@ -105,6 +105,7 @@ class Limits(Section):
     request_mb:float = Field(96.0, gt=0)              # of a whole request
     json_mb:float = Field(4.0, gt=0)                  # of a JSON body
     held_mb:float = Field(512.0, gt=0)                # of all uploads at once; beyond it 503
+    held_share:float = Field(0.5, gt=0, le=1)         # of what others leave of it, for one client, but a whole request
     parts:int = Field(80, ge=1)                       # of a form
     batch:int = Field(64, ge=1)                       # posts in one request
     header_kb:float = Field(16.0, gt=0)               # of the headers of a request
@@ -123,7 +124,7 @@ class Intake:
     "The limits, how many bytes are in memory, and how often what was refused"
     def __init__(self, limits:Limits|None=None):
         self.limits = limits or Limits()
-        self.held = 0                          # bytes of all requests
+        self.held_by:Counter = Counter()       # client → bytes of its requests, those who hold nothing are not there
         self.refused:Counter = Counter()       # reason → how often
 
     def refuse(self,
@@ -136,32 +137,58 @@ class Intake:
         self.refused[reason] += 1
         return Problem(status, detail, **more)
 
-    def hold(self) -> "Hold":
+    def hold(self,
+        client:str="",   # whose bytes they will be: a key, else an address
+    ) -> "Hold":
         "An empty `Hold` on this memory"
-        return Hold(self)
+        return Hold(self, client)
+
+    @property
+    def held(self) -> int: # bytes of all requests
+        return self.held_by.total()
+
+    @property
+    def most(self) -> int: # bytes of the client that has the most
+        return max(self.held_by.values(), default=0)
+
+# %% ../../nbs/service/07a_intake.ipynb #8375d0c1
+@patch
+def need_room(self:Intake,
+    client:str,
+    n:int,   # bytes
+):
+    "Raise 429 where a client would hold more than its part, 503 where that is the fault of those who hold more"
+    limits, mine = self.limits, self.held_by[client]
+    part = max(limits.held_share, min(1.0, limits.request_mb / limits.held_mb))
+    left = limits.held_mb * 2**20 - self.held + mine
+    if mine + n <= part * left: return
+    if mine < self.most:
+        raise self.refuse(503, "memory", "Too many uploads of others are under way. Try again in a few seconds.", retry_after=5)
+    detail = (f"Your uploads and jobs have {mine / 2**20:.3g} MB here, and one client may have {part * left / 2**20:.3g} "
+              "now. Wait until one of them has ended.")
+    raise self.refuse(429, "share", detail, retry_after=5)
 
 # %% ../../nbs/service/07a_intake.ipynb #01884073
 class Hold:
     "The bytes of one request; given back at the end of its block, or by `free`"
-    def __init__(self, intake:Intake):
-        self.intake = intake
+    def __init__(self, intake:Intake, client:str=""):
+        self.intake, self.client = intake, client
         self.n = 0           # bytes
 
     def __enter__(self): return self
     def __exit__(self, *_): self.free()
 
     def take(self, n:int):
-        "Take `n` more bytes, or raise 503 where all requests together have too many"
-        intake = self.intake
-        if intake.held + n > intake.limits.held_mb * 2**20:
-            detail = "Too many uploads are under way. Try again in a few seconds."
-            raise intake.refuse(503, "memory", detail, retry_after=5)
-        intake.held += n
+        "Take `n` more bytes; raises as `Intake.need_room`"
+        self.intake.need_room(self.client, n)
+        self.intake.held_by[self.client] += n
         self.n += n
 
     def free(self):
         "Give all bytes back"
-        self.intake.held -= self.n
+        held = self.intake.held_by
+        held[self.client] -= self.n
+        if not held[self.client]: del held[self.client]
         self.n = 0
 
 # %% ../../nbs/service/07a_intake.ipynb #27bcd420
@@ -201,17 +228,23 @@ async def chunks(
 ) -> AsyncIterator[bytes]:
     "Bytes as they arrive, never more than allowed, never slower than bearable"
     start = asyncio.get_running_loop().time()
+    said = int(request.headers.get("content-length", 0))      # what has no room is not read at all
+    self._fits(said, most_mb)
+    self.need_room(hold.client, said)
     got, more = 0, True
     while more:
         message = await self._message(request, start + patience(self.limits, got))
         data = message.get("body", b"")
         more = message.get("more_body", False)
         got += len(data)
-        if got > most_mb * 2**20:
-            detail = f"A request may have {most_mb:.3g} MB here. Send less, or fewer at once."
-            raise self.refuse(413, "request", detail)
+        self._fits(got, most_mb)
         hold.take(len(data))
         if data: yield data
+
+@patch
+def _fits(self:Intake, n, most_mb):
+    if n <= most_mb * 2**20: return
+    raise self.refuse(413, "request", f"A request may have {most_mb:.3g} MB here. Send less, or fewer at once.")
 
 # %% ../../nbs/service/07a_intake.ipynb #79a4db23
 @dataclass

@@ -315,7 +315,7 @@ async def read_post(
     "Read one post, a form or JSON, and judge it"
     if is_json(request): return await read_json_post(request, task, status)
     service = service_of(request)
-    with service.intake.hold() as hold:
+    with service.intake.hold(request.state.limited) as hold:
         post, filename, has, said = await read_form(request, hold, ASKED)
         task = said_once(task, said.pop("task", None))
         for name in ("timeline", "why"):
@@ -343,7 +343,7 @@ BATCH_FIELDS = {"files": "file", "texts": "text", "task": "text", "pair": "text"
 async def post_predict_batch(request:Request):
     "Judge several posts, each alone or as pairs of file and text"
     service = service_of(request)
-    with service.intake.hold() as hold:
+    with service.intake.hold(request.state.limited) as hold:
         parts = await service.intake.form(request, hold, BATCH_FIELDS, many=True)
         items = service.batch_items(parts)
         await pay(request, len(items))
