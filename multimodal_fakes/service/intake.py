@@ -108,7 +108,7 @@ class Limits(Section):
     request_mb:float = Field(96.0, gt=0)              # of a whole request
     json_mb:float = Field(4.0, gt=0)                  # of a JSON body
     held_mb:float = Field(512.0, gt=0)                # of all uploads at once; beyond it 503
-    held_share:float = Field(0.5, gt=0, le=1)         # of what others leave of it, for one client, but a whole request
+    held_share:float = Field(0.5, gt=0, le=1)         # of what others leave of it, that one client may hold
     parts:int = Field(80, ge=1)                       # of a form
     batch:int = Field(64, ge=1)                       # posts in one request
     header_kb:float = Field(16.0, gt=0)               # of the headers of a request
@@ -129,7 +129,7 @@ class Intake:
         self.limits = limits or Limits()
         self.held_by:Counter = Counter()       # client → bytes of its requests, those who hold nothing are not there
         self.refused:Counter = Counter()       # reason → how often
-        self.turns:WeakValueDictionary = WeakValueDictionary()      # client → whose body is read on, one after the other
+        self.turns:WeakValueDictionary = WeakValueDictionary()      # client → lock of whose body is read on
 
     def refuse(self,
         status:int,
@@ -167,9 +167,11 @@ def need_room(self:Intake,
     left = limits.held_mb * 2**20 - self.held + mine
     if mine + n <= part * left: return
     if mine < self.most:
-        raise self.refuse(503, "memory", "Too many uploads of others are under way. Try again in a few seconds.", retry_after=5)
-    detail = (f"Your uploads and jobs have {mine / 2**20:.3g} MB here, and one client may have {part * left / 2**20:.3g} "
-              "now. Wait until one of them has ended.")
+        detail = "Too many uploads of others are under way. Try again in a few seconds."
+        raise self.refuse(503, "memory", detail, retry_after=5)
+    mb, most = mine / 2**20, part * left / 2**20
+    detail = (f"Your uploads and jobs have {mb:.3g} MB here, and one client may have {most:.3g} now. "
+              "Wait until one of them has ended.")
     raise self.refuse(429, "share", detail, retry_after=5)
 
 # %% ../../nbs/service/07a_intake.ipynb #01884073
@@ -631,7 +633,7 @@ UNSENT = 2**16      # bytes of answers that the system keeps for a client that d
 def keep_few(
     connection,   # a socket, or what stands for one
 ):
-    "Let the system take little more than a client does: it would take megabytes, and so many answers be made for nobody"
+    "Let the system take little more than a client does: with megabytes, answers would be made for nobody"
     if not hasattr(socket, "TCP_NOTSENT_LOWAT"): return      # Linux and macOS have it
     with contextlib.suppress(OSError): connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
@@ -755,7 +757,7 @@ DISCARDING = 0.05      # seconds between two pieces of 256 KB
 
 @patch
 def _discard(self:GuardedProtocol):
-    "Read slowly what follows an early answer: a refusal must not cost what the request would, nor be lost to its sender"
+    "Read slowly what follows an early answer: a refusal must cost little, and reach its sender"
     self.flow.pause_reading()
     self.loop.call_later(DISCARDING, self.flow.resume_reading)
 
