@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import cycle
 
 import psutil
 
@@ -289,8 +290,9 @@ def read_slowly(scene, asked=100):
 
 @attack("slow readers")
 def slow_readers(scene):
-    "Eighty clients ask for the document a hundred times each and hardly read"
-    scene.together(80, lambda: read_slowly(scene), pause=1.0)
+    "Eighty clients ask for the document ten or a hundred times each and hardly read"
+    asked = cycle((10, 100))
+    scene.together(80, lambda: read_slowly(scene, next(asked)), pause=1.0)
 
 
 # ---- floods

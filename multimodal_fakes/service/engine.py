@@ -41,7 +41,7 @@ from typing import Literal
 from pydantic import Field
 
 from ..core import FakesError, limit_memory, nearest, patch, process_memory, read_json, usable_cores
-from .processes import READING, end_with, give_up_rights, hide
+from .processes import READING, end_with, give_up_rights, hide, step_back
 from ..settings import Section
 
 # %% ../../nbs/service/07g_engine.ipynb #1845d90c
@@ -313,7 +313,7 @@ def work(
     "A worker's life"
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)      # the parent decides
-    os.nice(nice)                                     # and goes first
+    step_back(nice)                                   # and goes first
     hide()
     give_up_rights(but=READING)
     with socket.socket(fileno=fd) as pipe, pipe.makefile("rb") as stream:
