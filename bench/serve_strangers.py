@@ -191,13 +191,13 @@ CLIP = b"\0\0\0\x20ftypisom" + bytes(8 * 2**20)
 
 @attack("one client holds what it can")
 def hold_much(scene):
-    "Sixty uploads of 12 MB that never end, from one address; from another a clip of 8 MB every two seconds, as a job"
+    "Sixty uploads of 12 MB that never end, from one address; from another a clip of 8 MB every five seconds, as a job"
     fields = {"task": scene.detectors.video, "video": ("a.mp4", "video/mp4", CLIP)}
     raw = scene.form("/predict/video", fields)
     taken, held = [], []
     def neighbour():
         while scene.goes_on():
-            time.sleep(2)
+            time.sleep(5)
             taken.append(say(scene.host.port, raw, source=NEIGHBOUR)[0])
             held.append(metric(scene, "mmfakes_upload_bytes").get('{where="most"}', 0))
     beside = threading.Thread(target=neighbour, daemon=True)
