@@ -32,6 +32,7 @@ HONEST_CLIENTS, PAUSE = 2, 0.4          # clients beside the bystander, and seco
 HOSTILE_EVERY, HOSTILE_LASTS = 5.0, 10.0        # seconds
 LOOKED_AT = 180                         # samples of memory in all
 HONEST_ADDRESS = "127.0.0.4"
+CACHED = 1000           # answers that a copy remembers: full after some minutes, so that what rises later is something else
 RISE = 16.0             # MiB that memory may rise for sure over the last two thirds of the time
 HISTORY_KEY = "MMFAKES_HISTORY_KEY"
 KINDS = ("listens", "judges", "trains")     # of processes
@@ -84,7 +85,7 @@ def copies_of(home, plan, detectors, url):
         folder.mkdir(exist_ok=True)
         hosts.append(Ours(
             folder,
-            engine=dict(models=str(detectors.models), tasks=[detectors.text, detectors.video]),
+            engine=dict(models=str(detectors.models), tasks=[detectors.text, detectors.video], cache_entries=CACHED),
             http=dict(default_task=detectors.text),
             access={},
             log=dict(level="INFO"),
@@ -172,6 +173,10 @@ def trains(process):
         return "MMFAKES_RUN" in process.environ()
     return False
 
+def held_by(host):
+    "Bytes of requests and jobs that a copy holds"
+    return metric(Scene(host, None, None), "mmfakes_upload_bytes").get('{where="held"}', 0.0)
+
 class Watch(threading.Thread):
     "Looks at all processes of all copies now and then, and writes a row each minute"
     def __init__(self, hosts, bystanders, size, seconds, folder):
@@ -222,7 +227,7 @@ class Watch(threading.Thread):
         posts = [each for by in self.bystanders for each in by.between(end - 75, end - 15, "post")]
         first, workers, training = ([each for copy in looks for each in copy[i]] for i in range(3))
         everyone = first + workers + training
-        held = sum(sum(metric(Scene(host, None, None), "mmfakes_upload_bytes").values()) for host in self.hosts)
+        held = sum(held_by(host) for host in self.hosts)
         row = dict(
             minute=len(self.rows) + 1,
             first_mib=" ".join(f"{each.mib:.0f}" for each in first),
