@@ -48,10 +48,10 @@ AUTOGROUP = Path("/proc/self/autogroup")      # of Linux, where it groups by ses
 def step_back(
     nice:int,   # steps
 ):
-    "Let this process, and its session, go behind others"
+    "Let this process go behind others, and its session a third as far"
     os.nice(nice)
     for _ in range(20):
-        try: AUTOGROUP.write_text(str(nice))
+        try: AUTOGROUP.write_text(str(nice // 3))
         except BlockingIOError: time.sleep(random.uniform(0.05, 0.2))      # others have asked just now
         except OSError: return                                             # there is none
         else: return
