@@ -32,8 +32,10 @@ HONEST_CLIENTS, PAUSE = 2, 0.4          # clients beside the bystander, and seco
 HOSTILE_EVERY, HOSTILE_LASTS = 5.0, 10.0        # seconds
 LOOKED_AT = 180                         # samples of memory in all
 HONEST_ADDRESS = "127.0.0.4"
+CACHED = 1000           # answers that a copy remembers: full early, so that what rises later is something else
 RISE = 16.0             # MiB that memory may rise for sure over the last two thirds of the time
 HISTORY_KEY = "MMFAKES_HISTORY_KEY"
+KINDS = ("listens", "judges", "trains")     # of processes
 
 
 @dataclass
@@ -83,7 +85,7 @@ def copies_of(home, plan, detectors, url):
         folder.mkdir(exist_ok=True)
         hosts.append(Ours(
             folder,
-            engine=dict(models=str(detectors.models), tasks=[detectors.text, detectors.video]),
+            engine=dict(models=str(detectors.models), tasks=[detectors.text, detectors.video], cache_entries=CACHED),
             http=dict(default_task=detectors.text),
             access={},
             log=dict(level="INFO"),
@@ -98,6 +100,7 @@ def copies_of(home, plan, detectors, url):
 class Watched(Scene):
     "A scene whose every answer is counted, and searched for what must not be told"
     others:list = field(default_factory=list)       # all copies of the service
+    url:str = ""                                    # of their database
     source:str = HONEST_ADDRESS                     # address of the client
     counts:Counter = field(default_factory=Counter)         # status → how often
     leaks:list = field(default_factory=list)        # answers
@@ -119,6 +122,7 @@ class Where:
     hosts:list
     stock:object
     detectors:Detectors
+    url:str             # of the database
 
 class Traffic(threading.Thread):
     "A client who does one thing after the other, drawn from a seed, until it is told to stop"
@@ -140,7 +144,7 @@ class Traffic(threading.Thread):
     def do(self, name):
         "One thing, at one of the copies"
         where = self.where
-        scene = Watched(self.rng.choice(where.hosts), where.stock, where.detectors, others=where.hosts)
+        scene = Watched(self.rng.choice(where.hosts), where.stock, where.detectors, others=where.hosts, url=where.url)
         scene.source, scene.counts, scene.leaks = self.source, self.counts[name], self.leaks
         scene.begin(self.lasts)
         act = self.actions[name][1]
@@ -151,6 +155,7 @@ class Traffic(threading.Thread):
 @dataclass
 class Look:
     "One process at one moment"
+    pid:int
     mib:float       # PSS
     files:int
     threads:int
@@ -158,7 +163,8 @@ class Look:
 def look(process):
     "None where it has just ended"
     with suppress(psutil.NoSuchProcess):
-        return Look(process.memory_full_info().pss / 2**20, process.num_fds(), process.num_threads())
+        mib = process.memory_full_info().pss / 2**20
+        return Look(process.pid, mib, process.num_fds(), process.num_threads())
     return None
 
 def trains(process):
@@ -166,6 +172,10 @@ def trains(process):
     with suppress(psutil.Error):
         return "MMFAKES_RUN" in process.environ()
     return False
+
+def held_by(host):
+    "Bytes of requests and jobs that a copy holds"
+    return metric(Scene(host, None, None), "mmfakes_upload_bytes").get('{where="held"}', 0.0)
 
 class Watch(threading.Thread):
     "Looks at all processes of all copies now and then, and writes a row each minute"
@@ -175,6 +185,7 @@ class Watch(threading.Thread):
         self.every = max(2.0, seconds / LOOKED_AT)
         self.folder = folder
         self.samples = []       # (minutes, MiB of the first processes, of the workers)
+        self.each = defaultdict(list)       # (copy, kind, process id) → (minutes, MiB)
         self.seen = {}          # process id → process, of all that ever were
         self.training = set()   # process ids
         self.rows = []
@@ -188,8 +199,16 @@ class Watch(threading.Thread):
             first = sum(each.mib for listens, _, _ in looks for each in listens)
             workers = sum(each.mib for _, work, _ in looks for each in work)
             self.samples.append((minutes, first, workers))
+            self.note_each(minutes, looks)
             if minutes >= len(self.rows) + 1:
                 self.write_row(looks)
+
+    def note_each(self, minutes, looks):
+        "What each process holds"
+        for i, copy in enumerate(looks):
+            for kind, processes in zip(KINDS, copy):
+                for seen in processes:
+                    self.each[i, kind, seen.pid].append((minutes, seen.mib))
 
     def look_at(self, host):
         "Of one copy: the process that listens, the workers, and the processes that train"
@@ -208,7 +227,7 @@ class Watch(threading.Thread):
         posts = [each for by in self.bystanders for each in by.between(end - 75, end - 15, "post")]
         first, workers, training = ([each for copy in looks for each in copy[i]] for i in range(3))
         everyone = first + workers + training
-        held = sum(sum(metric(Scene(host, None, None), "mmfakes_upload_bytes").values()) for host in self.hosts)
+        held = sum(held_by(host) for host in self.hosts)
         row = dict(
             minute=len(self.rows) + 1,
             first_mib=" ".join(f"{each.mib:.0f}" for each in first),
@@ -243,6 +262,26 @@ def growth_of(samples, column):
     late = np.array(samples[len(samples) // 3:])
     slope, half = slope_of(late[:, 0], late[:, column])
     return slope, half, max(0.0, slope - half) * (late[-1, 0] - late[0, 0])
+
+def tenths_of(watch, minutes):
+    "Of each process, the MiB in the middle of the first and of the last tenth of the time, none where it was not there"
+    rows = []
+    for (copy, kind, pid), samples in watch.each.items():
+        early = [mib for at, mib in samples if at <= minutes / 10]
+        late = [mib for at, mib in samples if at >= 0.9 * minutes]
+        first, last = (round(float(np.median(part)), 1) if part else None for part in (early, late))
+        lived = samples[-1][0] - samples[0][0]
+        rows.append(dict(copy=copy, kind=kind, pid=pid, minutes=round(lived, 1), first_mib=first, last_mib=last))
+    return rows
+
+def write_tenths(rows, path):
+    "A line each, printed as well"
+    for row in rows:
+        print("  " + ", ".join(f"{name} {value}" for name, value in row.items()))
+    with open(path, "w", newline="") as f:
+        table = csv.DictWriter(f, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
 
 def survivors(watch):
     "Processes that are still there after all copies were told to end"
@@ -319,18 +358,20 @@ def soak_part(home, stock, entry, detectors:Detectors, plan:Plan) -> list:
             stack.enter_context(running(host))
         bystanders = [stack.enter_context(Bystander(host, number=i)) for i, host in enumerate(hosts)]
         watch = Watch(hosts, bystanders, size, plan.minutes * 60, folder)
-        honest, hostile = soaked(Where(hosts, stock, detectors), watch, plan)
+        honest, hostile = soaked(Where(hosts, stock, detectors, url), watch, plan)
         for bystander in bystanders:
             bystander.settle()
         posts = [each for by in bystanders for each in by.between(watch.began, time.time(), "post")]
         ended = end_all(hosts)
         left = survivors(watch)
     draw(watch, folder/"soak.png")
+    tenths = tenths_of(watch, plan.minutes)
+    write_tenths(tenths, folder/"soak_processes.csv")
     counts = dict(honest=added(honest), hostile=added([hostile]))
     for whose, table in counts.items():
         for name, statuses_of in table.items():
             print(f"  {whose}, {name}: {statuses_of}")
-    return entries_of(entry, plan, watch, counts, posts, ended, left, [*honest, hostile])
+    return entries_of(entry, plan, watch, counts, posts, ended, left, [*honest, hostile], tenths)
 
 def growth_entry(entry, when, about, samples, column, whose):
     "Whether the memory of some processes rose"
@@ -341,11 +382,22 @@ def growth_entry(entry, when, about, samples, column, whose):
     broken = [f"soak: {whose} rise by {rise:.0f} MiB"] if rise > RISE else []
     return kept | {"broken": broken}
 
+def tenths_entry(entry, when, about, tenths):
+    "The process whose memory rose most, of those that were there from the first to the last"
+    whole = [row for row in tenths if row["first_mib"] and row["last_mib"]]
+    most = max(whole, key=lambda row: row["last_mib"] - row["first_mib"])
+    rise = most["last_mib"] - most["first_mib"]
+    words = "; ".join(f"{row['kind']} of copy {row['copy']} {row['first_mib']} → {row['last_mib']}" for row in whole)
+    words += f"; {len(tenths) - len(whole)} came or went meanwhile; {about}"
+    name = f"{when}: the process that rose most, last tenth against the first"
+    kept = entry(name, most["last_mib"], most["first_mib"], "MiB", False, words)
+    return kept | {"broken": [f"soak: a process that {most['kind']} rose by {rise:.0f} MiB"] if rise > RISE else []}
+
 def zero_entry(entry, name, n, unit, about):
     "What must not be"
     return entry(name, n, 0.0, unit, False, about) | {"broken": [f"{name}: {n} {unit}"] if n else []}
 
-def entries_of(entry, plan, watch, counts, posts, ended, left, traffics):
+def entries_of(entry, plan, watch, counts, posts, ended, left, traffics, tenths):
     "As results.json keeps them"
     store = "PostgreSQL" if plan.postgres else "SQLite"
     when = f"soak, {plan.copies} × {store}"
@@ -360,6 +412,7 @@ def entries_of(entry, plan, watch, counts, posts, ended, left, traffics):
     return [
         growth_entry(entry, when, about, watch.samples, 1, "the processes that listen"),
         growth_entry(entry, when, about, watch.samples, 2, "the workers"),
+        tenths_entry(entry, when, about, tenths),
         zero_entry(entry, f"{when}: processes left behind", len(left), "processes", about),
         zero_entry(entry, f"{when}: requests without an answer, or with 500", lost, "requests", json.dumps(counts)),
         zero_entry(entry, f"{when}: short posts not judged", unjudged, "posts", f"of {len(posts)}; {about}"),

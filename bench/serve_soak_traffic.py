@@ -2,7 +2,7 @@
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 
 from bench.serve_made import draw_clip
@@ -203,12 +203,22 @@ def begin_run(scene, rng):
         time.sleep(6)
         scene.send(scene.get(f"/train/{run}", "DELETE"))
 
+@contextmanager
+def held_tables(url):
+    "A PostgreSQL in which another program holds all tables"
+    import psycopg
+    with psycopg.connect(url) as other:
+        names = other.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        tables = ", ".join(f'"{name}"' for name, in names)
+        other.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
+        yield
+        other.rollback()
+
 def lock_history(scene, rng):
-    "Another program holds the history for three seconds, where it is a file"
-    path = scene.stock.home/"soak.db"
-    if path.exists():
-        with locked(path):
-            time.sleep(3)
+    "Another program holds the database of the history for three seconds"
+    is_file = scene.url.startswith("sqlite")
+    with locked(scene.stock.home/"soak.db") if is_file else held_tables(scene.url):
+        time.sleep(3)
 
 HOSTILE = {
     "pictures of scans": (2, one_bomb),

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import cycle
 
 import psutil
 
@@ -172,10 +173,10 @@ def half_body(scene, megabytes=10):
             s.sendall(bytes(10_000))
             time.sleep(0.5)
 
-def try_half_body(scene):
+def try_half_body(scene, megabytes=10):
     "One that is closed is tried again a moment later"
     try:
-        half_body(scene)
+        half_body(scene, megabytes)
     except OSError:
         time.sleep(1)
 
@@ -183,6 +184,29 @@ def try_half_body(scene):
 def half_bodies(scene):
     "Sixty clients send 10 MB of a form and then a little now and then"
     scene.together(60, lambda: try_half_body(scene))
+
+
+NEIGHBOUR = "127.0.0.5"      # address of somebody who sends clips meanwhile
+CLIP = b"\0\0\0\x20ftypisom" + bytes(8 * 2**20)
+
+@attack("one client holds what it can")
+def hold_much(scene):
+    "Sixty uploads of 12 MB that never end, from one address; from another a clip of 8 MB every five seconds, as a job"
+    fields = {"task": scene.detectors.video, "video": ("a.mp4", "video/mp4", CLIP)}
+    raw = scene.form("/predict/video", fields)
+    taken, held = [], []
+    def neighbour():
+        while scene.goes_on():
+            time.sleep(5)
+            taken.append(say(scene.host.port, raw, source=NEIGHBOUR)[0])
+            held.append(metric(scene, "mmfakes_upload_bytes").get('{where="most"}', 0))
+    beside = threading.Thread(target=neighbour, daemon=True)
+    beside.start()
+    scene.together(60, lambda: try_half_body(scene, 12))
+    beside.join()
+    scene.answers += taken
+    scene.claims["somebody else's jobs are taken"] = set(taken) == {202}
+    scene.claims["one client holds at most half"] = 128 * 2**20 < max(held) <= 256 * 2**20
 
 
 # ---- connections
@@ -266,8 +290,9 @@ def read_slowly(scene, asked=100):
 
 @attack("slow readers")
 def slow_readers(scene):
-    "Eighty clients ask for the document a hundred times each and hardly read"
-    scene.together(80, lambda: read_slowly(scene), pause=1.0)
+    "Eighty clients ask for the document ten or a hundred times each and hardly read"
+    asked = cycle((10, 100))
+    scene.together(80, lambda: read_slowly(scene, next(asked)), pause=1.0)
 
 
 # ---- floods

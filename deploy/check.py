@@ -157,7 +157,7 @@ def kubernetes_container(patch=""):
 
 def most_memory(conf):
     "MB that the settings allow; an upload is held once as it came and once on its way to a worker"
-    n_workers = conf.engine.n_workers + conf.engine.long_workers
+    n_workers = conf.engine.n_workers + conf.engine.spare_workers + conf.engine.long_workers
     workers = n_workers * (WORKER_MB[conf.engine.runtime] + conf.engine.memory_mb)
     return BASE_MB + 2 * conf.limits.held_mb + workers
 

@@ -41,7 +41,7 @@ from typing import Literal
 from pydantic import Field
 
 from ..core import FakesError, limit_memory, nearest, patch, process_memory, read_json, usable_cores
-from .processes import READING, end_with, give_up_rights, hide
+from .processes import READING, end_with, give_up_rights, hide, step_back
 from ..settings import Section
 
 # %% ../../nbs/service/07g_engine.ipynb #1845d90c
@@ -52,7 +52,7 @@ class EngineConf(Section):
     runtime:Literal["onnx", "torch"] = "onnx"
     device:str = "auto"                                     # cpu, cuda, cuda:0, mps; auto: the best the runtime has
     n_workers:int = Field(0, ge=0, le=256)                  # processes, one per core that may be used if zero
-    spare_workers:int = Field(1, ge=0, le=64)               # further ones, loaded, that wait for one to end
+    spare_workers:int = Field(1, ge=0, le=64)               # further ones, for when one ends or a client has them all
     long_workers:int = Field(1, ge=1, le=64)                # others, for videos, sounds and whatever took too long
     threads:int = Field(1, ge=1, le=256)                    # of each of them, within a layer
     max_batch:int = Field(4, ge=1, le=1024)                 # posts that are judged together
@@ -313,7 +313,7 @@ def work(
     "A worker's life"
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)      # the parent decides
-    os.nice(nice)                                     # and goes first
+    step_back(nice)                                   # and goes first
     hide()
     give_up_rights(but=READING)
     with socket.socket(fileno=fd) as pipe, pipe.makefile("rb") as stream:
@@ -740,9 +740,10 @@ def next(
     shares:Shares,
     cost:float,    # seconds that a post takes
     now:float,
+    but=(),        # clients who have to wait
 ) -> list: # of (turn, post); a post whose time has passed is not sent, its request takes it out by its own clock
     "The posts of the next batch"
-    posts = [p for p in self.posts if p.deadline > now]
+    posts = [p for p in self.posts if p.deadline > now and p.client not in but]
     return shares.in_turn(posts, cost)[:self.most]
 
 # %% ../../nbs/service/07g_engine.ipynb #aeb563d8
@@ -767,7 +768,9 @@ class Batcher:
         self.shares = Shares()
         self.cost = 0.01           # seconds that a post takes, roughly
         self.buckets = {}          # kind → bucket
+        self.judged = Counter()    # client → posts that workers have
         self.idle = deque()        # futures of workers that wait for a batch
+        self.spare = deque()       # of those that wait for one of a client of whom no worker has any
         self.timer = None          # of the next batch that goes out by its age
 
     @property
@@ -804,10 +807,12 @@ def remove(self:Batcher, post:Post) -> bool:
 
 # %% ../../nbs/service/07g_engine.ipynb #967a24fb
 @patch
-def take(self:Batcher) -> asyncio.Future: # list of posts
+def take(self:Batcher,
+    spare:bool=False,   # whether it is one for clients of whom no worker has a post
+) -> asyncio.Future: # list of posts
     "The next batch for a worker"
     batch = asyncio.get_running_loop().create_future()
-    self.idle.append(batch)
+    (self.spare if spare else self.idle).append(batch)
     self._meet()
     return batch
 
@@ -820,6 +825,7 @@ def done(
 ):
     "A worker has finished with a batch, well or not; clients are charged for what it really took"
     batch[0].bucket.working -= len(batch)
+    self.judged -= Counter(post.client for post in batch)
     for post in batch: self.shares.charge(post.client, seconds / len(batch) - post.cost)
 
 # %% ../../nbs/service/07g_engine.ipynb #cbd6f9ff
@@ -827,27 +833,34 @@ def done(
 def _meet(self:Batcher):
     "Hand out what may go, and look again when the next may"
     if self.timer: self.timer.cancel()
-    while self.idle:
-        if self.idle[0].done():      # its worker is gone
-            self.idle.popleft()
-            continue
-        batch = self._next_batch()
-        if not batch: break
-        self.idle.popleft().set_result(batch)
+    self._hand_out(self.idle, {})
+    if not self.idle: self._hand_out(self.spare, self.judged)
     self.timer = self._next_look()
+
+@patch
+def _hand_out(self:Batcher, workers, but):
+    "Give these workers what may go, but nothing of some clients"
+    while workers:
+        if workers[0].done():      # its worker is gone
+            workers.popleft()
+            continue
+        batch = self._next_batch(but)
+        if not batch: break
+        workers.popleft().set_result(batch)
 
 # %% ../../nbs/service/07g_engine.ipynb #253f7898
 @patch
-def _next_batch(self:Batcher) -> list:
+def _next_batch(self:Batcher, but) -> list:
     now = time.monotonic()
     due = sorted((b for b in self.buckets.values() if b.due(now)), key=lambda b: b.latest)
-    batches = [bucket.next(self.shares, self.cost, now) for bucket in due]
+    batches = [bucket.next(self.shares, self.cost, now, but) for bucket in due]
     batches = [batch for batch in batches if batch]
     if not batches: return []
     turns = min(batches, key=lambda batch: batch[0][0])      # where the first of its posts stands
     self.shares.clock = max(self.shares.clock, turns[0][0])
     batch = [post for _, post in turns]
     batch[0].bucket.cut(batch)
+    self.judged.update(post.client for post in batch)
     for post in batch:
         post.cost = self.cost
         self.shares.charge(post.client, post.cost)
@@ -855,10 +868,11 @@ def _next_batch(self:Batcher) -> list:
 
 @patch
 def _next_look(self:Batcher) -> asyncio.TimerHandle|None:
-    if not self.idle: return None
-    waiting = [b.latest for b in self.buckets.values() if b.posts]
+    if not (self.idle or self.spare): return None
+    now = time.monotonic()      # what is due by then has to wait for a worker, unless one is idle
+    waiting = [b.latest for b in self.buckets.values() if b.posts and (self.idle or b.latest > now)]
     if not waiting: return None
-    seconds = max(0, min(waiting) - time.monotonic())
+    seconds = max(0, min(waiting) - now)
     return asyncio.get_running_loop().call_later(seconds, self._meet)
 
 # %% ../../nbs/service/07g_engine.ipynb #927bf665
@@ -977,6 +991,16 @@ def grow(self:Lane, n:int, spare:int):
     for _ in range(n - self.n_workers): self.places.release()
     self.n_workers = self.batcher.n_workers = max(n, self.n_workers)
     self.spare = max(spare, self.spare)
+
+# %% ../../nbs/service/07g_engine.ipynb #ebb29a23
+@patch
+@contextlib.asynccontextmanager
+async def place(self:Lane):
+    "A place among the workers: done when there is one, given back at the end"
+    place = asyncio.create_task(self.places.acquire())
+    try: yield place
+    finally:
+        if place.done() or not place.cancel(): self.places.release()
 
 # %% ../../nbs/service/07g_engine.ipynb #d2f22f77
 @patch
@@ -1147,7 +1171,7 @@ async def _live(self:Engine, lane, life):
             report = await worker.start(self.conf.start_seconds)
             failed = 0
             self._welcome(lane, life, worker, report)
-            async with lane.places: await self._serve(lane, life, worker, report)
+            async with lane.place() as place: await self._serve(lane, life, worker, report, place)
         except Exception as e:      # whatever it is, a worker must come
             self._note_end(lane, e, life.k in lane.up)
             failed += life.k not in lane.up
@@ -1188,14 +1212,19 @@ def _note_end(self:Engine, lane, e, loaded):
 
 # %% ../../nbs/service/07g_engine.ipynb #0381eb1f
 @patch
-async def _serve(self:Engine, lane, life, worker, report):
+async def _serve(self:Engine, lane, life, worker, report, place):
     "Batch after batch, until the worker has grown too large, lacks a task or has to leave; raises `Died`"
     resident, grown = report["resident"], self.conf.memory_mb * 2**19 or math.inf
     limit = resident + grown
     life.at_work = True
     while resident < limit and not life.leave.done():
-        taken = lane.batcher.take()
-        await asyncio.wait([taken, worker.gone, life.leave], return_when=asyncio.FIRST_COMPLETED)
+        is_spare = not place.done()
+        taken = lane.batcher.take(is_spare)
+        news = [taken, worker.gone, life.leave, *([place] if is_spare else [])]
+        await asyncio.wait(news, return_when=asyncio.FIRST_COMPLETED)
+        if is_spare and place.done() and not taken.done() and not worker.gone.done():
+            taken.cancel()
+            continue
         task = taken.result()[0].task if taken.done() else None
         if worker.gone.done():
             self._give_back(lane, taken)

@@ -161,7 +161,7 @@ async def remember(request, post:dict, has, said:MemoryIn) -> dict: # see `Remem
 async def post_memory(request:Request):
     "Remember a post that somebody judged: what is like it is known from now on"
     service = asker_of(request).service
-    with service.intake.hold() as hold:
+    with service.intake.hold(request.state.limited) as hold:
         judged = await read_judged(request, hold)
         answer = await while_there(request, remember(request, *judged))
     return json_response(answer, 201, Location=f"/memory/{answer['id']}")

@@ -179,7 +179,7 @@ class Cargo:
         self.data:bytes|None = None
 
     def load(self, data:bytes):
-        "Carry bytes that no account has yet; raises 503 where there is no room"
+        "Carry bytes that no account has yet; raises as `Intake.need_room`"
         for hold in self.holds: hold.take(len(data))
         self.data = data
 
@@ -197,7 +197,7 @@ class JobsConf(Section):
     running:int = Field(2, ge=1)         # at once, in this copy of the service
     queued:int = Field(16, ge=0)         # waiting; beyond it 503
     per_client:int = Field(12, ge=1)     # of one key or client in all copies, waiting or running; beyond it 429
-    held_mb:float = Field(256.0, gt=0)   # of what they carry, within `held_mb` of `limits`
+    held_mb:float = Field(256.0, gt=0)   # of what they carry, within `held_mb` of `limits`; shared among clients alike
     kept:int = Field(500, ge=1)          # that have ended, the latest
     kept_hours:float = Field(72.0, gt=0) # after which these are forgotten
     seconds:float = Field(600.0, gt=0)   # of one job, then it fails
@@ -213,6 +213,7 @@ class Jobs:
         explain:Callable=lambda e: {"detail": str(e)},  # exception → the job's error
         store:Store|None=None,                          # one of its own, in memory, if none
         stopped:str=STOPPED,                            # what is said of those whose copy is gone
+        limits:Limits|None=None,                        # of requests: what share of the cargo one client may have
     ):
         self.conf = conf or JobsConf()
         self.explain, self.stopped = explain, stopped
@@ -221,7 +222,7 @@ class Jobs:
         self.here:dict[str, Job] = {}           # of this copy; until their end is written down
         self.tasks:dict[str, asyncio.Task] = {}
         self.ended:Counter = Counter()          # state → how many since the start of this copy
-        self.account = Intake(Limits(held_mb=self.conf.held_mb))
+        self.account = Intake((limits or Limits()).model_copy(update={"held_mb": self.conf.held_mb}))
         self.places = asyncio.Semaphore(self.conf.running)
         self.arriving = 0                       # that are being written down
         self.news = asyncio.Event()             # something is to be written down
@@ -250,8 +251,8 @@ def cargo(self:Jobs,
     hold=None,              # of the request that brought it, already counted there
     data:bytes|None=None,
 ) -> Cargo:
-    "What a job will carry; raises 503 where jobs carry too much already"
-    room = self.account.hold()
+    "What a job will carry; raises as `Intake.need_room`"
+    room = self.account.hold(hold.client if hold else "")
     cargo = Cargo(*filter(None, [hold, room]))
     if data is None: return cargo
     room.take(len(data))

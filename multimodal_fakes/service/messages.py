@@ -402,7 +402,7 @@ WHY = {  # status → when, and what to do
     415: "Not a type that is read here.",
     421: "It was sent to a host that this service does not answer as.",
     422: "Understood, and wrong: `detail` says what to change.",
-    429: "Too many requests with this key: wait for `Retry-After` seconds.",
+    429: "Too many requests with this key or address, or too much under way: wait for `Retry-After` seconds.",
     431: "The headers are too long.",
     500: "A fault of this server: tell its operator the request_id.",
     503: "Busy, starting or stopping: wait for `Retry-After` seconds.",

@@ -102,10 +102,10 @@ def collect(self:Meters) -> Iterator: # of metrics
     for name, h in engine.times.items():
         unit = "" if name == "batch_size" else "_seconds"
         yield as_histogram(f"mmfakes_engine_{name}{unit}", h)
-    bytes_held = {"held": intake.held, "jobs": self.service.videos.account.held}
+    bytes_held = {"held": intake.held, "jobs": self.service.videos.account.held, "most": intake.most}
     yield labelled(CounterMetricFamily, "mmfakes_refused", "Requests refused at the door", "reason", intake.refused)
     yield labelled(GaugeMetricFamily, "mmfakes_upload_bytes",
-                   "Bytes of requests under way", "where", bytes_held)
+                   "Bytes of requests under way; most: of the client that holds the most", "where", bytes_held)
     yield labelled(GaugeMetricFamily, "mmfakes_jobs", "Jobs of this copy by state", "state", self._states())
     yield labelled(CounterMetricFamily, "mmfakes_store",
                    "What became of questions to the database", "event", self.service.store.counts)

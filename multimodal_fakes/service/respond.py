@@ -197,7 +197,7 @@ class Service:
         self._check_feedback()
         self.rate = RateLimit(conf.access, conf.http.host)
         self.leases = Leases(self.store, self.rate) if self.store.shared else None     # with other copies
-        self.videos = Jobs(conf.jobs, self.explain, self.store)
+        self.videos = Jobs(conf.jobs, self.explain, self.store, limits=conf.limits)
         self.runs = Runs(conf.train, self.explain, self.store)
         self.others = {}      # training run → its engine
         self.lookout = Lookout(conf.watch, conf.history, self.store) if conf.watch.enabled else None
@@ -608,7 +608,7 @@ async def video_job(
 ) -> Job:
     "The job that judges a video, uploaded or to be fetched"
     key = idempotency(request)
-    hold = self.intake.hold()
+    hold = self.intake.hold(request.state.limited)
     try:
         part, asked = (None, asked) if asked else await self._video_form(request, hold)
         data = self.intake.file(part, "video")[1] if part else None

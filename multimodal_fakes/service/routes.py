@@ -124,7 +124,7 @@ async def read_json_of(
 ) -> tuple: # the service, and an object of the schema
     "The checked body of a request; each text within its bound"
     service = service_of(request)
-    with service.intake.hold() as hold: body = await service.intake.json(request, hold, schema)
+    with service.intake.hold(request.state.limited) as hold: body = await service.intake.json(request, hold, schema)
     most = service.conf.limits.text_chars
     for text in (getattr(body, "texts", None) or [getattr(body, "text", None) or ""]):
         if len(text) > most: raise Problem(413, f"A text may have {most:,} characters here, this has {len(text):,}.")

@@ -30,7 +30,7 @@ import secrets
 import socket
 import time
 from base64 import b64encode
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from ..core import FakesError, patch
-from .access import Proxies, Scope, check_host, check_origin, is_private
+from .access import Proxies, Scope, check_host, check_origin, client_name, is_private
 from .intake import KINDS, Problem, all_harmless, files_for, guarded
 from .log import is_secret, log, request_id, setup_log
 from .processes import return_memory
@@ -100,30 +100,33 @@ from .tryout import SCRIPT, TRY_SCRIPT, TRY_STYLE, try_page
 
 # %% ../../nbs/service/07i_serve.ipynb #b0a2b3ce
 class Turns:
-    "Lets a few pass in each round of the event loop, first come, first served"
+    "Lets a few pass in each round of the event loop: a client after the other, of one client first come, first served"
     def __init__(self,
         n:int=4,   # that pass in a round
     ):
         self.n = n
         self.left = n
-        self.queue = deque()
+        self.queues:OrderedDict = OrderedDict()      # client → futures of its that wait; whose turn it is comes first
 
-    async def __call__(self):
+    async def __call__(self, client:str=""):
         "Wait for one's turn"
         loop = asyncio.get_running_loop()
         if self.left == self.n: loop.call_soon(self._next)
         if self.left:
             self.left -= 1
             return
-        self.queue.append(loop.create_future())
-        await self.queue[-1]
+        waiting = self.queues.setdefault(client, deque())
+        waiting.append(loop.create_future())
+        await waiting[-1]
 
     def _next(self):
         "A new round"
         self.left = self.n
-        while self.left and self.queue:
-            first = self.queue.popleft()
-            if first.done(): continue      # it gave up
+        while self.left and self.queues:
+            client, waiting = self.queues.popitem(last=False)
+            first = waiting.popleft()
+            if waiting: self.queues[client] = waiting      # behind the others
+            if first.done(): continue                      # it gave up
             first.set_result(None)
             self.left -= 1
         if self.left < self.n: asyncio.get_running_loop().call_soon(self._next)
@@ -229,10 +232,11 @@ class Front:
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http": return await self.app(scope, receive, send)
-        if not scope["path"].startswith("/health"):
-            await self.turn()
-            receive = self.in_turn(receive)
         self.proxies.look_behind(scope)
+        if not scope["path"].startswith("/health"):
+            client = client_name((scope.get("client") or ("-",))[0])
+            await self.turn(client)
+            receive = self.in_turn(receive, client)
         visit = Visit(scope, send, number_of(scope))
         token = request_id.set(visit.id)
         scope.setdefault("state", {})["id"] = visit.id
@@ -270,11 +274,12 @@ def number_of(scope:dict) -> str:
 def in_turn(
     self:Front,
     receive,   # ASGI's
+    client:str,
 ): # the same, which waits
     "Each piece of a body in its turn"
     async def next_piece():
         piece = await receive()
-        await self.turn()
+        await self.turn(client)
         return piece
     return next_piece
 
@@ -315,7 +320,7 @@ async def read_post(
     "Read one post, a form or JSON, and judge it"
     if is_json(request): return await read_json_post(request, task, status)
     service = service_of(request)
-    with service.intake.hold() as hold:
+    with service.intake.hold(request.state.limited) as hold:
         post, filename, has, said = await read_form(request, hold, ASKED)
         task = said_once(task, said.pop("task", None))
         for name in ("timeline", "why"):
@@ -343,7 +348,7 @@ BATCH_FIELDS = {"files": "file", "texts": "text", "task": "text", "pair": "text"
 async def post_predict_batch(request:Request):
     "Judge several posts, each alone or as pairs of file and text"
     service = service_of(request)
-    with service.intake.hold() as hold:
+    with service.intake.hold(request.state.limited) as hold:
         parts = await service.intake.form(request, hold, BATCH_FIELDS, many=True)
         items = service.batch_items(parts)
         await pay(request, len(items))
