@@ -848,7 +848,7 @@ def _write_params(project, path, value):
 # %% ../nbs/00f_line.ipynb #8fa7f1ef
 def reproduce(
     project=None,   # the folder that holds dvc.yaml, `root()` if none
-    at_once:int=0,  # stages; if zero as many as there are tasks, one a core
+    at_once:int=0,  # stages; if zero as many as there are tasks, one more than cores
 ) -> int: # exit status of the `dvc repro` that failed, zero where none did
     "The whole line, stages of its tasks side by side; what fails is neither run nor told of twice"
     with environment({LINE: os.environ.get(LINE) or time.strftime("%Y-%m-%d %H:%M:%S")}):
@@ -859,7 +859,7 @@ def _whole_line(project, at_once):
     failed = plan_experts(project)
     if failed: return failed
     params = read_yaml(project/"params.yaml")
-    n = at_once or min(usable_cores(), _at_once(params))
+    n = at_once or min(_lanes(), _at_once(params))
     repro = partial(_repro, project)
     failed = n > 1 and (repro("facts") or _side_by_side(_due(project, waits(params)), n, repro))
     return failed or repro()
@@ -874,6 +874,11 @@ def _due(project, order):
         earlier = [other for other in order[stage] if other in due]
         if stage in changed or earlier: due[stage] = earlier
     return due
+
+def _lanes():
+    "One stage a core, and one more where there are several: each begins and ends by waiting for files and locks"
+    cores = usable_cores()
+    return cores + 1 if cores > 1 else 1
 
 def _at_once(params):
     "One stage a task; two of a single task, unless they would share the memory of a GPU"
