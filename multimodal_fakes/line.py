@@ -79,7 +79,15 @@ from multimodal_fakes.settings import (
 from .stubs import write_stub
 from .track.follow import Follower, origin
 from .track.trackers import Run, tracker_names
-from .workspace import library_of, link_data, profile_settings, refresh, use_cache, with_own_data
+from multimodal_fakes.workspace import (
+    library_of,
+    link_data,
+    profile_settings,
+    refresh,
+    sweep_cache,
+    use_cache,
+    with_own_data,
+)
 
 # %% ../nbs/00f_line.ipynb #e186320b
 class Stage(NamedTuple):
@@ -654,6 +662,8 @@ def scan(
     check_chosen(read_yaml(project/"params.yaml"))
     keep_lock(project)
     write_template(project)
+    swept = sweep_cache(project)
+    if swept: print(swept)
     params, step = read_yaml(project/"params.yaml"), project/"Step_1"
     confs = [load_dataset_conf(name, project/"conf/dataset") for name in params["prepare"]["datasets"]]
     ask_databases(confs, project)
