@@ -321,7 +321,7 @@ def run_notebook(
     _import_from(project or root())
     Path(executed).parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(stage_cells(nbformat.read(path, 4)), executed)
-    kernel = dict(kernel_name="python3", language="python", cwd=str(Path(path).parent))
+    kernel = dict(kernel_name="python3", language="python", cwd=str(Path(path).parent), engine_name=_engine())
     shown = dict(progress_bar=False, log_output=False)
     try: execute_notebook(str(executed), str(executed), parameters=parameters, **shown, **kernel)
     except PapermillExecutionError as e: raise FakesError(_failure(path, e, executed)) from None
@@ -333,6 +333,20 @@ def _import_from(project):
     if library_of(project).parent != Path(project): return
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(project), *filter(None, [before])])
+
+def _engine():
+    "The name of papermill's engine, but that it writes the notebook once a second at most, not twice a cell"
+    engines = _tool("papermill.engines")
+    class Seldom(engines.NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+            def save(**_):
+                if (nb_man.now() - nb_man.last_save_time).total_seconds() > 1: type(nb_man).save(nb_man)
+            nb_man.save = save
+            try: super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+            finally: del nb_man.save      # what follows writes the end
+    engines.papermill_engines.register("seldom", Seldom)
+    return "seldom"
 
 def _failure(path, e, executed):
     "A failed cell in a few lines: its source, its error, where to read the rest"
