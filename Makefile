@@ -68,10 +68,13 @@ settings: export  ## comments of params.yaml and of parameters cells, conf/param
 	@python -m multimodal_fakes.line settings
 	@nbdev_clean
 
+MAKERS = clips pilot checklists
+
 pilot: export  ## the embedded pilot datasets and their checklists
-	@python -m multimodal_fakes.pilots.pilot Datasets
-	@python -m multimodal_fakes.pilots.clips Datasets
-	@python -m multimodal_fakes.pilots.checklists Datasets
+	@$(MAKE) --no-print-directory --jobs $(words $(MAKERS)) $(MAKERS:%=made-by-%)
+
+made-by-%:      # at the same time: what each does alone leaves cores idle
+	@python -m multimodal_fakes.pilots.$* Datasets
 
 IN_WORK = cd "$$work" && python -m multimodal_fakes.line reproduce && python -m multimodal_fakes report
 

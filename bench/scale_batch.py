@@ -104,6 +104,25 @@ def memes():
     yield entry("words of a meme, read before", again["cpu_s"] / MEMES, "CPU s a picture", peer=cost["cpu_s"] / MEMES)
 
 
+def judged_memes():
+    "CPU seconds of a meme of the pilot, its words read and judged with it, in one process and in all"
+    if not Path("models/hateful_memes/detector.json").exists():
+        print("models/ has no detector of memes to judge with: `make run` makes one")
+        return
+    pictures = sorted(Path("Datasets/pilot_hateful_memes/img").resolve().iterdir())
+    with tempfile.TemporaryDirectory() as d:
+        for workers in (1, os.cpu_count()):
+            table, words = Path(d)/f"{workers}.jsonl", ["--task", "hateful_memes", "--runtime", "onnx"]
+            write_jsonl(table, ({"image": str(picture)} for picture in pictures))
+            command = ["batch", table, Path(d)/f"out{workers}.jsonl", *words, "--workers", workers]
+            began = time.monotonic()
+            cost = measured([sys.executable, "-m", "multimodal_fakes", *map(str, command)])
+            seconds = time.monotonic() - began
+            what = f"{len(pictures)} memes read and judged, {workers} processes"
+            yield entry(what, cost["cpu_s"] / len(pictures), "CPU s a picture")
+            yield entry(f"{what}, time", seconds / len(pictures), "s a picture")
+
+
 def took(function):
     "CPU seconds of a call, the least of three"
     def once():
@@ -142,5 +161,5 @@ def windows():
 
 def run():
     "All entries of this part"
-    for part in (windows, pages, memes, rows):
+    for part in (windows, pages, memes, judged_memes, rows):
         yield from part()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'PROVIDERS', 'FakesError', 'nearest', 'first_few', 'patch', 'NotInstalled', 'need', 'root', 'in_project',
-           'read_env', 'environment', 'atomic_path', 'write_json', 'read_json', 'write_jsonl', 'each_line',
+           'read_env', 'environment', 'atomic_path', 'note_use', 'write_json', 'read_json', 'write_jsonl', 'each_line',
            'read_jsonl', 'read_yaml', 'sha256_file', 'digest', 'digest_rows', 'write_sums', 'read_sums', 'check_sums',
            'checked', 'mapped_arrays', 'seed_everything', 'devices_here', 'pick_device', 'describe_device', 'progress',
            'usable_cores', 'process_memory', 'limit_memory', 'overlay']
@@ -175,6 +175,13 @@ def atomic_path(
         yield temporary
         os.replace(temporary, path)
     finally: temporary.unlink(missing_ok=True)
+
+# %% ../nbs/00_core.ipynb #37470186
+def note_use(
+    path,   # a file that is kept for later runs
+):
+    "Count it as used now, by its time of change, so that `workspace.sweep_cache` leaves it where it is"
+    with contextlib.suppress(OSError): os.utime(path)      # in a folder that is only read, nothing is swept
 
 # %% ../nbs/00_core.ipynb #cb743332
 def write_json(

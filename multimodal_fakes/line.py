@@ -79,7 +79,15 @@ from multimodal_fakes.settings import (
 from .stubs import write_stub
 from .track.follow import Follower, origin
 from .track.trackers import Run, tracker_names
-from .workspace import library_of, link_data, profile_settings, refresh, use_cache, with_own_data
+from multimodal_fakes.workspace import (
+    library_of,
+    link_data,
+    profile_settings,
+    refresh,
+    sweep_cache,
+    use_cache,
+    with_own_data,
+)
 
 # %% ../nbs/00f_line.ipynb #e186320b
 class Stage(NamedTuple):
@@ -313,7 +321,7 @@ def run_notebook(
     _import_from(project or root())
     Path(executed).parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(stage_cells(nbformat.read(path, 4)), executed)
-    kernel = dict(kernel_name="python3", language="python", cwd=str(Path(path).parent))
+    kernel = dict(kernel_name="python3", language="python", cwd=str(Path(path).parent), engine_name=_engine())
     shown = dict(progress_bar=False, log_output=False)
     try: execute_notebook(str(executed), str(executed), parameters=parameters, **shown, **kernel)
     except PapermillExecutionError as e: raise FakesError(_failure(path, e, executed)) from None
@@ -325,6 +333,20 @@ def _import_from(project):
     if library_of(project).parent != Path(project): return
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(project), *filter(None, [before])])
+
+def _engine():
+    "The name of papermill's engine, but that it writes the notebook once a second at most, not twice a cell"
+    engines = _tool("papermill.engines")
+    class Seldom(engines.NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+            def save(**_):
+                if (nb_man.now() - nb_man.last_save_time).total_seconds() > 1: type(nb_man).save(nb_man)
+            nb_man.save = save
+            try: super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+            finally: del nb_man.save      # what follows writes the end
+    engines.papermill_engines.register("seldom", Seldom)
+    return "seldom"
 
 def _failure(path, e, executed):
     "A failed cell in a few lines: its source, its error, where to read the rest"
@@ -654,6 +676,8 @@ def scan(
     check_chosen(read_yaml(project/"params.yaml"))
     keep_lock(project)
     write_template(project)
+    swept = sweep_cache(project)
+    if swept: print(swept)
     params, step = read_yaml(project/"params.yaml"), project/"Step_1"
     confs = [load_dataset_conf(name, project/"conf/dataset") for name in params["prepare"]["datasets"]]
     ask_databases(confs, project)
@@ -848,7 +872,7 @@ def _write_params(project, path, value):
 # %% ../nbs/00f_line.ipynb #8fa7f1ef
 def reproduce(
     project=None,   # the folder that holds dvc.yaml, `root()` if none
-    at_once:int=0,  # stages; if zero as many as there are tasks, one a core
+    at_once:int=0,  # stages; if zero as many as there are tasks, one more than cores
 ) -> int: # exit status of the `dvc repro` that failed, zero where none did
     "The whole line, stages of its tasks side by side; what fails is neither run nor told of twice"
     with environment({LINE: os.environ.get(LINE) or time.strftime("%Y-%m-%d %H:%M:%S")}):
@@ -859,7 +883,7 @@ def _whole_line(project, at_once):
     failed = plan_experts(project)
     if failed: return failed
     params = read_yaml(project/"params.yaml")
-    n = at_once or min(usable_cores(), _at_once(params))
+    n = at_once or min(_lanes(), _at_once(params))
     repro = partial(_repro, project)
     failed = n > 1 and (repro("facts") or _side_by_side(_due(project, waits(params)), n, repro))
     return failed or repro()
@@ -874,6 +898,11 @@ def _due(project, order):
         earlier = [other for other in order[stage] if other in due]
         if stage in changed or earlier: due[stage] = earlier
     return due
+
+def _lanes():
+    "One stage a core, and one more where there are several: each begins and ends by waiting for files and locks"
+    cores = usable_cores()
+    return cores + 1 if cores > 1 else 1
 
 def _at_once(params):
     "One stage a task; two of a single task, unless they would share the memory of a GPU"

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from ..core import FakesError, atomic_path, digest, progress
+from ..core import FakesError, atomic_path, digest, note_use, progress
 from .face import crop_faces, face_clip, middle_square
 from .frames import FPS, as_clip, weigh
 from .probes import code_of
@@ -335,7 +335,8 @@ def extract_all(
     todo = {}      # file → task
     for id, (path, sound, _) in paths.items():
         file = file_of[id]
-        if not Path(file).exists(): todo[file] = (str(path), sound and str(sound), settings, file)
+        if Path(file).exists(): note_use(file)
+        else: todo[file] = (str(path), sound and str(sound), settings, file)
     failed, bar = {}, progress(None, "extracting", total=len(todo))
     for task, _, error in attempts(_work, todo.values(), n_workers, seconds, memory_mb):
         bar.update(1)

@@ -26,6 +26,7 @@ from multimodal_fakes.core import (
     digest,
     in_project,
     need,
+    note_use,
     progress,
     sha256_file,
     write_json,
@@ -315,6 +316,7 @@ class Cache:
         self.path = Path(folder)/f"{digest(settings)}.jsonl"
         if not self.path.exists():
             with atomic_path(self.path) as t: t.write_text(json.dumps({"settings": settings}) + "\n")
+        note_use(self.path)
         self.read = _cached(self.path)
         self.file = open(self.path, "a", encoding="utf-8")
         self.file.write("\n")                          # whatever a killed run left ends here

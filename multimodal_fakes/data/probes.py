@@ -16,7 +16,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..core import FakesError, digest, sha256_file
+from ..core import FakesError, digest, note_use, sha256_file
 from ..reach import code_digest, module_digests
 
 # %% ../../nbs/data/00d_probes.ipynb #3bcdefe2
@@ -85,6 +85,7 @@ class Probes:
                 kept = self._packed(value, error)
                 if kept: _keep(table, self, task, kept)
                 yield task, value, error
+            _forget_gone(table, self.kind)
 
     def _packed(self, value, error):
         "An answer as it is kept, none where it may be another one the next time"
@@ -98,6 +99,7 @@ class Probes:
 def _opened(path):
     "A connection; each answer is a transaction of its own, and the end of the process undoes none"
     path.parent.mkdir(parents=True, exist_ok=True)
+    note_use(path)
     table = sqlite3.connect(path, timeout=60, isolation_level=None)
     try:
         table.execute("pragma journal_mode=wal")
@@ -134,3 +136,11 @@ def _keep(table, probes, path, kept):
     sha256 = kept.get("value", {}).get("sha256")
     row = (probes.kind, os.path.realpath(path), *stamped, sha256, probes.code, probes.most, json.dumps(kept))
     table.execute("insert or replace into probes values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+def _forget_gone(table, kind):
+    "Drop files that are there no longer, once those that moved are known by their new paths"
+    paths = table.execute("select path from probes where kind = ?", (kind,)).fetchall()
+    gone = [(kind, path) for path, in paths if not os.path.exists(path)]
+    table.execute("begin")
+    table.executemany("delete from probes where kind = ? and path = ?", gone)
+    table.execute("commit")

@@ -19,7 +19,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..core import FakesError, atomic_path, mapped_arrays, patch, pick_device, progress, sha256_file
+from multimodal_fakes.core import (
+    FakesError,
+    atomic_path,
+    mapped_arrays,
+    note_use,
+    patch,
+    pick_device,
+    progress,
+    sha256_file,
+)
 from ..data.files import by_content
 from .confs import NOT_ENCODING
 from .loader import Loader, chosen_workers, decoded, joined
@@ -183,6 +192,7 @@ def _load(self:FeatureStore, path) -> dict:
     if path in self.mapped: return self.mapped[path]
     if path not in self.compared and sha256_file(path) != path.stem: raise _damaged(path)
     self.compared.add(path)
+    note_use(path)
     arrays = mapped_arrays(path)
     if "lengths" in arrays: arrays["starts"] = np.r_[0, np.cumsum(arrays["lengths"])]
     while len(self.mapped) >= MOST_OPEN: self.mapped.pop(next(iter(self.mapped)))

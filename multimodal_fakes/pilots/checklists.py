@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageFilter
 
-from ..core import FakesError, progress, write_json
+from ..core import FakesError, progress, usable_cores, write_json
 from .clips import SIZE, camera, encode, meta, perform
 from .drawing import THINGS, imagine
 
@@ -377,7 +377,7 @@ def main(
     parser = argparse.ArgumentParser(description="Write the checklists that the pilot's detectors are tested on")
     parser.add_argument("folder", help="holds the datasets")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes, one per core if not said")
     args = parser.parse_args(argv)
     try:
         old = [name for name in CHECKLISTS if not up_to_date(Path(args.folder)/name, args.seed)]

@@ -5,24 +5,24 @@
 # %% auto #0
 __all__ = ['SKINS', 'HAIRS', 'IRISES', 'STYLES', 'STEP', 'VOWELS', 'CONSONANTS', 'TRACKS', 'WINDOW', 'HOP', 'FORMANT_WIDTHS',
            'ALL_AROUND', 'UPPER', 'LOWER', 'FRAME', 'MOUTH_Y', 'KINDS', 'SPLITS', 'SIZE', 'MARGIN', 'NAME', 'README',
-           'dice', 'pick', 'identity', 'smooth', 'sentence', 'shaped', 'pulses', 'formant', 'sing', 'Head', 'draw_face',
-           'camera', 'plan_clips', 'loudness', 'wander', 'lids', 'speech', 'heard_instead', 'microphone', 'perform',
-           'place', 'portray', 'inner_face', 'blend', 'film', 'meta', 'encode', 'write_one', 'readme', 'up_to_date',
-           'build_clips', 'main']
+           'dice', 'pick', 'identity', 'smooth', 'sentence', 'shaped', 'pulses', 'formant', 'sing', 'superellipse',
+           'Head', 'draw_face', 'camera', 'plan_clips', 'loudness', 'wander', 'lids', 'speech', 'heard_instead',
+           'microphone', 'perform', 'place', 'portray', 'inner_face', 'blend', 'film', 'meta', 'encode', 'write_one',
+           'readme', 'up_to_date', 'build_clips', 'main']
 
 # %% ../../nbs/pilots/01b_clips.ipynb #e7ae969a
 import argparse
 import hashlib
 import random
 import sys
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..core import FakesError, progress, write_json
+from ..core import FakesError, progress, usable_cores, write_json
 from ..media import RATE, write_clip
 from .drawing import COLOURS, SETTINGS, backdrop, imagine, shade
 from .pilot import LICENSE, MARKER, carries, made_by, map_over, quota, replacing, workers
@@ -238,6 +238,16 @@ ALL_AROUND = (0., 2*np.pi)     # parts of an oval
 UPPER = (np.pi, 2*np.pi)
 LOWER = (0, np.pi)
 
+@lru_cache(256)
+def superellipse(
+    power:float,  # 2 is an ellipse, more is squarer
+    part:tuple,   # radians, from and to
+) -> np.ndarray: # (40, 2) points
+    "A curve of radius one around zero: heads have few, clips draw thousands"
+    t = np.linspace(*part, 40)
+    def bend(v): return np.sign(v)*np.abs(v)**(2/power)
+    return np.stack([bend(np.cos(t)), bend(np.sin(t))], 1)
+
 class Head:
     "Strokes in the axes of a head"
     def __init__(self, im, x, y, unit, roll):
@@ -246,16 +256,12 @@ class Head:
         cos, sin = np.cos(roll), np.sin(roll)
         self.turn = np.array([[cos, sin], [-sin, cos]])
 
-    def points(self, v): return list(map(tuple, self.at + self.unit*(np.reshape(v, (-1, 2)) @ self.turn)))
+    def points(self, v): return (self.at + self.unit*(np.reshape(v, (-1, 2)) @ self.turn)).ravel().tolist()
     def poly(self, c, *v): self.d.polygon(self.points(v), c)
     def line(self, c, w, *v): self.d.line(self.points(v), c, max(1, round(w*self.unit)), joint="curve")
     def oval(self, c, x, y, rx, ry, power=2., part=ALL_AROUND):
-        "A superellipse, or a part of it; 2 is an ellipse, more is squarer"
-        t = np.linspace(*part, 40)
-        def bend(v): return np.sign(v)*np.abs(v)**(2/power)
-        xs = x + rx*bend(np.cos(t))
-        ys = y + ry*bend(np.sin(t))
-        self.poly(c, *np.stack([xs, ys], 1).ravel())
+        "A superellipse, or a part of it"
+        self.poly(c, (x, y) + superellipse(power, part)*(rx, ry))
 
 # %% ../../nbs/pilots/01b_clips.ipynb #6f89d270
 def _hair_behind(p, c, face):
@@ -743,7 +749,7 @@ def main(
     parser.add_argument("folder", help="holds the datasets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=SIZE, help="pairs of identities, sixteen clips each")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes, one per core if not said")
     args = parser.parse_args(argv)
     try:
         if up_to_date(Path(args.folder)/NAME, args.seed, 16*args.pairs): return

@@ -938,8 +938,9 @@ def develop(
     gain = vignette * np.array([rng.uniform(.88, 1.08) for _ in range(3)])
     grain = np.random.default_rng(rng.getrandbits(64)).standard_normal((h, w, 1), dtype=np.float32)
     if noise is None: noise = rng.uniform(2, 9)
-    pixels = np.asarray(im, np.float32)*gain.astype(np.float32) + grain*noise
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    pixels = np.asarray(im, np.float32)*gain.astype(np.float32)
+    pixels += grain*noise
+    return Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
 
 # %% ../../nbs/pilots/01_drawing.ipynb #51fcdbd3
 def _patch(im, rng, lo=.4, hi=.62):

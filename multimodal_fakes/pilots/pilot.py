@@ -31,7 +31,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from ..core import FakesError, digest, progress, read_yaml, root, sha256_file
+from ..core import FakesError, digest, progress, read_yaml, root, sha256_file, usable_cores
 
 # %% ../../nbs/pilots/01a_pilot.ipynb #a48df5b6
 from multimodal_fakes.pilots.drawing import (
@@ -923,7 +923,7 @@ def main(
     parser.add_argument("--dataset", action="append", choices=list(PLANS),
                         help="one of the four, repeatable; all by default")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual size")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes, one per core if not said")
     args = parser.parse_args(argv)
     try:
         for name, made in _build_what_is_old(args).items():
