@@ -394,7 +394,7 @@ def recall(self:Memory,
         numbers = self._proposed(db, prints, task)
         rows = [(n, item) for n, item in self._rows(db, numbers, task) if waiting or not self._waits(item)]
         held = _prints_of(db, numbers, prints.vectors)
-    told = [self._known(item, prints, held[n]) for n, item in rows]
+    told = [self._known(item, prints, held[n], self.view.sizes) for n, item in rows]
     told = [one for one in told if one]
     _settle(told)
     told.sort(key=_rank)
@@ -460,9 +460,9 @@ def _rows(self:Memory, db, numbers, task=None):
 
 # %% ../../nbs/memory/04_recall.ipynb #262441eb
 @patch
-def _known(self:Memory, item, prints, of_item):
+def _known(self:Memory, item, prints, of_item, sizes):
     "What an item says of a post; none where it resembles it in nothing"
-    found = compare(prints, of_item)
+    found = compare(prints, of_item, sizes)
     if not found: return None
     best = min(found, key=lambda one: (_RELATIONS[one.relation], -one.probability))
     known = dict(best._asdict(), id=item.id, label=item.label, task=item.task, private=item.private,
