@@ -59,7 +59,16 @@ from .classifier import Classifier
 from .fetch import UrlPolicy, fetch
 from .inference import lacks_graphs, load_graphs, read_bundle, readers_of
 from .kinds import PARTS
-from .known import Recalled, Remembered, as_text, decided, deciding, known_prints, recalled, spaces_of
+from multimodal_fakes.detect.known import (
+    Recalled,
+    Remembered,
+    as_text,
+    decided,
+    deciding,
+    known_prints,
+    recalled,
+    spaces_of,
+)
 from ..experts.windows import FRAMES, WHOLE, cut_span, length_of, pooled, spans, windows_counted
 from multimodal_fakes.fuse.combine import (
     QUALITY,

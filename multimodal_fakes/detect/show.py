@@ -181,7 +181,7 @@ def _driver(self:Shown):
 @patch
 def _drawn(self:Shown, figure):
     "A figure as HTML; one without a picture of the post does not wait"
-    from multimodal_fakes.reports.page import picture      # which needs pandas; words do not
+    from multimodal_fakes.reports.page import picture  # here: it needs pandas, and words do not
     alt, draw = figure
     waits = self.hidden and (self.picture is not None or self.film is not None)
     clear = picture(draw(False), alt).png

@@ -268,7 +268,7 @@ def _storable(text):
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 # %% ../../nbs/service/07b_history.ipynb #5e37d149
-KNOWN = ("id", "relation", "probability", "moved")      # what is kept of each item of the memory that an answer tells of
+KNOWN = ("id", "relation", "probability", "moved")      # what is kept of each item of a memory that an answer tells of
 
 def _number(value): return None if value is None else float(value)
 

@@ -167,10 +167,10 @@ def of_memory(
     memory,   # `Remembering`
 ) -> Iterator: # of metrics
     "What the memory holds, and what it was good for; how long look-ups take is measured by the engine"
-    yield labelled(GaugeMetricFamily, "mmfakes_memory", "Items of the memory: all, and those that nobody else confirmed",
+    yield labelled(GaugeMetricFamily, "mmfakes_memory", "Items of the memory, and those of them that need a person",
                    "what", {name: memory.state[name] for name in ("items", "unconfirmed", "doubtful", "forgotten")})
     since = memory.state["waiting_since"]
-    yield GaugeMetricFamily("mmfakes_memory_waiting_seconds", "For which the oldest item has waited for a second person",
+    yield GaugeMetricFamily("mmfakes_memory_waiting_seconds", "For which an item has waited for a second person",
                             value=max(0, time.time() - since) if since else 0)
     yield labelled(CounterMetricFamily, "mmfakes_known",
                    "Items that answers told of, by how the post resembles them", "relation", memory.known)
