@@ -59,9 +59,9 @@ def make_posts(n, seed):
 
 
 def copy_of(post, rng):
-    "The same post again: another file, 16 bits of the picture's hash, an eighth of the text, a little of the vector"
+    "The same post again: another file, 12 bits of the picture's hash, an eighth of the text, a little of the vector"
     bits = np.unpackbits(post.picture[0])
-    bits[rng.choice(256, 16, replace=False)] ^= 1
+    bits[rng.choice(256, 12, replace=False)] ^= 1     # as near as a copy among a million has to be
     picture = rng.integers(0, 256, (8, 32), np.uint8)
     picture[3] = np.packbits(bits)                                  # as one of eight turns
     vector = post.vectors[SPACE] + 0.02 * rng.standard_normal(WIDTH).astype(np.float32)

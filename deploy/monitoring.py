@@ -40,15 +40,18 @@ def a_look():
     return dict(task="fake_news", at=0.0) | found
 
 def exported():
-    "name → label → values, of everything that /metrics of a service with a watch can show"
+    "name → label → values, of everything that /metrics of a service with a watch and a memory can show"
     with tempfile.TemporaryDirectory() as folder:
         history = {"url": f"sqlite:///{folder}/history.db"}
-        conf = read_conf(None, history=history, watch={"enabled": True}, engine={"tasks": ["fake_news"]})
+        memory = {"folder": f"{folder}/memory"}
+        engine = {"tasks": ["fake_news"]}
+        conf = read_conf(None, history=history, watch={"enabled": True}, memory=memory, engine=engine)
         service = Service(conf)      # which is not started
         service.lookout.looks = {"fake_news": a_look()}
         service.meters.count("/predict", "POST", 200, .1)
         families = list(text_string_to_metric_families(service.meters.text().decode()))
         service.store.close()
+        service.memory.memory.close()
     labels = {name: {label: set() for label in SCRAPED} for name in BESIDE}
     for family in families:
         for end in ENDS.get(family.type, ("",)):

@@ -162,6 +162,7 @@ class _Delimited:
 
     def write(self, line): self.stream.write(line.removesuffix("\r\n") + "\n")
     def close(self): pass
+    def drop(self): pass
 
 class _Lines:
     "A JSON object a row, whose own keys are as they came"
@@ -169,6 +170,7 @@ class _Lines:
     def add(self, row, answer): self.stream.write(json.dumps(self.object(row, answer), ensure_ascii=False) + "\n")
     def object(self, row, answer): return row | {name: answer.get(key) for key, name in self.table.names.items()}
     def close(self): pass
+    def drop(self): pass
 
 class _List(_Lines):
     "One JSON list, as `json.dump` would write it, object after object"
@@ -229,6 +231,10 @@ class _Parquet:
         if self.answers: self._write()
         self.out.close()
         if self.own: self.own.close()
+
+    def drop(self):
+        "Let go of a file that stays unfinished, before what it is written into is closed"
+        with contextlib.suppress(OSError): self.out.close()
 
 # %% ../../nbs/detect/06cb_batch.ipynb #c70e569d
 def _answers_array(values, kind):
@@ -503,14 +509,18 @@ def _judge_all(way, writer, is_kept):
     answers = []
     doubts, told = _Told("rows in doubt"), _Told("such rows: see the columns `failed` and `error`")
     def doubt(reason, line, what): doubts(f"row {line}: {reason}: {what}")
-    for batch in _judged(way, doubt):
-        for line, row, answer in batch:
-            for message in _complaints(line, answer): told(message)
-            row, answer = _as_written(line, row, answer)
-            writer.add(row, as_row(answer))
-            _count(counts, answer)
-            if is_kept: answers.append(_kept(answer))
-        writer.stream.flush()
+    try:
+        for batch in _judged(way, doubt):
+            for line, row, answer in batch:
+                for message in _complaints(line, answer): told(message)
+                row, answer = _as_written(line, row, answer)
+                writer.add(row, as_row(answer))
+                _count(counts, answer)
+                if is_kept: answers.append(_kept(answer))
+            writer.stream.flush()
+    except BaseException:
+        writer.drop()
+        raise
     writer.close()
     for teller in (doubts, told): teller.close()
     return dict(counts), answers

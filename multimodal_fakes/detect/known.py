@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ASKED', 'space_of', 'spaces_of', 'known_prints', 'packed_prints', 'with_vectors', 'as_text', 'Recalled', 'recalled',
-           'is_decisive', 'flags_of', 'decided', 'Remembered']
+           'is_decisive', 'flags_of', 'deciding', 'decided', 'Remembered']
 
 # %% ../../nbs/detect/06bd_known.ipynb #1f3db750
 import base64
@@ -139,15 +139,26 @@ def flags_of(
     if not set(classes) <= set(bundle["classes"]): return None
     return np.isin(bundle["classes"], classes).astype(float)
 
+def deciding(
+    known:list,    # of `memory.recall.Known`, best first
+    bundle:dict,   # detector.json
+) -> list: # likewise
+    "The same items, of which the one that decides says so: `moved`"
+    at = next((i for i, item in enumerate(known) if _decides(item, bundle)), None)
+    return [item | {"moved": True} if i == at else item for i, item in enumerate(known)]
+
+def _decides(item, bundle): return is_decisive(item) and flags_of(item["label"], bundle) is not None
+
 def decided(
     probs:np.ndarray,   # (C,) calibrated, of the networks
-    known:list,         # of `memory.recall.Known`, best first
+    known:list,         # of `deciding`
     bundle:dict,        # detector.json
 ) -> np.ndarray: # (C,)
     "Probabilities of a post of which a copy was judged before"
     for item in known:
-        flags, c = flags_of(item["label"], bundle), item["probability"]
-        if is_decisive(item) and flags is not None: return c * flags + (1 - c) * probs
+        if not item.get("moved"): continue
+        c = item["probability"]
+        return c * flags_of(item["label"], bundle) + (1 - c) * probs
     return probs
 
 # %% ../../nbs/detect/06bd_known.ipynb #0ee7657e

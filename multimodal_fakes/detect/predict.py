@@ -59,7 +59,16 @@ from .classifier import Classifier
 from .fetch import UrlPolicy, fetch
 from .inference import lacks_graphs, load_graphs, read_bundle, readers_of
 from .kinds import PARTS
-from .known import Recalled, Remembered, as_text, decided, known_prints, recalled, spaces_of
+from multimodal_fakes.detect.known import (
+    Recalled,
+    Remembered,
+    as_text,
+    decided,
+    deciding,
+    known_prints,
+    recalled,
+    spaces_of,
+)
 from ..experts.windows import FRAMES, WHOLE, cut_span, length_of, pooled, spans, windows_counted
 from multimodal_fakes.fuse.combine import (
     QUALITY,
@@ -209,6 +218,13 @@ def use_memory(
     warnings.warn(f"{self.spoken}: {', '.join(deaf)} was exported by an earlier version: its neighbours do not read "
                   f"the memory. `mmfakes stage export {self.bundle['task']}` lets it; so does the runtime torch.",
                   stacklevel=3)
+
+@patch
+def forgetful(self:Detector) -> Detector:
+    "The same detector, which asks no memory"
+    own = copy.copy(self)
+    own.memory, own.memory_decides = None, False
+    return own
 
 def _is_deaf(expert):
     "Whether an expert counts its neighbours, but not those of a memory: a graph of before 0.12"
@@ -687,6 +703,7 @@ def recall(
     "Ask the memory about posts"
     unheard = next((own.unheard for own in seen.values() if own.unheard), "")
     told = recalled(self.memory, prints, self.bundle["task"])    # type: ignore[arg-type]  # asked where there is one
+    if self.memory_decides: told = [one._replace(known=deciding(one.known, self.bundle)) for one in told]
     return [one._replace(failed=one.failed or unheard) for one in told]
 
 @patch
@@ -696,7 +713,7 @@ def moved(
     told:Recalled|None,   # of `recall`
 ) -> np.ndarray: # (C,)
     "Probabilities of a post, with what the memory says of it where it may decide"
-    return decided(probs, told.known, self.bundle) if told and self.memory_decides else probs
+    return decided(probs, told.known, self.bundle) if told else probs
 
 def _unasked(told):
     "What an answer says of a memory that could not be asked"
@@ -1280,9 +1297,7 @@ def golden(
         return False, f"{task}: {of_another}; run the stage export again"
     if self.runtime not in expected["probabilities"]:
         return False, f"{task}: no known answer of runtime {self.runtime}; run the stage export again"
-    forgetful = copy.copy(self)
-    forgetful.memory, forgetful.memory_decides = None, False          # what somebody remembered is no fault
-    answer = forgetful.predict_batch([_beside(expected["post"], path.parent)])[0]
+    answer = self.forgetful().predict_batch([_beside(expected["post"], path.parent)])[0]      # a memory is no fault
     known = expected["probabilities"][self.runtime]
     off = max(abs(answer["probabilities"][c] - p) for c, p in known.items())
     if off <= expected["tolerance"]: return True, None

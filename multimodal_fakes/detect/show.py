@@ -18,7 +18,6 @@ from .explain import PARTS, draw_explanation, explain
 from .predict import Detector, draw_timeline
 from ..media import open_image
 from ..record import load_words
-from ..reports.page import picture
 from ..texts import on_one_line, visible
 
 # %% ../../nbs/detect/06ea_show.ipynb #4b6d6fc4
@@ -182,6 +181,7 @@ def _driver(self:Shown):
 @patch
 def _drawn(self:Shown, figure):
     "A figure as HTML; one without a picture of the post does not wait"
+    from multimodal_fakes.reports.page import picture  # here: it needs pandas, and words do not
     alt, draw = figure
     waits = self.hidden and (self.picture is not None or self.film is not None)
     clear = picture(draw(False), alt).png

@@ -8,6 +8,7 @@ __all__ = ['MATCH', 'SURE', 'SAME_WORDS', 'NO_WORDS', 'NEAR_FRAME', 'LEAST_SOUND
 
 # %% ../../nbs/memory/01_copies.ipynb #ed72590f
 import json
+from collections import Counter
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -27,11 +28,14 @@ def curves() -> dict: # name → to, probability, copies, others: of each step, 
 def probability(
     name:str,          # of a curve: pdq, pdq_unread, written, shingles, vpdq or sound
     distance:float,
+    n:int=0,           # items that the nearest was looked for among; as many as made the curve, if those are more
 ) -> float: # of being copies
-    "What a distance means"
+    "What a distance means: hit / (hit + n · what is as near by chance)"
     curve = curves()[name]
     step = np.searchsorted(curve["to"], distance)
-    return curve["probability"][step] if step < len(curve["to"]) else 0.
+    likely = curve["probability"][step] if step < len(curve["to"]) else 0.
+    times = n / (curve["nearest_of"] or max(n, 1))      # that something is as near by chance, of the pairs of the curve
+    return likely if times <= 1 else likely / (likely + (1 - likely) * times)
 
 def reach(
     name:str,   # of a curve
@@ -77,12 +81,13 @@ def _same_words(query, item):
     if any(blank): return 1. if all(blank) else None
     return float((query.written == item.written).mean())
 
-def _pictures(query, item):
-    "What two pictures have in common"
+def _pictures(query, item, n):
+    "What two pictures have in common, of which one was looked for among n"
     rows, others = _hashes(query, 8), _hashes(item, 1)
     distance = int(_bits(rows, others).min(initial=256))
     same = _same_words(query, item)
-    likely = probability("pdq_unread" if same is None else "pdq", distance)
+    likely = probability("pdq", distance, n)
+    if same is None: likely = min(likely, probability("pdq_unread", distance))
     if likely < MATCH: return _written(same)
     as_read = 1. if same is None else probability("written", 1 - same)
     relation = "copy" if as_read >= SURE else "same template"
@@ -94,14 +99,14 @@ def _written(same):
     return [Likeness("written", "shingles", 1 - same, 0., "alike")]
 
 # %% ../../nbs/memory/01_copies.ipynb #4b4efffb
-def _texts(query, item):
-    "What two captions have in common"
+def _texts(query, item, n):
+    "What two captions have in common, of which one was looked for among n"
     if query.words and query.words == item.words:
         is_long = query.text is not None
         return [Likeness("text", "words", 0., float(is_long), "copy" if is_long else "alike")]
     if query.text is None or item.text is None: return []
     distance = 1 - float((query.text == item.text).mean())
-    likely = probability("shingles", distance)
+    likely = probability("shingles", distance, n)
     if likely < MATCH: return []
     is_other = _numbers_differ(query.numbers, item.numbers)
     told = (0., "same template") if is_other else (likely, "copy")
@@ -125,14 +130,14 @@ def unlike(
     near = _bits(frames, others) <= NEAR_FRAME
     return float(1 - max(near.any(0).mean(), near.any(1).mean()))
 
-def _videos(query, item):
-    "What the pictures of two videos have in common"
+def _videos(query, item, n):
+    "What the pictures of two videos have in common, of which one was looked for among n"
     if query.frames is None or item.frames is None: return []
-    return _copy("video", "vpdq", unlike(query.frames, item.frames))
+    return _copy("video", "vpdq", unlike(query.frames, item.frames), n)
 
-def _copy(part, by, distance):
+def _copy(part, by, distance, n):
     "A copy, where the distance says so"
-    likely = probability(by, distance)
+    likely = probability(by, distance, n)
     return [Likeness(part, by, distance, likely, "copy")] if likely >= MATCH else []
 
 # %% ../../nbs/memory/01_copies.ipynb #0ab98209
@@ -167,10 +172,10 @@ def error_rate(
     least = max(LEAST_SOUND, min(len(a), len(b)) // 2)
     return float(least_errors(spectra(a, length), spectra(b, length)[None], least)[0])
 
-def _sounds(query, item):
-    "What the sounds of two videos have in common"
+def _sounds(query, item, n):
+    "What the sounds of two videos have in common, of which one was looked for among n"
     if query.sound is None or item.sound is None: return []
-    return _copy("sound", "sound", error_rate(query.sound, item.sound))
+    return _copy("sound", "sound", error_rate(query.sound, item.sound), n)
 
 # %% ../../nbs/memory/01_copies.ipynb #2105f712
 ALIKE = 0.9     # cosine from which on vectors are alike
@@ -187,12 +192,13 @@ _PARTS = {"vision": "image", "audio": "sound"}     # modality, as experts name i
 def compare(
     query:Prints,   # of a post, as `make_prints` has it
     item:Prints,    # of what is known; one turn of its picture suffices
+    sizes=None,     # image, text, video, sound → items that have it, where one of many is compared
 ) -> list: # of `Likeness`, the surest first; empty where they have nothing in common
     "What two posts have in common"
-    found = [*_same_files(query, item)]
+    found, n = [*_same_files(query, item)], Counter(sizes)
     same = {one.part for one in found}
-    found += _texts(query, item)
-    if "image" not in same: found += _pictures(query, item)
-    if "video" not in same: found += _videos(query, item) + _sounds(query, item)
+    found += _texts(query, item, n["text"])
+    if "image" not in same: found += _pictures(query, item, n["image"])
+    if "video" not in same: found += _videos(query, item, n["video"]) + _sounds(query, item, n["sound"])
     found += _vectors(query, item)
     return sorted(found, key=lambda one: -one.probability)

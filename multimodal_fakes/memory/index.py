@@ -11,7 +11,7 @@ import fcntl
 import secrets
 import shutil
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import pairwise
@@ -123,6 +123,8 @@ class View:
         self.ledger, self.lock = ledger, threading.RLock()
         self.revision, self.last = -1, 0              # of the ledger; the last item that is seen
         self.listed, self.segments = {}, {}           # name → (low, high); name → what is mapped
+        self.counted:dict = {}                        # name → of `Segment.sizes`
+        self.sizes:Counter = Counter()                # image, video, text, … → items that have it
         self.settled = self.fresh = joined([])        # what is in the tail
         self.n_fresh = self.n_tail = 0                # items of it
         self.tail:tuple = ()                          # the same, as segments in memory
@@ -141,7 +143,14 @@ def refresh(self:View):
                 if again and not whole: continue      # one was removed meanwhile: the ledger names another
                 self._grow(db)
                 self.parts, self.revision = (*self.segments.values(), *self.tail), revision
+                self.sizes = _added([*self.counted.values(), *(part.sizes() for part in self.tail)])
                 return
+
+def _added(sizes):
+    "kind → how many there are in all"
+    total:Counter = Counter()
+    for own in sizes: total.update(own)
+    return total
 
 @patch
 def _take_segments(self:View, db):
@@ -153,6 +162,7 @@ def _take_segments(self:View, db):
     there = {name: segment for name, segment in opened.items() if segment}
     self._begin_tail(db, [listed[name] for name in there])
     self.listed, self.segments = {name: listed[name] for name in there}, there
+    self.counted = {name: self.counted.get(name) or segment.sizes() for name, segment in there.items()}
     return len(there) == len(listed)
 
 @patch

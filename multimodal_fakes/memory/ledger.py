@@ -69,6 +69,8 @@ create table people (whose text primary key, items integer not null, day integer
 create table state (revision integer not null, confirm integer not null, trusted text not null, secret blob not null);
 insert into state values (0, 0, '[]', randomblob(32));
 """
+_WAITING = """create index if not exists items_waiting on items (whose, at)
+    where confirmed_by is null"""                                    # a memory of before 0.13 lacks it
 
 # %% ../../nbs/memory/03_ledger.ipynb #1ef20e05
 class Ledger:
@@ -140,6 +142,8 @@ def _prepare(self:Ledger):
             for statement in filter(str.strip, _TABLES.split(";")): db.execute(statement)
             db.execute(f"pragma application_id={_OURS}")
             db.execute(f"pragma user_version={VERSION}")
+        self._check_version(db)
+        db.execute(_WAITING)
         db.execute("commit")
     except BaseException:
         with suppress(sqlite3.Error): db.execute("rollback")

@@ -265,6 +265,19 @@ class Segment(NamedTuple):
     marks:dict      # kind → `Table`
     vectors:dict    # space → `Signs`
 
+@patch
+def sizes(self:Segment) -> dict: # image, video, text, written, sound → items that have it
+    "Of how many items something may be near by chance"
+    held = {kind: _n_owners(codes.once.items) for kind, codes in self.codes.items()}
+    if "sound" in self.marks: held["sound"] = _n_owners(self.marks["sound"].owners)
+    for kind in ("text", "written"):
+        if kind in self.marks: held[kind] = _n_texts(self.marks[kind])
+    return held
+
+def _n_texts(table): return int(table.heads[(len(table.heads) - 1) >> MARKS - 16])     # each has one number below 2^16
+
+def _n_owners(owners): return len(np.unique(owners[owners >= 0]))
+
 def make_segment(rows:Rows) -> Segment:
     "Sort what is to be indexed"
     return Segment(

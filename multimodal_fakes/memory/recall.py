@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +34,7 @@ class MemoryLimits(BaseModel):      # no `settings.Section`: what a stage reache
     items_a_day:int = Field(5_000, ge=1)     # of one person
     trusted:list[str] = []                   # people whose items count at once where others need a second person
     captions:int = Field(200, ge=0)          # that an item may decide before a person looks at it; all if zero
+    decisions:int = Field(1_000_000, ge=0)   # posts of which is kept what decided them, the newest; all if zero
     tail:int = Field(8_192, ge=0)            # new items from which a process indexes them; it never does if zero
     wait_seconds:float = Field(5.0, gt=0, le=60)     # for another process that writes
 
@@ -373,6 +374,7 @@ class Known(TypedDict):
     note:str
     link:str
     shown:str|None
+    moved:NotRequired[bool]     # there where it moved the probability of an answer, as it may where a memory decides
 
 # %% ../../nbs/memory/04_recall.ipynb #7bee289f
 _RELATIONS = {"copy": 0, "same template": 1, "alike": 2}      # the nearest first
@@ -392,7 +394,7 @@ def recall(self:Memory,
         numbers = self._proposed(db, prints, task)
         rows = [(n, item) for n, item in self._rows(db, numbers, task) if waiting or not self._waits(item)]
         held = _prints_of(db, numbers, prints.vectors)
-    told = [self._known(item, prints, held[n]) for n, item in rows]
+    told = [self._known(item, prints, held[n], self.view.sizes) for n, item in rows]
     told = [one for one in told if one]
     _settle(told)
     told.sort(key=_rank)
@@ -458,9 +460,9 @@ def _rows(self:Memory, db, numbers, task=None):
 
 # %% ../../nbs/memory/04_recall.ipynb #262441eb
 @patch
-def _known(self:Memory, item, prints, of_item):
+def _known(self:Memory, item, prints, of_item, sizes):
     "What an item says of a post; none where it resembles it in nothing"
-    found = compare(prints, of_item)
+    found = compare(prints, of_item, sizes)
     if not found: return None
     best = min(found, key=lambda one: (_RELATIONS[one.relation], -one.probability))
     known = dict(best._asdict(), id=item.id, label=item.label, task=item.task, private=item.private,
@@ -594,10 +596,13 @@ def decided(self:Memory,
         known = db.execute("select 1 from decisions where id = ? and words is ? limit 1", (packed, caption)).fetchone()
         row = (packed, post_id[:200], by_what[:200], caption, int(time.time()))
         db.execute("insert or ignore into decisions (id, post, what, words, at) values (?, ?, ?, ?, ?)", row)
+        if self.limits.decisions: db.execute(_OLDEST, [self.limits.decisions])
         if not known and not item.stopped and self._is_everywhere(db, packed):
             db.execute("update items set stopped = 'template' where n = ?", [n])
             self.ledger.deed(db, "", "stop", packed, item.by, "it decided very many posts of different words")
             self.ledger.turn(db)
+
+_OLDEST = "delete from decisions where k <= (select max(k) from decisions) - ?"
 
 @patch
 def _is_everywhere(self:Memory, db, item_id):
@@ -642,13 +647,20 @@ def report(self:Memory,
 
 # %% ../../nbs/memory/04_recall.ipynb #c92021e3
 @patch
-def health(self:Memory) -> dict: # items, unconfirmed, forgotten, tail, segments, revision, waited_in_vain
+def health(self:Memory) -> dict: # items, unconfirmed, doubtful, waiting_since, forgotten, tail, segments, revision, …
     "How the memory is: `forgotten` are those that `tidy` has still to erase from the index, `tail` is not indexed yet"
     self.view.refresh()
     with self.ledger.reading() as db:
         items = _n_items(db)
         confirmed = db.execute("select count(*) from items where confirmed_by is not null").fetchone()[0]
+        doubtful = db.execute(f"select count(*) from ({_DOUBTFUL})").fetchone()[0]
+        waiting = db.execute(_OLDEST_WAITING, [json.dumps(self.limits.trusted)]).fetchone()[0]
         forgotten = db.execute("select count(*) from erased").fetchone()[0]
         revision = db.execute("select revision from state").fetchone()[0]
-    return dict(items=items, unconfirmed=items - confirmed, forgotten=forgotten, tail=self.view.n_tail,
+    return dict(items=items, unconfirmed=items - confirmed, doubtful=doubtful,
+                waiting_since=waiting if self.confirm_first else None, forgotten=forgotten, tail=self.view.n_tail,
                 segments=len(self.view.segments), revision=revision, waited_in_vain=self.ledger.waited_in_vain)
+
+# seconds since 1970 when the oldest of those entered that wait for a second person; none where nothing waits
+_OLDEST_WAITING = """select min((select min(at) from items where items.whose = people.whose and confirmed_by is null))
+    from people where whose not in (select value from json_each(?))"""

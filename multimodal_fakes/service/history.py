@@ -121,7 +121,7 @@ predictions = Table("predictions", metadata,
     Column("experts", JSON(none_as_null=True)),             # expert → class → probability
     Column("vectors", Vectors),                             # only with `keep_vectors`
     Column("chance", Double),                               # with which it was chosen for review, once it was
-    Column("known", JSON(none_as_null=True)),               # what resembled it in the memory: id, relation, probability
+    Column("known", JSON(none_as_null=True)),               # what resembled it in the memory: see `KNOWN`
     Column("modalities", JSON, nullable=False),
     Column("text_hash", String(64), index=True),            # HMAC-SHA256 with the history's key
     Column("text", Text),                                   # only with `keep_text`
@@ -268,7 +268,7 @@ def _storable(text):
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 # %% ../../nbs/service/07b_history.ipynb #5e37d149
-KNOWN = ("id", "relation", "probability")      # what is kept of each item of the memory that an answer tells of
+KNOWN = ("id", "relation", "probability", "moved")      # what is kept of each item of a memory that an answer tells of
 
 def _number(value): return None if value is None else float(value)
 
@@ -284,7 +284,7 @@ def _traits_of(self:History, answer):
         seconds=_number(answer.get("seconds")),
         experts=answer.get("experts") or None,
         vectors=answer.get("vectors") if self.conf.keep_vectors else None,
-        known=[{name: one[name] for name in KNOWN} for one in answer.get("known") or ()] or None,
+        known=[{name: one[name] for name in KNOWN if name in one} for one in answer.get("known") or ()] or None,
     )
 
 # %% ../../nbs/service/07b_history.ipynb #52a9b8de

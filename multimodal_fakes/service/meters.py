@@ -12,6 +12,7 @@ from ..core import need
 need("prometheus_client", "serve", "The service")     # a sentence in place of a traceback
 
 # %% ../../nbs/service/07f_meters.ipynb #a6a2ce50
+import time
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -166,10 +167,14 @@ def of_memory(
     memory,   # `Remembering`
 ) -> Iterator: # of metrics
     "What the memory holds, and what it was good for; how long look-ups take is measured by the engine"
-    yield labelled(GaugeMetricFamily, "mmfakes_memory", "Items of the memory, and those that wait for a second person",
-                   "what", {name: memory.state[name] for name in ("items", "unconfirmed", "forgotten")})
+    yield labelled(GaugeMetricFamily, "mmfakes_memory", "Items of the memory, and those of them that need a person",
+                   "what", {name: memory.state[name] for name in ("items", "unconfirmed", "doubtful", "forgotten")})
+    since = memory.state["waiting_since"]
+    yield GaugeMetricFamily("mmfakes_memory_waiting_seconds", "For which an item has waited for a second person",
+                            value=max(0, time.time() - since) if since else 0)
     yield labelled(CounterMetricFamily, "mmfakes_known",
                    "Items that answers told of, by how the post resembles them", "relation", memory.known)
+    yield CounterMetricFamily("mmfakes_memory_moved", "Answers whose probability an item moved", value=memory.moved)
     yield labelled(CounterMetricFamily, "mmfakes_memory_asked",
                    "What became of questions of the service to the memory", "event", memory.counts)
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ..core import patch
 from ..memory.ledger import LedgerError, UnknownItem
 from ..memory.prints import Prints, from_blob
-from ..memory.recall import Memory, MemoryLimits, NotAllowed
+from ..memory.recall import Memory, MemoryLimits, NotAllowed, TooMany
 from .history import History
 from .store import Asked, StoreError
 
@@ -64,6 +64,7 @@ class Remembering(Asked):
         self.memory = Memory.open(conf.folder, create=True, confirm=conf.confirm, limits=limits_of(conf))
         self.state = self.memory.health()       # as it was at the last look
         self.known:Counter = Counter()          # relation → answers that told of such an item
+        self.moved = 0                          # answers whose probability an item moved
         self.engines:list = []                  # whose answers rest on it
         self.at_work:set[asyncio.Task] = set()  # what goes on beside requests
         self.cleared = time.monotonic()         # when what was forgotten was last cleared away
@@ -73,9 +74,12 @@ class Remembering(Asked):
         self.memory.revision()
 
     def plainly(self, work:Callable):
-        "What some work returns; errors of its file are those of a store"
+        "What some work returns; errors of its file are those of a store, and limits that were reached are counted"
         try: return work()
         except LedgerError as e: raise StoreError(str(e)) from None
+        except TooMany:
+            self.counts["too_many"] += 1
+            raise
 
     @property
     def status(self) -> str:
@@ -157,7 +161,9 @@ def note(self:Remembering,
     "Count what an answer tells of, and write down which item it rests on"
     known = answer.get("known") or []
     self.known.update(one["relation"] for one in known)
-    copies = [one for one in known if one["relation"] == "copy" and one["counts"]]
+    moved = [one for one in known if one.get("moved")]
+    self.moved += len(moved)
+    copies = moved or [one for one in known if one["relation"] == "copy" and one["counts"]]
     if not copies: return
     if len(self.at_work) > MOST_NOTES: self.counts["left_out"] += 1
     else: self._beside(self._note(copies[0], post_id, words))
@@ -165,8 +171,7 @@ def note(self:Remembering,
 # %% ../../nbs/service/07bc_remembering.ipynb #e7c6f050
 @patch
 async def _note(self:Remembering, known, post_id, words):
-    moved = self.conf.decides and not known["differs"]
-    how = f"{'decided' if moved else 'told'}, {known['part']} by {known['by']}"
+    how = f"{'decided' if known.get('moved') else 'told'}, {known['part']} by {known['by']}"
     with suppress(StoreError, UnknownItem):      # it was counted, or is forgotten
         await self.ask(partial(self.memory.decided, known["id"], post_id, how, words))
 

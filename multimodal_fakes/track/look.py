@@ -30,6 +30,7 @@ from multimodal_fakes.track.windows import (
     describe,
     estimate,
     join_near,
+    moved_in,
     posts_of,
 )
 
@@ -88,13 +89,14 @@ def numbers_of_contents(
 
 # %% ../../nbs/track/08fa_look.ipynb #0f0a6994
 KEPT = ("time", "probabilities", "prediction", "multi_label", "modalities", "language", "vectors", "label", "chance",
-        "model", "protocol", *MEASURED, *CONTENT)     # columns that a look reads
+        "model", "protocol", "known", *MEASURED, *CONTENT)     # columns that a look reads
 
 @dataclass
 class Part:
     "Posts of one table and one set of classes"
     posts:Posts
     model:np.ndarray      # (n,) of texts: which model judged, and by which protocol
+    moved:np.ndarray      # (n,) whether an item of a memory moved the answer
 
 class Reading:
     "What a look reads of a task, table by table, in any order"
@@ -128,7 +130,7 @@ class Reading:
         self.times.append(posts.time)
         self.n += len(posts)
         kept = posts.group % self.one_in == 0
-        if kept.any(): self.parts.append(Part(posts.take(kept), _models(columns)[kept]))
+        if kept.any(): self.parts.append(Part(posts.take(kept), _models(columns)[kept], moved_in(columns)[kept]))
 
     def added(self, table):
         "The same, with a table read"
@@ -207,11 +209,11 @@ def chosen(
     last = _last_before(reading, end, time)
     model = last.model[last.posts.time < end][-1]
     same = [part for part in reading.parts if part.posts.classes == last.posts.classes]
-    posts, models = joined([part.posts for part in same]), np.concatenate([part.model for part in same])
+    posts = joined([part.posts for part in same])
     order = np.argsort(posts.time, kind="stable")
-    models = models[order]
-    posts = _of_model(posts.take(order), models == model)
-    notes = [*_others(reading, last), *_swaps(posts, models, model)]
+    models, moved = (np.concatenate([getattr(part, name) for part in same])[order] for name in ("model", "moved"))
+    posts = _of_model(_unanswered(posts.take(order), ~moved), models == model)
+    notes = [*_others(reading, last), *_swaps(posts, models, model), *_moves(moved)]
     if reading.one_in > 1: notes.append(f"Of {reading.n:,} posts one content of {reading.one_in} is looked at.")
     return join_near(posts) if _have_vectors(posts) else posts, end, models, model, notes
 
@@ -228,11 +230,15 @@ def _last_before(reading, end, time):
 def _of_model(posts, own):
     "Nothing is known of what other models answered"
     if own.all(): return posts
-    def known(x): return np.where(own.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan)
-    numbers = {name: known(x) if name in OF_MODEL else x for name, x in posts.numbers.items()}
-    vectors = {name: known(x).astype("float32") for name, x in posts.vectors.items()}
-    answered = posts.answered & own[:, None]
-    return replace(posts, probs=known(posts.probs), answered=answered, numbers=numbers, vectors=vectors)
+    vectors = {name: _where(own, x).astype("float32") for name, x in posts.vectors.items()}
+    return replace(_unanswered(posts, own), vectors=vectors)
+
+def _unanswered(posts, own):
+    "Nothing is known of answers that are not the model's own"
+    numbers = {name: _where(own, x) if name in OF_MODEL else x for name, x in posts.numbers.items()}
+    return replace(posts, probs=_where(own, posts.probs), answered=posts.answered & own[:, None], numbers=numbers)
+
+def _where(own, x): return np.where(own.reshape(-1, *[1] * (x.ndim - 1)), x, np.nan)
 
 def _have_vectors(posts):
     "Whether nearly all posts have one: were it only later ones, copies recognised since then would seem a flood"
@@ -248,6 +254,12 @@ def _others(reading, last):
     since = max(part.time[0] for part in other)
     return [f"{n:,} posts were judged into other classes ({names}), the latest of them from {moment(since)} on. "
             "They are left out. Choose a later `until` to watch them."]
+
+def _moves(moved):
+    "What is said of answers that a memory moved"
+    if not moved.any(): return []
+    return [f"{moved.sum():,} answers were moved by a copy that the memory knew: of these only what posts are like is "
+            "watched, not what was answered."]
 
 def _swaps(posts, models, model):
     "What is said of other models"
@@ -506,6 +518,7 @@ _READ = {      # column → how its values are read, and what they should be
     "modalities": (_values, "a list as JSON"),
     "probabilities": (_numbered, "JSON: class → probability"),
     "vectors": (_numbered, "JSON: modality → list of numbers"),
+    "known": (_values, "a list as JSON"),
     **dict.fromkeys(("abstained", "degraded", "multi_label"), (_truth, "true or false")),
     **dict.fromkeys(("ood", "set_size", "ocr", "seconds", "chance"), (float, "a number")),
 }

@@ -30,7 +30,7 @@ from ..detect.inference import lacks_graphs, read_bundle
 from ..detect.predict import Detector, write_golden
 from ..metrics import softmax, yes_no
 from .labelled import HEAVIEST, labels_of
-from .windows import posts_of
+from .windows import moved_in, posts_of
 from ..trust.calibrate import Part, answers_out_of_fold, decision_in_words, one_class, threshold_of
 from ..trust.calibrators import BIAS, SLOPE, Each, Shifted, cut_folds, losses
 from ..trust.decisions import Conformal, Unreachable, abstain_below
@@ -56,9 +56,12 @@ def of_history(
     if not len(own):
         raise FakesError(f"The history has no answer of this version of {bundle['task']}, {digest(bundle)}. Name the "
                          "detector that answered, or give the posts themselves, which are judged anew.")
-    labels = labels_of(posts_of(own, bundle["classes"]))
-    labelled = int(own["label"].notna().sum())
-    left_out = {"of another version": len(table) - len(own), "the same content": labelled - len(labels.posts)}
+    moved = moved_in(own)
+    if moved.all(): raise FakesError(f"The memory moved every answer of {bundle['task']}: give the posts themselves.")
+    labels = labels_of(posts_of(own[~moved], bundle["classes"]))
+    of_moved, of_others = (int(part["label"].notna().sum()) for part in (own[moved], own[~moved]))
+    left_out = {"of another version": len(table) - len(own), "moved by the memory": of_moved,
+                "the same content": of_others - len(labels.posts)}
     return Labelled(labels.posts.probs, np.asarray(labels.posts.label), labels.weights, left_out)
 
 # %% ../../nbs/track/08l_recalibrate.ipynb #78f7ec8d
@@ -72,7 +75,7 @@ def of_posts(
     if column not in columns: raise FakesError(f"{source}: no column {column!r} with labels{nearest(column, columns)}")
     named = dict(zip(answer_columns(detector.classes), _names_beside(columns, detector.classes)))
     with tempfile.TemporaryDirectory() as d:
-        predict_table(detector, source, f"{d}/judged.jsonl")
+        predict_table(detector.forgetful(), source, f"{d}/judged.jsonl")      # what a memory moves is not its own
         rows = [json.loads(line) for line in open(f"{d}/judged.jsonl", encoding="utf-8")]
     labels = read_labels([row[column] for row in rows], detector.bundle)
     if labels.unknown:
