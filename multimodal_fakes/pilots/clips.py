@@ -244,7 +244,8 @@ def superellipse(
     part:tuple,   # radians, from and to
 ) -> np.ndarray: # (40, 2) points
     "A curve of radius one around zero: heads have few, clips draw thousands"
-    t = np.linspace(*part, 40)
+    first, last = part
+    t = np.linspace(first, last, 40)
     def bend(v): return np.sign(v)*np.abs(v)**(2/power)
     return np.stack([bend(np.cos(t)), bend(np.sin(t))], 1)
 
