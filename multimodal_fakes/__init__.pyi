@@ -87,6 +87,9 @@ class Detector:
         decides: whether a copy that it knows moves the probability, see `known.decided`
         """
 
+    def forgetful(self) -> Detector:
+        """The same detector, which asks no memory"""
+
     @property
     def device(self) -> str:
         """Where its networks compute
